@@ -1,0 +1,194 @@
+/* Kernel IR: how to compute. A function is a linear array of instructions; a value is the index of the instruction
+ * that defines it, so the array order is the program order and structure comes from For/If/Else/Loop ... End.
+ * Values are scalars (lanes 1) or vectors. Mutable state lives in variables (Var/Get/Set) and in buffers only.
+ *
+ * Kernel functions share one C signature, so that a launch is data:
+ *     void kernel(void *const *bufs, const intptr_t *ints, intptr_t begin, intptr_t end);
+ * bufs holds the pointer parameters in order, ints the idx parameters in order; [begin, end) is the part of the
+ * kernel's grid to run (a kernel has at most one ZN_FOR_GRID loop, at top level; its iterations are independent;
+ * a kernel without one is launched over [0, 1)).
+ * Entry functions have the ABI's signature (runtime/zenith.h):
+ *     int32_t entry(zn_tensor *in, zn_tensor *out, void *ws, uintptr_t ws_bytes, const zn_host *host);
+ * with exactly these five parameters (ptr, ptr, ptr, idx, ptr). Only entries may Call and Ret.
+ *
+ * Arithmetic dtypes: bool, all 8..64-bit ints, idx, f32, f64. f16 and bf16 occur only in Load, Store, Cvt, Select,
+ * Bitcast, Splat/Extract/Insert/Shuffle and variables. float8/4 and 2/4-bit ints are u8/i8 here; conversions are built
+ * by the lowering. bool is one byte in memory (0 or 1).
+ * Text form: .zk (docs/zk.md). */
+#ifndef ZN_KIR_H
+#define ZN_KIR_H
+#include "zenithc/base/caps.h"
+#include "zenithc/base/tensor.h"
+#include "zenithc/base/text.h"
+
+typedef uint32_t zn_kref; /* instruction index; 0 = none (instruction 0 is a Nop) */
+
+typedef enum zn_kop {
+#define KOP(n, text, sig, cls) ZN_K_##n,
+#include "codegen/kir/kops.def"
+#undef KOP
+  ZN_K_COUNT
+} zn_kop;
+
+typedef struct zn_kop_info {
+  const char *text, *sig;
+  char cls; /* C A M P X V L S as in kops.def */
+} zn_kop_info;
+extern const zn_kop_info zn_kops[ZN_K_COUNT];
+
+typedef enum zn_for_kind {
+  ZN_FOR_SERIAL,
+  ZN_FOR_GRID,   /* split over threads by the launcher */
+  ZN_FOR_VECTOR, /* iterations independent: widened to `factor` lanes by codegen/kir/widen.c (0 = the target's) */
+  ZN_FOR_UNROLL  /* iterations independent: replicated `factor` times in lockstep (jammed) by widen.c */
+} zn_for_kind;
+
+typedef struct zn_kinst {
+  uint8_t op;     /* zn_kop */
+  uint8_t dtype;  /* zn_dtype of the result; for Store the stored element; for comparisons: of the result, BOOL */
+  uint16_t lanes; /* 1 = scalar; for Store the number of elements */
+  uint32_t a, b, c;
+  union {
+    int64_t i;
+    double f;
+  } imm;
+} zn_kinst;
+
+typedef enum zn_kparam_kind { ZN_KP_IN, ZN_KP_OUT, ZN_KP_INOUT, ZN_KP_INT } zn_kparam_kind;
+
+typedef struct zn_kparam {
+  const char *name;
+  uint8_t kind;  /* zn_kparam_kind; ptr parameters first is not required */
+  uint8_t dtype; /* element type for documentation and the interpreter's checks; IDX for INT */
+} zn_kparam;
+
+typedef struct zn_kfunc {
+  const char *name; /* C identifier, unique in the module */
+  bool is_entry;
+  bool exported; /* visible symbol in the artifact */
+  zn_kparam *params;
+  uint32_t num_params, cap_params;
+  zn_kinst *insts; /* [0] is Nop */
+  uint32_t num_insts, cap_insts;
+  uint32_t *extra; /* Call argument lists, Shuffle masks */
+  uint32_t num_extra, cap_extra;
+  const char *note; /* what it computes, for listings: "Conv conv1 + Relu"; may be NULL */
+} zn_kfunc;
+
+typedef struct zn_kconst {
+  const char *name;
+  zn_dtype dtype;
+  uint64_t count;
+  const void *data; /* borrowed: mapped model or arena, little-endian; 64-byte aligned in the artifact */
+} zn_kconst;
+
+typedef struct zn_kio { /* a model input or output, for the descriptor */
+  const char *name;
+  zn_dtype dtype;
+  uint32_t rank;
+  int64_t dims[ZN_MAX_RANK];          /* -1 where symbolic */
+  const char *dim_text[ZN_MAX_RANK];  /* "batch", "2*seq + 1"; "" for constants */
+} zn_kio;
+
+typedef struct zn_kmod {
+  zn_arena *arena;
+  const char *name; /* C identifier prefix of the exported symbols: NAME_model NAME_run NAME_plan */
+  zn_kfunc **funcs;
+  uint32_t num_funcs, cap_funcs;
+  zn_kconst *consts;
+  uint32_t num_consts, cap_consts;
+  zn_kio *inputs, *outputs;
+  uint32_t num_inputs, num_outputs;
+  uint32_t run_fn, plan_fn;  /* function numbers of the two entries */
+  uint64_t workspace_bytes;  /* exact when static, 0 when it depends on symbols */
+  const char *provenance;    /* one line: compiler version, model hash, options, verdict */
+} zn_kmod;
+
+zn_kmod *zn_kmod_new(zn_arena *a, const char *name);
+uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count, const void *data);
+
+/* ---- builder: errors are sticky (first one kept), every call after one returns 0 ---- */
+typedef struct zn_kb {
+  zn_ctx *ctx;
+  zn_kmod *mod;
+  zn_kfunc *f;
+  const char *error; /* NULL = fine */
+  int depth;         /* open regions */
+} zn_kb;
+
+/* Starts a function in mod; returns its number. */
+uint32_t zn_kb_begin(zn_kb *b, zn_ctx *ctx, zn_kmod *mod, const char *name, bool is_entry);
+/* Checks that all regions are closed and the function verifies; sticky error becomes ZN_BUG. */
+void zn_kb_finish(zn_kb *b);
+zn_kref zn_kb_param(zn_kb *b, const char *name, zn_kparam_kind kind, zn_dtype elem);
+
+/* Appends as given, without folding: for passes. */
+zn_kref zn_kb_raw(zn_kb *b, zn_kinst in);
+/* The functions below check types and fold: constants, x+0, x*1, x*0 (integers), select with constant condition. */
+zn_kref zn_kb_int(zn_kb *b, zn_dtype t, int64_t v);
+zn_kref zn_kb_float(zn_kb *b, zn_dtype t, double v);
+zn_kref zn_kb_idx(zn_kb *b, int64_t v);
+zn_kref zn_kb_un(zn_kb *b, zn_kop op, zn_kref a);
+zn_kref zn_kb_bin(zn_kb *b, zn_kop op, zn_kref x, zn_kref y); /* equal dtypes; a scalar operand is splat to match */
+zn_kref zn_kb_cmp(zn_kb *b, zn_kop op, zn_kref x, zn_kref y);
+zn_kref zn_kb_fma(zn_kb *b, zn_kref x, zn_kref y, zn_kref z);
+zn_kref zn_kb_select(zn_kb *b, zn_kref cond, zn_kref x, zn_kref y);
+zn_kref zn_kb_cvt(zn_kb *b, zn_kref a, zn_dtype to);
+zn_kref zn_kb_cvtfast(zn_kb *b, zn_kref a, zn_dtype to);
+zn_kref zn_kb_bitcast(zn_kb *b, zn_kref a, zn_dtype to);
+zn_kref zn_kb_splat(zn_kb *b, zn_kref a, unsigned lanes);
+zn_kref zn_kb_iota(zn_kb *b, zn_dtype t, unsigned lanes);
+zn_kref zn_kb_extract(zn_kb *b, zn_kref a, unsigned lane);
+zn_kref zn_kb_insert(zn_kb *b, zn_kref a, zn_kref s, unsigned lane);
+zn_kref zn_kb_shuffle(zn_kb *b, zn_kref x, zn_kref y, unsigned lanes, const uint32_t *mask);
+zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref idx);
+void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
+zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
+zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);
+zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id);
+zn_kref zn_kb_var(zn_kb *b, zn_kref init);
+zn_kref zn_kb_get(zn_kb *b, zn_kref var);
+void zn_kb_set(zn_kb *b, zn_kref var, zn_kref v);
+zn_kref zn_kb_for(zn_kb *b, zn_kref lo, zn_kref hi, int64_t step, zn_for_kind kind, unsigned factor);
+void zn_kb_if(zn_kb *b, zn_kref cond);
+void zn_kb_else(zn_kb *b);
+void zn_kb_loop(zn_kb *b);
+void zn_kb_break(zn_kb *b, zn_kref cond);
+void zn_kb_end(zn_kb *b);
+void zn_kb_ret(zn_kb *b, zn_kref code);
+void zn_kb_call(zn_kb *b, uint32_t fn, const zn_kref *args, uint32_t num_args, zn_kref grid);
+
+/* Constant value of an instruction, if it is one (looks through Splat). */
+bool zn_kf_const_int(const zn_kfunc *f, zn_kref r, int64_t *out);
+bool zn_kf_const_float(const zn_kfunc *f, zn_kref r, double *out);
+/* match[i] = index of the End (or Else) that closes the region opened at i (For If Else Loop); 0 elsewhere. */
+uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
+
+/* ---- module-wide services, one file each ---- */
+/* kverify.c: structure, types, lanes, variables in scope, one grid loop; reports through ctx as our bug's text. */
+zn_status zn_kmod_verify(zn_ctx *c, const zn_kmod *m);
+/* ktext.c */
+void zn_kmod_print(const zn_kmod *m, zn_text *t);
+void zn_kfunc_print(const zn_kmod *m, const zn_kfunc *f, zn_text *t);
+/* base_dir: where `bin` constants are looked up; NULL = refuse them. */
+zn_status zn_kmod_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir, zn_kmod **out);
+/* widen.c: ZN_FOR_VECTOR and ZN_FOR_UNROLL loops become vector and replicated code (with scalar tails). */
+zn_status zn_kpass_widen(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
+/* expand.c: class M operations, and what caps lack (fma, rounding, f16 conversion), become arithmetic. */
+zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
+/* kclean.c: local CSE, hoisting of loop-invariant scalars, removal of unused values. */
+zn_status zn_kpass_clean(zn_ctx *c, zn_kmod *m);
+
+/* ---- interp.c: slow and obvious; the definition of what the IR means ---- */
+typedef struct zn_interp_opts {
+  bool check_bounds;   /* loads and stores stay inside known buffers */
+  uint64_t max_steps;  /* 0 = unlimited */
+} zn_interp_opts;
+/* Runs an entry function on ABI tensors exactly as compiled code would; returns its code (zn_result of zenith.h),
+ * or a negative number when the interpreter itself refuses (bounds, steps; message through ctx). */
+int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *m, uint32_t fn, void *in, void *out, void *ws, uint64_t ws_bytes,
+                        const void *host, const zn_interp_opts *opts);
+/* Runs one kernel: for tests. */
+int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *m, uint32_t fn, void *const *bufs, const uint64_t *buf_bytes,
+                         const int64_t *ints, const zn_interp_opts *opts);
+#endif

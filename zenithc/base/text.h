@@ -1,0 +1,44 @@
+/* Growing text buffers, and the tokenizer that both IR texts share. */
+#ifndef ZN_TEXT_H
+#define ZN_TEXT_H
+#include "zenithc/base/diag.h"
+
+typedef struct zn_text {
+  zn_arena *arena;
+  char *s; /* NUL-terminated, NULL while empty */
+  size_t len, cap;
+} zn_text;
+
+void zn_text_init(zn_text *t, zn_arena *a);
+void zn_text_put(zn_text *t, const char *s, size_t n);
+void zn_text_puts(zn_text *t, const char *s);
+void zn_text_printf(zn_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Shortest decimal that reads back as the same double: "1", "0.1", "1e-05", "nan", "inf", "-inf". */
+void zn_text_double(zn_text *t, double x);
+/* "..." with \" \\ \n \xHH escapes. */
+void zn_text_quote(zn_text *t, const char *s, size_t n);
+
+typedef enum zn_tok { /* single characters are their own token */
+  ZN_TOK_EOF = 256, ZN_TOK_IDENT, ZN_TOK_INT, ZN_TOK_FLOAT, ZN_TOK_STRING, ZN_TOK_ARROW, ZN_TOK_ERROR
+} zn_tok;
+
+/* Identifiers: [A-Za-z_][A-Za-z0-9_.:/-]* with an optional sigil % $ @ or ! in front (part of the text). '#' starts a comment. */
+typedef struct zn_lexer {
+  zn_ctx *ctx;
+  zn_arena *arena;
+  const char *p, *end;
+  int line;
+  int tok;          /* current token */
+  const char *text; /* IDENT (with sigil), STRING (unescaped) */
+  size_t text_len;
+  int64_t i;
+  double f;
+} zn_lexer;
+
+void zn_lex_init(zn_lexer *l, zn_ctx *ctx, zn_arena *a, const char *src, size_t n); /* reads the first token */
+void zn_lex_next(zn_lexer *l);
+bool zn_lex_accept(zn_lexer *l, int tok);                  /* consumes when it matches */
+bool zn_lex_is(const zn_lexer *l, const char *ident);      /* current token is exactly this identifier */
+zn_status zn_lex_expect(zn_lexer *l, int tok, const char *what) ZN_NODISCARD;
+zn_status zn_lex_error(zn_lexer *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#endif
