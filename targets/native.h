@@ -1,0 +1,41 @@
+/* Load, run and time shared objects with the ABI of runtime/zenith.h. The cpu and c targets share this.
+ * A loaded object belongs to the process until unload; its zn_exec lives in ctx->perm. */
+#ifndef ZN_NATIVE_H
+#define ZN_NATIVE_H
+#include "runtime/zenith.h"
+#include "targets/target.h"
+
+/* The slots of zn_target. load checks that the file is a shared object that exports zn_model_main with our magic and
+ * ABI version; mod may be NULL. run plans, allocates (workspace and missing outputs from a) and runs once. */
+zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exec **out);
+zn_status zn_native_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in, zn_htensor *out);
+void zn_native_unload(zn_exec *e);
+
+/* The descriptor inside the loaded object; valid until unload. */
+const zn_model *zn_native_model(const zn_exec *e);
+/* Hooks for later runs (borrowed, may be NULL: one thread). */
+void zn_native_set_host(zn_exec *e, const zn_host *host);
+/* A pool of `threads` (1 = none) that later runs use; destroyed by unload. */
+zn_status zn_native_set_threads(zn_ctx *c, zn_exec *e, unsigned threads);
+
+/* A run with everything prepared, so that invoking it costs nothing but the model: for benchmarks. */
+typedef struct zn_native_call {
+  const zn_model *model;
+  zn_tensor *in, *out;
+  void *ws; /* 64-byte aligned */
+  uint64_t ws_bytes;
+  const zn_host *host;
+} zn_native_call;
+/* Plans for these inputs (data borrowed) and allocates outputs and workspace from a. */
+zn_status zn_native_prepare(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in,
+                            zn_native_call *out_call);
+/* Returns the model's zn_result. */
+int32_t zn_native_invoke(const zn_native_call *call);
+/* Runs `runs` times after `warmup` untimed runs; out_ns[i] = wall time of run i in nanoseconds.
+ * Stops at the first run that does not return ZN_RUN_OK and returns its code. */
+int32_t zn_native_time(const zn_native_call *call, unsigned warmup, unsigned runs,
+                       uint64_t *out_ns);
+
+/* Words for a zn_result: "an input's shape does not fit the model, ...". */
+const char *zn_native_result_text(int32_t code);
+#endif
