@@ -54,6 +54,16 @@ typedef struct zn_kinst {
   } imm;
 } zn_kinst;
 
+/* Is dtype t one that operation op computes on (classes A, M, P; comparisons: the operands' type)? */
+bool zn_kop_accepts(zn_kop op, zn_dtype t);
+/* Does the operation define something that operands may name (a value, or a variable for Var)? */
+bool zn_kop_has_value(zn_kop op);
+static inline bool zn_kdt_is_float(zn_dtype t) { return t == ZN_F32 || t == ZN_F64; }
+static inline bool zn_kdt_is_int(zn_dtype t) {
+  return t == ZN_IDX || t == ZN_I8 || t == ZN_I16 || t == ZN_I32 || t == ZN_I64 || t == ZN_U8 || t == ZN_U16 ||
+         t == ZN_U32 || t == ZN_U64;
+}
+
 typedef enum zn_kparam_kind { ZN_KP_IN, ZN_KP_OUT, ZN_KP_INOUT, ZN_KP_INT } zn_kparam_kind;
 
 typedef struct zn_kparam {
@@ -74,6 +84,12 @@ typedef struct zn_kfunc {
   uint32_t num_extra, cap_extra;
   const char *note; /* what it computes, for listings: "Conv conv1 + Relu"; may be NULL */
 } zn_kfunc;
+
+/* Type of the value r. An Alloc's dtype is its element type; its value is a pointer. */
+static inline zn_dtype zn_kf_dtype(const zn_kfunc *f, zn_kref r) {
+  return f->insts[r].op == ZN_K_Alloc ? ZN_PTR : (zn_dtype)f->insts[r].dtype;
+}
+static inline unsigned zn_kf_lanes(const zn_kfunc *f, zn_kref r) { return f->insts[r].lanes; }
 
 typedef struct zn_kconst {
   const char *name;
@@ -167,6 +183,7 @@ uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
 /* ---- module-wide services, one file each ---- */
 /* kverify.c: structure, types, lanes, variables in scope, one grid loop; reports through ctx as our bug's text. */
 zn_status zn_kmod_verify(zn_ctx *c, const zn_kmod *m);
+zn_status zn_kfunc_verify(zn_ctx *c, const zn_kmod *m, const zn_kfunc *f); /* one function; Calls are not followed */
 /* ktext.c */
 void zn_kmod_print(const zn_kmod *m, zn_text *t);
 void zn_kfunc_print(const zn_kmod *m, const zn_kfunc *f, zn_text *t);
