@@ -1,0 +1,44 @@
+/* Passes: one file, one exported function, one row in passes.def. A pass sees the graph and caps, never a target. */
+#ifndef ZN_PASS_H
+#define ZN_PASS_H
+#include "zenithc/base/caps.h"
+#include "zenithc/ops/op.h"
+
+typedef struct zn_pass_opts {
+  int opt_level;          /* 0..3 */
+  const zn_caps *caps;    /* may be NULL before a target is chosen */
+  bool math_fast;
+  const char *dump;       /* letters to dump after; NULL */
+  FILE *dump_to;
+  bool verify_each;
+  bool time;
+  int64_t rewrite_limit;  /* stop rewriting after N changes in total; -1 = no limit (bisecting) */
+  int64_t rewrites;       /* counted here */
+  const char *stop_after; /* pass name or NULL */
+} zn_pass_opts;
+
+typedef zn_status (*zn_pass_fn)(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
+typedef struct zn_pass {
+  char letter;
+  const char *name;
+  zn_pass_fn run;
+  const char *doc;
+  int min_level; /* lowest -O at which it runs */
+} zn_pass;
+extern const zn_pass zn_passes[];
+extern const unsigned zn_num_passes;
+
+/* True when another rewrite may be made; counts it. Every optional rewrite asks first. */
+bool zn_pass_may_rewrite(zn_pass_opts *o);
+/* Runs the pipeline in passes.def order on g and its bodies. */
+zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
+/* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
+zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
+/* Shape inference over the whole graph (and bodies), and of one node: what passes call after changing things. */
+zn_status zn_infer_graph(zn_ctx *c, zn_graph *g);
+zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n);
+
+#define PASS(letter, name, level, doc) zn_status zn_pass_##name(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
+#include "zenithc/passes/passes.def"
+#undef PASS
+#endif
