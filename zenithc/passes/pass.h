@@ -32,6 +32,8 @@ extern const unsigned zn_num_passes;
 bool zn_pass_may_rewrite(zn_pass_opts *o);
 /* Runs the pipeline in passes.def order on g and its bodies. */
 zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
+/* Runs `run` on every body graph of g's nodes (one level; passes recurse by calling this themselves). */
+zn_status zn_pass_bodies(zn_ctx *c, zn_graph *g, zn_pass_opts *o, zn_pass_fn run);
 /* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
 /* Shape inference over the whole graph (and bodies), and of one node: what passes call after changing things. */
