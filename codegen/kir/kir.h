@@ -6,7 +6,8 @@
  *     void kernel(void *const *bufs, const intptr_t *ints, intptr_t begin, intptr_t end);
  * bufs holds the pointer parameters in order, ints the idx parameters in order; [begin, end) is the part of the
  * kernel's grid to run (a kernel has at most one ZN_FOR_GRID loop, at top level; its iterations are independent;
- * a kernel without one is launched over [0, 1)).
+ * a kernel without one is launched over [0, 1)). A grid loop counts from constant 0 by 1, so its variable is the
+ * grid position itself: it runs from begin to min(end, hi).
  * Entry functions have the ABI's signature (runtime/zenith.h):
  *     int32_t entry(zn_tensor *in, zn_tensor *out, void *ws, uintptr_t ws_bytes, const zn_host *host);
  * with exactly these five parameters (ptr, ptr, ptr, idx, ptr). Only entries may Call and Ret.

@@ -208,6 +208,8 @@ static void check_for(verifier *v, const zn_kinst *in, zn_dtype t) {
   if ((in->c & 255) == ZN_FOR_GRID) {
     CHECK(v->depth == 0 && !v->f->is_entry, "a grid loop stands at the top level of a kernel");
     CHECK(v->grids++ == 0, "a second grid loop");
+    int64_t lo = -1;
+    CHECK(zn_kf_const_int(v->f, in->a, &lo) && lo == 0 && in->imm.i == 1, "a grid loop counts from 0 by 1");
   }
 }
 

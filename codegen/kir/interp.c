@@ -1,0 +1,357 @@
+/* The kernel IR interpreter, the definition of what the IR means: decodes functions on first use (interp.h) and runs
+ * their structured control flow; the lane loops are in interp_arith.c and interp_move.c. */
+#include "codegen/kir/interp.h"
+
+#include "codegen/kir/kfold.h"
+
+static unsigned elem_bytes(zn_dtype t) { return t == ZN_IDX || t == ZN_PTR ? 8 : zn_dtype_bytes(t); }
+
+static void add_region(zn_imach *m, const void *p, uint64_t bytes) {
+  if (!p || !bytes) return;
+  zn_iregion r = {p, bytes};
+  ZN_PUSH(&m->arena, m->regions, m->num_regions, m->cap_regions, r);
+}
+
+/* ---- decoding ---- */
+
+typedef struct decoder {
+  zn_imach *m;
+  const zn_kfunc *f;
+  zn_ifunc *out;
+  uint32_t *first; /* per instruction: first decoded instruction at or after it */
+  uint32_t *match;
+} decoder;
+
+static uint32_t layout(decoder *d) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 1; i < d->f->num_insts; i++) {
+    const zn_kinst *in = &d->f->insts[i];
+    uint32_t lanes = in->lanes;
+    if (in->op >= ZN_K_ReduceAdd && in->op <= ZN_K_ReduceMax) lanes = d->f->insts[in->a].lanes;
+    uint64_t n = lanes > 1 ? (lanes + 7u) & ~7u : 1;
+    d->out->slot_of[i] = (uint32_t)bytes;
+    if (zn_kop_has_value((zn_kop)in->op)) bytes += (n * elem_bytes(zn_kf_dtype(d->f, i)) + 15) & ~15ull;
+    if (bytes > INT32_MAX) return UINT32_MAX;
+  }
+  return (uint32_t)bytes;
+}
+
+/* Values that are the same in every run: computed while decoding. */
+static bool decode_constant(decoder *d, uint32_t i) {
+  const zn_kinst *in = &d->f->insts[i];
+  char *slot = d->out->slots + d->out->slot_of[i];
+  zn_dtype t = (zn_dtype)in->dtype;
+  switch (in->op) {
+    case ZN_K_Const:
+      if (zn_is_float(t))
+        zn_store_f64(t, slot, 0, in->imm.f);
+      else if (t == ZN_IDX)
+        memcpy(slot, &in->imm.i, 8);
+      else
+        zn_store_i64(t, slot, 0, in->imm.i);
+      return true;
+    case ZN_K_ConstAddr: memcpy(slot, &d->m->mod->consts[in->imm.i].data, sizeof(void *)); return true;
+    case ZN_K_Features: memset(slot, 0xff, 8); return true;
+    case ZN_K_Alloc: {
+      size_t bytes = (size_t)in->imm.i * elem_bytes(t);
+      char *p = zn_arena_alloc(&d->m->arena, bytes + 64);
+      p += -(uintptr_t)p & 63;
+      add_region(d->m, p, bytes);
+      memcpy(slot, &p, sizeof p);
+      return true;
+    }
+    case ZN_K_Splat:
+      if (d->f->insts[in->a].op != ZN_K_Const) return false;
+      for (unsigned k = 0, e = elem_bytes(t); k < in->lanes; k++)
+        memcpy(slot + k * e, d->out->slots + d->out->slot_of[in->a], e);
+      return true;
+    default: return in->op == ZN_K_Nop || in->op == ZN_K_Param;
+  }
+}
+
+static zn_ikind control_kind(const zn_kinst *in) {
+  switch (in->op) {
+    case ZN_K_For: return (in->c & 255) == ZN_FOR_GRID ? ZN_IK_GRID : ZN_IK_FOR;
+    case ZN_K_If: return ZN_IK_IF;
+    case ZN_K_Else:
+    case ZN_K_End: return ZN_IK_JUMP; /* the End of a for becomes NEXT when linked */
+    case ZN_K_Break: return ZN_IK_BREAK;
+    case ZN_K_Ret: return ZN_IK_RET;
+    case ZN_K_Call: return ZN_IK_CALL;
+    case ZN_K_Load:
+    case ZN_K_Store: return ZN_IK_MEM;
+    default: return ZN_IK_PURE;
+  }
+}
+
+static void decode_inst(decoder *d, uint32_t i, zn_idec *o) {
+  const zn_kinst *in = &d->f->insts[i], *ins = d->f->insts;
+  const uint32_t *slot = d->out->slot_of;
+  zn_dtype from = in->a < d->f->num_insts ? zn_kf_dtype(d->f, in->a) : ZN_NONE;
+  char cls = zn_kops[in->op].cls;
+  bool reduce = in->op >= ZN_K_ReduceAdd && in->op <= ZN_K_ReduceMax;
+  const char *sig = zn_kops[in->op].sig;
+  *o = (zn_idec){.op = in->op, .dtype = in->dtype, .from = (uint8_t)from, .inst = i, .n = in->lanes, .imm = in->imm.i,
+                 .r = slot[i], .elem = (uint8_t)elem_bytes((zn_dtype)in->dtype)};
+  if (sig[0] != '-') o->a = slot[in->a];
+  if (sig[1] != '-') o->b = slot[in->b];
+  if (sig[2] != '-') o->c = slot[in->c];
+  if (reduce) o->n = ins[in->a].lanes;
+  if (cls == 'A' || cls == 'M' || cls == 'P' || reduce) {
+    o->fn = zn_interp_arith((zn_kop)in->op, from);
+    return;
+  }
+  switch (in->op) {
+    case ZN_K_Cvt:
+    case ZN_K_CvtFast: o->fn = zn_interp_cvt((zn_dtype)in->dtype); return;
+    case ZN_K_Select: o->vector_ctl = ins[in->a].lanes > 1; break;
+    case ZN_K_Load:
+    case ZN_K_Store: o->vector_ctl = ins[in->b].lanes > 1; break;
+    case ZN_K_Shuffle:
+      o->ptr = &d->f->extra[in->imm.i];
+      o->imm = ins[in->a].lanes;
+      break;
+    case ZN_K_Set:
+      o->r = slot[in->a];
+      o->a = slot[in->b];
+      break;
+    case ZN_K_Call:
+      o->ptr = &d->f->extra[in->a];
+      o->c = slot[in->c];
+      break;
+    default: break;
+  }
+  o->fn = zn_interp_move(o);
+}
+
+/* Second walk: jump targets, as positions in the decoded array. */
+static void link_jumps(decoder *d) {
+  uint32_t depth = 0, *open = ZN_ARRAY(&d->m->arena, uint32_t, d->f->num_insts);
+  for (uint32_t i = 1; i < d->f->num_insts; i++) {
+    uint8_t op = d->f->insts[i].op;
+    zn_idec *o = &d->out->code[d->first[i]];
+    if (op == ZN_K_End || op == ZN_K_Else) {
+      uint32_t region = open[--depth];
+      uint8_t ro = d->f->insts[region].op;
+      if (op == ZN_K_Else)
+        o->target = d->first[d->match[i]];
+      else if (ro == ZN_K_For || ro == ZN_K_Loop)
+        o->target = d->first[region + 1];
+      else
+        o->target = d->first[i + 1];
+      if (ro == ZN_K_For && op == ZN_K_End) {
+        const zn_idec *head = &d->out->code[d->first[region]];
+        o->r = head->r;
+        o->b = head->b;
+        o->imm = head->imm;
+        o->kind = ZN_IK_NEXT;
+        o->from = head->kind == ZN_IK_GRID;
+      }
+    } else if (op == ZN_K_For || op == ZN_K_If) {
+      uint32_t close = d->match[i];
+      o->target = d->first[close + 1];
+    } else if (op == ZN_K_Break) {
+      uint32_t k = depth;
+      while (d->f->insts[open[k - 1]].op != ZN_K_Loop && d->f->insts[open[k - 1]].op != ZN_K_For) k--;
+      o->target = d->first[d->match[open[k - 1]] + 1];
+    }
+    if (op == ZN_K_For || op == ZN_K_If || op == ZN_K_Loop || op == ZN_K_Else) open[depth++] = i;
+  }
+}
+
+static zn_ifunc *decode(zn_imach *m, uint32_t fn) {
+  if (m->funcs[fn]) return m->funcs[fn];
+  const zn_kfunc *f = m->mod->funcs[fn];
+  if (zn_kfunc_verify(m->c, m->mod, f) != ZN_OK) return NULL;
+  zn_ifunc *out = ZN_NEW(&m->arena, zn_ifunc);
+  decoder d = {.m = m, .f = f, .out = out};
+  out->f = f;
+  out->slot_of = ZN_ARRAY(&m->arena, uint32_t, f->num_insts);
+  uint32_t bytes = layout(&d);
+  if (bytes == UINT32_MAX) {
+    zn_error(m->c, f->name, "interp: the function needs more than 2 GiB of values");
+    return NULL;
+  }
+  out->slots = zn_arena_alloc(&m->arena, (size_t)bytes + 64);
+  out->slots += -(uintptr_t)out->slots & 63;
+  out->code = ZN_ARRAY(&m->arena, zn_idec, f->num_insts + 1);
+  d.first = ZN_ARRAY(&m->arena, uint32_t, f->num_insts + 1);
+  d.match = zn_kf_match(f, &m->arena);
+  for (uint32_t i = 0; i < f->num_insts; i++) {
+    d.first[i] = out->num_code;
+    if (decode_constant(&d, i) || f->insts[i].op == ZN_K_Loop) continue;
+    zn_idec *o = &out->code[out->num_code++];
+    decode_inst(&d, i, o);
+    o->kind = (uint8_t)control_kind(&f->insts[i]);
+  }
+  d.first[f->num_insts] = out->num_code;
+  link_jumps(&d);
+  m->funcs[fn] = out;
+  return out;
+}
+
+/* ---- running ---- */
+
+typedef struct part { /* of a kernel's grid */
+  int64_t begin, end;
+} part;
+
+static int32_t run(zn_imach *m, zn_ifunc *f, part grid);
+
+static bool launch(zn_imach *m, const zn_ifunc *caller, const zn_idec *d) {
+  zn_ifunc *k = decode(m, (uint32_t)d->imm);
+  if (!k) return false;
+  const uint32_t *args = d->ptr;
+  for (uint32_t i = 1; i < k->f->num_insts; i++) {
+    const zn_kinst *in = &k->f->insts[i];
+    if (in->op == ZN_K_Param)
+      memcpy(k->slots + k->slot_of[i], caller->slots + caller->slot_of[args[in->imm.i]], 8);
+  }
+  int64_t grid;
+  memcpy(&grid, caller->slots + d->c, 8);
+  if (grid <= 0) return true;
+  m->slots = k->slots;
+  int32_t rc = run(m, k, (part){0, grid});
+  m->slots = caller->slots;
+  return rc == 0;
+}
+
+static bool out_of_steps(zn_imach *m, const zn_ifunc *f) {
+  zn_error(m->c, f->f->name, "interp: stopped after %llu steps", (unsigned long long)m->opts.max_steps);
+  return false;
+}
+
+static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
+  const zn_idec *code = f->code;
+  const uint32_t end = f->num_code;
+  char *const slots = f->slots;
+  uint64_t steps = m->steps, limit = m->opts.max_steps ? m->opts.max_steps : UINT64_MAX;
+#define IDX(off) (*(int64_t *)(void *)(slots + (off)))
+  for (uint32_t pc = 0; pc < end;) {
+    const zn_idec *d = &code[pc++];
+    if (++steps > limit && !out_of_steps(m, f)) return -1;
+    switch ((zn_ikind)d->kind) {
+      case ZN_IK_PURE: d->fn(d, m); break;
+      case ZN_IK_MEM:
+        d->fn(d, m);
+        if (m->failed) return -1;
+        break;
+      case ZN_IK_FOR:
+        IDX(d->r) = IDX(d->a);
+        if (IDX(d->a) >= IDX(d->b)) pc = d->target;
+        break;
+      case ZN_IK_GRID:
+        IDX(d->r) = grid.begin;
+        if (grid.begin >= IDX(d->b) || grid.begin >= grid.end) pc = d->target;
+        break;
+      case ZN_IK_NEXT: {
+        int64_t hi = IDX(d->b);
+        if (d->from && grid.end < hi) hi = grid.end;
+        if (hi - IDX(d->r) > d->imm) {
+          IDX(d->r) += d->imm;
+          pc = d->target;
+        }
+        break;
+      }
+      case ZN_IK_IF:
+        if (!*(slots + d->a)) pc = d->target;
+        break;
+      case ZN_IK_JUMP: pc = d->target; break;
+      case ZN_IK_BREAK:
+        if (*(slots + d->a)) pc = d->target;
+        break;
+      case ZN_IK_RET: return *(int32_t *)(void *)(slots + d->a);
+      case ZN_IK_CALL:
+        m->steps = steps;
+        if (!launch(m, f, d)) return -1;
+        steps = m->steps;
+        break;
+    }
+  }
+#undef IDX
+  m->steps = steps;
+  return 0;
+}
+
+static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_interp_opts *opts) {
+  memset(m, 0, sizeof *m);
+  m->c = c;
+  m->mod = mod;
+  if (opts) m->opts = *opts;
+  zn_arena_init(&m->arena, "interp");
+  m->funcs = ZN_ARRAY(&m->arena, zn_ifunc *, mod->num_funcs);
+  for (uint32_t i = 0; i < mod->num_consts; i++)
+    add_region(m, mod->consts[i].data, mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
+}
+
+/* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0, bytes 8). */
+enum { TENSOR_BYTES = 88 };
+
+static void add_tensors(zn_imach *m, const char *tensors, uint32_t count) {
+  add_region(m, tensors, (uint64_t)count * TENSOR_BYTES);
+  for (uint32_t i = 0; tensors && i < count; i++) {
+    void *data;
+    uint64_t bytes;
+    memcpy(&data, tensors + (size_t)i * TENSOR_BYTES, sizeof data);
+    memcpy(&bytes, tensors + (size_t)i * TENSOR_BYTES + 8, sizeof bytes);
+    add_region(m, data, bytes);
+  }
+}
+
+static bool is_function(zn_ctx *c, const zn_kmod *mod, uint32_t fn, bool entry) {
+  if (fn < mod->num_funcs && mod->funcs[fn]->is_entry == entry) return true;
+  zn_error(c, mod->name, "interp: function %u is not %s", fn, entry ? "an entry" : "a kernel");
+  return false;
+}
+
+int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, void *out, void *ws, uint64_t ws_bytes,
+                        const void *host, const zn_interp_opts *opts) {
+  if (!is_function(c, mod, fn, true)) return -1;
+  zn_imach m;
+  init_machine(&m, c, mod, opts);
+  add_tensors(&m, in, mod->num_inputs);
+  add_tensors(&m, out, mod->num_outputs);
+  bool plan = fn == mod->plan_fn && fn != mod->run_fn; /* there ws points at the 8-byte size */
+  add_region(&m, ws, plan ? 8 : ws_bytes);
+  zn_ifunc *f = decode(&m, fn);
+  int32_t rc = -1;
+  if (f) {
+    const uint64_t args[5] = {(uintptr_t)in, (uintptr_t)out, (uintptr_t)ws, ws_bytes, (uintptr_t)host};
+    for (uint32_t i = 1; i < f->f->num_insts; i++)
+      if (f->f->insts[i].op == ZN_K_Param) memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
+    m.slots = f->slots;
+    rc = run(&m, f, (part){0, 1});
+  }
+  zn_arena_reset(&m.arena);
+  return rc;
+}
+
+int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *const *bufs, const uint64_t *buf_bytes,
+                         const int64_t *ints, const zn_interp_opts *opts) {
+  if (!is_function(c, mod, fn, false)) return -1;
+  zn_imach m;
+  init_machine(&m, c, mod, opts);
+  zn_ifunc *f = decode(&m, fn);
+  int32_t rc = -1;
+  if (f) {
+    uint64_t *args = ZN_ARRAY(&m.arena, uint64_t, f->f->num_params);
+    uint32_t nb = 0, ni = 0;
+    for (uint32_t i = 0; i < f->f->num_params; i++) {
+      if (f->f->params[i].kind == ZN_KP_INT) {
+        args[i] = (uint64_t)ints[ni++];
+      } else {
+        if (buf_bytes) add_region(&m, bufs[nb], buf_bytes[nb]);
+        args[i] = (uintptr_t)bufs[nb++];
+      }
+    }
+    int64_t grid = 1;
+    for (uint32_t i = 1; i < f->f->num_insts; i++)
+      if (f->f->insts[i].op == ZN_K_For && (f->f->insts[i].c & 255) == ZN_FOR_GRID) grid = INT64_MAX;
+    for (uint32_t i = 1; i < f->f->num_insts; i++)
+      if (f->f->insts[i].op == ZN_K_Param) memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
+    m.slots = f->slots;
+    rc = run(&m, f, (part){0, grid});
+  }
+  zn_arena_reset(&m.arena);
+  return rc;
+}

@@ -1,0 +1,176 @@
+/* The interpreter's data movement: vectors, selection, variables, loads and stores. Elements are moved by size. */
+#include "codegen/kir/interp.h"
+
+#define SELECT(T)                                                                              \
+  static void select_##T(const zn_idec *d, zn_imach *m) {                                      \
+    const uint8_t *pa = ZN_SLOT(uint8_t, m, d->a);                                             \
+    const T *restrict pb = ZN_SLOT(T, m, d->b), *restrict pc = ZN_SLOT(T, m, d->c);            \
+    T *restrict pr = ZN_SLOT(T, m, d->r);                                                      \
+    uint32_t step = d->vector_ctl;                                                             \
+    ZN_LANES(d, pr[i] = pa[i * step] ? pb[i] : pc[i]);                                         \
+  }
+#define SPLAT(T)                                                \
+  static void splat_##T(const zn_idec *d, zn_imach *m) {        \
+    const T x = *ZN_SLOT(T, m, d->a);                           \
+    T *restrict pr = ZN_SLOT(T, m, d->r);                       \
+    ZN_LANES(d, pr[i] = x);                                     \
+  }
+#define SHUFFLE(T)                                                                             \
+  static void shuffle_##T(const zn_idec *d, zn_imach *m) {                                     \
+    const T *pa = ZN_SLOT(T, m, d->a), *pb = ZN_SLOT(T, m, d->b);                              \
+    T *pr = ZN_SLOT(T, m, d->r);                                                               \
+    const uint32_t *mask = d->ptr, n = (uint32_t)d->imm;                                       \
+    for (uint32_t i = 0; i < d->n; i++) pr[i] = mask[i] < n ? pa[mask[i]] : pb[mask[i] - n];   \
+  }
+SELECT(uint8_t)
+SELECT(uint16_t)
+SELECT(uint32_t)
+SELECT(uint64_t)
+SPLAT(uint8_t)
+SPLAT(uint16_t)
+SPLAT(uint32_t)
+SPLAT(uint64_t)
+SHUFFLE(uint8_t)
+SHUFFLE(uint16_t)
+SHUFFLE(uint32_t)
+SHUFFLE(uint64_t)
+
+static void iota(const zn_idec *d, zn_imach *m) {
+  void *r = m->slots + d->r;
+  zn_dtype t = (zn_dtype)d->dtype;
+  for (uint32_t i = 0; i < d->n; i++) {
+    if (t == ZN_IDX)
+      ((int64_t *)r)[i] = i;
+    else if (zn_is_float(t))
+      zn_store_f64(t, r, i, (double)i);
+    else
+      zn_store_i64(t, r, i, (int64_t)i);
+  }
+}
+
+/* Variables keep their slot; Get and Set copy. */
+static void copy(const zn_idec *d, zn_imach *m) { memcpy(m->slots + d->r, m->slots + d->a, d->n * d->elem); }
+
+static void copy_8(const zn_idec *d, zn_imach *m) { memcpy(m->slots + d->r, m->slots + d->a, 8); }
+
+static void extract(const zn_idec *d, zn_imach *m) {
+  memcpy(m->slots + d->r, m->slots + d->a + (size_t)d->imm * d->elem, d->elem);
+}
+
+static void insert(const zn_idec *d, zn_imach *m) {
+  memcpy(m->slots + d->r, m->slots + d->a, d->n * d->elem);
+  memcpy(m->slots + d->r + (size_t)d->imm * d->elem, m->slots + d->b, d->elem);
+}
+
+/* ---- memory ---- */
+
+static bool inside(const zn_iregion *r, const char *p, uint64_t bytes) {
+  return p >= r->lo && bytes <= r->bytes && (uint64_t)(p - r->lo) <= r->bytes - bytes;
+}
+
+static void out_of_bounds(const zn_idec *d, zn_imach *m, const char *what, int64_t idx) {
+  if (m->failed) return;
+  m->failed = true;
+  const zn_kfunc *f = NULL;
+  for (uint32_t i = 0; i < m->mod->num_funcs; i++)
+    if (m->funcs[i] && m->funcs[i]->slots == m->slots) f = m->funcs[i]->f;
+  char where[300];
+  snprintf(where, sizeof where, "interp: function '%s', instruction %u (%s.%s)", f ? f->name : "?", d->inst,
+           zn_kops[d->op].text, zn_dtypes[d->dtype].name);
+  zn_error(m->c, where, "%s, element index %lld", what, (long long)idx);
+}
+
+static bool check(const zn_idec *d, zn_imach *m, const char *p, uint64_t bytes, int64_t idx) {
+  if (d->imm > 1 && (uintptr_t)p % (uint64_t)d->imm) {
+    out_of_bounds(d, m, "address has not the promised alignment", idx);
+    return false;
+  }
+  if (m->num_regions && inside(&m->regions[m->last_region], p, bytes)) return true;
+  for (uint32_t i = 0; i < m->num_regions; i++) {
+    if (inside(&m->regions[i], p, bytes)) {
+      m->last_region = i;
+      return true;
+    }
+  }
+  out_of_bounds(d, m, "access outside every known buffer", idx);
+  return false;
+}
+
+static char *at(const zn_idec *d, zn_imach *m, int64_t idx) {
+  uintptr_t base = *ZN_SLOT(uintptr_t, m, d->a);
+  return (char *)(base + (uintptr_t)idx * d->elem);
+}
+
+static void load(const zn_idec *d, zn_imach *m) {
+  int64_t idx = *ZN_SLOT(int64_t, m, d->b);
+  const char *p = at(d, m, idx);
+  size_t bytes = (size_t)d->n * d->elem;
+  if (m->opts.check_bounds && !check(d, m, p, bytes, idx)) return;
+  memcpy(m->slots + d->r, p, bytes);
+}
+
+#define LOAD1(T)                                                             \
+  static void load_##T(const zn_idec *d, zn_imach *m) {                      \
+    int64_t idx = *ZN_SLOT(int64_t, m, d->b);                                \
+    const char *p = at(d, m, idx);                                           \
+    if (m->opts.check_bounds && !check(d, m, p, sizeof(T), idx)) return;     \
+    memcpy(m->slots + d->r, p, sizeof(T));                                   \
+  }
+LOAD1(uint32_t)
+LOAD1(uint64_t)
+
+static void gather(const zn_idec *d, zn_imach *m) {
+  const int64_t *idx = ZN_SLOT(int64_t, m, d->b);
+  for (uint32_t i = 0; i < d->n; i++) {
+    const char *p = at(d, m, idx[i]);
+    if (m->opts.check_bounds && !check(d, m, p, d->elem, idx[i])) return;
+    memcpy(m->slots + d->r + (size_t)i * d->elem, p, d->elem);
+  }
+}
+
+static void store(const zn_idec *d, zn_imach *m) {
+  int64_t idx = *ZN_SLOT(int64_t, m, d->b);
+  char *p = at(d, m, idx);
+  size_t bytes = (size_t)d->n * d->elem;
+  if (m->opts.check_bounds && !check(d, m, p, bytes, idx)) return;
+  memcpy(p, m->slots + d->c, bytes);
+}
+
+static void scatter(const zn_idec *d, zn_imach *m) {
+  const int64_t *idx = ZN_SLOT(int64_t, m, d->b);
+  for (uint32_t i = 0; i < d->n; i++) {
+    char *p = at(d, m, idx[i]);
+    if (m->opts.check_bounds && !check(d, m, p, d->elem, idx[i])) return;
+    memcpy(p, m->slots + d->c + (size_t)i * d->elem, d->elem);
+  }
+}
+
+static void ptradd(const zn_idec *d, zn_imach *m) {
+  *ZN_SLOT(uintptr_t, m, d->r) = *ZN_SLOT(uintptr_t, m, d->a) + *ZN_SLOT(uintptr_t, m, d->b);
+}
+
+#define BY_SIZE(name)                                                               \
+  (d->elem == 1 ? name##_uint8_t : d->elem == 2 ? name##_uint16_t                   \
+                               : d->elem == 4   ? name##_uint32_t                   \
+                                                : name##_uint64_t)
+
+zn_ifn zn_interp_move(const zn_idec *d) {
+  switch (d->op) {
+    case ZN_K_Select: return BY_SIZE(select);
+    case ZN_K_Splat: return BY_SIZE(splat);
+    case ZN_K_Shuffle: return BY_SIZE(shuffle);
+    case ZN_K_Iota: return iota;
+    case ZN_K_Extract: return extract;
+    case ZN_K_Insert: return insert;
+    case ZN_K_Bitcast:
+    case ZN_K_Var:
+    case ZN_K_Get:
+    case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
+    case ZN_K_PtrAdd: return ptradd;
+    case ZN_K_Load:
+      if (d->vector_ctl) return gather;
+      return d->n == 1 && d->elem == 4 ? load_uint32_t : d->n == 1 && d->elem == 8 ? load_uint64_t : load;
+    case ZN_K_Store: return d->vector_ctl ? scatter : store;
+    default: return NULL;
+  }
+}
