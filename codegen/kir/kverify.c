@@ -291,7 +291,7 @@ bool zn_kop_has_value(zn_kop op) {
 static bool check_params(verifier *v) {
   for (uint32_t i = 0; i < v->f->num_params; i++) {
     const zn_kparam *p = &v->f->params[i];
-    if (!p->name || p->kind > ZN_KP_INT || (p->kind == ZN_KP_INT) != (p->dtype == ZN_IDX))
+    if (!p->name || p->kind > ZN_KP_INT || (p->kind == ZN_KP_INT && p->dtype != ZN_IDX))
       bad(v, "a parameter is malformed");
   }
   if (v->f->is_entry) {

@@ -14,6 +14,7 @@
 static void quiet(void *user, zn_severity sev, const char *line) {
   (void)sev;
   snprintf(user, 512, "%s", line);
+  if (getenv("ZN_TEST_VERBOSE")) fprintf(stderr, "%s\n", line);
 }
 
 typedef struct fixture {
