@@ -1,0 +1,25 @@
+/* Kernel IR to object code, assembly or LLVM text through the LLVM C API. No LLVM type appears here.
+ * Symbols: NAME_model, NAME_run, NAME_plan and functions marked exported; all others are local.
+ * The output holds no path, time or host name: the same module and caps give the same bytes. */
+#ifndef ZN_LLVM_EMIT_H
+#define ZN_LLVM_EMIT_H
+#include "codegen/kir/kir.h"
+
+typedef enum zn_llvm_kind { ZN_LLVM_OBJECT, ZN_LLVM_ASM, ZN_LLVM_IR } zn_llvm_kind;
+
+typedef struct zn_llvm_opts {
+  const char *out;       /* path to write */
+  zn_llvm_kind kind;
+  int opt_level;         /* 0..3 */
+  bool keep_names;       /* local symbols for kernels, else none */
+  bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
+  const char *bin;       /* file for large constants that assembly text refers to; NULL: a temporary one */
+} zn_llvm_opts;
+
+/* mod is verified and expanded for caps (no class M operation, no Fma without caps->fma, ...): anything else is our bug.
+ * Fails with ZN_ERR_IO when a file cannot be written. */
+zn_status zn_llvm_emit(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o);
+
+/* The running machine as LLVM names it; strings from a. */
+void zn_llvm_host(zn_arena *a, const char **out_triple, const char **out_cpu, const char **out_features);
+#endif

@@ -1,0 +1,183 @@
+/* What surrounds the functions of a model: declarations and linkage, the constants, and the descriptor of zenith.h. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "codegen/llvm/llvm_priv.h"
+#include "runtime/zenith.h"
+
+enum { INLINE_BYTES = 64 * 1024, CONST_ALIGN = 64 };
+
+static const char *symbol(const zn_lmod *m, uint32_t fn) {
+  const zn_kmod *k = m->mod;
+  const zn_kfunc *f = k->funcs[fn];
+  if (f->is_entry && fn == k->run_fn) return zn_arena_printf(m->a, "%s_run", k->name);
+  if (f->is_entry && fn == k->plan_fn) return zn_arena_printf(m->a, "%s_plan", k->name);
+  return f->name;
+}
+
+void zn_lm_declare(zn_lmod *m) {
+  const zn_kmod *k = m->mod;
+  m->funcs = ZN_ARRAY(m->a, zn_lval, k->num_funcs + 1);
+  for (uint32_t i = 0; i < k->num_funcs; i++) {
+    const zn_kfunc *f = k->funcs[i];
+    zn_lval fn = LLVMAddFunction(m->lm, symbol(m, i), f->is_entry ? m->entry_type : m->kernel_type);
+    if (!f->is_entry && !f->exported)
+      LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
+    zn_lm_function_attrs(m, fn, f->is_entry);
+    if (!f->is_entry)
+      for (unsigned p = 1; p <= 2; p++) {
+        zn_lm_attr(m, fn, p, "noalias");
+        zn_lm_attr(m, fn, p, "readonly");
+      }
+    m->funcs[i] = fn;
+  }
+}
+
+/* ---- constants ---- */
+
+static uint64_t const_bytes(const zn_kconst *k) { return k->count * zn_dtype_bytes(k->dtype); }
+static uint64_t round_up(uint64_t n) { return (n + CONST_ALIGN - 1) / CONST_ALIGN * CONST_ALIGN; }
+
+static void inline_data(zn_lmod *m) {
+  char *all = zn_arena_alloc(m->a, m->weights_bytes);
+  for (uint32_t i = 0; i < m->mod->num_consts; i++) {
+    const zn_kconst *k = &m->mod->consts[i];
+    if (k->count) memcpy(all + m->const_off[i], k->data, const_bytes(k));
+  }
+  zn_lval init = LLVMConstStringInContext2(m->lc, all, m->weights_bytes, 1);
+  LLVMSetInitializer(m->weights, init);
+  LLVMSetLinkage(m->weights, LLVMInternalLinkage);
+  LLVMSetSection(m->weights, ".rodata.zn");
+}
+
+/* Large constants come from a file through the assembler: they never become LLVM values. */
+static void incbin_data(zn_lmod *m, const char *name) {
+  zn_text t;
+  zn_text_init(&t, m->a);
+  zn_text_printf(&t, ".section .rodata.zn,\"a\",%%progbits\n.p2align 6\n.globl %s\n.hidden %s\n", name, name);
+  zn_text_printf(&t, ".type %s,%%object\n.size %s,%llu\n%s:\n.incbin ", name, name,
+                 (unsigned long long)m->weights_bytes, name);
+  zn_text_quote(&t, m->bin, strlen(m->bin));
+  zn_text_puts(&t, "\n.text\n");
+  LLVMSetModuleInlineAsm2(m->lm, t.s, t.len);
+  LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
+}
+
+void zn_lm_constants(zn_lmod *m) {
+  const zn_kmod *k = m->mod;
+  m->const_off = ZN_ARRAY(m->a, uint64_t, k->num_consts + 1);
+  for (uint32_t i = 0; i < k->num_consts; i++) {
+    m->const_off[i] = m->weights_bytes;
+    m->weights_bytes = round_up(m->weights_bytes + const_bytes(&k->consts[i]));
+  }
+  if (m->weights_bytes == 0 && k->num_consts) m->weights_bytes = CONST_ALIGN;
+  if (m->weights_bytes == 0) return;
+  const char *name = zn_arena_printf(m->a, "%s_weights", k->name);
+  m->weights = LLVMAddGlobal(m->lm, LLVMArrayType2(m->i8, m->weights_bytes), name);
+  LLVMSetGlobalConstant(m->weights, 1);
+  LLVMSetAlignment(m->weights, CONST_ALIGN);
+  if (m->weights_bytes <= INLINE_BYTES) {
+    inline_data(m);
+    return;
+  }
+  m->bin = m->o->bin ? m->o->bin : zn_arena_printf(m->a, "%s.zn-bin-%ld", m->o->out, (long)getpid());
+  incbin_data(m, name);
+}
+
+static bool write_consts(const zn_lmod *m, FILE *f) {
+  static const char zeros[CONST_ALIGN];
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < m->mod->num_consts; i++) {
+    const zn_kconst *k = &m->mod->consts[i];
+    uint64_t n = const_bytes(k), pad = round_up(at + n) - at - n;
+    if (n && fwrite(k->data, 1, n, f) != n) return false;
+    if (pad && fwrite(zeros, 1, pad, f) != pad) return false;
+    at += n + pad;
+  }
+  return true;
+}
+
+zn_status zn_lm_write_bin(zn_lmod *m) {
+  if (!m->bin) return ZN_OK;
+  FILE *f = fopen(m->bin, "wb");
+  bool ok = f && write_consts(m, f);
+  if (f && fclose(f) != 0) ok = false;
+  if (ok) return ZN_OK;
+  int e = errno;
+  if (f) remove(m->bin);
+  return zn_fail(m->ctx, ZN_ERR_IO, m->bin, "cannot write the constants: %s", strerror(e));
+}
+
+/* ---- descriptor ---- */
+
+static zn_lval local_data(zn_lmod *m, const char *name, zn_lval init) {
+  zn_lval g = LLVMAddGlobal(m->lm, LLVMTypeOf(init), name);
+  LLVMSetInitializer(g, init);
+  LLVMSetGlobalConstant(g, 1);
+  LLVMSetLinkage(g, LLVMPrivateLinkage);
+  return g;
+}
+
+static zn_lval text(zn_lmod *m, const char *s) {
+  if (!s) s = "";
+  zn_lval g = local_data(m, "s", LLVMConstStringInContext2(m->lc, s, strlen(s), 0));
+  LLVMSetUnnamedAddress(g, LLVMGlobalUnnamedAddr);
+  return g;
+}
+
+static zn_lval c32(zn_lmod *m, uint32_t v) { return LLVMConstInt(m->i32, v, 0); }
+
+static zn_lval io_desc(zn_lmod *m, const zn_kio *io) {
+  zn_lval shape[ZN_ABI_MAX_RANK], names[ZN_ABI_MAX_RANK];
+  for (uint32_t d = 0; d < ZN_ABI_MAX_RANK; d++) {
+    bool used = d < io->rank;
+    shape[d] = LLVMConstInt(m->i64, used ? (uint64_t)io->dims[d] : 0, 1);
+    names[d] = text(m, used ? io->dim_text[d] : "");
+  }
+  zn_lval f[5] = {text(m, io->name), c32(m, zn_dtypes[io->dtype].onnx), c32(m, io->rank),
+                  LLVMConstArray2(m->i64, shape, ZN_ABI_MAX_RANK),
+                  LLVMConstArray2(m->ptr, names, ZN_ABI_MAX_RANK)};
+  return LLVMConstStructInContext(m->lc, f, 5, 0);
+}
+
+static zn_lval io_descs(zn_lmod *m, const zn_kio *io, uint32_t n, const char *name) {
+  if (n == 0) return LLVMConstNull(m->ptr);
+  zn_lval *v = ZN_ARRAY(m->a, zn_lval, n);
+  for (uint32_t i = 0; i < n; i++) v[i] = io_desc(m, &io[i]);
+  return local_data(m, name, LLVMConstArray2(LLVMTypeOf(v[0]), v, n));
+}
+
+static zn_lval kernel_names(zn_lmod *m, uint32_t *out_n) {
+  zn_lval *v = ZN_ARRAY(m->a, zn_lval, m->mod->num_funcs + 1);
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < m->mod->num_funcs; i++) {
+    const zn_kfunc *f = m->mod->funcs[i];
+    if (!f->is_entry) v[n++] = text(m, f->note ? f->note : f->name);
+  }
+  *out_n = n;
+  return n ? local_data(m, "kernel_names", LLVMConstArray2(m->ptr, v, n)) : LLVMConstNull(m->ptr);
+}
+
+static bool has_entries(const zn_kmod *k) {
+  return k->run_fn < k->num_funcs && k->plan_fn < k->num_funcs && k->funcs[k->run_fn]->is_entry &&
+         k->funcs[k->plan_fn]->is_entry;
+}
+
+void zn_lm_descriptor(zn_lmod *m) {
+  const zn_kmod *k = m->mod;
+  if (!has_entries(k)) return; /* a module of kernels only */
+  uint32_t num_kernels;
+  zn_lval names = kernel_names(m, &num_kernels);
+  zn_lval f[16] = {c32(m, ZN_MODEL_MAGIC), c32(m, ZN_ABI_VERSION), text(m, k->name),
+                   c32(m, k->num_inputs), c32(m, k->num_outputs),
+                   io_descs(m, k->inputs, k->num_inputs, "inputs"),
+                   io_descs(m, k->outputs, k->num_outputs, "outputs"), m->funcs[k->plan_fn],
+                   m->funcs[k->run_fn], LLVMConstInt(m->i64, k->workspace_bytes, 0),
+                   LLVMConstInt(m->i64, m->weights_bytes, 0), c32(m, m->caps->feature_bits),
+                   c32(m, num_kernels), names, text(m, k->provenance), NULL};
+  zn_lval init = LLVMConstStructInContext(m->lc, f, 15, 0);
+  zn_lval g = LLVMAddGlobal(m->lm, LLVMTypeOf(init), zn_arena_printf(m->a, "%s_model", k->name));
+  LLVMSetInitializer(g, init);
+  LLVMSetGlobalConstant(g, 1);
+  if (m->o->export_main) LLVMAddAlias2(m->lm, LLVMTypeOf(init), 0, g, "zn_model_main");
+}

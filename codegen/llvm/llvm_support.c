@@ -1,0 +1,213 @@
+/* Local functions that generated code calls: CPU features, kernel launch with the host's hooks, 64-bit division.
+ * Each is created on first use, so that the builder of the caller is saved and restored. */
+#include "codegen/llvm/llvm_priv.h"
+
+typedef struct maker {
+  zn_lmod *m;
+  zn_lval fn;
+  LLVMBuilderRef b;
+} maker;
+
+static LLVMBasicBlockRef block(maker *k) { return LLVMAppendBasicBlockInContext(k->m->lc, k->fn, ""); }
+static void at(maker *k, LLVMBasicBlockRef bb) { LLVMPositionBuilderAtEnd(k->b, bb); }
+static zn_lval c32(maker *k, uint64_t v) { return LLVMConstInt(k->m->i32, v, 0); }
+
+static maker begin(zn_lmod *m, const char *name, zn_ltype ret, zn_ltype *params, unsigned n) {
+  maker k = {m, LLVMAddFunction(m->lm, name, LLVMFunctionType(ret, params, n, 0)),
+             LLVMCreateBuilderInContext(m->lc)};
+  LLVMSetLinkage(k.fn, LLVMPrivateLinkage);
+  zn_lm_function_attrs(m, k.fn, true);
+  zn_lm_attr(m, k.fn, (unsigned)LLVMAttributeFunctionIndex, "noinline");
+  at(&k, block(&k));
+  return k;
+}
+
+/* ---- features ---- */
+
+typedef struct cpuid {
+  zn_lval r[4]; /* eax ebx ecx edx */
+} cpuid;
+
+static cpuid call_cpuid(maker *k, uint32_t leaf) {
+  zn_lmod *m = k->m;
+  zn_ltype four[4] = {m->i32, m->i32, m->i32, m->i32};
+  zn_ltype ret = LLVMStructTypeInContext(m->lc, four, 4, 0);
+  zn_ltype ft = LLVMFunctionType(ret, four, 2, 0);
+  static const char text[] = "cpuid";
+  static const char cons[] = "={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}";
+  zn_lval as = LLVMGetInlineAsm(ft, text, sizeof text - 1, cons, sizeof cons - 1, 1, 0,
+                                LLVMInlineAsmDialectATT, 0);
+  zn_lval args[2] = {c32(k, leaf), c32(k, 0)};
+  zn_lval v = LLVMBuildCall2(k->b, ft, as, args, 2, "");
+  cpuid out;
+  for (unsigned i = 0; i < 4; i++) out.r[i] = LLVMBuildExtractValue(k->b, v, i, "");
+  return out;
+}
+
+static zn_lval call_xgetbv(maker *k) {
+  zn_lmod *m = k->m;
+  zn_ltype two[2] = {m->i32, m->i32};
+  zn_ltype ft = LLVMFunctionType(LLVMStructTypeInContext(m->lc, two, 2, 0), two, 1, 0);
+  static const char text[] = "xgetbv";
+  static const char cons[] = "={ax},={dx},{cx},~{dirflag},~{fpsr},~{flags}";
+  zn_lval as = LLVMGetInlineAsm(ft, text, sizeof text - 1, cons, sizeof cons - 1, 1, 0,
+                                LLVMInlineAsmDialectATT, 0);
+  zn_lval zero = c32(k, 0);
+  return LLVMBuildExtractValue(k->b, LLVMBuildCall2(k->b, ft, as, &zero, 1, ""), 0, "");
+}
+
+/* i32 `bit` where all bits of mask are set in reg, else 0. */
+static zn_lval feature(maker *k, zn_lval reg, uint32_t mask, uint32_t bit) {
+  zn_lval got = LLVMBuildAnd(k->b, reg, c32(k, mask), "");
+  zn_lval has = LLVMBuildICmp(k->b, LLVMIntEQ, got, c32(k, mask), "");
+  return LLVMBuildSelect(k->b, has, c32(k, bit), c32(k, 0), "");
+}
+
+static zn_lval any_of(maker *k, zn_lval a, zn_lval b) { return LLVMBuildOr(k->b, a, b, ""); }
+
+static zn_lval if_feature(maker *k, zn_lval reg, uint32_t mask, zn_lval bits) {
+  return LLVMBuildAnd(k->b, bits, feature(k, reg, mask, 0xffffffffu), "");
+}
+
+static void features_x86(maker *k) {
+  LLVMBuilderRef b = k->b;
+  LLVMBasicBlockRef first = LLVMGetInsertBlock(b), os = block(k), rest = block(k), leaf7 = block(k),
+                    done = block(k);
+  cpuid c0 = call_cpuid(k, 0), c1 = call_cpuid(k, 1);
+  zn_lval osxsave = LLVMBuildICmp(b, LLVMIntNE, LLVMBuildAnd(b, c1.r[2], c32(k, 1u << 27), ""),
+                                  c32(k, 0), "");
+  LLVMBuildCondBr(b, osxsave, os, rest);
+  at(k, os);
+  zn_lval xcr = call_xgetbv(k);
+  LLVMBuildBr(b, rest);
+  at(k, rest);
+  zn_lval x = LLVMBuildPhi(b, k->m->i32, "");
+  zn_lval vals[2] = {c32(k, 0), xcr};
+  LLVMBasicBlockRef from[2] = {first, os};
+  LLVMAddIncoming(x, vals, from, 2);
+  zn_lval sse42 = feature(k, c1.r[2], 1u << 20, ZN_FEAT_SSE42);
+  zn_lval vex = any_of(k, feature(k, c1.r[2], 1u << 12, ZN_FEAT_FMA),
+                       feature(k, c1.r[2], 1u << 29, ZN_FEAT_F16C));
+  vex = if_feature(k, x, 6, vex);
+  zn_lval low = any_of(k, sse42, vex);
+  LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntUGE, c0.r[0], c32(k, 7), ""), leaf7, done);
+  at(k, leaf7);
+  cpuid c7 = call_cpuid(k, 7);
+  uint32_t f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
+  zn_lval avx2 = if_feature(k, x, 6, feature(k, c7.r[1], 1u << 5, ZN_FEAT_AVX2));
+  zn_lval z = if_feature(k, x, 0xe6, feature(k, c7.r[1], f_dq_cd_bw_vl, ZN_FEAT_AVX512));
+  zn_lval all = any_of(k, any_of(k, low, avx2), any_of(k, z, feature(k, c7.r[1], 1u << 8, ZN_FEAT_BMI2)));
+  LLVMBuildBr(b, done);
+  at(k, done);
+  zn_lval bits = LLVMBuildPhi(b, k->m->i32, "");
+  zn_lval vals2[2] = {low, all};
+  LLVMBasicBlockRef from2[2] = {rest, leaf7};
+  LLVMAddIncoming(bits, vals2, from2, 2);
+  LLVMBuildRet(b, LLVMBuildZExt(b, bits, k->m->i64, ""));
+}
+
+zn_lval zn_lm_features_fn(zn_lmod *m) {
+  if (m->features_fn) return m->features_fn;
+  maker k = begin(m, "zn_features", m->i64, NULL, 0);
+  if (m->arch == ZN_LA_X86) features_x86(&k);
+  else LLVMBuildRet(k.b, LLVMConstInt(m->i64, ~0ull, 0));
+  LLVMDisposeBuilder(k.b);
+  return m->features_fn = k.fn;
+}
+
+/* ---- launch ---- */
+
+static zn_lval host_field(maker *k, zn_lval host, unsigned field) {
+  zn_lval i = c32(k, field);
+  zn_lval p = LLVMBuildGEP2(k->b, k->m->ptr, host, &i, 1, "");
+  return LLVMBuildLoad2(k->b, k->m->ptr, p, "");
+}
+
+static void call_profile(maker *k, zn_lval prof, zn_lval user, zn_lval number, unsigned is_begin) {
+  zn_lmod *m = k->m;
+  zn_ltype pt[3] = {m->ptr, m->i32, m->i32};
+  LLVMBasicBlockRef yes = block(k), next = block(k);
+  LLVMBuildCondBr(k->b, LLVMBuildIsNull(k->b, prof, ""), next, yes);
+  at(k, yes);
+  zn_lval args[3] = {user, number, c32(k, is_begin)};
+  LLVMBuildCall2(k->b, LLVMFunctionType(m->none, pt, 3, 0), prof, args, 3, "");
+  LLVMBuildBr(k->b, next);
+  at(k, next);
+}
+
+static void call_kernel(maker *k, zn_lval n) {
+  zn_lval args[4] = {LLVMGetParam(k->fn, 1), LLVMGetParam(k->fn, 2), LLVMConstInt(k->m->idx, 0, 0), n};
+  LLVMBuildCall2(k->b, k->m->kernel_type, LLVMGetParam(k->fn, 0), args, 4, "");
+}
+
+static void call_parallel(maker *k, zn_lval hook, zn_lval user, zn_lval n) {
+  zn_lmod *m = k->m;
+  zn_ltype pt[5] = {m->ptr, m->ptr, m->ptr, m->ptr, m->idx};
+  zn_lval args[5] = {user, LLVMGetParam(k->fn, 0), LLVMGetParam(k->fn, 1), LLVMGetParam(k->fn, 2), n};
+  LLVMBuildCall2(k->b, LLVMFunctionType(m->none, pt, 5, 0), hook, args, 5, "");
+}
+
+/* void launch(kernel, bufs, ints, n, host, number) */
+zn_lval zn_lm_launch_fn(zn_lmod *m) {
+  if (m->launch_fn) return m->launch_fn;
+  zn_ltype pt[6] = {m->ptr, m->ptr, m->ptr, m->idx, m->ptr, m->i32};
+  maker k = begin(m, "zn_launch", m->none, pt, 6);
+  zn_lval n = LLVMGetParam(k.fn, 3), host = LLVMGetParam(k.fn, 4), number = LLVMGetParam(k.fn, 5);
+  LLVMBasicBlockRef alone = block(&k), hosted = block(&k), par = block(&k), ser = block(&k),
+                    end = block(&k);
+  LLVMBuildCondBr(k.b, LLVMBuildIsNull(k.b, host, ""), alone, hosted);
+  at(&k, alone);
+  call_kernel(&k, n);
+  LLVMBuildRetVoid(k.b);
+  at(&k, hosted);
+  zn_lval user = host_field(&k, host, 0), hook = host_field(&k, host, 1);
+  zn_lval prof = host_field(&k, host, 2);
+  call_profile(&k, prof, user, number, 1);
+  zn_lval many = LLVMBuildICmp(k.b, LLVMIntSGT, n, LLVMConstInt(m->idx, 1, 0), "");
+  zn_lval can = LLVMBuildIsNotNull(k.b, hook, "");
+  LLVMBuildCondBr(k.b, LLVMBuildAnd(k.b, many, can, ""), par, ser);
+  at(&k, par);
+  call_parallel(&k, hook, user, n);
+  LLVMBuildBr(k.b, end);
+  at(&k, ser);
+  call_kernel(&k, n);
+  LLVMBuildBr(k.b, end);
+  at(&k, end);
+  call_profile(&k, prof, user, number, 0);
+  LLVMBuildRetVoid(k.b);
+  LLVMDisposeBuilder(k.b);
+  return m->launch_fn = k.fn;
+}
+
+/* ---- division ---- */
+
+/* Schoolbook, one quotient bit a round: r = r*2 + next bit of a; if r >= b, subtract and set the bit. */
+zn_lval zn_lm_udiv_fn(zn_lmod *m) {
+  if (m->udiv_fn) return m->udiv_fn;
+  zn_ltype pt[3] = {m->i64, m->i64, m->i1};
+  maker k = begin(m, "zn_udiv64", m->i64, pt, 3);
+  LLVMBuilderRef b = k.b;
+  zn_lval y = LLVMGetParam(k.fn, 1), one = LLVMConstInt(m->i64, 1, 0);
+  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(b), block(&k)}, done = block(&k);
+  LLVMBuildBr(b, from[1]);
+  at(&k, from[1]);
+  zn_lval n = LLVMBuildPhi(b, m->i32, ""), a = LLVMBuildPhi(b, m->i64, ""), r = LLVMBuildPhi(b, m->i64, "");
+  zn_lval top = LLVMBuildLShr(b, a, LLVMConstInt(m->i64, 63, 0), "");
+  zn_lval r2 = LLVMBuildOr(b, LLVMBuildShl(b, r, one, ""), top, "");
+  /* The bit shifted out of r makes it larger than any b. */
+  zn_lval carry = LLVMBuildICmp(b, LLVMIntSLT, r, LLVMConstInt(m->i64, 0, 0), "");
+  zn_lval ge = LLVMBuildOr(b, carry, LLVMBuildICmp(b, LLVMIntUGE, r2, y, ""), "");
+  zn_lval r3 = LLVMBuildSelect(b, ge, LLVMBuildSub(b, r2, y, ""), r2, "");
+  zn_lval a2 = LLVMBuildOr(b, LLVMBuildShl(b, a, one, ""), LLVMBuildZExt(b, ge, m->i64, ""), "");
+  zn_lval n2 = LLVMBuildAdd(b, n, c32(&k, 1), "");
+  LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntULT, n2, c32(&k, 64), ""), from[1], done);
+  zn_lval vn[2] = {c32(&k, 0), n2}, va[2] = {LLVMGetParam(k.fn, 0), a2};
+  zn_lval vr[2] = {LLVMConstInt(m->i64, 0, 0), r3};
+  LLVMAddIncoming(n, vn, from, 2);
+  LLVMAddIncoming(a, va, from, 2);
+  LLVMAddIncoming(r, vr, from, 2);
+  at(&k, done);
+  LLVMBuildRet(b, LLVMBuildSelect(b, LLVMGetParam(k.fn, 2), r3, a2, ""));
+  LLVMDisposeBuilder(b);
+  return m->udiv_fn = k.fn;
+}
