@@ -1,0 +1,85 @@
+/* Builds one artifact of the cpu target; the suffix of the output chooses its kind. */
+#include <unistd.h>
+
+#include "codegen/llvm/llvm_emit.h"
+#include "targets/cpu/cpu.h"
+#include "targets/native.h"
+
+static bool ends_with(const char *s, const char *suffix) {
+  size_t n = strlen(s), k = strlen(suffix);
+  return n >= k && !strcmp(s + n - k, suffix);
+}
+
+/* The output's path with another suffix. */
+static const char *sibling(zn_arena *a, const char *out, const char *suffix) {
+  const char *dot = strrchr(out, '.');
+  return zn_arena_printf(a, "%.*s%s", (int)(dot - out), out, suffix);
+}
+
+static const char *temporary(zn_arena *a, const char *out) {
+  return zn_arena_printf(a, "%s.zn-obj-%ld", out, (long)getpid());
+}
+
+static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e) {
+  const char *out = e.out;
+  e.out = temporary(&c->tmp, out);
+  e.export_main = true;
+  zn_status st = zn_llvm_emit(c, mod, caps, &e);
+  if (st == ZN_OK) st = zn_cpu_link(c, e.out, out);
+  remove(e.out);
+  return st;
+}
+
+static const char *const *exported_symbols(zn_arena *a, const zn_kmod *mod) {
+  const char **s = ZN_ARRAY(a, const char *, mod->num_funcs + 4);
+  uint32_t n = 0;
+  s[n++] = zn_arena_printf(a, "%s_model", mod->name);
+  s[n++] = zn_arena_printf(a, "%s_plan", mod->name);
+  s[n++] = zn_arena_printf(a, "%s_run", mod->name);
+  for (uint32_t i = 0; i < mod->num_funcs; i++)
+    if (!mod->funcs[i]->is_entry && mod->funcs[i]->exported) s[n++] = mod->funcs[i]->name;
+  return s;
+}
+
+static zn_status build_archive(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e) {
+  const char *out = e.out;
+  e.out = temporary(&c->tmp, out);
+  zn_status st = zn_llvm_emit(c, mod, caps, &e);
+  if (st == ZN_OK)
+    st = zn_cpu_archive(c, e.out, zn_arena_printf(&c->tmp, "%.13s.o", mod->name),
+                        exported_symbols(&c->tmp, mod), out);
+  remove(e.out);
+  return st;
+}
+
+zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
+  zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names};
+  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e);
+  if (ends_with(o->out, ".a")) return build_archive(c, mod, caps, e);
+  if (ends_with(o->out, ".o")) return zn_llvm_emit(c, mod, caps, &e);
+  bool ir = ends_with(o->out, ".ll");
+  if (!ir && !ends_with(o->out, ".s")) {
+    zn_fail(c, ZN_ERR_USAGE, o->out, "target cpu cannot write this kind of file");
+    zn_help(c, "use a name ending in .so, .o, .a, .s or .ll");
+    return ZN_ERR_USAGE;
+  }
+  e.kind = ir ? ZN_LLVM_IR : ZN_LLVM_ASM;
+  e.keep_names = true;
+  e.bin = sibling(&c->tmp, o->out, ".bin");
+  return zn_llvm_emit(c, mod, caps, &e);
+}
+
+static const char *const suffixes[] = {".so", ".o", ".a", ".s", ".ll", NULL};
+
+const zn_target zn_target_cpu = {
+    .name = "cpu",
+    .doc = "x86-64, AArch64, RISC-V and Cortex-M machine code through LLVM",
+    .suffixes = suffixes,
+    .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, aarch64, riscv64, cortex-m4, cortex-m7",
+    .caps = zn_cpu_caps,
+    .build = zn_cpu_build,
+    .can_run = zn_cpu_can_run,
+    .load = zn_native_load,
+    .run = zn_native_run,
+    .unload = zn_native_unload,
+};

@@ -1,0 +1,150 @@
+/* Architectures of the cpu target, one row each, and what this machine can run. */
+#include "codegen/llvm/llvm_emit.h"
+#include "targets/cpu/cpu.h"
+
+#define X86 "x86_64-unknown-linux-gnu"
+enum {
+  FEAT_V2 = ZN_FEAT_SSE42,
+  FEAT_V3 = FEAT_V2 | ZN_FEAT_AVX2 | ZN_FEAT_FMA | ZN_FEAT_F16C | ZN_FEAT_BMI2,
+  FEAT_V4 = FEAT_V3 | ZN_FEAT_AVX512
+};
+
+static const zn_caps rows[] = {
+    {.arch = "x86-64", .triple = X86, .cpu = "x86-64", .features = "", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 16, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
+    {.arch = "x86-64-v2", .triple = X86, .cpu = "x86-64-v2", .features = "", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 16, .round_native = true, .f64_native = true,
+     .feature_bits = FEAT_V2, .l1_bytes = 32768, .l2_bytes = 262144},
+    {.arch = "x86-64-v3", .triple = X86, .cpu = "x86-64-v3", .features = "", .idx_bytes = 8,
+     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true,
+     .f64_native = true, .feature_bits = FEAT_V3, .l1_bytes = 32768, .l2_bytes = 524288},
+    {.arch = "x86-64-v4", .triple = X86, .cpu = "x86-64-v4", .features = "", .idx_bytes = 8,
+     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .f64_native = true, .feature_bits = FEAT_V4, .l1_bytes = 32768, .l2_bytes = 1048576},
+    {.arch = "aarch64", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
+     .idx_bytes = 8, .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true,
+     .round_native = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
+    {.arch = "riscv64", .triple = "riscv64-unknown-linux-gnu", .cpu = "generic-rv64",
+     .features = "+m,+a,+f,+d,+c", .idx_bytes = 8, .vector_regs = 32, .fma = true, .f64_native = true,
+     .l1_bytes = 32768, .l2_bytes = 262144},
+    /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
+    {.arch = "cortex-m4", .triple = "thumbv7em-none-eabihf", .cpu = "cortex-m4", .features = "",
+     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true},
+    {.arch = "cortex-m7", .triple = "thumbv7em-none-eabihf", .cpu = "cortex-m7", .features = "",
+     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .f64_native = true, .l1_bytes = 16384},
+};
+enum { NUM_ROWS = sizeof rows / sizeof *rows };
+
+static const char accepted[] =
+    "native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64, cortex-m4, cortex-m7";
+
+static bool has_feature(const char *list, const char *name) {
+  size_t n = strlen(name);
+  for (const char *p = list; p && *p; p = strchr(p, ','), p = p ? p + 1 : NULL)
+    if (p[0] == '+' && !strncmp(p + 1, name, n) && (p[n + 1] == ',' || !p[n + 1])) return true;
+  return false;
+}
+
+static const zn_caps *find_row(const char *arch) {
+  for (size_t i = 0; i < NUM_ROWS; i++)
+    if (!strcmp(rows[i].arch, arch)) return &rows[i];
+  return NULL;
+}
+
+static uint32_t x86_bits(const char *f) {
+  uint32_t bits = 0;
+  if (has_feature(f, "avx2")) bits |= ZN_FEAT_AVX2;
+  if (has_feature(f, "fma")) bits |= ZN_FEAT_FMA;
+  if (has_feature(f, "f16c")) bits |= ZN_FEAT_F16C;
+  if (has_feature(f, "sse4.2")) bits |= ZN_FEAT_SSE42;
+  if (has_feature(f, "bmi2")) bits |= ZN_FEAT_BMI2;
+  if (has_feature(f, "avx512f") && has_feature(f, "avx512bw") && has_feature(f, "avx512cd") &&
+      has_feature(f, "avx512dq") && has_feature(f, "avx512vl"))
+    bits |= ZN_FEAT_AVX512;
+  return bits;
+}
+
+/* The generic level this machine reaches, with the machine's own tuning and features. */
+static zn_status native_caps(zn_ctx *c, zn_caps *out) {
+  const char *triple, *cpu, *features, *base;
+  zn_llvm_host(&c->perm, &triple, &cpu, &features);
+  if (!strncmp(triple, "x86_64", 6)) {
+    uint32_t bits = x86_bits(features);
+    base = (bits & FEAT_V4) == FEAT_V4   ? "x86-64-v4"
+           : (bits & FEAT_V3) == FEAT_V3 ? "x86-64-v3"
+           : (bits & FEAT_V2) == FEAT_V2 ? "x86-64-v2"
+                                         : "x86-64";
+  } else if (!strncmp(triple, "aarch64", 7)) {
+    base = "aarch64";
+  } else if (!strncmp(triple, "riscv64", 7)) {
+    base = "riscv64";
+  } else {
+    return zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=native: no code generator for this machine (%s)", triple);
+  }
+  *out = *find_row(base);
+  out->cpu = cpu;
+  out->features = features;
+  return ZN_OK;
+}
+
+zn_status zn_cpu_caps(zn_ctx *c, const char *arch, zn_caps *out) {
+  if (!arch || !*arch) { /* one default for each host architecture, so that builds are reproducible */
+    const char *triple, *cpu, *features;
+    zn_llvm_host(&c->perm, &triple, &cpu, &features);
+    arch = !strncmp(triple, "aarch64", 7)   ? "aarch64"
+           : !strncmp(triple, "riscv64", 7) ? "riscv64"
+                                            : "x86-64-v3";
+  }
+  if (!strcmp(arch, "native")) {
+    ZN_TRY(native_caps(c, out));
+  } else {
+    const zn_caps *row = find_row(arch);
+    if (!row) {
+      zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s is not an architecture of target cpu", arch);
+      zn_help(c, "use one of: %s", accepted);
+      return ZN_ERR_USAGE;
+    }
+    *out = *row;
+  }
+  out->target = "cpu";
+  return ZN_OK;
+}
+
+static uint32_t running_bits(void) {
+  uint32_t bits = 0;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2")) bits |= ZN_FEAT_AVX2;
+  if (__builtin_cpu_supports("fma")) bits |= ZN_FEAT_FMA;
+  if (__builtin_cpu_supports("f16c")) bits |= ZN_FEAT_F16C;
+  if (__builtin_cpu_supports("sse4.2")) bits |= ZN_FEAT_SSE42;
+  if (__builtin_cpu_supports("bmi2")) bits |= ZN_FEAT_BMI2;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    bits |= ZN_FEAT_AVX512;
+#endif
+  return bits;
+}
+
+bool zn_cpu_can_run(const zn_caps *caps, const char **why) {
+#if defined(__x86_64__)
+  const char *host = "x86_64";
+#elif defined(__aarch64__)
+  const char *host = "aarch64";
+#elif defined(__riscv) && __riscv_xlen == 64
+  const char *host = "riscv64";
+#else
+  const char *host = "?";
+#endif
+  if (strncmp(caps->triple, host, strlen(host)) != 0) {
+    *why = "the artifact is for another architecture than this machine";
+    return false;
+  }
+  if (caps->feature_bits & ~running_bits()) {
+    *why = "this CPU lacks an instruction set of the chosen --arch (try --arch=native)";
+    return false;
+  }
+  return true;
+}
