@@ -11,8 +11,8 @@ LDLIBS  += $(shell $(LLVM) --ldflags --libs 2>/dev/null) -lprotobuf-c -lcjson -l
 
 SRC     := $(sort $(shell find zenithc frontends codegen targets -name '*.c'))
 LIBSRC  := $(filter-out zenithc/driver/main.c,$(SRC))
-OBJ     := $(SRC:%.c=$(B)/%.o)
-LIBOBJ  := $(LIBSRC:%.c=$(B)/%.o)
+OBJ     := $(SRC:%.c=$(B)/obj/%.o)
+LIBOBJ  := $(LIBSRC:%.c=$(B)/obj/%.o)
 UNIT    := $(patsubst tests/unit/%.c,$(B)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 -include mk/*.mk
 
@@ -21,9 +21,12 @@ all: $(B)/zenithc
 $(B)/zenithc: $(OBJ) $(GENOBJ)
 	$(CC) $(SAN) -o $@ $^ $(LDLIBS)
 
+# Objects go to $(B)/obj: the folder zenithc/ must not meet the program $(B)/zenithc. mk/*.mk may ask for $(B)/<path>.o.
+COMPILE  = @mkdir -p $(@D) && $(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/obj/%.o: %.c | $(GENHDR)
+	$(COMPILE)
 $(B)/%.o: %.c | $(GENHDR)
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -c -o $@ $<
+	$(COMPILE)
 
 $(B)/libzenithc.a: $(LIBOBJ) $(GENOBJ)
 	rm -f $@ && ar rcsD $@ $^
