@@ -150,7 +150,9 @@ static zn_lval float_unary(zn_lfun *s, const zn_kinst *in, zn_lval x) {
     case ZN_K_Floor: name = "llvm.floor", rounding = true; break;
     case ZN_K_Ceil: name = "llvm.ceil", rounding = true; break;
     case ZN_K_Trunc: name = "llvm.trunc", rounding = true; break;
-    case ZN_K_Rint: name = "llvm.roundeven", rounding = true; break;
+    case ZN_K_Rint: /* Arm has no round-to-even with a fixed mode; nobody changes the mode */
+      name = s->m->arch == ZN_LA_ARM ? "llvm.rint" : "llvm.roundeven", rounding = true;
+      break;
     default: break;
   }
   if (!name || (rounding && !caps->round_native))

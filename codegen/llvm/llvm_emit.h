@@ -13,7 +13,7 @@ typedef struct zn_llvm_opts {
   int opt_level;         /* 0..3 */
   bool keep_names;       /* local symbols for kernels, else none */
   bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
-  const char *bin;       /* file for large constants that assembly text refers to; NULL: a temporary one */
+  const char *bin;       /* file for large constants that LLVM text refers to; NULL: a temporary one */
 } zn_llvm_opts;
 
 /* mod is verified and expanded for caps (no class M operation, no Fma without caps->fma, ...): anything else is our bug.

@@ -65,7 +65,7 @@ zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const
   }
   e.kind = ir ? ZN_LLVM_IR : ZN_LLVM_ASM;
   e.keep_names = true;
-  e.bin = sibling(&c->tmp, o->out, ".bin");
+  if (ir) e.bin = sibling(&c->tmp, o->out, ".bin"); /* assembly text holds them itself */
   return zn_llvm_emit(c, mod, caps, &e);
 }
 

@@ -1,0 +1,576 @@
+/* The LLVM printer and the cpu target: generated code against the interpreter, bit for bit; entries with hooks; every
+ * architecture's objects free of undefined symbols; the same bytes twice; large constants; compile time. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <math.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "codegen/kir/kir.h"
+#include "runtime/zenith.h"
+#include "targets/cpu/cpu.h"
+
+enum { N = 16, RES = 64 };
+static char dir[] = "/tmp/zn-llvm-XXXXXX";
+
+typedef struct fixture {
+  zn_ctx c;
+  zn_caps caps;
+  zn_kmod *m;
+  zn_kb b;
+  zn_kref x, y, r;
+  int slot;
+} fixture;
+
+static void open_module(fixture *t, const char *arch) {
+  memset(t, 0, sizeof *t);
+  zn_ctx_init(&t->c);
+  assert_int_equal(zn_cpu_caps(&t->c, arch, &t->caps), ZN_OK);
+  t->m = zn_kmod_new(&t->c.graph, "net");
+}
+
+static void close_module(fixture *t) { zn_ctx_fini(&t->c); }
+
+static const char *path_of(fixture *t, const char *name) {
+  return zn_arena_printf(&t->c.perm, "%s/%s", dir, name);
+}
+
+static void build(fixture *t, const char *path, int level) {
+  zn_build_opts o = {.out = path, .opt_level = level, .keep_names = true};
+  assert_int_equal(zn_cpu_build(&t->c, t->m, &t->caps, &o), ZN_OK);
+}
+
+static uint32_t open_kernel(fixture *t, const char *name, zn_dtype in, zn_dtype out) {
+  uint32_t fn = zn_kb_begin(&t->b, &t->c, t->m, name, false);
+  t->m->funcs[fn]->exported = true;
+  t->x = zn_kb_param(&t->b, "x", ZN_KP_IN, in);
+  t->y = zn_kb_param(&t->b, "y", ZN_KP_IN, in);
+  t->r = zn_kb_param(&t->b, "r", ZN_KP_OUT, out);
+  t->slot = 0;
+  return fn;
+}
+
+static void put(fixture *t, zn_kref v, unsigned lanes) {
+  zn_kb_store(&t->b, t->r, zn_kb_idx(&t->b, t->slot), v);
+  t->slot += (int)lanes;
+}
+
+/* ---- kernels of all operations ---- */
+
+static const zn_dtype numbers[] = {ZN_U8, ZN_I8, ZN_U16, ZN_I16, ZN_U32, ZN_I32, ZN_U64, ZN_I64, ZN_F32, ZN_F64};
+enum { NUMBERS = sizeof numbers / sizeof *numbers };
+
+static bool can_print(const zn_caps *caps, zn_kop op, zn_dtype t) {
+  if (zn_kops[op].cls == 'M' || (op == ZN_K_Rem && zn_is_float(t))) return false;
+  if (op == ZN_K_Fma && !caps->fma) return false;
+  bool rounding = op == ZN_K_Floor || op == ZN_K_Ceil || op == ZN_K_Trunc || op == ZN_K_Rint;
+  if (rounding && !caps->round_native) return false;
+  return zn_kop_accepts(op, t) && (t != ZN_F64 || caps->f64_native);
+}
+
+/* All arithmetic and comparisons of one type; results in slots of N elements. */
+static uint32_t ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
+  zn_kb *b = &t->b;
+  uint32_t fn = open_kernel(t, zn_arena_printf(&t->c.graph, "ops_%s_%u", zn_dtypes[dt].name, lanes), dt, dt);
+  for (unsigned i = 0; i < N; i += lanes) {
+    zn_kref x = zn_kb_load(b, dt, lanes, t->x, zn_kb_idx(b, i));
+    zn_kref y = zn_kb_load(b, dt, lanes, t->y, zn_kb_idx(b, i));
+    zn_kref one = zn_kb_splat(b, zn_is_float(dt) ? zn_kb_float(b, dt, 1) : zn_kb_int(b, dt, 1), lanes);
+    zn_kref none = zn_kb_splat(b, zn_is_float(dt) ? zn_kb_float(b, dt, 0) : zn_kb_int(b, dt, 0), lanes);
+    for (int op = 1; op < ZN_K_COUNT; op++) {
+      char cls = zn_kops[op].cls;
+      if ((cls != 'A' && cls != 'P') || !can_print(&t->caps, (zn_kop)op, dt)) continue;
+      zn_kref v;
+      if (cls == 'P') v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
+      else if (op == ZN_K_Fma) v = zn_kb_fma(b, x, y, one);
+      else if (zn_kops[op].sig[1] == 'v') v = zn_kb_bin(b, (zn_kop)op, x, y);
+      else v = zn_kb_un(b, (zn_kop)op, x);
+      put(t, v, lanes);
+    }
+  }
+  zn_kb_finish(b);
+  return fn;
+}
+
+static bool can_convert(const zn_caps *caps, zn_dtype from, zn_dtype to) {
+  if ((from == ZN_F16 || to == ZN_F16) && !caps->f16_convert) return false;
+  if (caps->f64_native && caps->idx_bytes == 8) return true;
+  bool wide = zn_dtype_bytes(from) == 8 || zn_dtype_bytes(to) == 8;
+  return !(wide && (zn_is_float(from) || zn_is_float(to))) && !(to == ZN_BF16 && zn_dtype_bytes(from) >= 4);
+}
+
+static uint32_t cvt_kernel(fixture *t, zn_dtype from, zn_dtype to, unsigned lanes) {
+  zn_kb *b = &t->b;
+  const char *name = zn_arena_printf(&t->c.graph, "cvt_%s_%s_%u", zn_dtypes[from].name, zn_dtypes[to].name, lanes);
+  uint32_t fn = open_kernel(t, name, from, to);
+  for (unsigned i = 0; i < N; i += lanes)
+    put(t, zn_kb_cvt(b, zn_kb_load(b, from, lanes, t->x, zn_kb_idx(b, i)), to), lanes);
+  zn_kb_finish(b);
+  return fn;
+}
+
+/* Vector operations: shuffles, lanes, reductions, gathers. */
+static uint32_t vec_kernel(fixture *t, zn_dtype dt) {
+  zn_kb *b = &t->b;
+  uint32_t fn = open_kernel(t, zn_arena_printf(&t->c.graph, "vec_%s", zn_dtypes[dt].name), dt, dt);
+  zn_kref x = zn_kb_load(b, dt, N, t->x, zn_kb_idx(b, 0)), y = zn_kb_load(b, dt, N, t->y, zn_kb_idx(b, 0));
+  uint32_t mask[N], low[4] = {3, 2, 17, 0};
+  for (uint32_t i = 0; i < N; i++) mask[i] = (i * 7 + 3) % (2 * N);
+  put(t, zn_kb_shuffle(b, x, y, N, mask), N);
+  put(t, zn_kb_shuffle(b, x, y, 4, low), 4);
+  put(t, zn_kb_extract(b, x, 5), 1);
+  put(t, zn_kb_insert(b, x, zn_kb_extract(b, y, 2), 7), N);
+  put(t, zn_kb_splat(b, zn_kb_extract(b, y, 1), N), N);
+  zn_kref iota = zn_kb_iota(b, ZN_IDX, N);
+  zn_kref rev = zn_kb_bin(b, ZN_K_Sub, zn_kb_splat(b, zn_kb_idx(b, N - 1), N), iota);
+  put(t, zn_kb_load(b, dt, N, t->x, rev), N);
+  zn_kb_store(b, t->r, zn_kb_bin(b, ZN_K_Add, rev, zn_kb_splat(b, zn_kb_idx(b, t->slot), N)), x);
+  t->slot += N;
+  if (dt != ZN_F16 && dt != ZN_BF16) {
+    for (int op = ZN_K_ReduceAdd; op <= ZN_K_ReduceMax; op++) put(t, zn_kb_un(b, (zn_kop)op, x), 1);
+    put(t, zn_kb_iota(b, dt, N), N);
+  }
+  zn_kb_finish(b);
+  return fn;
+}
+
+/* for i in grid: r[i] = x[i] + y[i], a 4-wide body with a scalar tail in a serial loop with a break */
+static uint32_t add_kernel(fixture *t) {
+  zn_kb *b = &t->b;
+  uint32_t fn = open_kernel(t, "add", ZN_F32, ZN_F32);
+  zn_kref n = zn_kb_param(b, "n", ZN_KP_INT, ZN_IDX);
+  zn_kref i = zn_kb_for(b, zn_kb_idx(b, 0), n, 1, ZN_FOR_GRID, 0);
+  zn_kref at = zn_kb_bin(b, ZN_K_Mul, i, zn_kb_idx(b, 10));
+  zn_kref j = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, 8), 4, ZN_FOR_SERIAL, 0);
+  zn_kref p = zn_kb_bin(b, ZN_K_Add, at, j);
+  zn_kref s = zn_kb_bin(b, ZN_K_Add, zn_kb_load(b, ZN_F32, 4, t->x, p), zn_kb_load(b, ZN_F32, 4, t->y, p));
+  zn_kb_store(b, t->r, p, s);
+  zn_kb_end(b);
+  zn_kref k = zn_kb_for(b, zn_kb_idx(b, 8), zn_kb_idx(b, 99), 1, ZN_FOR_SERIAL, 0);
+  zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, k, zn_kb_idx(b, 10)));
+  zn_kref q = zn_kb_bin(b, ZN_K_Add, at, k);
+  zn_kb_store(b, t->r, q, zn_kb_bin(b, ZN_K_Add, zn_kb_load(b, ZN_F32, 1, t->x, q), zn_kb_load(b, ZN_F32, 1, t->y, q)));
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_finish(b);
+  return fn;
+}
+
+/* A 4 x 16 register tile over k = 32: accumulators are variables. */
+static uint32_t tile_kernel(fixture *t, const char *name) {
+  zn_kb *b = &t->b;
+  uint32_t fn = open_kernel(t, name, ZN_F32, ZN_F32);
+  zn_kref acc[4][2];
+  for (int m = 0; m < 4; m++)
+    for (int v = 0; v < 2; v++) acc[m][v] = zn_kb_var(b, zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 8));
+  zn_kref k = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, 32), 1, ZN_FOR_SERIAL, 0), col[2];
+  for (int v = 0; v < 2; v++) {
+    zn_kref at = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, k, zn_kb_idx(b, 16)), zn_kb_idx(b, v * 8));
+    col[v] = zn_kb_load(b, ZN_F32, 8, t->y, at);
+  }
+  for (int m = 0; m < 4; m++) {
+    zn_kref at = zn_kb_bin(b, ZN_K_Add, zn_kb_idx(b, m * 32), k);
+    zn_kref a = zn_kb_splat(b, zn_kb_load(b, ZN_F32, 1, t->x, at), 8);
+    for (int v = 0; v < 2; v++) {
+      zn_kref old = zn_kb_get(b, acc[m][v]);
+      zn_kref sum = t->caps.fma ? zn_kb_fma(b, a, col[v], old)
+                                : zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, a, col[v]), old);
+      zn_kb_set(b, acc[m][v], sum);
+    }
+  }
+  zn_kb_end(b);
+  for (int m = 0; m < 4; m++)
+    for (int v = 0; v < 2; v++) zn_kb_store(b, t->r, zn_kb_idx(b, m * 16 + v * 8), zn_kb_get(b, acc[m][v]));
+  zn_kb_finish(b);
+  return fn;
+}
+
+/* If/Else inside Loop with Break: the Collatz length of x[i], masked; and stack memory. */
+static uint32_t control_kernel(fixture *t) {
+  zn_kb *b = &t->b;
+  uint32_t fn = open_kernel(t, "control", ZN_I32, ZN_I32);
+  zn_kref tmp = zn_kb_alloc(b, ZN_I32, N);
+  zn_kref one = zn_kb_int(b, ZN_I32, 1), two = zn_kb_int(b, ZN_I32, 2);
+  zn_kref i = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, N), 1, ZN_FOR_SERIAL, 0);
+  zn_kref v = zn_kb_bin(b, ZN_K_And, zn_kb_load(b, ZN_I32, 1, t->x, i), zn_kb_int(b, ZN_I32, 1023));
+  zn_kref cur = zn_kb_var(b, v), len = zn_kb_var(b, zn_kb_int(b, ZN_I32, 0));
+  zn_kb_loop(b);
+  zn_kref c = zn_kb_get(b, cur);
+  zn_kb_break(b, zn_kb_cmp(b, ZN_K_Le, c, one));
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, zn_kb_bin(b, ZN_K_And, c, one), one));
+  zn_kb_set(b, cur, zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, c, zn_kb_int(b, ZN_I32, 3)), one));
+  zn_kb_else(b);
+  zn_kb_set(b, cur, zn_kb_bin(b, ZN_K_Div, c, two));
+  zn_kb_end(b);
+  zn_kb_set(b, len, zn_kb_bin(b, ZN_K_Add, zn_kb_get(b, len), one));
+  zn_kb_end(b);
+  zn_kb_store(b, tmp, i, zn_kb_get(b, len));
+  zn_kb_end(b);
+  zn_kb_store(b, t->r, zn_kb_idx(b, 0), zn_kb_load(b, ZN_I32, N, tmp, zn_kb_idx(b, 0)));
+  zn_kb_finish(b);
+  return fn;
+}
+
+static void all_kernels(fixture *t) {
+  static const zn_dtype more[] = {ZN_BOOL, ZN_F16, ZN_BF16};
+  static const unsigned widths[] = {1, 4, 16};
+  for (int w = 0; w < 3; w++) {
+    for (int i = 0; i < NUMBERS; i++) ops_kernel(t, numbers[i], widths[w]);
+    for (int i = 0; i < NUMBERS + 3; i++)
+      for (int j = 0; j < NUMBERS + 3; j++) {
+        zn_dtype from = i < NUMBERS ? numbers[i] : more[i - NUMBERS], to = j < NUMBERS ? numbers[j] : more[j - NUMBERS];
+        if (from != to && can_convert(&t->caps, from, to)) cvt_kernel(t, from, to, widths[w]);
+      }
+  }
+  for (int i = 0; i < NUMBERS; i++)
+    if (numbers[i] != ZN_F64 || t->caps.f64_native) vec_kernel(t, numbers[i]);
+  vec_kernel(t, ZN_BF16);
+  vec_kernel(t, ZN_F16);
+  add_kernel(t);
+  tile_kernel(t, "tile");
+  control_kernel(t);
+}
+
+/* ---- against the interpreter ---- */
+
+static const double values[] = {0, 1, -1, 2.5, -0.0, 1e10, -1e10, 127.5, 255.5, 65519.99, -32768, 3e38, 1e-40, 0.3,
+                                INFINITY, NAN};
+
+static void fill(zn_dtype t, char *x, char *y, unsigned n) {
+  static const int64_t ints[] = {0, 1, 2, 7, -1, -128, 127, 255, 33, 64, INT64_MIN, INT64_MAX, -32768, INT32_MIN, 5, -3};
+  for (unsigned i = 0; i < n; i++) {
+    if (t == ZN_BOOL) {
+      x[i] = i & 1, y[i] = i & 2 ? 1 : 0;
+    } else if (zn_is_float(t)) {
+      double k = n > N ? (double)(i % 23) * 0.37 - 3 : values[i % 16];
+      zn_store_f64(t, x, i, k);
+      zn_store_f64(t, y, i, n > N ? (double)(i % 19) * 0.21 - 1 : values[(i * 5 + 3) % 16]);
+    } else {
+      zn_store_i64(t, x, i, ints[i % 16]);
+      zn_store_i64(t, y, i, ints[(i * 5 + 3) % 16]);
+    }
+  }
+}
+
+static bool same(zn_dtype t, const char *a, const char *b, uint64_t i) {
+  unsigned n = zn_dtype_bytes(t);
+  if (!memcmp(a + i * n, b + i * n, n)) return true;
+  if (!zn_is_float(t)) return false;
+  return isnan(zn_load_f64(t, a, i)) && isnan(zn_load_f64(t, b, i));
+}
+
+enum { BUF = 4096 };
+static void compare_kernel(fixture *t, void *so, uint32_t fn) {
+  static _Alignas(64) char x[BUF * 8], y[BUF * 8], want[BUF * 8], got[BUF * 8];
+  const zn_kfunc *f = t->m->funcs[fn];
+  zn_dtype in = (zn_dtype)f->params[0].dtype, out = (zn_dtype)f->params[2].dtype;
+  fill(in, x, y, f->num_params > 3 || !strcmp(f->name, "tile") ? 1024 : N);
+  memset(want, 0x5a, sizeof want);
+  memset(got, 0x5a, sizeof got);
+  void *bufs[3] = {x, y, want};
+  uint64_t bytes[3] = {sizeof x, sizeof y, sizeof want};
+  int64_t ints[1] = {100};
+  zn_interp_opts o = {.check_bounds = true};
+  assert_int_equal(zn_interp_kernel(&t->c, t->m, fn, bufs, bytes, ints, &o), 0);
+  zn_kernel k;
+  *(void **)&k = dlsym(so, f->name);
+  assert_non_null(k);
+  bufs[2] = got;
+  intptr_t nints[1] = {100};
+  if (f->num_params > 3) { /* in parts */
+    k(bufs, nints, 0, 33);
+    k(bufs, nints, 33, 34);
+    k(bufs, nints, 34, 1000);
+  } else {
+    k(bufs, nints, 0, 1);
+  }
+  unsigned n = zn_dtype_bytes(out);
+  for (uint64_t i = 0; i < BUF * 8 / n; i++)
+    if (!same(out, want, got, i)) {
+      char hex[64];
+      uint64_t w = 0, g = 0;
+      memcpy(&w, want + i * n, n), memcpy(&g, got + i * n, n);
+      snprintf(hex, sizeof hex, "want %llx got %llx", (unsigned long long)w, (unsigned long long)g);
+      fail_msg("%s: element %llu: %s", f->name, (unsigned long long)i, hex);
+    }
+}
+
+static void compare_all(const char *arch, int level) {
+  fixture t;
+  open_module(&t, arch);
+  const char *why;
+  if (!zn_cpu_can_run(&t.caps, &why)) {
+    printf("  %s skipped: %s\n", arch, why);
+    close_module(&t);
+    return;
+  }
+  all_kernels(&t);
+  const char *so = path_of(&t, zn_arena_printf(&t.c.perm, "ops-%s-%d.so", arch, level));
+  build(&t, so, level);
+  void *h = dlopen(so, RTLD_NOW | RTLD_LOCAL);
+  if (!h) fail_msg("%s", dlerror());
+  for (uint32_t i = 0; i < t.m->num_funcs; i++) compare_kernel(&t, h, i);
+  printf("  %s -O%d: %u kernels bit-equal to the interpreter\n", arch, level, t.m->num_funcs);
+  dlclose(h);
+  close_module(&t);
+}
+
+static void test_operations(void **state) {
+  (void)state;
+  compare_all("x86-64-v3", 0);
+  compare_all("x86-64-v3", 2);
+  compare_all("x86-64", 1);
+  compare_all("native", 3);
+}
+
+/* ---- entries ---- */
+
+static void add_entries(fixture *t, uint32_t add, uint32_t constant) {
+  zn_kb *b = &t->b;
+  for (int run = 0; run < 2; run++) {
+    uint32_t fn = zn_kb_begin(b, &t->c, t->m, run ? "entry_run" : "entry_plan", true);
+    zn_kref in = zn_kb_param(b, "in", ZN_KP_IN, ZN_U8), out = zn_kb_param(b, "out", ZN_KP_OUT, ZN_U8);
+    zn_kref ws = zn_kb_param(b, "ws", ZN_KP_INOUT, ZN_U8);
+    zn_kb_param(b, "bytes", ZN_KP_INT, ZN_IDX);
+    zn_kb_param(b, "host", ZN_KP_IN, ZN_U8);
+    if (run) {
+      zn_kref need = zn_kb_int(b, ZN_U64, t->caps.feature_bits);
+      zn_kref feat = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Features, .dtype = ZN_U64, .lanes = 1});
+      zn_kb_if(b, zn_kb_cmp(b, ZN_K_Ne, zn_kb_bin(b, ZN_K_And, feat, need), need));
+      zn_kb_ret(b, zn_kb_int(b, ZN_I32, ZN_RUN_CPU));
+      zn_kb_end(b);
+      zn_kref zero = zn_kb_idx(b, 0);
+      zn_kref x = zn_kb_load(b, ZN_PTR, 1, in, zero), r = zn_kb_load(b, ZN_PTR, 1, out, zero);
+      zn_kref n = zn_kb_cvt(b, zn_kb_load(b, ZN_I64, 1, in, zn_kb_idx(b, 3)), ZN_IDX);
+      zn_kref first[4] = {x, zn_kb_constaddr(b, constant), ws, n};
+      zn_kb_call(b, add, first, 4, n);
+      zn_kref second[4] = {ws, x, r, n};
+      zn_kb_call(b, add, second, 4, n);
+    }
+    zn_kb_ret(b, zn_kb_int(b, ZN_I32, run ? ZN_RUN_OK : ZN_RUN_RANK));
+    zn_kb_finish(b);
+    *(run ? &t->m->run_fn : &t->m->plan_fn) = fn;
+  }
+}
+
+static void model(fixture *t, const char *arch, const float *weights, uint64_t count) {
+  open_module(t, arch);
+  uint32_t add = add_kernel(t);
+  t->m->funcs[add]->note = "Add a + b";
+  t->m->funcs[add]->exported = false;
+  zn_kmod_add_const(t->m, "pad", ZN_U8, 3, "abc");
+  uint32_t w = zn_kmod_add_const(t->m, "w", ZN_F32, count, weights);
+  static zn_kio in = {.name = "x", .dtype = ZN_F32, .rank = 2, .dims = {-1, 10}, .dim_text = {"batch", ""}};
+  t->m->inputs = &in, t->m->num_inputs = 1;
+  t->m->outputs = &in, t->m->num_outputs = 1;
+  t->m->workspace_bytes = 4000;
+  t->m->provenance = "test";
+  add_entries(t, add, w);
+}
+
+static int profile_calls, parallel_calls;
+static void on_profile(void *user, uint32_t k, int32_t is_begin) {
+  assert_int_equal(k, 0);
+  assert_ptr_equal(user, &profile_calls);
+  profile_calls += is_begin ? 1 : 100;
+}
+static void on_parallel(void *user, zn_kernel k, void *const *bufs, const intptr_t *ints, intptr_t n) {
+  assert_ptr_equal(user, &profile_calls);
+  parallel_calls++;
+  for (intptr_t i = n; i-- > 0;) k(bufs, ints, i, i + 1);
+}
+
+static void run_model(const zn_model *m, const float *x, const float *w, const zn_host *host) {
+  static _Alignas(64) float ws[1000];
+  float r[1000];
+  zn_tensor in = {.u.data = (void *)(uintptr_t)x, .bytes = 4000, .dtype = 1, .rank = 2, .shape = {100, 10}};
+  zn_tensor out = in;
+  out.u.data = r;
+  assert_int_equal(m->run(&in, &out, ws, sizeof ws, host), ZN_RUN_OK);
+  for (int i = 0; i < 1000; i++) assert_true(r[i] == x[i] + w[i] + x[i]);
+}
+
+static void check_model(const char *path, const float *x, const float *w, uint64_t weights) {
+  void *h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!h) fail_msg("%s", dlerror());
+  const zn_model *m = dlsym(h, "zn_model_main");
+  assert_non_null(m);
+  assert_ptr_equal(m, dlsym(h, "net_model"));
+  assert_int_equal(m->magic, ZN_MODEL_MAGIC);
+  assert_int_equal(m->abi, ZN_ABI_VERSION);
+  assert_string_equal(m->name, "net");
+  assert_int_equal(m->num_inputs, 1);
+  assert_string_equal(m->inputs[0].name, "x");
+  assert_int_equal(m->inputs[0].shape[0], -1);
+  assert_int_equal(m->inputs[0].shape[1], 10);
+  assert_string_equal(m->inputs[0].dim_names[0], "batch");
+  assert_string_equal(m->inputs[0].dim_names[7], "");
+  assert_int_equal(m->inputs[0].dtype, 1);
+  assert_int_equal(m->workspace_bytes, 4000);
+  assert_int_equal(m->weights_bytes, weights);
+  assert_int_equal(m->num_kernels, 1);
+  assert_string_equal(m->kernel_names[0], "Add a + b");
+  assert_string_equal(m->provenance, "test");
+  assert_int_equal(m->plan(NULL, NULL, NULL, 0, NULL), ZN_RUN_RANK);
+  assert_null(dlsym(h, "add"));
+  profile_calls = parallel_calls = 0;
+  run_model(m, x, w, NULL);
+  zn_host host = {.user = &profile_calls, .parallel_for = on_parallel, .profile = on_profile};
+  run_model(m, x, w, &host);
+  assert_int_equal(profile_calls, 202);
+  assert_int_equal(parallel_calls, 2);
+  dlclose(h);
+}
+
+static char *read_file(const char *path, size_t *out_n) {
+  FILE *f = fopen(path, "rb");
+  assert_non_null(f);
+  fseek(f, 0, SEEK_END);
+  *out_n = (size_t)ftell(f);
+  rewind(f);
+  char *s = malloc(*out_n + 1);
+  assert_int_equal(fread(s, 1, *out_n, f), *out_n);
+  s[*out_n] = 0;
+  fclose(f);
+  return s;
+}
+
+static void assert_same_files(const char *a, const char *b) {
+  size_t na, nb;
+  char *x = read_file(a, &na), *y = read_file(b, &nb);
+  assert_int_equal(na, nb);
+  assert_memory_equal(x, y, na);
+  assert_null(memmem(x, na, dir, strlen(dir))); /* no path inside */
+  free(x), free(y);
+}
+
+/* Small constants are data of the module, large ones come from a file; both give the same model. */
+static void test_model(void **state) {
+  (void)state;
+  static const uint64_t counts[] = {1000, 1000000};
+  for (int k = 0; k < 2; k++) {
+    float *w = malloc(counts[k] * 4), x[1000];
+    for (uint64_t i = 0; i < counts[k]; i++) w[i] = (float)(i % 97) * 0.125f;
+    for (int i = 0; i < 1000; i++) x[i] = (float)i * 0.25f - 100;
+    fixture t;
+    model(&t, "x86-64-v3", w, counts[k]);
+    const char *so = path_of(&t, "net.so"), *again = path_of(&t, "sub/net.so");
+    build(&t, so, 2);
+    check_model(so, x, w, 64 + (counts[k] * 4 + 63) / 64 * 64);
+    build(&t, again, 2);
+    assert_same_files(so, again);
+    const char *o = path_of(&t, "net.o"), *o2 = path_of(&t, "net2.o");
+    build(&t, o, 2);
+    build(&t, o2, 2);
+    assert_same_files(o, o2);
+    build(&t, path_of(&t, "net.a"), 2);
+    build(&t, path_of(&t, "net.s"), 2);
+    build(&t, path_of(&t, "net.ll"), 2);
+    close_module(&t);
+    free(w);
+  }
+}
+
+/* The archive and the assembly text are whole: a C program links them. */
+static void test_archive(void **state) {
+  (void)state;
+  const char *cc = "cd %s && printf 'extern const int net_model; int main(void){return net_model != 0x314e5a00;}' > m.c"
+                   " && gcc m.c net.a -o ma && ./ma && gcc m.c net.s -o ms && ./ms && ar t net.a > /dev/null";
+  char cmd[600];
+  snprintf(cmd, sizeof cmd, cc, dir);
+  assert_int_equal(system(cmd), 0);
+}
+
+/* ---- every architecture ---- */
+
+static void test_undefined(void **state) {
+  (void)state;
+  static const char *const archs[] = {"x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64", "riscv64",
+                                      "cortex-m4", "cortex-m7"};
+  for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+    fixture t;
+    open_module(&t, archs[i]);
+    all_kernels(&t);
+    const char *o = path_of(&t, zn_arena_printf(&t.c.perm, "all-%s.o", archs[i]));
+    build(&t, o, 2);
+    FILE *p = popen(zn_arena_printf(&t.c.perm, "llvm-nm-19 -u %s", o), "r");
+    char line[256];
+    bool any = false;
+    while (fgets(line, sizeof line, p)) any = true, printf("  %s needs %s", archs[i], line);
+    pclose(p);
+    assert_false(any);
+    if (t.caps.idx_bytes == 8) build(&t, path_of(&t, "cross.so"), 1);
+    close_module(&t);
+  }
+}
+
+static void note_line(void *user, zn_severity sev, const char *line) {
+  (void)sev;
+  strncat(user, line, 400);
+}
+
+static void test_unknown(void **state) {
+  (void)state;
+  fixture t;
+  open_module(&t, NULL);
+  char said[2000] = "";
+  t.c.sink = note_line;
+  t.c.sink_user = said;
+  zn_caps caps;
+  assert_int_equal(zn_cpu_caps(&t.c, "z80", &caps), ZN_ERR_USAGE);
+  zn_build_opts o = {.out = "x.exe"};
+  assert_int_equal(zn_cpu_build(&t.c, t.m, &t.caps, &o), ZN_ERR_USAGE);
+  assert_non_null(strstr(said, "z80"));
+  assert_non_null(strstr(said, "use one of: native, x86-64"));
+  assert_non_null(strstr(said, ".so, .o, .a"));
+  o.out = "/nonexistent/x.o";
+  assert_int_equal(zn_cpu_build(&t.c, t.m, &t.caps, &o), ZN_ERR_IO);
+  close_module(&t);
+}
+
+static double seconds(void) {
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (double)ts.tv_sec + 1e-9 * (double)ts.tv_nsec;
+}
+
+static void test_speed(void **state) {
+  (void)state;
+  for (int level = 0; level <= 3; level++) {
+    fixture t;
+    open_module(&t, "x86-64-v3");
+    for (int i = 0; i < 500; i++) tile_kernel(&t, zn_arena_printf(&t.c.graph, "tile%d", i));
+    double t0 = seconds();
+    build(&t, path_of(&t, "speed.so"), level);
+    printf("  500 kernels at -O%d: %.2f s\n", level, seconds() - t0);
+    close_module(&t);
+  }
+}
+
+static int setup(void **state) {
+  (void)state;
+  if (!mkdtemp(dir)) return -1;
+  char cmd[100];
+  snprintf(cmd, sizeof cmd, "mkdir %s/sub", dir);
+  return system(cmd);
+}
+
+static int teardown(void **state) {
+  (void)state;
+  char cmd[100];
+  snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+  return getenv("ZN_TEST_KEEP") ? 0 : system(cmd);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_operations), cmocka_unit_test(test_model), cmocka_unit_test(test_archive),
+      cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed), cmocka_unit_test(test_unknown),
+  };
+  return cmocka_run_group_tests(tests, setup, teardown);
+}
