@@ -52,6 +52,7 @@ typedef struct zn_value {
   uint32_t num_elems;
   bool is_input, is_output;
   /* set by the fuse and layout passes */
+  zn_vid alias;     /* same storage as this stored value (a reshape), 0 = own */
   bool inlined;     /* never stored: computed inside the kernels that use it */
   zn_layout layout;
 } zn_value;

@@ -1,0 +1,197 @@
+/* Lowering: from fused groups of graph nodes to kernels. The only place that sees both IRs.
+ *
+ * An operator is lowered in one of two ways (or both), by its zn_lower object (one per family, named in ops.def):
+ *   point   the value of one output element, given its index: what elementwise maps and views are. Point operators fold
+ *           into whatever reads them (zn_lw_load) and cost no memory.
+ *   kernel  whole loop nests for operators with reductions, data-dependent structure or several outputs. Its inputs are
+ *           read with zn_lw_load (so maps and views fold in as prologue) and each finished element is handed to
+ *           zn_lw_emit, which runs the fused epilogue and stores.
+ * Code is emitted as plain scalar loops with marks (grid, vector, unroll); codegen/kir/widen.c makes vectors and register
+ * tiles of them. Indexes are zn_expr over dimension symbols and loop variables, so that composed index maps simplify.
+ * A kernel takes as parameters the buffers and integers that its body happened to ask for. */
+#ifndef ZN_LOWER_H
+#define ZN_LOWER_H
+#include "codegen/kir/kir.h"
+#include "zenithc/ops/op.h"
+
+typedef struct zn_lw zn_lw;
+
+typedef struct zn_lower {
+  zn_kref (*point)(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx);
+  zn_status (*kernel)(zn_lw *lw, zn_nid n);
+} zn_lower;
+
+const zn_lower *zn_lower_of(zn_op op); /* both NULL: not lowered yet */
+
+typedef struct zn_lower_opts {
+  int opt_level;
+  bool math_fast;
+  const char *provenance;
+} zn_lower_opts;
+
+typedef struct zn_plan_stats { /* of the memory plan, static shapes only (else zeros) */
+  uint64_t workspace, lower_bound, sum_of_buffers;
+  uint32_t num_buffers;
+} zn_plan_stats;
+
+/* Lowers a fused graph to a verified kernel module (not yet widened or expanded). Reports every operator that cannot be
+ * lowered at once. out_stats may be NULL. */
+zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_lower_opts *o, const char *name,
+                         zn_kmod **out, zn_plan_stats *out_stats);
+
+/* ---------------------------------------------------------------- inside lowering ------------------------------- */
+enum { ZN_LW_MAX_OVERRIDES = 16, ZN_LW_MAX_LOOPS = 64 };
+
+typedef enum zn_loc_kind { ZN_LOC_NONE, ZN_LOC_INPUT, ZN_LOC_OUTPUT, ZN_LOC_CONST, ZN_LOC_WS } zn_loc_kind;
+typedef struct zn_loc { /* where a value is stored */
+  zn_loc_kind kind;
+  uint32_t index; /* input/output number, module constant, workspace buffer */
+} zn_loc;
+
+typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step `last` */
+  zn_expr bytes;
+  uint32_t first, last;
+  uint64_t offset;        /* static plan */
+  uint32_t slot;          /* dynamic plan */
+  bool zeroed;            /* halo buffers: cleared before first use */
+} zn_wsbuf;
+
+typedef enum zn_step_kind {
+  ZN_STEP_CALL,
+  ZN_STEP_SYM,        /* symbol := i64 element 0 of the buffer (data-dependent sizes) */
+  ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
+  ZN_STEP_ELSE,
+  ZN_STEP_ENDIF,
+  ZN_STEP_LOOP,       /* repeat: until `trips` (expr or NONE) or the bool buffer is false; counts in symbol `sym` */
+  ZN_STEP_ENDLOOP,
+  ZN_STEP_REQUIRE     /* return `code` unless a == b, or a == 1 when or_one */
+} zn_step_kind;
+
+typedef struct zn_arg { /* of a call: a buffer or an integer expression */
+  bool is_int;
+  zn_loc loc;
+  zn_expr e;
+  zn_kparam_kind access;
+} zn_arg;
+
+typedef struct zn_step {
+  zn_step_kind kind;
+  uint32_t fn;
+  zn_arg *args;
+  uint32_t num_args, cap_args;
+  zn_expr grid, a, b, sym;
+  zn_loc loc;
+  int32_t code;
+  bool or_one;
+} zn_step;
+
+struct zn_lw {
+  zn_ctx *ctx;
+  zn_arena *arena;
+  zn_graph *g;       /* the graph being lowered: main or a body */
+  zn_exprs *ex;
+  zn_kmod *mod;
+  const zn_caps *caps;
+  const zn_lower_opts *opts;
+  /* program */
+  zn_step *steps;
+  uint32_t num_steps, cap_steps;
+  zn_wsbuf *bufs;
+  uint32_t num_bufs, cap_bufs;
+  zn_loc *loc;       /* per value of g */
+  uint32_t err_buf;  /* workspace buffer of the i32 error cell; UINT32_MAX until somebody needs it */
+  /* current kernel */
+  zn_kb kb;
+  zn_step *cur;
+  uint32_t kernel_fn;
+  zn_nid node;       /* root node of the current group */
+  struct { zn_vid v; zn_kref k; } over[ZN_LW_MAX_OVERRIDES];
+  uint32_t num_over;
+  struct { zn_loc loc; zn_kparam_kind access; zn_kref k; } *ptrs; /* pointer parameters so far */
+  uint32_t num_ptrs, cap_ptrs;
+  struct { zn_expr e; zn_kref k; } *ints;                         /* integer parameters so far */
+  uint32_t num_ints, cap_ints;
+  uint32_t kernel_count;
+  bool open_real[ZN_LW_MAX_LOOPS]; /* loops of extent 1 are not emitted */
+  uint32_t num_open;
+  zn_nid *epilogue;  /* nodes fused behind the root whose outputs are stored, in order */
+  uint32_t num_epilogue;
+  bool failed;       /* some operator was reported: keep going to report all */
+};
+
+/* ---- kernels ---- */
+/* Starts a kernel for the group of node n; hint becomes part of its name ("conv", "softmax_sum"). */
+void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint);
+void zn_lw_kernel_end(zn_lw *lw);
+/* One grid loop over the product of n extents; vars[i] get the loop variables (outermost first). Once per kernel, at top
+ * level, closed with zn_lw_end. n may be 0 (one iteration). */
+void zn_lw_grid(zn_lw *lw, uint32_t n, const zn_expr *extents, zn_expr *out_vars);
+/* Loop 0..extent-1; factor: lanes or replication for VECTOR and UNROLL, 0 = the target's vector width / extent. */
+zn_expr zn_lw_for(zn_lw *lw, zn_expr extent, zn_for_kind kind, unsigned factor);
+void zn_lw_end(zn_lw *lw); /* closes the innermost loop or if */
+/* A kernel value as index variable with 0 <= value < extent (a loaded index, a computed position). */
+zn_expr zn_lw_as_expr(zn_lw *lw, zn_kref idx_value, zn_expr extent);
+/* Code (idx) for an expression at this place. Sub-expressions without loop variables become integer parameters. */
+zn_kref zn_lw_ix(zn_lw *lw, zn_expr e);
+/* 0 <= e < n as a bool value; folds when provable. */
+zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n);
+
+/* ---- elements ---- */
+/* The type values of dtype t have inside kernels: f16 bf16 f8* f4 -> f32, 2/4-bit ints -> i8/u8, others themselves. */
+zn_dtype zn_lw_ctype(zn_dtype t);
+/* Element of value v at idx (one expression per axis), in its ctype: from a register override, an immediate, the point
+ * lowering of its producer (inlined), or memory. */
+zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx);
+/* idx has the rank of `shape_like`'s broadcast result: drops leading axes and puts 0 (or a run-time choice) where v's
+ * dim is 1: numpy broadcasting of v to dims out[rank]. */
+zn_kref zn_lw_load_bcast(zn_lw *lw, zn_vid v, int rank, const zn_expr *out_dims, const zn_expr *idx);
+/* Stores k (ctype or any numeric type: converted) as element idx of v. */
+void zn_lw_store(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k);
+/* For kernel lowerings: element idx of output v of the root is k. Runs the fused epilogue and stores what is stored. */
+void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k);
+/* Converts between kernel types; `saturate` only for float8/4 encodings. */
+zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool saturate);
+/* dtype of a kernel value */
+zn_dtype zn_lw_kdtype(const zn_lw *lw, zn_kref k);
+/* Rounds a ctype value to what storing it as t and loading it back gives (f16, bf16, float8, 4-bit). */
+zn_kref zn_lw_round_to(zn_lw *lw, zn_kref k, zn_dtype t);
+
+/* ---- raw memory, for schedules that know what they do ---- */
+bool zn_lw_is_stored(const zn_lw *lw, zn_vid v); /* lives in memory (not inlined) */
+/* Flat element offset of idx in v's layout. */
+zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx);
+/* Pointer parameter for v's buffer (value must be stored). */
+zn_kref zn_lw_ptr(zn_lw *lw, zn_vid v, zn_kparam_kind access);
+zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dtype);
+/* Raw load/store at a flat element offset, converting to/from ctype. */
+zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset);
+void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k);
+/* A workspace buffer for the steps of the current node only. */
+zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
+/* A packed or computed constant: data is borrowed. */
+zn_loc zn_lw_const(zn_lw *lw, const char *name, zn_dtype t, uint64_t count, const void *data);
+/* Constant contents of v (cst), or NULL. */
+const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v);
+/* if (cond) the run reports `code` (zn_result) and results are unspecified. Not inside vector loops. */
+void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code);
+/* After the kernel that computes it: symbol sym takes the i64 stored at loc. */
+void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc);
+
+/* ---- small conveniences ---- */
+static inline const zn_node *zn_lw_node(const zn_lw *lw, zn_nid n) { return &lw->g->nodes[n]; }
+static inline const zn_type *zn_lw_type(const zn_lw *lw, zn_vid v) { return &lw->g->vals[v].type; }
+static inline zn_expr zn_lw_dim(const zn_lw *lw, zn_vid v, int axis) { return lw->g->vals[v].type.dims[axis]; }
+/* Vector lanes the target has for dtype t (1 when it has none). */
+unsigned zn_lw_lanes(const zn_lw *lw, zn_dtype t);
+/* The map schedule: computes stored value v element by element through its producer's point lowering. */
+zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v);
+/* Evaluates a scalar.def row on kernel values (in[i] ctype of input i, 0 = absent optional). */
+zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in);
+/* Lowers nodes of a body graph in place of the current position (control flow): see control.c. */
+zn_status zn_lower_nodes(zn_lw *lw);
+
+#define OP(name, domain, since, schema, infer, eval, expand, lower, flags) extern const zn_lower zn_lower_##lower;
+#include "zenithc/ops/ops.def"
+#undef OP
+extern const zn_lower zn_lower_none;
+#endif

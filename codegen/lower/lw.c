@@ -1,0 +1,487 @@
+/* The kernel side of lowering: starting and ending kernels, loops, index code, element access. Everything that a
+ * schedule needs and nothing about any operator. */
+#include "codegen/lower/lower.h"
+
+#include <assert.h>
+
+/* ---------------------------------------------------------------- kernels */
+
+static void find_epilogue(zn_lw *lw) {
+  const zn_graph *g = lw->g;
+  lw->num_epilogue = 0;
+  lw->epilogue = ZN_ARRAY(lw->arena, zn_nid, 8);
+  uint32_t cap = 8;
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    zn_nid n = g->order[i];
+    if (n == lw->node || g->nodes[n].group != lw->node) continue;
+    if (g->vals[g->nodes[n].out[0]].inlined) continue;
+    ZN_PUSH(lw->arena, lw->epilogue, lw->num_epilogue, cap, n);
+  }
+}
+
+void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
+  assert(!lw->cur && "kernels do not nest");
+  lw->node = n;
+  lw->num_over = lw->num_ptrs = lw->num_ints = lw->num_open = 0;
+  lw->cap_ptrs = lw->cap_ints = 0;
+  lw->ptrs = NULL;
+  lw->ints = NULL;
+  find_epilogue(lw);
+  zn_step s = {.kind = ZN_STEP_CALL, .grid = zn_ex_const(lw->ex, 1)};
+  ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+  lw->cur = &lw->steps[lw->num_steps - 1];
+  const char *name = zn_arena_printf(lw->arena, "k%u_%s", lw->kernel_count++, hint);
+  memset(&lw->kb, 0, sizeof lw->kb);
+  lw->kernel_fn = zn_kb_begin(&lw->kb, lw->ctx, lw->mod, name, false);
+  lw->cur->fn = lw->kernel_fn;
+  const zn_node *node = zn_lw_node(lw, n);
+  const char *note = zn_arena_printf(lw->arena, "%s '%s'", zn_op_name(node->op), node->name);
+  for (uint32_t i = 0; i < lw->num_epilogue; i++)
+    note = zn_arena_printf(lw->arena, "%s + %s", note,
+                           zn_op_name(zn_lw_node(lw, lw->epilogue[i])->op));
+  lw->kb.f->note = note;
+}
+
+void zn_lw_kernel_end(zn_lw *lw) {
+  assert(lw->num_open == 0 && "a loop was left open");
+  zn_kb_finish(&lw->kb);
+  lw->cur = NULL;
+}
+
+/* ---------------------------------------------------------------- loops */
+
+static void push_open(zn_lw *lw, bool real) {
+  assert(lw->num_open < ZN_LW_MAX_LOOPS);
+  lw->open_real[lw->num_open++] = real;
+}
+
+void zn_lw_end(zn_lw *lw) {
+  assert(lw->num_open > 0);
+  if (lw->open_real[--lw->num_open]) zn_kb_end(&lw->kb);
+}
+
+static zn_expr loop_var(zn_lw *lw, zn_kref k, zn_expr extent) {
+  zn_expr v = zn_ex_var(lw->ex, "i", extent);
+  zn_ex_set_tag(lw->ex, v, k);
+  return v;
+}
+
+zn_expr zn_lw_as_expr(zn_lw *lw, zn_kref k, zn_expr extent) {
+  int64_t c;
+  if (zn_kf_const_int(lw->kb.f, k, &c)) return zn_ex_const(lw->ex, c);
+  return loop_var(lw, k, extent);
+}
+
+zn_expr zn_lw_for(zn_lw *lw, zn_expr extent, zn_for_kind kind, unsigned factor) {
+  if (zn_ex_is(lw->ex, extent, 1)) {
+    push_open(lw, false);
+    return zn_ex_const(lw->ex, 0);
+  }
+  int64_t n;
+  if (kind == ZN_FOR_UNROLL && factor == 0 && zn_ex_is_const(lw->ex, extent, &n))
+    factor = n < 64 ? (unsigned)n : 8;
+  zn_kref hi = zn_lw_ix(lw, extent);
+  zn_kref lo = zn_kb_idx(&lw->kb, 0);
+  zn_kref k = zn_kb_for(&lw->kb, lo, hi, 1, kind, factor);
+  push_open(lw, true);
+  return loop_var(lw, k, extent);
+}
+
+void zn_lw_grid(zn_lw *lw, uint32_t n, const zn_expr *extents, zn_expr *out_vars) {
+  zn_expr total = zn_ex_const(lw->ex, 1);
+  for (uint32_t i = 0; i < n; i++) total = zn_ex_mul(lw->ex, total, extents[i]);
+  lw->cur->grid = total;
+  zn_kref lo = zn_kb_idx(&lw->kb, 0);
+  if (zn_ex_is(lw->ex, total, 1)) {
+    push_open(lw, false);
+    for (uint32_t i = 0; i < n; i++) out_vars[i] = zn_ex_const(lw->ex, 0);
+    return;
+  }
+  zn_kref hi = zn_lw_ix(lw, total);
+  zn_kref gk = zn_kb_for(&lw->kb, lo, hi, 1, ZN_FOR_GRID, 0);
+  push_open(lw, true);
+  zn_expr rest = loop_var(lw, gk, total);
+  for (uint32_t i = n; i-- > 0;) { /* innermost first; the outermost takes what is left */
+    if (zn_ex_is(lw->ex, extents[i], 1)) {
+      out_vars[i] = zn_ex_const(lw->ex, 0);
+      continue;
+    }
+    bool outermost = true;
+    for (uint32_t j = 0; j < i; j++) outermost &= zn_ex_is(lw->ex, extents[j], 1);
+    if (outermost) {
+      out_vars[i] = rest;
+      rest = zn_ex_const(lw->ex, 0);
+      continue;
+    }
+    zn_kref d = zn_lw_ix(lw, extents[i]);
+    zn_kref r = zn_lw_ix(lw, rest);
+    zn_kref m = zn_kb_bin(&lw->kb, ZN_K_Rem, r, d);
+    zn_kref q = zn_kb_bin(&lw->kb, ZN_K_Div, r, d);
+    out_vars[i] = loop_var(lw, m, extents[i]);
+    zn_expr left = zn_ex_const(lw->ex, 1);
+    for (uint32_t j = 0; j < i; j++) left = zn_ex_mul(lw->ex, left, extents[j]);
+    rest = loop_var(lw, q, left);
+  }
+}
+
+/* ---------------------------------------------------------------- index code */
+
+static bool has_loop_var(const zn_lw *lw, zn_expr e) {
+  if (zn_ex_kind(lw->ex, e) == ZN_EX_CONST) return false;
+  if (zn_ex_kind(lw->ex, e) == ZN_EX_SYM) return zn_ex_tag(lw->ex, e) != 0;
+  for (uint32_t i = 0; i < zn_ex_arity(lw->ex, e); i++)
+    if (has_loop_var(lw, zn_ex_operand(lw->ex, e, i))) return true;
+  return false;
+}
+
+static zn_kref int_param(zn_lw *lw, zn_expr e) {
+  for (uint32_t i = 0; i < lw->num_ints; i++)
+    if (lw->ints[i].e == e) return lw->ints[i].k;
+  const char *name = zn_arena_printf(lw->arena, "n%u", lw->num_ints);
+  zn_kref k = zn_kb_param(&lw->kb, name, ZN_KP_INT, ZN_IDX);
+  if (lw->num_ints == lw->cap_ints) {
+    uint32_t cap = lw->cap_ints ? lw->cap_ints * 2 : 8;
+    lw->ints = zn_arena_grow(lw->arena, lw->ints, lw->num_ints * sizeof *lw->ints,
+                             cap * sizeof *lw->ints);
+    lw->cap_ints = cap;
+  }
+  lw->ints[lw->num_ints].e = e;
+  lw->ints[lw->num_ints++].k = k;
+  zn_arg a = {.is_int = true, .e = e};
+  ZN_PUSH(lw->arena, lw->cur->args, lw->cur->num_args, lw->cur->cap_args, a);
+  return k;
+}
+
+static zn_kref floor_div_mod(zn_lw *lw, zn_expr num, zn_expr den, bool mod) {
+  zn_kb *b = &lw->kb;
+  int64_t lo, hi, dlo, dhi;
+  zn_ex_range(lw->ex, num, &lo, &hi);
+  zn_ex_range(lw->ex, den, &dlo, &dhi);
+  zn_kref x = zn_lw_ix(lw, num), d = zn_lw_ix(lw, den);
+  zn_kref r = zn_kb_bin(b, ZN_K_Rem, x, d);
+  if (lo >= 0 && dlo >= 0) return mod ? r : zn_kb_bin(b, ZN_K_Div, x, d);
+  /* floor semantics: adjust when the remainder's sign differs from the divisor's */
+  zn_kref zero = zn_kb_idx(b, 0);
+  zn_kref nonzero = zn_kb_cmp(b, ZN_K_Ne, r, zero);
+  zn_kref sx = zn_kb_cmp(b, ZN_K_Lt, r, zero), sd = zn_kb_cmp(b, ZN_K_Lt, d, zero);
+  zn_kref differ = zn_kb_cmp(b, ZN_K_Ne, sx, sd);
+  zn_kref fix = zn_kb_bin(b, ZN_K_And, nonzero, differ);
+  if (mod) {
+    zn_kref rd = zn_kb_bin(b, ZN_K_Add, r, d);
+    return zn_kb_select(b, fix, rd, r);
+  }
+  zn_kref q = zn_kb_bin(b, ZN_K_Div, x, d);
+  zn_kref one = zn_kb_idx(b, 1);
+  zn_kref q1 = zn_kb_bin(b, ZN_K_Sub, q, one);
+  return zn_kb_select(b, fix, q1, q);
+}
+
+zn_kref zn_lw_ix(zn_lw *lw, zn_expr e) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  int64_t c;
+  assert(e != ZN_EX_NONE);
+  if (zn_ex_is_const(ex, e, &c)) return zn_kb_idx(b, c);
+  if (!has_loop_var(lw, e)) return int_param(lw, e);
+  zn_ex_op op = zn_ex_kind(ex, e);
+  if (op == ZN_EX_SYM) return (zn_kref)zn_ex_tag(ex, e);
+  if (op == ZN_EX_ADD) { /* invariant terms first: they hoist as one */
+    zn_expr inv = zn_ex_const(ex, 0);
+    for (uint32_t i = 0; i < zn_ex_arity(ex, e); i++) {
+      zn_expr t = zn_ex_operand(ex, e, i);
+      if (!has_loop_var(lw, t)) inv = zn_ex_add(ex, inv, t);
+    }
+    zn_kref sum = zn_lw_ix(lw, inv);
+    for (uint32_t i = 0; i < zn_ex_arity(ex, e); i++) {
+      zn_expr t = zn_ex_operand(ex, e, i);
+      if (!has_loop_var(lw, t)) continue;
+      zn_kref k = zn_lw_ix(lw, t);
+      sum = zn_kb_bin(b, ZN_K_Add, sum, k);
+    }
+    return sum;
+  }
+  if (op == ZN_EX_MUL) {
+    zn_expr inv = zn_ex_const(ex, 1);
+    zn_kref prod = 0;
+    for (uint32_t i = 0; i < zn_ex_arity(ex, e); i++) {
+      zn_expr t = zn_ex_operand(ex, e, i);
+      if (!has_loop_var(lw, t)) {
+        inv = zn_ex_mul(ex, inv, t);
+        continue;
+      }
+      zn_kref k = zn_lw_ix(lw, t);
+      prod = prod ? zn_kb_bin(b, ZN_K_Mul, prod, k) : k;
+    }
+    zn_kref f = zn_lw_ix(lw, inv);
+    return zn_kb_bin(b, ZN_K_Mul, prod, f);
+  }
+  zn_expr x = zn_ex_operand(ex, e, 0), y = zn_ex_operand(ex, e, 1);
+  if (op == ZN_EX_DIV || op == ZN_EX_MOD) return floor_div_mod(lw, x, y, op == ZN_EX_MOD);
+  zn_kref kx = zn_lw_ix(lw, x), ky = zn_lw_ix(lw, y);
+  if (op == ZN_EX_MIN) return zn_kb_bin(b, ZN_K_Min, kx, ky);
+  if (op == ZN_EX_MAX) return zn_kb_bin(b, ZN_K_Max, kx, ky);
+  assert(op == ZN_EX_BCAST);
+  zn_kref one = zn_kb_idx(b, 1);
+  zn_kref is1 = zn_kb_cmp(b, ZN_K_Eq, kx, one);
+  return zn_kb_select(b, is1, ky, kx);
+}
+
+zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n) {
+  zn_kb *b = &lw->kb;
+  zn_expr zero = zn_ex_const(lw->ex, 0);
+  zn_kref lo = zn_ex_le(lw->ex, zero, e) ? zn_kb_int(b, ZN_BOOL, 1) : 0;
+  zn_kref hi = zn_ex_lt(lw->ex, e, n) ? zn_kb_int(b, ZN_BOOL, 1) : 0;
+  if (lo && hi) return lo;
+  zn_kref k = zn_lw_ix(lw, e);
+  if (!lo) lo = zn_kb_cmp(b, ZN_K_Ge, k, zn_kb_idx(b, 0));
+  if (!hi) {
+    zn_kref kn = zn_lw_ix(lw, n);
+    hi = zn_kb_cmp(b, ZN_K_Lt, k, kn);
+  }
+  return zn_kb_bin(b, ZN_K_And, lo, hi);
+}
+
+/* ---------------------------------------------------------------- memory */
+
+zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dtype) {
+  for (uint32_t i = 0; i < lw->num_ptrs; i++) {
+    if (lw->ptrs[i].loc.kind != loc.kind || lw->ptrs[i].loc.index != loc.index) continue;
+    if (lw->ptrs[i].access != access && lw->ptrs[i].access != ZN_KP_INOUT) {
+      lw->ptrs[i].access = ZN_KP_INOUT;
+      uint32_t p = (uint32_t)lw->kb.f->insts[lw->ptrs[i].k].imm.i;
+      lw->kb.f->params[p].kind = ZN_KP_INOUT;
+      lw->cur->args[p].access = ZN_KP_INOUT;
+    }
+    return lw->ptrs[i].k;
+  }
+  static const char *const stem[] = {"?", "in", "out", "w", "t"};
+  const char *name = zn_arena_printf(lw->arena, "%s%u", stem[loc.kind], loc.index);
+  zn_kref k = zn_kb_param(&lw->kb, name, access, dtype);
+  if (lw->num_ptrs == lw->cap_ptrs) {
+    uint32_t cap = lw->cap_ptrs ? lw->cap_ptrs * 2 : 8;
+    lw->ptrs = zn_arena_grow(lw->arena, lw->ptrs, lw->num_ptrs * sizeof *lw->ptrs,
+                             cap * sizeof *lw->ptrs);
+    lw->cap_ptrs = cap;
+  }
+  lw->ptrs[lw->num_ptrs].loc = loc;
+  lw->ptrs[lw->num_ptrs].access = access;
+  lw->ptrs[lw->num_ptrs++].k = k;
+  zn_arg a = {.loc = loc, .access = access};
+  ZN_PUSH(lw->arena, lw->cur->args, lw->cur->num_args, lw->cur->cap_args, a);
+  return k;
+}
+
+zn_loc zn_lw_const(zn_lw *lw, const char *name, zn_dtype t, uint64_t count, const void *data) {
+  return (zn_loc){ZN_LOC_CONST, zn_kmod_add_const(lw->mod, name, t, count, data)};
+}
+
+const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v) { return v ? lw->g->vals[v].cst : NULL; }
+
+static uint32_t new_buffer(zn_lw *lw, zn_expr bytes) {
+  zn_wsbuf b = {.bytes = bytes, .first = UINT32_MAX};
+  ZN_PUSH(lw->arena, lw->bufs, lw->num_bufs, lw->cap_bufs, b);
+  return lw->num_bufs - 1;
+}
+
+zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes) { return (zn_loc){ZN_LOC_WS, new_buffer(lw, bytes)}; }
+
+/* Elements that v occupies in its physical layout. */
+static zn_expr stored_count(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  zn_expr n = zn_ex_const(lw->ex, 1);
+  for (int d = 0; d < val->type.rank; d++) {
+    zn_expr e = zn_ex_addi(lw->ex, val->type.dims[d], val->layout.lo[d] + val->layout.hi[d]);
+    if (val->layout.block && val->layout.axis == d)
+      e = zn_ex_muli(lw->ex, zn_ex_ceildiv(lw->ex, e, zn_ex_const(lw->ex, val->layout.block)),
+                     val->layout.block);
+    n = zn_ex_mul(lw->ex, n, e);
+  }
+  return n;
+}
+
+static zn_loc value_loc(zn_lw *lw, zn_vid v) {
+  if (lw->loc[v].kind != ZN_LOC_NONE) return lw->loc[v];
+  const zn_value *val = &lw->g->vals[v];
+  if (val->cst) {
+    lw->loc[v] =
+        zn_lw_const(lw, val->name, val->cst->dtype, zn_htensor_count(val->cst), val->cst->data);
+  } else if (val->alias) {
+    lw->loc[v] = value_loc(lw, val->alias);
+  } else {
+    zn_expr bytes = zn_ex_muli(lw->ex, stored_count(lw, v), zn_dtype_bytes(val->type.dtype));
+    lw->loc[v] = (zn_loc){ZN_LOC_WS, new_buffer(lw, bytes)};
+  }
+  return lw->loc[v];
+}
+
+bool zn_lw_is_stored(const zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  return val->cst || !val->inlined;
+}
+
+static zn_dtype storage_ktype(zn_dtype t) { /* what Load and Store move */
+  switch (t) {
+  case ZN_F8E4M3FN: case ZN_F8E4M3FNUZ: case ZN_F8E5M2: case ZN_F8E5M2FNUZ: case ZN_F4E2M1:
+  case ZN_F8E8M0: case ZN_U4: case ZN_U2: return ZN_U8;
+  case ZN_I4: case ZN_I2: return ZN_I8;
+  default: return t;
+  }
+}
+
+zn_kref zn_lw_ptr(zn_lw *lw, zn_vid v, zn_kparam_kind access) {
+  return zn_lw_ptr_loc(lw, value_loc(lw, v), access, storage_ktype(lw->g->vals[v].type.dtype));
+}
+
+zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx) {
+  const zn_value *val = &lw->g->vals[v];
+  const zn_layout *l = &val->layout;
+  zn_exprs *ex = lw->ex;
+  zn_expr off = zn_ex_const(ex, 0), inner = ZN_EX_NONE;
+  for (int d = 0; d < val->type.rank; d++) {
+    zn_expr i = zn_ex_addi(ex, idx[d], l->lo[d]);
+    zn_expr extent = zn_ex_addi(ex, val->type.dims[d], l->lo[d] + l->hi[d]);
+    if (l->block && l->axis == d) {
+      inner = zn_ex_modi(ex, i, l->block);
+      i = zn_ex_divi(ex, i, l->block);
+      extent = zn_ex_ceildiv(ex, extent, zn_ex_const(ex, l->block));
+    }
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, extent), i);
+  }
+  if (inner) off = zn_ex_add(ex, zn_ex_muli(ex, off, l->block), inner);
+  return off;
+}
+
+zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset) {
+  zn_kref i = zn_lw_ix(lw, offset);
+  zn_kref k = zn_kb_load(&lw->kb, storage_ktype(t), 1, ptr, i);
+  return zn_lw_convert(lw, k, t, zn_lw_ctype(t), false);
+}
+
+void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k) {
+  zn_kref v = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), t, true);
+  zn_kref i = zn_lw_ix(lw, offset);
+  zn_kb_store(&lw->kb, ptr, i, v);
+}
+
+/* ---------------------------------------------------------------- elements */
+
+zn_dtype zn_lw_kdtype(const zn_lw *lw, zn_kref k) { return (zn_dtype)lw->kb.f->insts[k].dtype; }
+
+static zn_kref immediate(zn_lw *lw, const zn_htensor *t, uint64_t i) {
+  zn_dtype ct = zn_lw_ctype(t->dtype);
+  if (zn_is_float(t->dtype)) return zn_kb_float(&lw->kb, ct, zn_load_f64(t->dtype, t->data, i));
+  return zn_kb_int(&lw->kb, ct, zn_load_i64(t->dtype, t->data, i));
+}
+
+/* Row-major position when every index is constant. */
+static bool const_position(zn_lw *lw, const zn_type *t, const zn_expr *idx, uint64_t *out) {
+  int64_t p = 0, i, d;
+  for (int a = 0; a < t->rank; a++) {
+    if (!zn_ex_is_const(lw->ex, t->dims[a], &d)) return false;
+    if (d == 1) continue;
+    if (!zn_ex_is_const(lw->ex, idx[a], &i)) return false;
+    p = p * d + i;
+  }
+  *out = (uint64_t)p;
+  return true;
+}
+
+static zn_kref load_elems(zn_lw *lw, const zn_value *v, const zn_expr *idx) {
+  zn_dtype ct = zn_lw_ctype(v->type.dtype);
+  uint64_t p = 0;
+  if (const_position(lw, &v->type, idx, &p))
+    return zn_kb_cvt(&lw->kb, zn_lw_ix(lw, v->elems[p]), ct);
+  zn_expr flat = zn_ex_const(lw->ex, 0);
+  for (int d = 0; d < v->type.rank; d++)
+    flat = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, flat, v->type.dims[d]), idx[d]);
+  zn_kref at = zn_lw_ix(lw, flat);
+  zn_kref r = zn_lw_ix(lw, v->elems[0]);
+  for (uint32_t i = 1; i < v->num_elems; i++) {
+    zn_kref c = zn_kb_cmp(&lw->kb, ZN_K_Eq, at, zn_kb_idx(&lw->kb, i));
+    zn_kref e = zn_lw_ix(lw, v->elems[i]);
+    r = zn_kb_select(&lw->kb, c, e, r);
+  }
+  return zn_kb_cvt(&lw->kb, r, ct);
+}
+
+zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
+  assert(v);
+  for (uint32_t i = 0; i < lw->num_over; i++)
+    if (lw->over[i].v == v) return lw->over[i].k;
+  const zn_value *val = &lw->g->vals[v];
+  uint64_t p;
+  if (val->cst && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
+  if (!val->cst && val->elems && val->num_elems) return load_elems(lw, val, idx);
+  if (val->inlined) {
+    const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);
+    assert(l->point && "only point operators are inlined");
+    return l->point(lw, val->def, val->def_out, idx);
+  }
+  zn_kref ptr = zn_lw_ptr(lw, v, ZN_KP_IN);
+  return zn_lw_load_at(lw, ptr, (zn_dtype)val->type.dtype, zn_lw_offset(lw, v, idx));
+}
+
+zn_kref zn_lw_load_bcast(zn_lw *lw, zn_vid v, int rank, const zn_expr *out_dims, const zn_expr *idx) {
+  const zn_type *t = zn_lw_type(lw, v);
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < t->rank; d++) {
+    int o = rank - t->rank + d;
+    if (zn_ex_is(lw->ex, t->dims[d], 1)) {
+      at[d] = zn_ex_const(lw->ex, 0);
+    } else if (t->dims[d] == out_dims[o] || zn_ex_is_const(lw->ex, t->dims[d], NULL)) {
+      at[d] = idx[o];
+    } else { /* 1 or equal, known at run time only: index * (dim != 1) */
+      zn_expr one = zn_ex_const(lw->ex, 1);
+      zn_expr m = zn_ex_min(lw->ex, zn_ex_addi(lw->ex, t->dims[d], -1), one);
+      at[d] = zn_ex_mul(lw->ex, idx[o], zn_ex_max(lw->ex, m, zn_ex_const(lw->ex, 0)));
+    }
+  }
+  return zn_lw_load(lw, v, at);
+}
+
+void zn_lw_store(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
+  zn_kref ptr = zn_lw_ptr(lw, v, ZN_KP_OUT);
+  zn_lw_store_at(lw, ptr, (zn_dtype)lw->g->vals[v].type.dtype, zn_lw_offset(lw, v, idx), k);
+}
+
+void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
+  if (!v) return;
+  if (!lw->g->vals[v].inlined) {
+    zn_lw_store(lw, v, idx, k);
+    if (!lw->num_epilogue) return;
+  }
+  assert(lw->num_over < ZN_LW_MAX_OVERRIDES);
+  zn_dtype ct = zn_lw_ctype((zn_dtype)lw->g->vals[v].type.dtype);
+  lw->over[lw->num_over].v = v;
+  lw->over[lw->num_over++].k = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), ct, false);
+  for (uint32_t i = 0; i < lw->num_epilogue; i++) {
+    zn_nid n = lw->epilogue[i];
+    zn_kref r = zn_lower_of(lw->g->nodes[n].op)->point(lw, n, 0, idx);
+    zn_lw_store(lw, lw->g->nodes[n].out[0], idx, r);
+  }
+  lw->num_over--;
+}
+
+void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code) {
+  zn_kb *b = &lw->kb;
+  int64_t c;
+  if (zn_kf_const_int(b->f, cond, &c) && !c) return;
+  if (lw->err_buf == UINT32_MAX) lw->err_buf = new_buffer(lw, zn_ex_const(lw->ex, 4));
+  zn_loc err = {ZN_LOC_WS, lw->err_buf};
+  zn_kref p = zn_lw_ptr_loc(lw, err, ZN_KP_INOUT, ZN_I32);
+  zn_kref v = zn_kb_int(b, ZN_I32, code), z = zn_kb_idx(b, 0);
+  zn_kb_if(b, cond);
+  zn_kb_store(b, p, z, v);
+  zn_kb_end(b);
+}
+
+void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc) {
+  zn_step s = {.kind = ZN_STEP_SYM, .sym = sym, .loc = loc};
+  ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+}
+
+unsigned zn_lw_lanes(const zn_lw *lw, zn_dtype t) {
+  unsigned bytes = zn_dtype_bytes(zn_lw_ctype(t));
+  if (!lw->caps->vector_bytes || !bytes || bytes > lw->caps->vector_bytes) return 1;
+  return lw->caps->vector_bytes / bytes;
+}

@@ -1,0 +1,207 @@
+/* The module side of lowering: which nodes become kernels, in which order, with which buffers; then the memory plan
+ * (plan.c) and the two entry functions (entry.c). */
+#include <assert.h>
+
+#include "codegen/lower/program.h"
+
+static const zn_lower *const table[ZN_OP_COUNT] = {
+    &zn_lower_none,
+#define OP(name, domain, since, schema, infer, eval, expand, lower, flags) &zn_lower_##lower,
+#include "zenithc/ops/ops.def"
+#undef OP
+};
+
+const zn_lower *zn_lower_of(zn_op op) { return table[op]; }
+
+static bool elems_known(const zn_value *v) { return v->cst || (v->elems && v->num_elems); }
+
+/* Nothing of this node needs code: every output is dead, inlined, an alias or known shape arithmetic. */
+static bool is_silent(const zn_graph *g, const zn_node *n) {
+  for (uint32_t i = 0; i < n->num_out; i++) {
+    const zn_value *v = &g->vals[n->out[i]];
+    if (!n->out[i] || v->alias || v->inlined) continue;
+    if (elems_known(v) && !v->is_output) continue;
+    return false;
+  }
+  return true;
+}
+
+typedef struct missing {
+  const char *op, *node;
+  uint32_t count;
+} missing;
+
+static void check_supported(zn_lw *lw) {
+  const zn_graph *g = lw->g;
+  missing *list = NULL;
+  uint32_t num = 0, cap = 0;
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    const zn_node *n = &g->nodes[g->order[i]];
+    const zn_lower *l = zn_lower_of(n->op);
+    if (l->point || l->kernel || is_silent(g, n)) continue;
+    uint32_t k = 0;
+    while (k < num && strcmp(list[k].op, zn_op_name(n->op)) != 0) k++;
+    if (k < num) {
+      list[k].count++;
+      continue;
+    }
+    missing m = {zn_op_name(n->op), n->name, 1};
+    ZN_PUSH(lw->arena, list, num, cap, m);
+  }
+  for (uint32_t k = 0; k < num; k++)
+    zn_error(lw->ctx, NULL, "operator %s (%u node%s, first '%s') cannot be compiled yet", list[k].op,
+             list[k].count, list[k].count == 1 ? "" : "s", list[k].node);
+  if (num) {
+    zn_help(lw->ctx, "`zenithc ops` lists what each target can do");
+    lw->failed = true;
+  }
+}
+
+/* numpy broadcasting that only the run can check. */
+static void require_broadcasts(zn_lw *lw, const zn_node *n) {
+  if (!(zn_ops[n->op].flags & ZN_OPF_EW) || n->num_in < 2) return;
+  const zn_type *t = zn_lw_type(lw, n->out[0]);
+  for (uint32_t i = 0; i < n->num_in; i++) {
+    if (!n->in[i]) continue;
+    const zn_type *ti = zn_lw_type(lw, n->in[i]);
+    for (int d = 0; d < ti->rank; d++) {
+      zn_expr o = t->dims[t->rank - ti->rank + d];
+      if (ti->dims[d] == o || zn_ex_is(lw->ex, ti->dims[d], 1)) continue;
+      zn_step s = {.kind = ZN_STEP_REQUIRE, .a = ti->dims[d], .b = o, .or_one = true,
+                   .code = 3 /* ZN_RUN_SHAPE */};
+      ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+    }
+  }
+}
+
+static zn_status lower_group(zn_lw *lw, zn_nid n) {
+  zn_nid root = lw->g->nodes[n].group ? lw->g->nodes[n].group : n;
+  const zn_node *node = zn_lw_node(lw, root);
+  const zn_lower *l = zn_lower_of(node->op);
+  if (l->kernel) return l->kernel(lw, root);
+  for (uint32_t i = 0; i < zn_lw_node(lw, root)->num_out; i++) {
+    zn_vid v = zn_lw_node(lw, root)->out[i];
+    if (!v) continue;
+    const zn_value *val = &lw->g->vals[v];
+    if (val->inlined || val->alias || (elems_known(val) && !val->is_output)) continue;
+    ZN_TRY(zn_lower_value_map(lw, root, v));
+  }
+  return ZN_OK;
+}
+
+zn_status zn_lower_nodes(zn_lw *lw) {
+  check_supported(lw);
+  if (lw->failed) return ZN_ERR_UNSUPPORTED;
+  for (uint32_t i = 0; i < lw->g->num_order; i++) {
+    zn_nid n = lw->g->order[i];
+    require_broadcasts(lw, zn_lw_node(lw, n));
+    if (is_silent(lw->g, zn_lw_node(lw, n))) continue;
+    ZN_TRY(lower_group(lw, n));
+  }
+  return ZN_OK;
+}
+
+/* Graph outputs that are inputs, constants, or the same value twice get a copy kernel; the others are written in place. */
+static void copy_to_output(zn_lw *lw, zn_vid v, uint32_t out) {
+  const zn_type t = *zn_lw_type(lw, v);
+  zn_expr count = zn_type_count(lw->ex, &t);
+  zn_lw_kernel(lw, lw->g->vals[v].def, "copy_out");
+  zn_kref to = zn_lw_ptr_loc(lw, (zn_loc){ZN_LOC_OUTPUT, out}, ZN_KP_OUT, (zn_dtype)t.dtype);
+  zn_kref from = zn_lw_ptr(lw, v, ZN_KP_IN);
+  zn_expr i = zn_lw_for(lw, count, ZN_FOR_VECTOR, 0);
+  zn_lw_store_at(lw, to, (zn_dtype)t.dtype, i, zn_lw_load_at(lw, from, (zn_dtype)t.dtype, i));
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+static zn_vid alias_root(const zn_graph *g, zn_vid v) {
+  while (g->vals[v].alias) v = g->vals[v].alias;
+  return v;
+}
+
+static void assign_outputs(zn_lw *lw, bool *needs_copy) {
+  zn_graph *g = lw->g;
+  for (uint32_t i = 0; i < g->num_outputs; i++) {
+    zn_vid v = g->outputs[i], root = alias_root(g, v);
+    const zn_value *r = &g->vals[root];
+    if (lw->loc[root].kind != ZN_LOC_NONE || r->cst || r->layout.block || r->layout.has_halo) {
+      needs_copy[i] = true;
+      continue;
+    }
+    lw->loc[root] = (zn_loc){ZN_LOC_OUTPUT, i};
+  }
+}
+
+static const char *dim_text(zn_lw *lw, zn_expr e) {
+  if (zn_ex_is_const(lw->ex, e, NULL)) return "";
+  zn_text t;
+  zn_text_init(&t, lw->arena);
+  zn_ex_print(lw->ex, e, &t);
+  return t.s;
+}
+
+static zn_kio describe(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  zn_kio io = {val->name, (zn_dtype)val->type.dtype, (uint32_t)val->type.rank, {0}, {0}};
+  for (int d = 0; d < val->type.rank; d++) {
+    if (!zn_ex_is_const(lw->ex, val->type.dims[d], &io.dims[d])) io.dims[d] = -1;
+    io.dim_text[d] = dim_text(lw, val->type.dims[d]);
+  }
+  return io;
+}
+
+static void describe_all(zn_lw *lw) {
+  zn_graph *g = lw->g;
+  zn_kmod *m = lw->mod;
+  m->num_inputs = g->num_inputs;
+  m->num_outputs = g->num_outputs;
+  m->inputs = ZN_ARRAY(lw->arena, zn_kio, g->num_inputs);
+  m->outputs = ZN_ARRAY(lw->arena, zn_kio, g->num_outputs);
+  for (uint32_t i = 0; i < g->num_inputs; i++) m->inputs[i] = describe(lw, g->inputs[i]);
+  for (uint32_t i = 0; i < g->num_outputs; i++) m->outputs[i] = describe(lw, g->outputs[i]);
+}
+
+static zn_status check_interface(zn_lw *lw) {
+  zn_graph *g = lw->g;
+  for (uint32_t k = 0; k < g->num_inputs + g->num_outputs; k++) {
+    const zn_value *v = &g->vals[k < g->num_inputs ? g->inputs[k] : g->outputs[k - g->num_inputs]];
+    const char *what = k < g->num_inputs ? "input" : "output";
+    if (v->type.kind != ZN_V_TENSOR || v->type.dtype == ZN_STR)
+      return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, NULL,
+                     "%s '%s' is not a numeric tensor; sequences, maps and strings cannot be compiled yet",
+                     what, v->name);
+    if (v->type.rank < 0 || v->type.dtype == ZN_NONE)
+      return zn_error(lw->ctx, NULL, "%s '%s' has an unknown %s", what, v->name,
+                      v->type.rank < 0 ? "rank: give it with --shape" : "type");
+  }
+  return ZN_OK;
+}
+
+zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_lower_opts *o,
+                         const char *name, zn_kmod **out, zn_plan_stats *out_stats) {
+  zn_lw *lw = ZN_NEW(&c->graph, zn_lw);
+  lw->ctx = c;
+  lw->arena = &c->graph;
+  lw->g = g;
+  lw->ex = g->ex;
+  lw->caps = caps;
+  lw->opts = o;
+  lw->err_buf = UINT32_MAX;
+  lw->mod = zn_kmod_new(lw->arena, name);
+  lw->mod->provenance = o->provenance;
+  ZN_TRY(check_interface(lw));
+  lw->loc = ZN_ARRAY(lw->arena, zn_loc, g->num_vals);
+  for (uint32_t i = 0; i < g->num_inputs; i++) lw->loc[g->inputs[i]] = (zn_loc){ZN_LOC_INPUT, i};
+  bool *needs_copy = ZN_ARRAY(lw->arena, bool, g->num_outputs);
+  assign_outputs(lw, needs_copy);
+  ZN_TRY(zn_lower_nodes(lw));
+  for (uint32_t i = 0; i < g->num_outputs; i++)
+    if (needs_copy[i]) copy_to_output(lw, g->outputs[i], i);
+  describe_all(lw);
+  zn_plan_stats stats = {0};
+  zn_plan plan = zn_plan_memory(lw, &stats);
+  zn_entry_build(lw, &plan);
+  if (out_stats) *out_stats = stats;
+  *out = lw->mod;
+  return ZN_OK;
+}

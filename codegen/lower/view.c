@@ -1,0 +1,208 @@
+/* Views: operators that only move elements. Each is an index map from output to input, so that it folds into whatever
+ * reads it; Concat is the exception, one copy loop per operand. */
+#include <assert.h>
+
+#include "codegen/lower/lower.h"
+
+/* ---------------------------------------------------------------- Reshape and relatives */
+
+static zn_expr product(zn_exprs *ex, const zn_expr *d, int from, int to) {
+  zn_expr p = zn_ex_const(ex, 1);
+  for (int i = from; i < to; i++) p = zn_ex_mul(ex, p, d[i]);
+  return p;
+}
+
+/* Index map of a row-major reshape. Axes are cut into the smallest runs of equal products, so that only axes that are
+ * really split or merged need division. */
+static void reshape_index(zn_exprs *ex, const zn_type *out, const zn_expr *idx, const zn_type *in,
+                          zn_expr *out_idx) {
+  int i = 0, o = 0;
+  while (i < in->rank || o < out->rank) {
+    int bi = in->rank, bo = out->rank;
+    for (int sum = 1; sum <= in->rank - i + out->rank - o; sum++) {
+      bool found = false;
+      for (int a = 0; a <= sum && !found; a++) {
+        int e = i + a, f = o + (sum - a);
+        if (e > in->rank || f > out->rank) continue;
+        if (product(ex, in->dims, i, e) != product(ex, out->dims, o, f)) continue;
+        bi = e, bo = f, found = true;
+      }
+      if (found) break;
+    }
+    zn_expr flat = zn_ex_const(ex, 0);
+    for (int k = o; k < bo; k++) flat = zn_ex_add(ex, zn_ex_mul(ex, flat, out->dims[k]), idx[k]);
+    for (int k = bi - 1; k > i; k--) {
+      out_idx[k] = zn_ex_mod(ex, flat, in->dims[k]);
+      flat = zn_ex_div(ex, flat, in->dims[k]);
+    }
+    if (bi > i) out_idx[i] = flat;
+    i = bi, o = bo;
+  }
+}
+
+static zn_kref reshape_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_expr at[ZN_MAX_RANK];
+  reshape_index(lw->ex, zn_lw_type(lw, node->out[out]), idx, zn_lw_type(lw, node->in[0]), at);
+  return zn_lw_load(lw, node->in[0], at);
+}
+const zn_lower zn_lower_reshape = {reshape_point, NULL};
+
+static zn_kref transpose_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  const zn_node *node = zn_lw_node(lw, n);
+  int rank = zn_lw_type(lw, node->in[0])->rank;
+  uint32_t count;
+  const int64_t *perm = zn_node_ints(node, "perm", &count);
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < rank; d++) at[perm && count ? perm[d] : rank - 1 - d] = idx[d];
+  return zn_lw_load(lw, node->in[0], at);
+}
+const zn_lower zn_lower_transpose = {transpose_point, NULL};
+
+static zn_kref expand_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  const zn_node *node = zn_lw_node(lw, n);
+  const zn_type *t = zn_lw_type(lw, node->out[out]);
+  return zn_lw_load_bcast(lw, node->in[0], t->rank, t->dims, idx);
+}
+const zn_lower zn_lower_expand = {expand_point, NULL};
+
+static zn_kref tile_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  const zn_node *node = zn_lw_node(lw, n);
+  const zn_type *t = zn_lw_type(lw, node->in[0]);
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < t->rank; d++) at[d] = zn_ex_mod(lw->ex, idx[d], t->dims[d]);
+  return zn_lw_load(lw, node->in[0], at);
+}
+const zn_lower zn_lower_tile = {tile_point, NULL};
+
+/* ---------------------------------------------------------------- Slice */
+
+/* Element i of integer input `in` as an expression: from constants or shape arithmetic, else loaded at run time. */
+static zn_expr int_input(zn_lw *lw, zn_vid in, uint32_t i, zn_expr extent) {
+  const zn_value *v = &lw->g->vals[in];
+  if (v->elems && i < v->num_elems && v->elems[i]) return v->elems[i];
+  if (v->cst) return zn_ex_const(lw->ex, zn_load_i64(v->cst->dtype, v->cst->data, i));
+  zn_expr at = zn_ex_const(lw->ex, i);
+  zn_kref k = zn_kb_cvt(&lw->kb, zn_lw_load(lw, in, &at), ZN_IDX);
+  zn_kref neg = zn_kb_cmp(&lw->kb, ZN_K_Lt, k, zn_kb_idx(&lw->kb, 0));
+  zn_kref d = zn_lw_ix(lw, extent);
+  zn_kref up = zn_kb_bin(&lw->kb, ZN_K_Add, k, d);
+  return zn_lw_as_expr(lw, zn_kb_select(&lw->kb, neg, up, k), zn_ex_addi(lw->ex, extent, 1));
+}
+
+/* First element taken along an axis of extent d, clamped as the specification says. */
+static zn_expr slice_start(zn_exprs *ex, zn_expr s, zn_expr d, int64_t step) {
+  int64_t lo, hi;
+  zn_ex_range(ex, s, &lo, &hi);
+  zn_expr zero = zn_ex_const(ex, 0);
+  if (hi < 0) s = zn_ex_max(ex, zn_ex_add(ex, s, d), zero);
+  zn_expr top = step > 0 ? d : zn_ex_addi(ex, d, -1);
+  return zn_ex_le(ex, s, top) ? s : zn_ex_min(ex, s, top);
+}
+
+static zn_kref slice_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_exprs *ex = lw->ex;
+  zn_vid x = node->in[0], starts = node->in[1], axes = zn_node_in(node, 3), steps = zn_node_in(node, 4);
+  const zn_type *t = zn_lw_type(lw, x);
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < t->rank; d++) at[d] = idx[d];
+  int64_t count = 0;
+  zn_ex_is_const(ex, zn_lw_type(lw, starts)->dims[0], &count);
+  for (uint32_t k = 0; k < (uint32_t)count; k++) {
+    int64_t axis = k, step = 1, buf[ZN_MAX_RANK];
+    uint32_t num;
+    if (axes && zn_value_i64s(lw->g, axes, buf, ZN_MAX_RANK, &num)) axis = buf[k];
+    if (axis < 0) axis += t->rank;
+    if (steps && zn_value_i64s(lw->g, steps, buf, ZN_MAX_RANK, &num)) step = buf[k];
+    zn_expr s = int_input(lw, starts, k, t->dims[axis]);
+    s = slice_start(ex, s, t->dims[axis], step);
+    at[axis] = zn_ex_add(ex, s, zn_ex_muli(ex, idx[axis], step));
+  }
+  return zn_lw_load(lw, x, at);
+}
+const zn_lower zn_lower_slice = {slice_point, NULL};
+
+/* ---------------------------------------------------------------- Concat, Split */
+
+static int node_axis(const zn_lw *lw, const zn_node *n, zn_vid like) {
+  int64_t a = zn_node_int(n, "axis");
+  return (int)(a < 0 ? a + zn_lw_type(lw, like)->rank : a);
+}
+
+static zn_kref split_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  const zn_node *node = zn_lw_node(lw, n);
+  int axis = node_axis(lw, node, node->in[0]), rank = zn_lw_type(lw, node->in[0])->rank;
+  zn_expr at[ZN_MAX_RANK], off = zn_ex_const(lw->ex, 0);
+  for (uint32_t i = 0; i < out; i++)
+    if (node->out[i]) off = zn_ex_add(lw->ex, off, zn_lw_dim(lw, node->out[i], axis));
+  for (int d = 0; d < rank; d++) at[d] = idx[d];
+  at[axis] = zn_ex_add(lw->ex, idx[axis], off);
+  return zn_lw_load(lw, node->in[0], at);
+}
+const zn_lower zn_lower_split = {split_point, NULL};
+
+/* One operand: grid over the axes up to the last, vector over the last. */
+static void concat_operand(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset) {
+  const zn_type t = *zn_lw_type(lw, in);
+  zn_vid out = zn_lw_node(lw, n)->out[0];
+  zn_expr at[ZN_MAX_RANK], to[ZN_MAX_RANK];
+  zn_lw_kernel(lw, n, "concat");
+  if (t.rank > 1) zn_lw_grid(lw, (uint32_t)t.rank - 1, t.dims, at);
+  at[t.rank - 1] = zn_lw_for(lw, t.dims[t.rank - 1], ZN_FOR_VECTOR, 0);
+  for (int d = 0; d < t.rank; d++) to[d] = at[d];
+  to[axis] = zn_ex_add(lw->ex, at[axis], offset);
+  zn_lw_emit(lw, out, to, zn_lw_load(lw, in, at));
+  zn_lw_end(lw);
+  if (t.rank > 1) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+static zn_status concat_kernel(zn_lw *lw, zn_nid n) {
+  int axis = node_axis(lw, zn_lw_node(lw, n), zn_lw_node(lw, n)->out[0]);
+  zn_expr offset = zn_ex_const(lw->ex, 0);
+  for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_in; i++) {
+    zn_vid in = zn_lw_node(lw, n)->in[i];
+    if (!zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0)) concat_operand(lw, n, in, axis, offset);
+    offset = zn_ex_add(lw->ex, offset, zn_lw_dim(lw, in, axis));
+  }
+  return ZN_OK;
+}
+const zn_lower zn_lower_concat = {NULL, concat_kernel};
+
+/* ---------------------------------------------------------------- generators */
+
+/* Shape and Size are always known element by element: zn_lw_load answers before this is asked. */
+static zn_kref known_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  (void)idx;
+  ZN_BUG(lw->ctx, "%s: its elements are unknown", zn_node_where(lw->ctx, zn_lw_node(lw, n)));
+}
+const zn_lower zn_lower_shape = {known_point, NULL};
+const zn_lower zn_lower_size = {known_point, NULL};
+
+static zn_kref constantofshape_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)idx;
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_dtype t = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype, ct = zn_lw_ctype(t);
+  const zn_attr *a = zn_node_attr(node, "value");
+  if (!a) return zn_kb_float(&lw->kb, ct, 0);
+  const zn_htensor *v = a->u.t;
+  if (zn_is_float(t)) return zn_kb_float(&lw->kb, ct, zn_load_f64(v->dtype, v->data, 0));
+  return zn_kb_int(&lw->kb, ct, zn_load_i64(v->dtype, v->data, 0));
+}
+const zn_lower zn_lower_constantofshape = {constantofshape_point, NULL};
+
+static zn_kref range_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_dtype ct = zn_lw_ctype((zn_dtype)zn_lw_type(lw, node->out[out])->dtype);
+  zn_kref start = zn_lw_load(lw, node->in[0], NULL);
+  zn_kref delta = zn_lw_load(lw, zn_lw_node(lw, n)->in[2], NULL);
+  zn_kref i = zn_kb_cvt(&lw->kb, zn_lw_ix(lw, idx[0]), ct);
+  zn_kref step = zn_kb_bin(&lw->kb, ZN_K_Mul, i, delta);
+  return zn_kb_bin(&lw->kb, ZN_K_Add, start, step);
+}
+const zn_lower zn_lower_range = {range_point, NULL};
