@@ -29,6 +29,9 @@ zn_expr zn_ex_var(zn_exprs *p, const char *name, zn_expr extent);
 void zn_ex_set_range(zn_exprs *p, zn_expr sym, int64_t lo, int64_t hi);
 void zn_ex_set_tag(zn_exprs *p, zn_expr sym, uint64_t tag);
 uint64_t zn_ex_tag(const zn_exprs *p, zn_expr sym);
+/* The symbolic extent of a symbol (0 <= sym < extent), or ZN_EX_NONE; data-dependent sizes carry their bound this way. */
+zn_expr zn_ex_extent(const zn_exprs *p, zn_expr sym);
+void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent);
 
 zn_expr zn_ex_add(zn_exprs *p, zn_expr a, zn_expr b);
 zn_expr zn_ex_sub(zn_exprs *p, zn_expr a, zn_expr b);

@@ -17,7 +17,8 @@ enum { /* flags */
   ZN_OPF_VIEW = 4,     /* pure index map of input 0 */
   ZN_OPF_RANDOM = 8,   /* not a function of its inputs: never folded or merged */
   ZN_OPF_CONTROL = 16, /* has body graphs */
-  ZN_OPF_HOST = 32     /* strings or sequences: host targets only */
+  ZN_OPF_HOST = 32,    /* strings or sequences: host targets only */
+  ZN_OPF_POINT = 64    /* lowered element by element (zn_lower.point): may fold into its consumers, as EW ones may */
 };
 
 typedef struct zn_schema_io {

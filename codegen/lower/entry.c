@@ -1,0 +1,401 @@
+/* The two entry functions of an artifact, in kernel IR like everything else: they check what the caller gave, bind the
+ * dimension symbols, lay out the workspace and launch the kernels. Layout of zn_tensor: runtime/zenith.h. */
+#include <assert.h>
+
+#include "codegen/lower/program.h"
+#include "runtime/zenith.h"
+
+enum { T_SIZE = 88, T_DATA = 0, T_BYTES = 8, T_DTYPE = 16, T_RANK = 20, T_SHAPE = 24 };
+static const int64_t max_dim = INT64_C(0x7fffffff), max_bytes = INT64_C(1) << 46;
+
+typedef struct entry {
+  zn_lw *lw;
+  zn_kb *b;
+  const zn_plan *plan;
+  bool run; /* NAME_run, else NAME_plan */
+  zn_kref in, out, ws, ws_bytes;
+  struct sym_var { zn_expr sym; zn_kref var; } *syms;
+  uint32_t num_syms, cap_syms;
+  zn_kref *in_data, *out_data, *slot_off;
+} entry;
+
+/* ---------------------------------------------------------------- small code pieces */
+
+static void fail_if(entry *e, zn_kref cond, int32_t code) {
+  int64_t c;
+  if (zn_kf_const_int(e->b->f, cond, &c) && !c) return;
+  zn_kref r = zn_kb_int(e->b, ZN_I32, code);
+  zn_kb_if(e->b, cond);
+  zn_kb_ret(e->b, r);
+  zn_kb_end(e->b);
+}
+
+static zn_kref field(entry *e, zn_kref tensors, uint32_t i, int off, zn_dtype t) {
+  zn_kref bytes = zn_kb_idx(e->b, (int64_t)i * T_SIZE + off);
+  zn_kref p = zn_kb_ptradd(e->b, tensors, bytes);
+  zn_kref zero = zn_kb_idx(e->b, 0);
+  return zn_kb_load(e->b, t, 1, p, zero);
+}
+
+static void set_field(entry *e, zn_kref tensors, uint32_t i, int off, zn_kref v) {
+  zn_kref bytes = zn_kb_idx(e->b, (int64_t)i * T_SIZE + off);
+  zn_kref p = zn_kb_ptradd(e->b, tensors, bytes);
+  zn_kref zero = zn_kb_idx(e->b, 0);
+  zn_kb_store(e->b, p, zero, v);
+}
+
+static zn_kref is_null(entry *e, zn_kref p) {
+  zn_kref null = zn_kb_int(e->b, ZN_PTR, 0);
+  return zn_kb_cmp(e->b, ZN_K_Eq, p, null);
+}
+
+static struct sym_var *find_sym(entry *e, zn_expr sym) {
+  for (uint32_t i = 0; i < e->num_syms; i++)
+    if (e->syms[i].sym == sym) return &e->syms[i];
+  return NULL;
+}
+
+/* idx value of an expression over dimension symbols */
+static zn_kref ix(entry *e, zn_expr x) {
+  zn_exprs *ex = e->lw->ex;
+  zn_kb *b = e->b;
+  int64_t c;
+  if (zn_ex_is_const(ex, x, &c)) return zn_kb_idx(b, c);
+  zn_ex_op op = zn_ex_kind(ex, x);
+  if (op == ZN_EX_SYM) {
+    struct sym_var *s = find_sym(e, x);
+    if (!s) ZN_BUG(e->lw->ctx, "size symbol '%s' is not bound by any input", zn_ex_name(ex, x));
+    return zn_kb_get(b, s->var);
+  }
+  zn_kref r = ix(e, zn_ex_operand(ex, x, 0));
+  for (uint32_t i = 1; i < zn_ex_arity(ex, x); i++) {
+    zn_kref y = ix(e, zn_ex_operand(ex, x, i));
+    zn_kref zero = zn_kb_idx(b, 0), one = zn_kb_idx(b, 1);
+    switch (op) {
+    case ZN_EX_ADD: r = zn_kb_bin(b, ZN_K_Add, r, y); break;
+    case ZN_EX_MUL: r = zn_kb_bin(b, ZN_K_Mul, r, y); break;
+    case ZN_EX_MIN: r = zn_kb_bin(b, ZN_K_Min, r, y); break;
+    case ZN_EX_MAX: r = zn_kb_bin(b, ZN_K_Max, r, y); break;
+    case ZN_EX_BCAST: {
+      zn_kref is1 = zn_kb_cmp(b, ZN_K_Eq, r, one);
+      r = zn_kb_select(b, is1, y, r);
+      break;
+    }
+    default: { /* floor division and modulo */
+      zn_kref q = zn_kb_bin(b, ZN_K_Div, r, y), m = zn_kb_bin(b, ZN_K_Rem, r, y);
+      zn_kref mneg = zn_kb_cmp(b, ZN_K_Lt, m, zero), yneg = zn_kb_cmp(b, ZN_K_Lt, y, zero);
+      zn_kref nz = zn_kb_cmp(b, ZN_K_Ne, m, zero), differ = zn_kb_bin(b, ZN_K_Xor, mneg, yneg);
+      zn_kref fix = zn_kb_bin(b, ZN_K_And, nz, differ);
+      zn_kref q1 = zn_kb_bin(b, ZN_K_Sub, q, one), m1 = zn_kb_bin(b, ZN_K_Add, m, y);
+      r = op == ZN_EX_DIV ? zn_kb_select(b, fix, q1, q) : zn_kb_select(b, fix, m1, m);
+    }
+    }
+  }
+  return r;
+}
+
+static void declare_sym(entry *e, zn_expr sym, zn_kref init) {
+  struct sym_var s = {sym, zn_kb_var(e->b, init)};
+  ZN_PUSH(e->lw->arena, e->syms, e->num_syms, e->cap_syms, s);
+}
+
+/* ---------------------------------------------------------------- checks */
+
+static void check_input_type(entry *e, uint32_t i) {
+  const zn_type *t = zn_lw_type(e->lw, e->lw->g->inputs[i]);
+  zn_kref dt = field(e, e->in, i, T_DTYPE, ZN_U32), rank = field(e, e->in, i, T_RANK, ZN_U32);
+  zn_kref want = zn_kb_int(e->b, ZN_U32, zn_dtypes[t->dtype].onnx);
+  fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, dt, want), ZN_RUN_DTYPE);
+  zn_kref r = zn_kb_int(e->b, ZN_U32, t->rank);
+  fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, rank, r), ZN_RUN_RANK);
+}
+
+static zn_kref input_dim(entry *e, uint32_t i, int d) {
+  return zn_kb_cvt(e->b, field(e, e->in, i, T_SHAPE + 8 * d, ZN_I64), ZN_IDX);
+}
+
+static void check_dim_range(entry *e, uint32_t i, int d) {
+  zn_kref raw = field(e, e->in, i, T_SHAPE + 8 * d, ZN_I64);
+  zn_kref zero = zn_kb_int(e->b, ZN_I64, 0), top = zn_kb_int(e->b, ZN_I64, max_dim);
+  fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, raw, zero), ZN_RUN_SHAPE);
+  fail_if(e, zn_kb_cmp(e->b, ZN_K_Gt, raw, top), ZN_RUN_OVERFLOW);
+}
+
+static void bind_symbols(entry *e) {
+  zn_lw *lw = e->lw;
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++) {
+    const zn_type *t = zn_lw_type(lw, lw->g->inputs[i]);
+    for (int d = 0; d < t->rank; d++) {
+      check_dim_range(e, i, d);
+      if (zn_ex_kind(lw->ex, t->dims[d]) != ZN_EX_SYM || find_sym(e, t->dims[d])) continue;
+      zn_kref v = input_dim(e, i, d);
+      int64_t lo, hi;
+      zn_ex_range(lw->ex, t->dims[d], &lo, &hi);
+      if (lo > 0) fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, v, zn_kb_idx(e->b, lo)), ZN_RUN_SHAPE);
+      if (hi < max_dim) fail_if(e, zn_kb_cmp(e->b, ZN_K_Gt, v, zn_kb_idx(e->b, hi)), ZN_RUN_SHAPE);
+      declare_sym(e, t->dims[d], v);
+    }
+  }
+}
+
+/* count of elements times size, failing before it could overflow */
+static zn_kref checked_bytes(entry *e, const zn_type *t) {
+  zn_kb *b = e->b;
+  int64_t limit = e->lw->caps->idx_bytes == 4 ? max_dim : max_bytes;
+  zn_kref p = zn_kb_idx(b, zn_dtype_bytes((zn_dtype)t->dtype));
+  for (int d = 0; d < t->rank; d++) {
+    zn_kref n = ix(e, t->dims[d]), one = zn_kb_idx(b, 1);
+    int64_t c, pc;
+    if (zn_kf_const_int(b->f, n, &c) && zn_kf_const_int(b->f, p, &pc) && (c == 0 || pc <= limit / c)) {
+      p = zn_kb_idx(b, c * pc);
+      continue;
+    }
+    zn_kref lim = zn_kb_idx(b, limit), n1 = zn_kb_bin(b, ZN_K_Max, n, one);
+    zn_kref most = zn_kb_bin(b, ZN_K_Div, lim, n1);
+    fail_if(e, zn_kb_cmp(b, ZN_K_Gt, p, most), ZN_RUN_OVERFLOW);
+    p = zn_kb_bin(b, ZN_K_Mul, p, n);
+  }
+  return p;
+}
+
+static void check_buffer(entry *e, zn_kref tensors, uint32_t i, zn_kref need) {
+  zn_kb *b = e->b;
+  zn_kref have = field(e, tensors, i, T_BYTES, ZN_U64), want = zn_kb_cvt(b, need, ZN_U64);
+  fail_if(e, zn_kb_cmp(b, ZN_K_Lt, have, want), ZN_RUN_SHORT);
+  zn_kref data = field(e, tensors, i, T_DATA, ZN_PTR), zero = zn_kb_idx(b, 0);
+  zn_kref null = is_null(e, data), some = zn_kb_cmp(b, ZN_K_Ne, need, zero);
+  fail_if(e, zn_kb_bin(b, ZN_K_And, null, some), ZN_RUN_NULL);
+}
+
+static void check_inputs(entry *e) {
+  zn_lw *lw = e->lw;
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++) {
+    const zn_type *t = zn_lw_type(lw, lw->g->inputs[i]);
+    for (int d = 0; d < t->rank; d++) {
+      struct sym_var *s = find_sym(e, t->dims[d]);
+      zn_kref have = input_dim(e, i, d), want = s ? zn_kb_get(e->b, s->var) : ix(e, t->dims[d]);
+      fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, have, want), ZN_RUN_SHAPE);
+    }
+    if (e->run) check_buffer(e, e->in, i, checked_bytes(e, t));
+  }
+}
+
+static void check_cpu(entry *e) {
+  uint32_t need = e->lw->caps->feature_bits;
+  if (!need) return;
+  zn_kref have = zn_kb_raw(e->b, (zn_kinst){.op = ZN_K_Features, .dtype = ZN_U64, .lanes = 1});
+  zn_kref mask = zn_kb_int(e->b, ZN_U64, need);
+  zn_kref got = zn_kb_bin(e->b, ZN_K_And, have, mask);
+  fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, got, mask), ZN_RUN_CPU);
+}
+
+/* ---------------------------------------------------------------- outputs and workspace */
+
+/* Data-dependent sizes are not known before the run: plan reports their bounds. */
+static zn_expr bounded(entry *e, zn_expr x) {
+  for (uint32_t i = 0; i < e->lw->num_steps; i++) {
+    const zn_step *s = &e->lw->steps[i];
+    if (s->kind != ZN_STEP_SYM || !zn_ex_depends(e->lw->ex, x, s->sym)) continue;
+    zn_expr top = zn_ex_addi(e->lw->ex, zn_ex_extent(e->lw->ex, s->sym), -1);
+    x = zn_ex_subst(e->lw->ex, x, &s->sym, &top, 1);
+    i = UINT32_MAX; /* bounds may mention other symbols: start again */
+  }
+  return x;
+}
+
+static zn_type bounded_type(entry *e, zn_vid v) {
+  zn_type t = *zn_lw_type(e->lw, v);
+  for (int d = 0; d < t.rank; d++) t.dims[d] = bounded(e, t.dims[d]);
+  return t;
+}
+
+static void describe_output(entry *e, uint32_t i, bool exact) {
+  zn_lw *lw = e->lw;
+  zn_type t = *zn_lw_type(lw, lw->g->outputs[i]);
+  if (!exact) t = bounded_type(e, lw->g->outputs[i]);
+  set_field(e, e->out, i, T_DTYPE, zn_kb_int(e->b, ZN_U32, zn_dtypes[t.dtype].onnx));
+  set_field(e, e->out, i, T_RANK, zn_kb_int(e->b, ZN_U32, t.rank));
+  for (int d = 0; d < t.rank; d++)
+    set_field(e, e->out, i, T_SHAPE + 8 * d, zn_kb_cvt(e->b, ix(e, t.dims[d]), ZN_I64));
+}
+
+static zn_kref round64(entry *e, zn_kref n) {
+  zn_kref up = zn_kb_bin(e->b, ZN_K_Add, n, zn_kb_idx(e->b, 63));
+  return zn_kb_bin(e->b, ZN_K_And, up, zn_kb_idx(e->b, -64));
+}
+
+static zn_kref workspace_layout(entry *e) {
+  const zn_plan *p = e->plan;
+  zn_kref at = zn_kb_idx(e->b, (int64_t)p->static_bytes);
+  e->slot_off = ZN_ARRAY(e->lw->arena, zn_kref, p->num_slots);
+  for (uint32_t s = 0; s < p->num_slots; s++) {
+    e->slot_off[s] = at;
+    zn_kref size = round64(e, ix(e, bounded(e, p->slots[s])));
+    at = zn_kb_bin(e->b, ZN_K_Add, at, size);
+    zn_kref limit = zn_kb_idx(e->b, e->lw->caps->idx_bytes == 4 ? max_dim : max_bytes);
+    zn_kref over = zn_kb_cmp(e->b, ZN_K_Gt, at, limit), zero = zn_kb_idx(e->b, 0);
+    zn_kref neg = zn_kb_cmp(e->b, ZN_K_Lt, at, zero);
+    fail_if(e, zn_kb_bin(e->b, ZN_K_Or, over, neg), ZN_RUN_OVERFLOW);
+  }
+  return at;
+}
+
+static void check_workspace(entry *e, zn_kref need) {
+  zn_kb *b = e->b;
+  zn_kref zero = zn_kb_idx(b, 0);
+  zn_kref some = zn_kb_cmp(b, ZN_K_Ne, need, zero);
+  zn_kref small = zn_kb_cmp(b, ZN_K_Lt, e->ws_bytes, need);
+  fail_if(e, small, ZN_RUN_WORKSPACE);
+  zn_kref null = is_null(e, e->ws);
+  fail_if(e, zn_kb_bin(b, ZN_K_And, null, some), ZN_RUN_NULL);
+  zn_kref addr = zn_kb_bitcast(b, e->ws, ZN_IDX);
+  zn_kref low = zn_kb_bin(b, ZN_K_And, addr, zn_kb_idx(b, 63));
+  zn_kref odd = zn_kb_cmp(b, ZN_K_Ne, low, zero);
+  fail_if(e, zn_kb_bin(b, ZN_K_And, odd, some), ZN_RUN_WORKSPACE);
+}
+
+/* ---------------------------------------------------------------- the program */
+
+static zn_kref address(entry *e, zn_loc loc) {
+  if (loc.kind == ZN_LOC_INPUT) return e->in_data[loc.index];
+  if (loc.kind == ZN_LOC_OUTPUT) return e->out_data[loc.index];
+  if (loc.kind == ZN_LOC_CONST) return zn_kb_constaddr(e->b, loc.index);
+  assert(loc.kind == ZN_LOC_WS);
+  const zn_wsbuf *w = &e->lw->bufs[loc.index];
+  zn_kref off = w->slot == UINT32_MAX ? zn_kb_idx(e->b, (int64_t)w->offset) : e->slot_off[w->slot];
+  return zn_kb_ptradd(e->b, e->ws, off);
+}
+
+static void emit_call(entry *e, const zn_step *s) {
+  zn_kref *args = ZN_ARRAY(&e->lw->ctx->tmp, zn_kref, s->num_args);
+  for (uint32_t i = 0; i < s->num_args; i++)
+    args[i] = s->args[i].is_int ? ix(e, s->args[i].e) : address(e, s->args[i].loc);
+  zn_kref grid = ix(e, s->grid);
+  zn_kb_call(e->b, s->fn, args, s->num_args, grid);
+}
+
+static void emit_step(entry *e, const zn_step *s) {
+  zn_kb *b = e->b;
+  switch (s->kind) {
+  case ZN_STEP_CALL: emit_call(e, s); break;
+  case ZN_STEP_SYM: {
+    zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
+    zn_kref v = zn_kb_cvt(b, zn_kb_load(b, ZN_I64, 1, p, zero), ZN_IDX);
+    zn_kb_set(b, find_sym(e, s->sym)->var, v);
+    break;
+  }
+  case ZN_STEP_IF: {
+    zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
+    zn_kb_if(b, zn_kb_load(b, ZN_BOOL, 1, p, zero));
+    break;
+  }
+  case ZN_STEP_ELSE: zn_kb_else(b); break;
+  case ZN_STEP_ENDIF: zn_kb_end(b); break;
+  case ZN_STEP_LOOP: {
+    zn_kref zero = zn_kb_idx(b, 0);
+    zn_kref var = find_sym(e, s->sym)->var;
+    zn_kb_set(b, var, zero);
+    zn_kb_loop(b);
+    if (s->a) {
+      zn_kref i = zn_kb_get(b, var), n = ix(e, s->a);
+      zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
+    }
+    if (s->loc.kind != ZN_LOC_NONE) {
+      zn_kref p = address(e, s->loc);
+      zn_kref go = zn_kb_load(b, ZN_BOOL, 1, p, zero);
+      zn_kb_break(b, zn_kb_un(b, ZN_K_Not, go));
+    }
+    break;
+  }
+  case ZN_STEP_ENDLOOP: {
+    zn_kref var = find_sym(e, s->sym)->var, i = zn_kb_get(b, var);
+    zn_kb_set(b, var, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 1)));
+    zn_kb_end(b);
+    break;
+  }
+  case ZN_STEP_REQUIRE: {
+    zn_kref x = ix(e, s->a), y = ix(e, s->b);
+    zn_kref bad = zn_kb_cmp(b, ZN_K_Ne, x, y);
+    if (s->or_one) {
+      zn_kref not1 = zn_kb_cmp(b, ZN_K_Ne, x, zn_kb_idx(b, 1));
+      bad = zn_kb_bin(b, ZN_K_And, bad, not1);
+    }
+    fail_if(e, bad, s->code);
+    break;
+  }
+  }
+}
+
+static void emit_program(entry *e) {
+  zn_lw *lw = e->lw;
+  zn_kb *b = e->b;
+  e->in_data = ZN_ARRAY(lw->arena, zn_kref, lw->g->num_inputs);
+  e->out_data = ZN_ARRAY(lw->arena, zn_kref, lw->g->num_outputs);
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++) e->in_data[i] = field(e, e->in, i, T_DATA, ZN_PTR);
+  for (uint32_t i = 0; i < lw->g->num_outputs; i++)
+    e->out_data[i] = field(e, e->out, i, T_DATA, ZN_PTR);
+  zn_kref err = 0, zero = zn_kb_idx(b, 0);
+  if (lw->err_buf != UINT32_MAX) {
+    err = address(e, (zn_loc){ZN_LOC_WS, lw->err_buf});
+    zn_kref ok = zn_kb_int(b, ZN_I32, 0);
+    zn_kb_store(b, err, zero, ok);
+  }
+  for (uint32_t i = 0; i < lw->num_steps; i++) emit_step(e, &lw->steps[i]);
+  for (uint32_t i = 0; i < lw->g->num_outputs; i++) describe_output(e, i, true);
+  zn_kb_ret(b, err ? zn_kb_load(b, ZN_I32, 1, err, zero) : zn_kb_int(b, ZN_I32, 0));
+}
+
+static void data_dependent_syms(entry *e) {
+  for (uint32_t i = 0; i < e->lw->num_steps; i++) {
+    zn_expr s = e->lw->steps[i].sym;
+    if (s && !find_sym(e, s)) declare_sym(e, s, zn_kb_idx(e->b, 0));
+  }
+}
+
+static uint32_t build(zn_lw *lw, const zn_plan *plan, bool run) {
+  zn_kb b = {0};
+  entry e = {.lw = lw, .b = &b, .plan = plan, .run = run};
+  const char *name = zn_arena_printf(lw->arena, "%s_%s", lw->mod->name, run ? "run" : "plan");
+  uint32_t fn = zn_kb_begin(&b, lw->ctx, lw->mod, name, true);
+  b.f->exported = true;
+  e.in = zn_kb_param(&b, "in", ZN_KP_IN, ZN_U8);
+  e.out = zn_kb_param(&b, "out", ZN_KP_INOUT, ZN_U8);
+  e.ws = zn_kb_param(&b, "ws", ZN_KP_INOUT, ZN_U8);
+  e.ws_bytes = zn_kb_param(&b, "ws_bytes", ZN_KP_INT, ZN_IDX);
+  zn_kb_param(&b, "host", ZN_KP_IN, ZN_U8);
+  if (lw->g->num_inputs) fail_if(&e, is_null(&e, e.in), ZN_RUN_NULL);
+  if (lw->g->num_outputs) fail_if(&e, is_null(&e, e.out), ZN_RUN_NULL);
+  if (!run) fail_if(&e, is_null(&e, e.ws), ZN_RUN_NULL);
+  check_cpu(&e);
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++) check_input_type(&e, i);
+  bind_symbols(&e);
+  check_inputs(&e);
+  if (run) data_dependent_syms(&e);
+  for (uint32_t i = 0; i < lw->g->num_outputs; i++) {
+    zn_type t = bounded_type(&e, lw->g->outputs[i]);
+    zn_kref need = checked_bytes(&e, &t);
+    if (run) {
+      check_buffer(&e, e.out, i, need);
+      continue;
+    }
+    describe_output(&e, i, false);
+    set_field(&e, e.out, i, T_BYTES, zn_kb_cvt(&b, need, ZN_U64));
+  }
+  zn_kref need = workspace_layout(&e);
+  if (run) {
+    check_workspace(&e, need);
+    emit_program(&e);
+  } else {
+    zn_kref at = zn_kb_idx(&b, 0), bytes = zn_kb_cvt(&b, need, ZN_U64);
+    zn_kb_store(&b, e.ws, at, bytes);
+    zn_kb_ret(&b, zn_kb_int(&b, ZN_I32, 0));
+  }
+  zn_kb_finish(&b);
+  return fn;
+}
+
+void zn_entry_build(zn_lw *lw, const zn_plan *plan) {
+  lw->mod->plan_fn = build(lw, plan, false);
+  lw->mod->run_fn = build(lw, plan, true);
+  lw->mod->workspace_bytes = plan->num_slots ? 0 : plan->static_bytes;
+}
