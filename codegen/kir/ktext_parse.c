@@ -9,6 +9,7 @@ typedef struct parser {
   zn_arena *a;
   zn_kmod *m;
   const char *base_dir;
+  size_t size; /* of the text: bounds value numbers */
   uint32_t cap_in, cap_out;
   zn_kfunc *f;
   zn_kref *value; /* %number -> instruction */
@@ -348,8 +349,8 @@ static zn_status instruction(parser *p) {
   uint32_t number = 0;
   bool named = p->l.tok == ZN_TOK_IDENT && *p->l.text == '%';
   if (named) {
-    if (!number_of(p->l.text, &number) || number == 0 || number > p->f->num_insts)
-      return zn_lex_error(&p->l, "'%s' is not the next value number", p->l.text);
+    if (!number_of(p->l.text, &number) || number == 0 || number > p->size)
+      return zn_lex_error(&p->l, "'%s' is not a value's number, or a needlessly large one", p->l.text);
     zn_lex_next(&p->l);
     ZN_TRY(zn_lex_expect(&p->l, '=', "'='"));
   }
@@ -440,7 +441,7 @@ static zn_status item(parser *p) {
 }
 
 zn_status zn_kmod_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir, zn_kmod **out) {
-  parser p = {.c = c, .a = a, .base_dir = base_dir};
+  parser p = {.c = c, .a = a, .base_dir = base_dir, .size = n};
   zn_lex_init(&p.l, c, a, src, n);
   const char *module;
   ZN_TRY(word(&p, "module"));

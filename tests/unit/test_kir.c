@@ -209,7 +209,7 @@ static void test_parse_errors(void **state) {
       {"module m const c f32 2 [1]", "expected ','"},
       {"module m const c f32 100 bin \"x\" 0", "not allowed here"},
       {"module m kernel k() { %1 = add.f32 %2, %3 }", "%2 is not defined above"},
-      {"module m kernel k() { %9 = const.f32 1 }", "not the next value number"},
+      {"module m kernel k() { %99999 = const.f32 1 }", "needlessly large"},
       {"module m kernel k() { const.f32 1 }", "needs a name"},
       {"module m kernel k() { %1 = const.f99 1 }", "is not a type"},
       {"module m kernel k() { loop {", "end of the text"},
