@@ -10,6 +10,7 @@
 #include "codegen/kir/kfold.h"
 #include "codegen/kir/kir.h"
 #include "runtime/zenith.h"
+#include "targets/target.h"
 
 static void quiet(void *user, zn_severity sev, const char *line) {
   (void)sev;
@@ -374,6 +375,56 @@ static void test_entry(void **state) {
   close_kernel(&f);
 }
 
+/* y = x + w (100 elements, so w goes to the .bin) with a plan entry; through build, load from the file, and run. */
+static const char model[] =
+    "module add100 run 1 plan 2 input x f32 [-1 \"n\"] output y f32 [-1 \"n\"]\n"
+    "kernel k(x in f32, w in f32, y out f32, n int idx) {\n"
+    "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = param.ptr 2 %4 = param.idx 3 %5 = const.idx 0\n"
+    "  %6 = for %5, %4, 1 grid { %7 = load.f32 %1[%6] %8 = load.f32 %2[%6] %9 = add.f32 %7, %8 store.f32 %3[%6], %9 } }\n"
+    "entry r(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n"
+    "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = const.idx 0 %4 = const.idx 3\n"
+    "  %5 = load.ptr %1[%3] %6 = load.ptr %2[%3] %7 = load.i64 %1[%4] %8 = cvt.idx %7\n"
+    "  store.i64 %2[%4], %7 %9 = constaddr.ptr 0 call 0(%5, %9, %6, %8) grid %8 %10 = const.i32 0 ret %10 }\n"
+    "entry p(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n"
+    "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = param.ptr 2 %4 = const.idx 3 %5 = load.i64 %1[%4]\n"
+    "  %6 = const.i64 100 %7 = gt.bool %5, %6 if %7 { %8 = const.i32 3 ret %8 }\n"
+    "  store.i64 %2[%4], %5 %9 = const.i64 4 %10 = mul.i64 %5, %9 %11 = const.idx 1 store.i64 %2[%11], %10\n"
+    "  %12 = const.i64 4294967297 %13 = const.idx 2 store.i64 %2[%13], %12\n" /* dtype 1, rank 1 */
+    "  %14 = const.idx 0 %15 = const.i64 64 store.i64 %3[%14], %15 %16 = const.i32 0 ret %16 }\n";
+
+static void test_target(void **state) {
+  (void)state;
+  zn_ctx c;
+  char msg[512] = "", path[] = "/tmp/zn_interp_XXXXXX", bin[64];
+  zn_ctx_init(&c);
+  c.sink = quiet;
+  c.sink_user = msg;
+  zn_kmod *m = NULL;
+  assert_int_equal(zn_kmod_parse(&c, &c.graph, model, strlen(model), NULL, &m), ZN_OK);
+  static float w[100], x[100];
+  for (int i = 0; i < 100; i++) w[i] = (float)i, x[i] = 0.5f;
+  zn_kmod_add_const(m, "w", ZN_F32, 100, w);
+  assert_int_equal(zn_kmod_verify(&c, m), ZN_OK);
+  assert_true(mkstemp(path) >= 0);
+  zn_caps caps;
+  zn_exec *e = NULL;
+  assert_int_equal(zn_target_interp.caps(&c, NULL, &caps), ZN_OK);
+  assert_int_equal(zn_target_interp.build(&c, m, &caps, &(zn_build_opts){.out = path}), ZN_OK);
+  assert_int_equal(zn_target_interp.load(&c, NULL, path, &e), ZN_OK);
+  zn_htensor in = {.dtype = ZN_F32, .rank = 1, .dims = {100}, .data = x, .name = "x"}, out = {.dtype = ZN_NONE};
+  assert_int_equal(zn_target_interp.run(&c, e, &c.graph, &in, &out), ZN_OK);
+  assert_true(out.dtype == ZN_F32 && out.rank == 1 && out.dims[0] == 100);
+  assert_true(((float *)out.data)[0] == 0.5f && ((float *)out.data)[99] == 99.5f);
+  in.dims[0] = 101;
+  assert_int_equal(zn_target_interp.run(&c, e, &c.graph, &in, &(zn_htensor){.dtype = ZN_NONE}), ZN_ERR_MODEL);
+  assert_int_equal(c.errors, 1);
+  zn_target_interp.unload(e);
+  snprintf(bin, sizeof bin, "%s.bin", path);
+  remove(path);
+  remove(bin);
+  zn_ctx_fini(&c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_integers),      cmocka_unit_test(test_integer_edges),
@@ -382,6 +433,7 @@ int main(void) {
       cmocka_unit_test(test_conversions),   cmocka_unit_test(test_vectors),
       cmocka_unit_test(test_reduce_order),  cmocka_unit_test(test_control),
       cmocka_unit_test(test_refusals),      cmocka_unit_test(test_entry),
+      cmocka_unit_test(test_target),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
