@@ -6,7 +6,6 @@
     (void)c, (void)g, (void)o;                                                                     \
     return ZN_OK;                                                                                  \
   }
-TODO(infer)
 TODO(expand)
 TODO(canon)
 TODO(fold)

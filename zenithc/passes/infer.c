@@ -1,0 +1,158 @@
+/* Type and shape inference: binds the schema's type variables and checks arity and element types in one place, calls the
+ * operator's inference function, and checks what it made. zn_infer_graph visits every node in order and goes on after a
+ * failure, so that all problems of a model are reported at once; nodes fed by a failed node are skipped. */
+#include "zenithc/passes/pass.h"
+
+#include <assert.h>
+
+enum { MAX_VARS = 16 };
+typedef struct binding {
+  const char *name[MAX_VARS];
+  zn_dtype dtype[MAX_VARS];
+  uint32_t n;
+} binding;
+
+static zn_dtype *bound(binding *b, const char *name) {
+  for (uint32_t i = 0; i < b->n; i++) {
+    if (strcmp(b->name[i], name) == 0) return &b->dtype[i];
+  }
+  if (b->n == MAX_VARS) return NULL;
+  b->name[b->n] = name;
+  b->dtype[b->n] = ZN_NONE;
+  return &b->dtype[b->n++];
+}
+
+static const zn_schema_io *io_at(const zn_schema_io *io, uint32_t n, uint32_t i) {
+  if (i < n) return &io[i];
+  return n && io[n - 1].variadic ? &io[n - 1] : NULL;
+}
+
+static zn_status check_arity(zn_ctx *c, const zn_node *nd, const zn_schema *s, const char *where) {
+  const uint32_t ni = nd->num_in - nd->num_captures;
+  if (ni < s->min_in || ni > s->max_in) {
+    return zn_error(c, where, "%u inputs, expected %s%u", ni, ni < s->min_in ? "at least " : "at most ",
+                    ni < s->min_in ? s->min_in : s->max_in);
+  }
+  if (nd->num_out > s->max_out) {
+    return zn_error(c, where, "%u outputs, expected at most %u", nd->num_out, s->max_out);
+  }
+  for (uint32_t i = 0; i < ni; i++) {
+    const zn_schema_io *io = io_at(s->in, s->num_in, i);
+    if (io && !io->optional && !io->variadic && !nd->in[i]) {
+      return zn_error(c, where, "required input %u '%s' is absent", i + 1, io->name);
+    }
+  }
+  return ZN_OK;
+}
+
+static zn_status check_inputs(zn_ctx *c, const zn_graph *g, const zn_node *nd, const zn_schema *s,
+                              const char *where, binding *b) {
+  for (uint32_t i = 0; i < nd->num_in - nd->num_captures; i++) {
+    const zn_schema_io *io = io_at(s->in, s->num_in, i);
+    const zn_type *t = zn_in_type(g, nd, i);
+    if (!io || !t || t->kind != ZN_V_TENSOR) continue;
+    const zn_dtype d = (zn_dtype)t->dtype;
+    if (d == ZN_NONE) continue;
+    if (!zn_schema_allows(s, io->type, d)) {
+      return zn_error(c, where, "input %u '%s' has element type %s, which %s does not take", i + 1,
+                      io->name, zn_dtypes[d].name, zn_op_name(nd->op));
+    }
+    if (io->hetero) continue;
+    zn_dtype *v = bound(b, io->type);
+    if (v && *v != ZN_NONE && *v != d && zn_dtype_from_name(io->type) == ZN_NONE) {
+      return zn_error(c, where, "input %u '%s' has element type %s, but %s before it: both are '%s'",
+                      i + 1, io->name, zn_dtypes[d].name, zn_dtypes[*v].name, io->type);
+    }
+    if (v) *v = d;
+  }
+  return ZN_OK;
+}
+
+static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, binding *b) {
+  for (uint32_t i = 0; i < nd->num_out; i++) {
+    if (!nd->out[i]) continue;
+    zn_value *v = &g->vals[nd->out[i]];
+    const zn_schema_io *io = io_at(s->out, s->num_out, i);
+    v->elems = NULL;
+    v->num_elems = 0;
+    v->type.rank = -1;
+    if (!io || io->hetero) continue;
+    const zn_dtype fixed = zn_dtype_from_name(io->type);
+    const zn_dtype *d = bound(b, io->type);
+    if (fixed != ZN_NONE) {
+      v->type.dtype = (uint8_t)fixed;
+    } else if (d && *d != ZN_NONE) {
+      v->type.dtype = (uint8_t)*d;
+    }
+  }
+}
+
+static zn_status check_outputs(zn_ctx *c, zn_graph *g, const zn_node *nd, const zn_schema *s,
+                               const char *where, const zn_type *before) {
+  for (uint32_t i = 0; i < nd->num_out; i++) {
+    if (!nd->out[i]) continue;
+    zn_type *t = &g->vals[nd->out[i]].type;
+    const zn_schema_io *io = io_at(s->out, s->num_out, i);
+    if (t->kind != ZN_V_TENSOR) continue;
+    if (t->rank < 0 && before[i].kind == ZN_V_TENSOR && before[i].rank >= 0) {
+      t->rank = before[i].rank; /* the model's own declaration, when nothing better is known */
+      memcpy(t->dims, before[i].dims, sizeof t->dims);
+    }
+    if (t->dtype == ZN_NONE) {
+      return zn_error(c, where, "the element type of output %u cannot be inferred", i + 1);
+    }
+    if (io && !zn_schema_allows(s, io->type, (zn_dtype)t->dtype)) {
+      return zn_error(c, where, "output %u '%s' has element type %s, which %s does not give", i + 1,
+                      io->name, zn_dtypes[t->dtype].name, zn_op_name(nd->op));
+    }
+    for (int d = 0; d < t->rank; d++) {
+      int64_t x;
+      if (t->dims[d] == ZN_EX_OVERFLOW || (zn_ex_is_const(g->ex, t->dims[d], &x) && x < 0)) {
+        return zn_error(c, where, "dimension %d of output %u is %s", d, i + 1,
+                        t->dims[d] == ZN_EX_OVERFLOW ? "too large" : "negative");
+      }
+      assert(t->dims[d] != ZN_EX_NONE);
+    }
+  }
+  return ZN_OK;
+}
+
+zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n) {
+  const zn_node *nd = &g->nodes[n];
+  const zn_schema *s = zn_op_schema(nd->op);
+  const char *where = zn_node_where(c, nd);
+  binding b = {.n = 0};
+  zn_type *before = ZN_ARRAY(&c->tmp, zn_type, nd->num_out + 1);
+  ZN_TRY(check_arity(c, nd, s, where));
+  ZN_TRY(check_inputs(c, g, nd, s, where, &b));
+  for (uint32_t i = 0; i < nd->num_out; i++) {
+    if (nd->out[i]) before[i] = g->vals[nd->out[i]].type;
+  }
+  start_outputs(g, nd, s, &b);
+  ZN_TRY(zn_ops[nd->op].infer(c, g, n));
+  return check_outputs(c, g, &g->nodes[n], s, where, before);
+}
+
+zn_status zn_infer_graph(zn_ctx *c, zn_graph *g) {
+  zn_status first = ZN_OK;
+  bool *bad = ZN_ARRAY(&c->tmp, bool, g->num_vals);
+  for (uint32_t k = 0; k < g->num_order; k++) {
+    const zn_nid n = g->order[k];
+    const zn_node *nd = &g->nodes[n];
+    if (nd->dead) continue;
+    bool skip = false;
+    for (uint32_t i = 0; i < nd->num_in; i++) skip |= nd->in[i] && bad[nd->in[i]];
+    const zn_status st = skip ? first : zn_infer_node(c, g, n);
+    if (st == ZN_OK) continue;
+    if (first == ZN_OK) first = st;
+    for (uint32_t i = 0; i < nd->num_out; i++) {
+      if (nd->out[i]) bad[nd->out[i]] = true;
+    }
+  }
+  return first;
+}
+
+zn_status zn_pass_infer(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
+  (void)o;
+  return zn_infer_graph(c, g);
+}
