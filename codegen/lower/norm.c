@@ -1,0 +1,172 @@
+/* LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization: mean and variance over a run of
+ * trailing axes in two passes (one-pass variance cancels), then scale and shift. */
+#include <math.h>
+
+#include "codegen/lower/reduce.h"
+
+typedef struct norm {
+  zn_vid x;
+  zn_type t;
+  int axis;     /* axes axis.. are normalised together */
+  zn_dtype ct;
+  zn_expr idx[ZN_MAX_RANK], len;
+  zn_kref mean; /* 0 for RMS */
+} norm;
+
+static void unflatten(zn_lw *lw, norm *s, zn_expr j) {
+  for (int d = s->t.rank - 1; d > s->axis; d--) {
+    s->idx[d] = zn_ex_mod(lw->ex, j, s->t.dims[d]);
+    j = zn_ex_div(lw->ex, j, s->t.dims[d]);
+  }
+  s->idx[s->axis] = j;
+}
+
+static zn_kref elem(zn_lw *lw, void *user, zn_expr j) {
+  norm *s = user;
+  unflatten(lw, s, j);
+  return zn_lw_load(lw, s->x, s->idx);
+}
+
+static zn_kref elem_square(zn_lw *lw, void *user, zn_expr j) {
+  norm *s = user;
+  zn_kref d = elem(lw, s, j);
+  if (s->mean) d = zn_kb_bin(&lw->kb, ZN_K_Sub, d, s->mean);
+  return zn_kb_bin(&lw->kb, ZN_K_Mul, d, d);
+}
+
+static zn_kref average(zn_lw *lw, norm *s, zn_kref partial, zn_red_elem f) {
+  zn_kref sum = zn_red_inner(lw, ZN_RED_SUM, s->ct, s->len, partial, f, s);
+  zn_kref n = zn_kb_cvt(&lw->kb, zn_lw_ix(lw, s->len), s->ct);
+  return zn_kb_bin(&lw->kb, ZN_K_Div, sum, n);
+}
+
+/* Mean (unless rms) and 1/sqrt(variance + eps) of the current row. */
+static zn_kref statistics(zn_lw *lw, norm *s, zn_kref partial, bool rms, double eps) {
+  zn_kb *b = &lw->kb;
+  s->mean = 0;
+  if (!rms) s->mean = average(lw, s, partial, elem);
+  zn_kref var = average(lw, s, partial, elem_square);
+  zn_kref sum = zn_kb_bin(b, ZN_K_Add, var, zn_kb_float(b, s->ct, eps));
+  zn_kref root = zn_kb_un(b, ZN_K_Sqrt, sum), one = zn_kb_float(b, s->ct, 1);
+  return zn_kb_bin(b, ZN_K_Div, one, root);
+}
+
+static zn_kref normalised(zn_lw *lw, norm *s, zn_kref inv) {
+  zn_kref x = zn_lw_load(lw, s->x, s->idx);
+  if (s->mean) x = zn_kb_bin(&lw->kb, ZN_K_Sub, x, s->mean);
+  return zn_kb_bin(&lw->kb, ZN_K_Mul, x, inv);
+}
+
+static zn_kref affine(zn_lw *lw, zn_kref z, zn_kref scale, zn_kref bias) {
+  if (scale && bias) return zn_kb_fma(&lw->kb, z, scale, bias);
+  if (scale) z = zn_kb_bin(&lw->kb, ZN_K_Mul, z, scale);
+  return z;
+}
+
+static void emit_stat(zn_lw *lw, const norm *s, zn_vid out, zn_kref k) {
+  if (!out) return;
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < s->t.rank; d++) at[d] = d < s->axis ? s->idx[d] : zn_ex_const(lw->ex, 0);
+  zn_lw_store(lw, out, at, k);
+}
+
+static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_kb *b = &lw->kb;
+  bool rms = node->op == ZN_OP_RMSNormalization;
+  norm s = {.x = node->in[0], .t = *zn_lw_type(lw, node->in[0])};
+  int64_t axis = zn_node_int(node, "axis");
+  s.axis = (int)(axis < 0 ? axis + s.t.rank : axis);
+  s.ct = zn_lw_ctype((zn_dtype)s.t.dtype);
+  s.len = zn_ex_const(lw->ex, 1);
+  for (int d = s.axis; d < s.t.rank; d++) s.len = zn_ex_mul(lw->ex, s.len, s.t.dims[d]);
+  zn_vid scale = zn_node_in(node, 1), bias = rms ? 0 : zn_node_in(node, 2), y = node->out[0];
+  zn_vid out_mean = node->num_out > 1 ? node->out[1] : 0, out_inv = node->num_out > 2 ? node->out[2] : 0;
+  double eps = zn_node_float(node, "epsilon");
+  zn_lw_kernel(lw, n, "layernorm");
+  zn_kref partial = zn_kb_alloc(b, s.ct, 16);
+  zn_lw_grid(lw, (uint32_t)s.axis, s.t.dims, s.idx);
+  zn_kref inv = statistics(lw, &s, partial, rms, eps);
+  if (!rms) emit_stat(lw, &s, out_mean, s.mean);
+  if (!rms) emit_stat(lw, &s, out_inv, inv);
+  unflatten(lw, &s, zn_lw_for(lw, s.len, ZN_FOR_VECTOR, 0));
+  zn_kref z = normalised(lw, &s, inv);
+  zn_kref k = scale ? zn_lw_load_bcast(lw, scale, s.t.rank, s.t.dims, s.idx) : 0;
+  zn_kref c = bias ? zn_lw_load_bcast(lw, bias, s.t.rank, s.t.dims, s.idx) : 0;
+  zn_lw_emit(lw, y, s.idx, affine(lw, z, k, c));
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+const zn_lower zn_lower_layernorm = {NULL, layernorm_kernel};
+
+/* x[N, C, ...]: statistics per (n, c), or per (n, group of channels). */
+typedef struct group_row {
+  norm s;
+  zn_expr n, g, per_group;
+} group_row;
+
+static void group_index(zn_lw *lw, group_row *r, zn_expr j) {
+  norm *s = &r->s;
+  for (int d = s->t.rank - 1; d > 1; d--) {
+    s->idx[d] = zn_ex_mod(lw->ex, j, s->t.dims[d]);
+    j = zn_ex_div(lw->ex, j, s->t.dims[d]);
+  }
+  s->idx[0] = r->n;
+  s->idx[1] = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r->g, r->per_group), j);
+}
+
+static zn_kref group_elem(zn_lw *lw, void *user, zn_expr j) {
+  group_row *r = user;
+  group_index(lw, r, j);
+  zn_kref x = zn_lw_load(lw, r->s.x, r->s.idx);
+  return r->s.mean ? zn_kb_bin(&lw->kb, ZN_K_Sub, x, r->s.mean) : x;
+}
+
+static zn_kref group_square(zn_lw *lw, void *user, zn_expr j) {
+  zn_kref d = group_elem(lw, user, j);
+  return zn_kb_bin(&lw->kb, ZN_K_Mul, d, d);
+}
+
+static zn_status instancenorm_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  group_row r = {.s = {.x = node->in[0], .t = *zn_lw_type(lw, node->in[0])}};
+  norm *s = &r.s;
+  zn_expr groups = s->t.dims[1];
+  if (node->op == ZN_OP_GroupNormalization) groups = zn_ex_const(ex, zn_node_int(node, "num_groups"));
+  r.per_group = zn_ex_div(ex, s->t.dims[1], groups);
+  s->ct = zn_lw_ctype((zn_dtype)s->t.dtype);
+  zn_vid scale = node->in[1], bias = node->in[2], y = node->out[0];
+  double eps = zn_node_float(node, "epsilon");
+  zn_expr area = zn_ex_const(ex, 1);
+  for (int d = 2; d < s->t.rank; d++) area = zn_ex_mul(ex, area, s->t.dims[d]);
+  s->len = zn_ex_mul(ex, area, r.per_group);
+  zn_lw_kernel(lw, n, "instancenorm");
+  zn_kref partial = zn_kb_alloc(b, s->ct, 16);
+  zn_expr extents[2] = {s->t.dims[0], groups}, vars[2];
+  zn_lw_grid(lw, 2, extents, vars);
+  r.n = vars[0];
+  r.g = vars[1];
+  zn_kref count = zn_kb_cvt(b, zn_lw_ix(lw, s->len), s->ct);
+  zn_kref sum = zn_red_inner(lw, ZN_RED_SUM, s->ct, s->len, partial, group_elem, &r);
+  s->mean = zn_kb_bin(b, ZN_K_Div, sum, count);
+  zn_kref sq = zn_red_inner(lw, ZN_RED_SUM, s->ct, s->len, partial, group_square, &r);
+  zn_kref var = zn_kb_bin(b, ZN_K_Div, sq, count);
+  zn_kref v = zn_kb_bin(b, ZN_K_Add, var, zn_kb_float(b, s->ct, eps));
+  zn_kref root = zn_kb_un(b, ZN_K_Sqrt, v);
+  zn_expr c = zn_lw_for(lw, r.per_group, ZN_FOR_SERIAL, 0);
+  zn_expr channel = zn_ex_add(ex, zn_ex_mul(ex, r.g, r.per_group), c);
+  zn_kref sc = zn_lw_load(lw, scale, &channel), bi = zn_lw_load(lw, bias, &channel);
+  zn_kref f = zn_kb_bin(b, ZN_K_Div, sc, root);
+  zn_expr j = zn_lw_for(lw, area, ZN_FOR_VECTOR, 0);
+  group_index(lw, &r, zn_ex_add(ex, zn_ex_mul(ex, c, area), j));
+  zn_kref d = zn_kb_bin(b, ZN_K_Sub, zn_lw_load(lw, s->x, s->idx), s->mean);
+  zn_lw_emit(lw, y, s->idx, zn_kb_fma(b, d, f, bi));
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+const zn_lower zn_lower_instancenorm = {NULL, instancenorm_kernel};

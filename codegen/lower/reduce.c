@@ -1,0 +1,234 @@
+/* ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd over any axes; ArgMax and ArgMin. */
+#include "codegen/lower/reduce.h"
+
+#include <assert.h>
+#include <math.h>
+
+enum { PARTIAL = 16 };
+
+zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t) {
+  zn_kb *b = &lw->kb;
+  if (zn_is_float(t)) {
+    static const double v[] = {0, 1, -(double)INFINITY, (double)INFINITY};
+    return zn_kb_float(b, t, v[r]);
+  }
+  if (r == ZN_RED_SUM || r == ZN_RED_PROD || t == ZN_BOOL)
+    return zn_kb_int(b, t, r == ZN_RED_PROD || (t == ZN_BOOL && r == ZN_RED_MIN));
+  unsigned bits = zn_int_bits(t);
+  int64_t max = zn_is_signed(t) ? (int64_t)(UINT64_MAX >> (65 - bits))
+                                : (int64_t)(UINT64_MAX >> (64 - bits));
+  int64_t min = zn_is_signed(t) ? -max - 1 : 0;
+  return zn_kb_int(b, t, r == ZN_RED_MAX ? min : max);
+}
+
+zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x) {
+  static const uint8_t op[] = {ZN_K_Add, ZN_K_Mul, ZN_K_Max, ZN_K_Min};
+  zn_kb *b = &lw->kb;
+  zn_dtype t = zn_lw_kdtype(lw, acc);
+  if (t == ZN_BOOL) return zn_kb_bin(b, r == ZN_RED_MAX ? ZN_K_Or : ZN_K_And, acc, x);
+  zn_kref s = zn_kb_bin(b, (zn_kop)op[r], acc, x); /* passes a NaN in x */
+  if (r < ZN_RED_MAX || !zn_is_float(t)) return s;
+  zn_kref was_nan = zn_kb_cmp(b, ZN_K_Ne, acc, acc);
+  return zn_kb_select(b, was_nan, acc, s);
+}
+
+zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem,
+                     void *user) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  zn_expr blocks = zn_ex_divi(ex, n, PARTIAL);
+  int64_t lo, hi;
+  zn_ex_range(ex, n, &lo, &hi);
+  zn_kref total = zn_kb_var(b, zn_red_init(lw, r, t));
+  zn_expr done = zn_ex_const(ex, 0);
+  if (hi >= 2 * PARTIAL) {
+    done = zn_ex_muli(ex, blocks, PARTIAL);
+    unsigned lanes = zn_lw_lanes(lw, t) < PARTIAL ? zn_lw_lanes(lw, t) : PARTIAL;
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, PARTIAL / lanes), ZN_FOR_UNROLL, PARTIAL / lanes);
+    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
+    zn_expr l = zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v);
+    zn_kref acc = zn_kb_var(b, zn_red_init(lw, r, t));
+    zn_expr j = zn_lw_for(lw, blocks, ZN_FOR_SERIAL, 0);
+    zn_kref x = elem(lw, user, zn_ex_add(ex, zn_ex_muli(ex, j, PARTIAL), l));
+    zn_kref old = zn_kb_get(b, acc);
+    zn_kb_set(b, acc, zn_red_step(lw, r, old, x));
+    zn_lw_end(lw);
+    zn_kref at = zn_lw_ix(lw, l);
+    zn_kb_store(b, partial, at, zn_kb_get(b, acc));
+    zn_lw_end(lw);
+    zn_lw_end(lw);
+    zn_kref p[PARTIAL];
+    for (int i = 0; i < PARTIAL; i++) p[i] = zn_kb_load(b, t, 1, partial, zn_kb_idx(b, i));
+    for (int w = PARTIAL / 2; w > 0; w /= 2)
+      for (int i = 0; i < w; i++) p[i] = zn_red_step(lw, r, p[i], p[i + w]);
+    zn_kb_set(b, total, p[0]);
+  }
+  zn_expr rest = zn_ex_sub(ex, n, done);
+  if (!zn_ex_is(ex, rest, 0)) {
+    zn_expr j = zn_lw_for(lw, rest, ZN_FOR_SERIAL, 0);
+    zn_kref x = elem(lw, user, zn_ex_add(ex, done, j));
+    zn_kref old = zn_kb_get(b, total);
+    zn_kb_set(b, total, zn_red_step(lw, r, old, x));
+    zn_lw_end(lw);
+  }
+  return zn_kb_get(b, total);
+}
+
+/* ---------------------------------------------------------------- the operators */
+
+typedef struct reduction {
+  zn_vid x, y;
+  zn_type tx, ty;
+  bool axis[ZN_MAX_RANK]; /* reduced axes of x */
+  int tail;               /* axes tail.. of x are all reduced and walked as one; rank when the last is kept */
+  zn_expr idx[ZN_MAX_RANK];
+  zn_red op;
+  zn_dtype t;             /* accumulator type */
+} reduction;
+
+static zn_status find_axes(zn_lw *lw, zn_nid n, reduction *r) {
+  const zn_node *node = zn_lw_node(lw, n);
+  int64_t axes[ZN_MAX_RANK * 4];
+  uint32_t count = 0;
+  zn_vid in = zn_node_in(node, 1);
+  if (in && !zn_value_i64s(lw->g, in, axes, ZN_MAX_RANK * 4, &count))
+    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
+                   "axes that are computed at run time cannot be compiled yet");
+  bool all = count == 0 && !zn_node_int(node, "noop_with_empty_axes");
+  for (int d = 0; d < r->tx.rank; d++) r->axis[d] = all;
+  for (uint32_t i = 0; i < count; i++) r->axis[axes[i] < 0 ? axes[i] + r->tx.rank : axes[i]] = true;
+  for (r->tail = r->tx.rank; r->tail > 0 && r->axis[r->tail - 1];) r->tail--;
+  return ZN_OK;
+}
+
+/* Index of y for the kept part of idx. */
+static void out_index(const zn_lw *lw, const reduction *r, zn_expr *out) {
+  int o = 0;
+  bool keep = r->ty.rank == r->tx.rank;
+  for (int d = 0; d < r->tx.rank; d++) {
+    if (!r->axis[d])
+      out[o++] = r->idx[d];
+    else if (keep)
+      out[o++] = zn_ex_const(lw->ex, 0);
+  }
+}
+
+static zn_kref tail_elem(zn_lw *lw, void *user, zn_expr j) {
+  reduction *r = user;
+  zn_expr at[ZN_MAX_RANK];
+  for (int d = 0; d < r->tail; d++) at[d] = r->idx[d];
+  for (int d = r->tx.rank - 1; d > r->tail; d--) {
+    at[d] = zn_ex_mod(lw->ex, j, r->tx.dims[d]);
+    j = zn_ex_div(lw->ex, j, r->tx.dims[d]);
+  }
+  at[r->tail] = j;
+  zn_kref x = zn_lw_load(lw, r->x, at);
+  return zn_lw_kdtype(lw, x) == r->t ? x : zn_kb_cvt(&lw->kb, x, r->t);
+}
+
+static zn_kref finish(zn_lw *lw, zn_nid n, const reduction *r, zn_kref acc) {
+  if (zn_lw_node(lw, n)->op != ZN_OP_ReduceMean) return acc;
+  zn_expr count = zn_ex_const(lw->ex, 1);
+  for (int d = 0; d < r->tx.rank; d++)
+    if (r->axis[d]) count = zn_ex_mul(lw->ex, count, r->tx.dims[d]);
+  zn_kref k = zn_kb_cvt(&lw->kb, zn_lw_ix(lw, count), r->t);
+  return zn_kb_bin(&lw->kb, ZN_K_Div, acc, k);
+}
+
+static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
+  zn_kb *b = &lw->kb;
+  const zn_node *node = zn_lw_node(lw, n);
+  reduction r = {.x = node->in[0], .y = node->out[0], .tx = *zn_lw_type(lw, node->in[0]),
+                 .ty = *zn_lw_type(lw, node->out[0])};
+  r.op = node->op == ZN_OP_ReduceProd  ? ZN_RED_PROD
+         : node->op == ZN_OP_ReduceMax ? ZN_RED_MAX
+         : node->op == ZN_OP_ReduceMin ? ZN_RED_MIN
+                                       : ZN_RED_SUM;
+  r.t = zn_lw_ctype((zn_dtype)r.tx.dtype);
+  ZN_TRY(find_axes(lw, n, &r));
+  zn_lw_kernel(lw, n, "reduce");
+  bool inner = r.tail < r.tx.rank;
+  zn_kref partial = inner ? zn_kb_alloc(b, r.t, PARTIAL) : 0;
+  zn_expr extents[ZN_MAX_RANK], vars[ZN_MAX_RANK];
+  int kept[ZN_MAX_RANK], num = 0;
+  for (int d = 0; d < r.tx.rank; d++)
+    if (!r.axis[d]) kept[num++] = d;
+  int grid = inner || num == 0 ? num : num - 1; /* the last kept axis is the vector axis otherwise */
+  for (int i = 0; i < num; i++) extents[i] = r.tx.dims[kept[i]];
+  zn_lw_grid(lw, (uint32_t)grid, extents, vars);
+  if (grid < num) vars[grid] = zn_lw_for(lw, extents[grid], ZN_FOR_VECTOR, 0);
+  for (int i = 0; i < num; i++) r.idx[kept[i]] = vars[i];
+  zn_kref acc = zn_kb_var(b, zn_red_init(lw, r.op, r.t));
+  int loops = 0;
+  for (int d = 0; d < r.tail; d++)
+    if (r.axis[d]) {
+      r.idx[d] = zn_lw_for(lw, r.tx.dims[d], ZN_FOR_SERIAL, 0);
+      loops++;
+    }
+  zn_kref x;
+  if (inner) {
+    zn_expr count = zn_ex_const(lw->ex, 1);
+    for (int d = r.tail; d < r.tx.rank; d++) count = zn_ex_mul(lw->ex, count, r.tx.dims[d]);
+    x = zn_red_inner(lw, r.op, r.t, count, partial, tail_elem, &r);
+  } else {
+    x = zn_lw_load(lw, r.x, r.idx);
+  }
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_red_step(lw, r.op, old, x));
+  while (loops-- > 0) zn_lw_end(lw);
+  zn_expr out[ZN_MAX_RANK];
+  out_index(lw, &r, out);
+  zn_lw_emit(lw, r.y, out, finish(lw, n, &r, zn_kb_get(b, acc)));
+  if (grid < num) zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+const zn_lower zn_lower_reduce = {NULL, reduce_kernel};
+
+/* Index of the largest (smallest) element along one axis; first or last of equals; NaN wins as in numpy. */
+static zn_status argreduce_kernel(zn_lw *lw, zn_nid n) {
+  zn_kb *b = &lw->kb;
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_vid x = node->in[0], y = node->out[0];
+  zn_type tx = *zn_lw_type(lw, x);
+  bool is_max = node->op == ZN_OP_ArgMax, last = zn_node_int(node, "select_last_index") != 0;
+  int64_t axis = zn_node_int(node, "axis");
+  if (axis < 0) axis += tx.rank;
+  bool keep = zn_lw_type(lw, y)->rank == tx.rank;
+  zn_lw_kernel(lw, n, "arg");
+  zn_expr extents[ZN_MAX_RANK], vars[ZN_MAX_RANK], idx[ZN_MAX_RANK], out[ZN_MAX_RANK];
+  uint32_t g = 0;
+  int o = 0;
+  for (int d = 0; d < tx.rank; d++)
+    if (d != axis) extents[g++] = tx.dims[d];
+  zn_lw_grid(lw, g, extents, vars);
+  for (int d = 0, k = 0; d < tx.rank; d++) {
+    if (d != axis)
+      idx[d] = out[o++] = vars[k++];
+    else if (keep)
+      out[o++] = zn_ex_const(lw->ex, 0);
+  }
+  idx[axis] = zn_ex_const(lw->ex, 0);
+  zn_kref best = zn_kb_var(b, zn_lw_load(lw, x, idx));
+  zn_kref at = zn_kb_var(b, zn_kb_int(b, ZN_I64, 0));
+  zn_expr j = zn_lw_for(lw, tx.dims[axis], ZN_FOR_SERIAL, 0);
+  idx[axis] = j;
+  zn_kref v = zn_lw_load(lw, x, idx), old = zn_kb_get(b, best);
+  zn_kop op = is_max ? (last ? ZN_K_Ge : ZN_K_Gt) : (last ? ZN_K_Le : ZN_K_Lt);
+  zn_kref better = zn_kb_cmp(b, op, v, old);
+  if (zn_is_float(zn_lw_kdtype(lw, v))) {
+    zn_kref vn = zn_kb_cmp(b, ZN_K_Ne, v, v), ok = zn_kb_cmp(b, ZN_K_Eq, old, old);
+    zn_kref first_nan = last ? vn : zn_kb_bin(b, ZN_K_And, vn, ok);
+    better = zn_kb_bin(b, ZN_K_Or, better, first_nan);
+  }
+  zn_kref jk = zn_kb_cvt(b, zn_lw_ix(lw, j), ZN_I64), old_at = zn_kb_get(b, at);
+  zn_kb_set(b, best, zn_kb_select(b, better, v, old));
+  zn_kb_set(b, at, zn_kb_select(b, better, jk, old_at));
+  zn_lw_end(lw);
+  zn_lw_emit(lw, y, out, zn_kb_get(b, at));
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+const zn_lower zn_lower_argreduce = {NULL, argreduce_kernel};

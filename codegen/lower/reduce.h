@@ -1,0 +1,18 @@
+/* Reductions over one loop, shared by reduce, softmax and the normalisations. Sums use 16 partial sums along contiguous
+ * axes on every target (so bits do not depend on the vector width), combined by a halving tree. */
+#ifndef ZN_REDUCE_H
+#define ZN_REDUCE_H
+#include "codegen/lower/lower.h"
+
+typedef enum zn_red { ZN_RED_SUM, ZN_RED_PROD, ZN_RED_MAX, ZN_RED_MIN } zn_red;
+
+/* Neutral element as a constant of type t. */
+zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t);
+/* One step; Max and Min keep NaN. */
+zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x);
+/* Element j of what is reduced, in type t. */
+typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
+/* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` is a 16-element stack buffer of type t
+ * (zn_kb_alloc at the start of the kernel). */
+zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user);
+#endif
