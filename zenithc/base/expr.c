@@ -233,6 +233,16 @@ void zn_ex_set_tag(zn_exprs *p, zn_expr sym, uint64_t tag) {
   assert(zn_ex_at(p, sym)->op == ZN_EX_SYM);
   p->nodes[sym].tag = tag;
 }
+zn_expr zn_ex_extent(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->extent; }
+
+void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent) {
+  assert(zn_ex_at(p, sym)->op == ZN_EX_SYM);
+  int64_t lo = zn_ex_at(p, sym)->lo, elo, ehi;
+  zn_ex_range(p, extent, &elo, &ehi);
+  zn_ex_set_range(p, sym, lo, ehi == INT64_MAX ? ehi : ehi - 1);
+  p->nodes[sym].extent = extent;
+}
+
 uint64_t zn_ex_tag(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->tag; }
 
 /* ---- memo of binary operations ---- */
