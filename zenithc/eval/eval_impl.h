@@ -101,6 +101,9 @@ void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double
 /* Calls fn(user, lo, hi) on disjoint parts of [0, n), on two threads when the work (multiply-adds) is worth it. */
 void zn_ev_parallel(uint64_t n, double work, void (*fn)(void *user, uint64_t lo, uint64_t hi), void *user);
 
+/* In place over n numbers. */
+void zn_ev_softmax(const zn_ev *e, double *t, uint64_t n, bool logs);
+
 /* ---- shapes ---- */
 uint64_t zn_ev_count(uint32_t rank, const int64_t *dims);
 zn_status zn_ev_axis(zn_ev *e, int64_t axis, uint32_t rank, uint32_t *out);
@@ -123,6 +126,20 @@ void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const
 static inline void zn_ev_copy1(void *dst, uint64_t i, const void *src, uint64_t j, size_t esize) {
   memcpy((char *)dst + i * esize, (const char *)src + j * esize, esize);
 }
+
+/* ---- windows: convolution and pooling ---- */
+typedef struct zn_ev_win {
+  uint32_t n; /* spatial axes: all but the first two */
+  int64_t in[ZN_MAX_RANK], out[ZN_MAX_RANK], k[ZN_MAX_RANK], s[ZN_MAX_RANK], d[ZN_MAX_RANK], lo[ZN_MAX_RANK],
+      hi[ZN_MAX_RANK];
+} zn_ev_win;
+/* From attributes strides, dilations, pads, auto_pad (and ceil_mode for pools) and the given kernel extents. */
+zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bool ceil_mode, zn_ev_win *w);
+/* Attribute ints of exactly n items, or `fill` when absent. */
+zn_status zn_ev_attr_ints(zn_ev *e, const char *name, uint32_t n, int64_t fill, int64_t *out);
+/* y[N,M,out] = conv(x[N,C,in], w[M,C/group,k]); bias may be NULL. */
+zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N, uint64_t C,
+                     uint64_t M, uint64_t group, const zn_ev_win *win, double *y);
 
 /* ---- conversion: one element from src[j] to dst[i], with the rules of Cast ---- */
 zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j, bool saturate,

@@ -1,0 +1,187 @@
+/* Dense products: the one matrix multiplication and the one convolution behind every contraction of the evaluator.
+ * Each output element is summed in an order fixed by the mode, so results do not depend on the number of threads. */
+#include "zenithc/eval/eval_impl.h"
+
+typedef struct gemm {
+  zn_eval_mode mode;
+  uint64_t M, N, K;
+  const double *A, *B;
+  double *C;
+  uint64_t lda, ldb, ldc;
+} gemm;
+
+enum { KB = 64, NB = 256, FB = 64 };
+
+/* Two rows of C by nb columns, four steps of k at a time. */
+static void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
+                      double *restrict c0, double *restrict c1) {
+  uint64_t k = 0;
+  for (; k + 4 <= kb; k += 4) {
+    const double *b0 = b + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+    double p0 = a0[k], p1 = a0[k + 1], p2 = a0[k + 2], p3 = a0[k + 3];
+    double q0 = a1[k], q1 = a1[k + 1], q2 = a1[k + 2], q3 = a1[k + 3];
+    for (uint64_t j = 0; j < nb; j++) {
+      c0[j] = c0[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j];
+      c1[j] = c1[j] + q0 * b0[j] + q1 * b1[j] + q2 * b2[j] + q3 * b3[j];
+    }
+  }
+  for (; k < kb; k++)
+    for (uint64_t j = 0; j < nb; j++) {
+      c0[j] += a0[k] * b[k * ldb + j];
+      c1[j] += a1[k] * b[k * ldb + j];
+    }
+}
+
+static void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb, double *restrict c) {
+  uint64_t k = 0;
+  for (; k + 4 <= kb; k += 4) {
+    const double *b0 = b + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
+    double p0 = a[k], p1 = a[k + 1], p2 = a[k + 2], p3 = a[k + 3];
+    for (uint64_t j = 0; j < nb; j++) c[j] = c[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j];
+  }
+  for (; k < kb; k++)
+    for (uint64_t j = 0; j < nb; j++) c[j] += a[k] * b[k * ldb + j];
+}
+
+static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  for (uint64_t m = m0; m < m1; m++) memset(g->C + m * g->ldc + n0, 0, (n1 - n0) * sizeof(double));
+  for (uint64_t j = n0; j < n1; j += NB) {
+    uint64_t nb = n1 - j < NB ? n1 - j : NB;
+    for (uint64_t k = 0; k < g->K; k += KB) {
+      uint64_t kb = g->K - k < KB ? g->K - k : KB, m = m0;
+      const double *b = g->B + k * g->ldb + j;
+      for (; m + 2 <= m1; m += 2)
+        rows2_f64(g->A + m * g->lda + k, g->A + (m + 1) * g->lda + k, b, g->ldb, kb, nb, g->C + m * g->ldc + j,
+                  g->C + (m + 1) * g->ldc + j);
+      if (m < m1) row_f64(g->A + m * g->lda + k, b, g->ldb, kb, nb, g->C + m * g->ldc + j);
+    }
+  }
+}
+
+static void part_f32(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  float acc[8][FB];
+  for (uint64_t m = m0; m < m1; m++)
+    for (uint64_t j = n0; j < n1; j += FB) {
+      uint64_t nb = n1 - j < FB ? n1 - j : FB;
+      memset(acc, 0, sizeof acc);
+      for (uint64_t i = 0; i < g->K; i++) {
+        uint64_t k = g->mode == ZN_EVAL_F32_REV ? g->K - 1 - i : i;
+        float a = (float)g->A[m * g->lda + k];
+        const double *b = g->B + k * g->ldb + j;
+        float *s = acc[g->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0];
+        for (uint64_t c = 0; c < nb; c++) s[c] += a * (float)b[c];
+      }
+      for (uint64_t c = 0; c < nb; c++) {
+        float s = acc[0][c];
+        for (int p = 1; p < 8; p++) s += acc[p][c];
+        g->C[m * g->ldc + j + c] = (double)s;
+      }
+    }
+}
+
+static void part(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  if (g->mode == ZN_EVAL_F64)
+    part_f64(g, m0, m1, n0, n1);
+  else
+    part_f32(g, m0, m1, n0, n1);
+}
+
+static void by_rows(void *p, uint64_t lo, uint64_t hi) { part(p, lo, hi, 0, ((gemm *)p)->N); }
+static void by_cols(void *p, uint64_t lo, uint64_t hi) { part(p, 0, ((gemm *)p)->M, lo, hi); }
+
+void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double *A, uint64_t lda, const double *B,
+                uint64_t ldb, double *C, uint64_t ldc) {
+  gemm g = {e->mode, M, N, K, A, B, C, lda, ldb, ldc};
+  double work = (double)M * (double)N * (double)K;
+  if (M >= 4)
+    zn_ev_parallel(M, work, by_rows, &g);
+  else
+    zn_ev_parallel(N, work, by_cols, &g);
+}
+
+/* ---- convolution: columns of a panel are output positions, rows are (channel, kernel position) ---- */
+typedef struct conv {
+  zn_eval_mode mode;
+  const double *x, *w, *bias;
+  double *y;
+  uint64_t C, M, group, kk, in_n, out_n, tile, tiles, N;
+  const zn_ev_win *win;
+} conv;
+
+/* One row of the panel: channel plane xc, kernel position kp, output positions [j0, j0 + nt). */
+static void panel_row(const zn_ev_win *w, const double *xc, const int64_t *kp, uint64_t j0, uint64_t nt, double *row) {
+  uint32_t last = w->n - 1;
+  int64_t o[ZN_MAX_RANK];
+  uint64_t r = j0;
+  for (uint32_t d = w->n; d-- > 0;) {
+    o[d] = (int64_t)(r % (uint64_t)w->out[d]);
+    r /= (uint64_t)w->out[d];
+  }
+  for (uint64_t j = 0; j < nt;) {
+    int64_t off = 0;
+    bool inside = true;
+    for (uint32_t d = 0; d < last; d++) {
+      int64_t i = o[d] * w->s[d] - w->lo[d] + kp[d] * w->d[d];
+      if (i < 0 || i >= w->in[d]) inside = false;
+      off = off * w->in[d] + i;
+    }
+    off *= w->in[last];
+    int64_t i = o[last] * w->s[last] - w->lo[last] + kp[last] * w->d[last];
+    for (; o[last] < w->out[last] && j < nt; o[last]++, j++, i += w->s[last])
+      row[j] = inside && i >= 0 && i < w->in[last] ? xc[off + i] : 0;
+    o[last] = 0;
+    for (uint32_t d = last; d-- > 0;) {
+      if (++o[d] < w->out[d]) break;
+      o[d] = 0;
+    }
+  }
+}
+
+static void conv_tile(const conv *c, uint64_t job, double *panel) {
+  uint64_t t = job % c->tiles, ng = job / c->tiles, gr = ng % c->group, n = ng / c->group;
+  uint64_t Cg = c->C / c->group, Mg = c->M / c->group, K = Cg * c->kk, j0 = t * c->tile;
+  uint64_t nt = c->out_n - j0 < c->tile ? c->out_n - j0 : c->tile;
+  for (uint64_t ch = 0; ch < Cg; ch++) {
+    int64_t kp[ZN_MAX_RANK] = {0};
+    for (uint64_t k = 0; k < c->kk; k++) {
+      panel_row(c->win, c->x + (n * c->C + gr * Cg + ch) * c->in_n, kp, j0, nt, panel + (ch * c->kk + k) * nt);
+      zn_ev_next(c->win->n, c->win->k, kp);
+    }
+  }
+  gemm g = {c->mode, Mg, nt, K, c->w + gr * Mg * K, panel, c->y + (n * c->M + gr * Mg) * c->out_n + j0, K, nt,
+            c->out_n};
+  part(&g, 0, Mg, 0, nt);
+  for (uint64_t m = 0; c->bias && m < Mg; m++)
+    for (uint64_t j = 0; j < nt; j++) {
+      double *y = &g.C[m * g.ldc + j], s = *y + c->bias[gr * Mg + m];
+      *y = c->mode == ZN_EVAL_F64 ? s : (double)(float)s;
+    }
+}
+
+static void conv_part(void *p, uint64_t lo, uint64_t hi) {
+  const conv *c = p;
+  double *panel = malloc((size_t)(c->C / c->group * c->kk * c->tile + 1) * sizeof(double));
+  for (uint64_t j = lo; panel && j < hi; j++) conv_tile(c, j, panel);
+  if (!panel) abort(); /* the tile is bounded: a few megabytes */
+  free(panel);
+}
+
+zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N, uint64_t C,
+                     uint64_t M, uint64_t group, const zn_ev_win *win, double *y) {
+  if (group == 0 || C % group || M % group)
+    return zn_ev_fail(e, "%llu input and %llu output channels do not divide into %llu groups", (unsigned long long)C,
+                      (unsigned long long)M, (unsigned long long)group);
+  conv c = {.mode = e->mode, .x = x, .w = w, .bias = bias, .y = y, .C = C, .M = M, .group = group, .win = win,
+            .N = N};
+  c.kk = zn_ev_count(win->n, win->k);
+  c.in_n = zn_ev_count(win->n, win->in);
+  c.out_n = zn_ev_count(win->n, win->out);
+  uint64_t K = C / group * c.kk;
+  c.tile = K ? (UINT64_C(1) << 18) / K : 1024;
+  c.tile = c.tile < 32 ? 32 : c.tile > 1024 ? 1024 : c.tile;
+  if (c.tile > c.out_n) c.tile = c.out_n;
+  if (c.out_n == 0 || M == 0 || N == 0) return ZN_OK;
+  c.tiles = (c.out_n + c.tile - 1) / c.tile;
+  zn_ev_parallel(N * group * c.tiles, (double)N * (double)M * (double)K * (double)c.out_n, conv_part, &c);
+  return ZN_OK;
+}
