@@ -1,0 +1,66 @@
+/* Expansion: mathematical functions, and what the target lacks (fma, rounding, f16 conversion), become arithmetic that
+ * every printer has. Works on scalars and vectors alike; runs after widening. */
+#include "codegen/kir/math.h"
+
+/* Does instruction i need arithmetic in its place? */
+static bool wanted(const zn_kfunc *f, const zn_kinst *in, const zn_caps *caps) {
+  switch (in->op) {
+  case ZN_K_Rem: return zn_is_float((zn_dtype)in->dtype);
+  case ZN_K_Fma: return !caps->fma;
+  case ZN_K_Floor: case ZN_K_Ceil: case ZN_K_Trunc: case ZN_K_Rint: return !caps->round_native;
+  case ZN_K_Cvt: case ZN_K_CvtFast: {
+    zn_dtype from = zn_kf_dtype(f, in->a);
+    return from == ZN_F16 || from == ZN_BF16 || in->dtype == ZN_F16 || in->dtype == ZN_BF16;
+  }
+  default: return zn_kops[in->op].cls == 'M';
+  }
+}
+
+static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, uint32_t *pi_const) {
+  if (in->op == ZN_K_Cvt || in->op == ZN_K_CvtFast) return zn_expand_cvt(caps, b, in, in->a);
+  if (in->op == ZN_K_Fma) {
+    R p = zn_kb_bin(b, ZN_K_Mul, in->a, in->b);
+    return zn_kb_bin(b, ZN_K_Add, p, in->c);
+  }
+  zn_mx m = {.b = b, .caps = caps, .lanes = in->lanes, .pi_const = pi_const};
+  m.k = in->dtype == ZN_F32 ? &zn_math_f32 : &zn_math_f64;
+  return zn_math_expand(&m, (zn_kop)in->op, in->a, in->b);
+}
+
+static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps, uint32_t *pi_const) {
+  zn_kfunc out = *f;
+  zn_arena tmp;
+  zn_arena_init(&tmp, "expand");
+  zn_kref *map = ZN_ARRAY(&tmp, zn_kref, f->num_insts);
+  zn_kb b = {.ctx = c, .mod = m, .f = &out};
+  out.insts = NULL;
+  out.num_insts = out.cap_insts = 0;
+  for (uint32_t i = 0; i < f->num_insts; i++) {
+    zn_kinst in = f->insts[i];
+    bool expand = i > 0 && wanted(f, &in, caps);
+    const char *sig = zn_kops[in.op].sig;
+    if (in.op == ZN_K_Call) {
+      for (uint32_t k = 0; k < in.b; k++) out.extra[in.a + k] = map[f->extra[in.a + k]];
+      in.c = map[in.c];
+    }
+    if (sig[0] != '-') in.a = map[in.a];
+    if (sig[1] != '-') in.b = map[in.b];
+    if (sig[2] != '-' && in.op != ZN_K_Call) in.c = map[in.c];
+    if (expand) map[i] = expand_inst(&b, caps, &in, pi_const);
+    if (!map[i]) map[i] = zn_kb_raw(&b, in);
+  }
+  if (b.error) ZN_BUG(c, "expanding %s: %s", f->name, b.error);
+  *f = out;
+  zn_arena_reset(&tmp);
+}
+
+zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
+  uint32_t pi_const = UINT32_MAX;
+  for (uint32_t i = 0; i < m->num_funcs; i++) {
+    zn_kfunc *f = m->funcs[i];
+    bool any = false;
+    for (uint32_t k = 1; k < f->num_insts && !any; k++) any = wanted(f, &f->insts[k], caps);
+    if (any) expand_func(c, m, f, caps, &pi_const);
+  }
+  return ZN_OK;
+}
