@@ -7,6 +7,12 @@
 #define ZN_MATH_H
 #include "codegen/kir/kir.h"
 
+/* X(function, f32 bound, f64 bound) */
+#define ZN_MATH_BOUNDS(X)                                                                                              \
+  X(Exp, 2, 4) X(Log, 2, 4) X(Log1p, 2, 4) X(Expm1, 2, 4) X(Sin, 4, 4) X(Cos, 4, 4) X(Tan, 4, 4) X(Asin, 4, 4)         \
+  X(Acos, 4, 4) X(Atan, 4, 4) X(Sinh, 4, 4) X(Cosh, 4, 4) X(Tanh, 2, 4) X(Asinh, 4, 4) X(Acosh, 4, 4) X(Atanh, 4, 4)   \
+  X(Erf, 2, 4) X(Sigmoid, 2, 4) X(Pow, 4, 4) X(Rem, 0, 0) X(Floor, 0, 0) X(Ceil, 0, 0) X(Trunc, 0, 0) X(Rint, 0, 0)
+
 typedef struct zn_math_poly {
   const double *c; /* degree 0 first */
   int n;
@@ -63,8 +69,6 @@ R zn_mx_flip(const zn_mx *m, R x, R sign_bits); /* x with its sign bit xored */
 
 /* math_exp.c */
 R zn_math_exp(const zn_mx *m, R x);
-R zn_math_exp_small(const zn_mx *m, R x); /* result a normal number */
-R zn_math_expm1_half(const zn_mx *m, R x); /* (e^x - 1) / 2 without overflow before its own */
 R zn_math_log(const zn_mx *m, R x);
 R zn_math_log1p(const zn_mx *m, R x);
 R zn_math_hyperbolic(const zn_mx *m, zn_kop op, R x); /* Expm1 Sinh Cosh Tanh Asinh Acosh Atanh Sigmoid */

@@ -25,7 +25,7 @@ static R clamp(const zn_mx *m, R x, double lo, double hi) {
   return zn_mx_bin(m, ZN_K_Min, h, x);
 }
 
-R zn_math_exp_small(const zn_mx *m, R x) {
+static R exp_small(const zn_mx *m, R x) {
   R n, q = reduce(m, x, &n), s = zn_mx_pow2(m, n);
   return zn_mx_fma(m, s, q, s);
 }
@@ -40,13 +40,20 @@ R zn_math_exp(const zn_mx *m, R x) {
   return zn_mx_bin(m, ZN_K_Mul, p, u);
 }
 
-R zn_math_expm1_half(const zn_mx *m, R x) {
+/* (e^x - 1) / 2^down */
+static R expm1_scaled(const zn_mx *m, R x, int down) {
   R n;
-  x = clamp(m, x, -(m->k->mant + 2) * 0.7, m->k->exp_max);
+  x = clamp(m, x, -(m->k->mant + 2) * 0.7, m->k->exp_max + 0.5);
   R q = reduce(m, x, &n);
-  n = zn_mx_bini(m, ZN_K_Sub, n, 1);
-  R s = zn_mx_pow2(m, n), t = zn_mx_bink(m, ZN_K_Sub, s, 0.5);
+  n = zn_mx_bini(m, ZN_K_Sub, n, down);
+  R s = zn_mx_pow2(m, n), t = zn_mx_bink(m, ZN_K_Sub, s, ldexp(1, -down));
   return zn_mx_fma(m, s, q, t);
+}
+
+/* (e^x - 1) / 2, overflowing only where that does */
+static R expm1_half(const zn_mx *m, R x) {
+  R h = expm1_scaled(m, x, 2);
+  return zn_mx_bin(m, ZN_K_Add, h, h);
 }
 
 /* ---- logarithms ---- */
@@ -131,20 +138,28 @@ R zn_math_log1p(const zn_mx *m, R x) { return keep_tiny(m, x, log1p_plus(m, x, 0
 
 /* ---- hyperbolic functions ---- */
 
+/* t = e / (e + 1) as e - e t where e is small: the rounding of e + 1 then matters little. */
+static R quotient(const zn_mx *m, R e, R t) {
+  R small = zn_mx_cmpk(m, ZN_K_Lt, e, 0.5), minus = zn_kb_un(m->b, ZN_K_Neg, t), r = zn_mx_fma(m, e, minus, e);
+  return zn_kb_select(m->b, small, r, t);
+}
+
 /* h / (h + 1) with h = (e^2|x| - 1) / 2 */
 static R tanh_(const zn_mx *m, R x) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x), twice = zn_mx_bin(m, ZN_K_Add, a, a);
   R most = zn_mx_k(m, (m->k->mant + 3) * 0.7);
   twice = zn_mx_bin(m, ZN_K_Min, most, twice);
-  R h = zn_math_expm1_half(m, twice), d = zn_mx_bink(m, ZN_K_Add, h, 1), r = zn_mx_bin(m, ZN_K_Div, h, d);
+  R h = expm1_scaled(m, twice, 1), d = zn_mx_bink(m, ZN_K_Add, h, 1), r = zn_mx_bin(m, ZN_K_Div, h, d);
+  r = quotient(m, h, r);
   return zn_mx_bin(m, ZN_K_CopySign, r, x);
 }
 
 /* h + h / (2 h + 1) with h = (e^|x| - 1) / 2 */
 static R sinh_(const zn_mx *m, R x) {
-  R a = zn_kb_un(m->b, ZN_K_Abs, x), h = zn_math_expm1_half(m, a), d = zn_mx_bin(m, ZN_K_Add, h, h);
+  R a = zn_kb_un(m->b, ZN_K_Abs, x), h = expm1_half(m, a), top = zn_mx_k(m, m->k->up);
+  R g = zn_mx_bin(m, ZN_K_Min, top, h), d = zn_mx_bin(m, ZN_K_Add, g, g);
   d = zn_mx_bink(m, ZN_K_Add, d, 1);
-  R q = zn_mx_bin(m, ZN_K_Div, h, d), r = zn_mx_bin(m, ZN_K_Add, h, q);
+  R q = zn_mx_bin(m, ZN_K_Div, g, d), r = zn_mx_bin(m, ZN_K_Add, h, q);
   r = zn_mx_bin(m, ZN_K_CopySign, r, x);
   return keep_tiny(m, x, r);
 }
@@ -196,18 +211,19 @@ static R atanh_(const zn_mx *m, R x) {
   return keep_tiny(m, x, r);
 }
 
-/* e = exp(-|x|): (x < 0 ? e : 1) / (1 + e) */
+/* e = exp(-|x|): x < 0 ? e / (1 + e) : 1 / (1 + e) */
 static R sigmoid_(const zn_mx *m, R x) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x), minus = zn_kb_un(m->b, ZN_K_Neg, a), e = zn_math_exp(m, minus);
   R neg = zn_mx_cmpk(m, ZN_K_Lt, x, 0), num = zn_mx_selr(m, neg, e, 1);
   R den = zn_mx_bink(m, ZN_K_Add, e, 1);
-  return zn_mx_bin(m, ZN_K_Div, num, den);
+  R t = zn_mx_bin(m, ZN_K_Div, num, den), q = quotient(m, e, t);
+  return zn_kb_select(m->b, neg, q, t);
 }
 
 R zn_math_hyperbolic(const zn_mx *m, zn_kop op, R x) {
   switch ((int)op) {
   case ZN_K_Expm1: {
-    R h = zn_math_expm1_half(m, x), r = zn_mx_bin(m, ZN_K_Add, h, h);
+    R h = expm1_half(m, x), r = zn_mx_bin(m, ZN_K_Add, h, h);
     return keep_tiny(m, x, r);
   }
   case ZN_K_Sinh: return sinh_(m, x);
@@ -232,12 +248,12 @@ static R erf_tail(const zn_mx *m, R a) {
     R low = zn_mx_k(m, -1);
     u = zn_mx_bin(m, ZN_K_Max, low, u); /* keeps the exponential a normal number for every a */
     e = zn_mx_poly(m, k->erfl, u);
-    c = zn_math_exp_small(m, e);
+    c = exp_small(m, e);
   } else {
     R d = zn_mx_bink(m, ZN_K_Add, a, 2), t = zn_mx_bin(m, ZN_K_Div, u, d), p = zn_mx_poly(m, k->erfc, t);
     e = zn_mx_bin(m, ZN_K_Mul, a, a);
     e = zn_kb_un(m->b, ZN_K_Neg, e);
-    e = zn_math_exp_small(m, e);
+    e = exp_small(m, e);
     c = zn_mx_bin(m, ZN_K_Mul, e, p);
   }
   R one = zn_mx_k(m, 1);
