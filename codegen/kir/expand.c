@@ -6,7 +6,7 @@
 static bool wanted(const zn_kfunc *f, const zn_kinst *in, const zn_caps *caps) {
   switch (in->op) {
   case ZN_K_Rem: return zn_is_float((zn_dtype)in->dtype);
-  case ZN_K_Fma: return !caps->fma;
+  case ZN_K_Fma: return !caps->fma || (in->dtype == ZN_F64 && !caps->f64_native);
   case ZN_K_Floor: case ZN_K_Ceil: case ZN_K_Trunc: case ZN_K_Rint: return !caps->round_native;
   case ZN_K_Cvt: case ZN_K_CvtFast: {
     zn_dtype from = zn_kf_dtype(f, in->a);

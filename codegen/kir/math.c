@@ -23,8 +23,10 @@ R zn_mx_bini(const zn_mx *m, zn_kop op, R x, int64_t v) {
   return zn_kb_bin(m->b, op, x, k);
 }
 
+bool zn_mx_fused(const zn_mx *m) { return m->caps->fma && (m->k->t == ZN_F32 || m->caps->f64_native); }
+
 R zn_mx_fma(const zn_mx *m, R x, R y, R z) {
-  if (m->caps->fma) return zn_kb_fma(m->b, x, y, z);
+  if (zn_mx_fused(m)) return zn_kb_fma(m->b, x, y, z);
   R p = zn_kb_bin(m->b, ZN_K_Mul, x, y);
   return zn_kb_bin(m->b, ZN_K_Add, p, z);
 }

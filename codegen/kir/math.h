@@ -55,6 +55,7 @@ R zn_mx_ki(const zn_mx *m, zn_dtype t, int64_t v); /* of an integer type */
 R zn_mx_bin(const zn_mx *m, zn_kop op, R x, R y);
 R zn_mx_bink(const zn_mx *m, zn_kop op, R x, double v);
 R zn_mx_bini(const zn_mx *m, zn_kop op, R x, int64_t v); /* integer constant of x's type */
+bool zn_mx_fused(const zn_mx *m);                        /* has the target fma in this format? */
 R zn_mx_fma(const zn_mx *m, R x, R y, R z);              /* Mul and Add where the target has no fma */
 R zn_mx_fmak(const zn_mx *m, R x, double y, R z);        /* x * k + z */
 R zn_mx_fmac(const zn_mx *m, R x, R y, double z);        /* x * y + k */

@@ -29,7 +29,7 @@ static R upper(const zn_mx *m, R x) {
 /* x * y exactly */
 static pair product(const zn_mx *m, R x, R y) {
   R p = mul(m, x, y);
-  if (m->caps->fma) {
+  if (zn_mx_fused(m)) {
     R minus = zn_kb_un(m->b, ZN_K_Neg, p), e = zn_kb_fma(m->b, x, y, minus);
     return (pair){p, e};
   }
