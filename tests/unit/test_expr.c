@@ -334,21 +334,25 @@ static void test_random(void **state) {
   for (unsigned seed = 1; seed <= 4000; seed++) one_round(w, seed);
 }
 
+/* Reads back as the same expression, and prints the same from a new pool. */
+static void check_text(world *w, zn_expr e) {
+  const char *t = text(w, e);
+  zn_expr back = parse(w, t);
+  if (back != e) print_message("%s reads as %s\n", t, text(w, back));
+  assert_int_equal(back, e);
+  zn_exprs *keep = w->p;
+  w->p = zn_exprs_new(&w->ctx.graph);
+  assert_string_equal(t, text(w, parse(w, t)));
+  w->p = keep;
+}
+
 static void test_text(void **state) {
   world *w = *state;
   const char *same[] = {"8*batch + 1", "(n + 3)//2", "n % 4", "min(a, b)", "max(a, b)", "bcast(b, a)", "?",
                         "-n + 3", "-2*n*m", "a*b + a - 7", "2*(n//3)", "(2*n)//3 + (n//3)*m", "(a//b) % c",
                         "!\"unk 12\" + 1", "overflow()", "-9223372036854775808", "n + -9223372036854775808",
                         "!\"7\"", "a//(b + 1)", "(min(a, b) + 1)//2", "batch-size + x.y"};
-  for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
-    zn_expr e = parse(w, same[i]);
-    const char *t = text(w, e);
-    zn_expr back = parse(w, t);
-    if (e != back) print_message("%s prints %s reads %s\n", same[i], t, text(w, back));
-    assert_int_equal(e, back);
-    world fresh = {.ctx = w->ctx, .p = zn_exprs_new(&w->ctx.graph)};
-    assert_string_equal(t, text(&fresh, parse(&fresh, t)));
-  }
+  for (size_t i = 0; i < sizeof same / sizeof *same; i++) check_text(w, parse(w, same[i]));
   assert_string_equal(text(w, parse(w, "1 + 8*batch")), "8*batch + 1");
   assert_string_equal(text(w, parse(w, "(3 + n)//2")), "(n + 1)//2 + 1");
   for (unsigned seed = 1; seed < 300; seed++) { /* random ones, in a fresh pool too */
@@ -361,11 +365,7 @@ static void test_text(void **state) {
       zn_expr r = rnd(0, 1) ? combine(w->p, &x, &y, (int)rnd(0, 7)).e : combine(w->p, &y, &x, (int)rnd(0, 7)).e;
       if (r > ZN_EX_OVERFLOW) e = r;
     }
-    const char *t = text(w, e);
-    if (parse(w, t) != e) print_message("%s reads as %s\n", t, text(w, parse(w, t)));
-    assert_int_equal(parse(w, t), e);
-    world fresh = {.ctx = w->ctx, .p = zn_exprs_new(&w->ctx.graph)};
-    assert_string_equal(t, text(&fresh, parse(&fresh, t)));
+    check_text(w, e);
   }
 }
 

@@ -69,7 +69,7 @@ uint32_t zn_ex_arity(const zn_exprs *p, zn_expr e);
 zn_expr zn_ex_operand(const zn_exprs *p, zn_expr e, uint32_t i);
 const char *zn_ex_name(const zn_exprs *p, zn_expr sym);
 
-/* Text: "8*batch + 1", "(n + 3)//2", "n % 4", "min(a, b)", "max(a, b)", "bcast(a, b)", "?" for ZN_EX_NONE.
+/* Text: "8*batch + 1", "(n + 3)//2", "n % 4", "min(a, b, c)", "max(a, b)", "bcast(a, b)", "?" for ZN_EX_NONE.
  * Symbol names that are not identifiers are quoted: !"unk 12". Canonical, and parse(print(e)) == e. */
 void zn_ex_print(const zn_exprs *p, zn_expr e, zn_text *t);
 zn_status zn_ex_parse(zn_exprs *p, zn_lexer *l, zn_expr *out);

@@ -16,16 +16,37 @@ static uint32_t degree_of(const zn_exprs *p, zn_expr e) {
 
 enum { MAX_LIST = ZN_EX_MAX_TERMS };
 
-/* Operand ids of e in printing order; coefficients first. */
+/* Operands of e, those of nested min in min (max in max) included. */
+static void gather(const zn_exprs *p, zn_expr e, zn_ex_op op, zn_expr *list, uint32_t *n, uint32_t max) {
+  const zn_ex_node *x = zn_ex_at(p, e);
+  for (uint32_t i = 0; i < x->n && *n < max; i++) {
+    zn_expr y = p->ops[x->first + i];
+    if ((op == ZN_EX_MIN || op == ZN_EX_MAX) && zn_ex_at(p, y)->op == op && *n + 34 < max)
+      gather(p, y, op, list, n, max);
+    else
+      list[(*n)++] = y;
+  }
+}
+
+/* Operand ids of e in printing order. */
 static uint32_t ordered(const zn_exprs *p, zn_expr e, zn_expr *list, uint32_t max) {
-  uint32_t n = zn_ex_at(p, e)->n;
-  if (n > max) n = max;
+  uint32_t n = 0;
+  gather(p, e, (zn_ex_op)zn_ex_at(p, e)->op, list, &n, max);
   for (uint32_t i = 0; i < n; i++) {
-    zn_expr x = operand(p, e, i);
+    zn_expr x = list[i];
     uint32_t at = i;
     for (; at > 0 && compare(p, x, list[at - 1]) < 0; at--) list[at] = list[at - 1];
     list[at] = x;
   }
+  return n;
+}
+
+/* In printing order where the order is free. */
+static uint32_t operands(const zn_exprs *p, zn_expr e, zn_expr *list, uint32_t max) {
+  zn_ex_op op = (zn_ex_op)zn_ex_at(p, e)->op;
+  uint32_t n = 0;
+  if (op != ZN_EX_DIV && op != ZN_EX_MOD && op != ZN_EX_BCAST) return ordered(p, e, list, max);
+  gather(p, e, op, list, &n, max);
   return n;
 }
 
@@ -43,18 +64,9 @@ static int compare(const zn_exprs *p, zn_expr a, zn_expr b) {
   if (y->op == ZN_EX_MUL && y->coef != 1) return compare(p, a, y->mono) ? compare(p, a, y->mono) : -1;
   if (x->op != y->op) return x->op < y->op ? -1 : 1;
   if (x->op == ZN_EX_CONST) return x->coef < y->coef ? -1 : 1;
-  if (x->n != y->n) return x->n > y->n ? -1 : 1;
-  zn_expr la[64], lb[64];
-  bool sort = x->op == ZN_EX_MUL || x->op == ZN_EX_MIN || x->op == ZN_EX_MAX || x->op == ZN_EX_ADD;
-  uint32_t n = x->n < 64 ? x->n : 64;
-  for (uint32_t i = 0; i < n && !sort; i++) {
-    la[i] = operand(p, a, i);
-    lb[i] = operand(p, b, i);
-  }
-  if (sort) {
-    ordered(p, a, la, 64);
-    ordered(p, b, lb, 64);
-  }
+  zn_expr la[64] = {0}, lb[64] = {0};
+  uint32_t n = operands(p, a, la, 64), nb = operands(p, b, lb, 64);
+  if (n != nb) return n > nb ? -1 : 1;
   for (uint32_t i = 0; i < n; i++) {
     int c = compare(p, la[i], lb[i]);
     if (c) return c;
@@ -91,7 +103,7 @@ static void print_term(const zn_exprs *p, int64_t k, zn_expr mono, zn_text *t) {
   if (m->op == ZN_EX_MUL) n = ordered(p, mono, f, 64);
   for (uint32_t i = 0; i < n; i++) {
     if (need_star) zn_text_puts(t, "*");
-    if (n == 1 && !need_star)
+    if (n == 1 && k == 1)
       print(p, f[i], t);
     else
       print_word(p, f[i], t);
@@ -127,13 +139,14 @@ static void print_name(const char *name, zn_text *t) {
   zn_text_quote(t, name, strlen(name));
 }
 
-static void print_call(const zn_exprs *p, const char *f, zn_expr e, bool sort, zn_text *t) {
-  zn_expr a[2] = {operand(p, e, 0), operand(p, e, 1)};
-  if (sort) ordered(p, e, a, 2);
+static void print_call(const zn_exprs *p, const char *f, zn_expr e, zn_text *t) {
+  zn_expr a[64];
+  uint32_t n = operands(p, e, a, 64);
   zn_text_printf(t, "%s(", f);
-  print(p, a[0], t);
-  zn_text_puts(t, ", ");
-  print(p, a[1], t);
+  for (uint32_t i = 0; i < n; i++) {
+    if (i) zn_text_puts(t, ", ");
+    print(p, a[i], t);
+  }
   zn_text_puts(t, ")");
 }
 
@@ -157,9 +170,9 @@ static void print(const zn_exprs *p, zn_expr e, zn_text *t) {
       zn_text_puts(t, n->op == ZN_EX_DIV ? "//" : " % ");
       print_word(p, operand(p, e, 1), t);
       break;
-    case ZN_EX_MIN: print_call(p, "min", e, true, t); break;
-    case ZN_EX_MAX: print_call(p, "max", e, true, t); break;
-    case ZN_EX_BCAST: print_call(p, "bcast", e, false, t); break;
+    case ZN_EX_MIN: print_call(p, "min", e, t); break;
+    case ZN_EX_MAX: print_call(p, "max", e, t); break;
+    case ZN_EX_BCAST: print_call(p, "bcast", e, t); break;
   }
 }
 
@@ -182,20 +195,19 @@ static zn_status parse_call(parser *s, const char *name, zn_expr *out) {
     *out = ZN_EX_OVERFLOW;
     return zn_lex_expect(s->l, ')', "')'");
   }
-  zn_expr a, b;
-  ZN_TRY(parse_sum(s, &a));
-  ZN_TRY(zn_lex_expect(s->l, ',', "','"));
-  ZN_TRY(parse_sum(s, &b));
-  ZN_TRY(zn_lex_expect(s->l, ')', "')'"));
-  if (!strcmp(name, "min"))
-    *out = zn_ex_min(s->p, a, b);
-  else if (!strcmp(name, "max"))
-    *out = zn_ex_max(s->p, a, b);
-  else if (!strcmp(name, "bcast"))
-    *out = zn_ex_bcast(s->p, a, b);
-  else
-    return zn_lex_error(s->l, "'%s' is no function of dimensions; known: min, max, bcast", name);
-  return ZN_OK;
+  zn_expr (*const f)(zn_exprs *, zn_expr, zn_expr) = !strcmp(name, "min")     ? zn_ex_min
+                                                     : !strcmp(name, "max")   ? zn_ex_max
+                                                     : !strcmp(name, "bcast") ? zn_ex_bcast
+                                                                              : NULL;
+  if (!f) return zn_lex_error(s->l, "'%s' is no function of dimensions; known: min, max, bcast", name);
+  ZN_TRY(parse_sum(s, out));
+  do {
+    zn_expr b;
+    ZN_TRY(zn_lex_expect(s->l, ',', "','"));
+    ZN_TRY(parse_sum(s, &b));
+    *out = f(s->p, *out, b);
+  } while (s->l->tok == ',' && f != zn_ex_bcast);
+  return zn_lex_expect(s->l, ')', "')'");
 }
 
 static zn_status parse_word(parser *s, zn_expr *out) {
