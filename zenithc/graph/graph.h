@@ -93,6 +93,7 @@ typedef struct zn_node {
   uint32_t group;        /* fused kernel, set by the fuse pass; 0 = none */
 } zn_node;
 
+struct zn_names; /* names taken in a graph */
 typedef struct zn_graph {
   zn_arena *arena;
   zn_exprs *ex;            /* shared by all graphs of a model */
@@ -107,11 +108,14 @@ typedef struct zn_graph {
   zn_vid *inputs, *outputs;
   uint32_t num_inputs, num_outputs, cap_inputs, cap_outputs;
   const char *producer;    /* "pytorch 2.1" or NULL */
+  struct zn_names *names;
 } zn_graph;
 
 zn_graph *zn_graph_new(zn_arena *a, zn_exprs *ex, const char *name);
-/* name NULL: "%<id>". A taken name gets a suffix. */
+/* name NULL: the id. A taken name gets a suffix. */
 zn_vid zn_graph_value(zn_graph *g, const char *name);
+/* A taken name gets a suffix; assigning to vals[v].name directly forfeits uniqueness. */
+void zn_graph_rename(zn_graph *g, zn_vid v, const char *name);
 zn_vid zn_graph_input(zn_graph *g, const char *name, zn_type type);
 /* Borrows t (must live as long as the graph); sets the type, and elems for small integers. */
 zn_vid zn_graph_const(zn_graph *g, const char *name, const zn_htensor *t);
@@ -145,6 +149,7 @@ void zn_node_set_ints(zn_graph *g, zn_nid n, const char *name, const int64_t *v,
 void zn_node_set_attr(zn_graph *g, zn_nid n, zn_attr a);             /* copies shallowly */
 const zn_attr *zn_node_attr(const zn_node *n, const char *name);     /* as given, NULL when absent */
 bool zn_node_has(const zn_node *n, const char *name);
+/* 0, 0.0 and "" when absent without default. */
 int64_t zn_node_int(const zn_node *n, const char *name);
 double zn_node_float(const zn_node *n, const char *name);
 const char *zn_node_str(const zn_node *n, const char *name);
