@@ -91,9 +91,14 @@ zn_vid zn_graph_input(zn_graph *g, const char *name, zn_type type) {
   return v;
 }
 
+/* NULL when an element exceeds int64. */
 static zn_expr *const_elems(zn_graph *g, const zn_htensor *t, uint32_t n) {
   zn_expr *e = ZN_ARRAY(g->arena, zn_expr, n);
-  for (uint32_t i = 0; i < n; i++) e[i] = zn_ex_const(g->ex, zn_load_i64(t->dtype, t->data, i));
+  for (uint32_t i = 0; i < n; i++) {
+    int64_t v = zn_load_i64(t->dtype, t->data, i);
+    if (t->dtype == ZN_U64 && v < 0) return NULL;
+    e[i] = zn_ex_const(g->ex, v);
+  }
   return e;
 }
 
@@ -105,7 +110,7 @@ zn_vid zn_graph_const(zn_graph *g, const char *name, const zn_htensor *t) {
   uint64_t n = zn_htensor_count(t);
   if ((zn_is_int(t->dtype) || t->dtype == ZN_BOOL) && n <= ZN_MAX_ELEMS && (t->data || n == 0)) {
     x->elems = const_elems(g, t, (uint32_t)n);
-    x->num_elems = (uint32_t)n;
+    x->num_elems = x->elems ? (uint32_t)n : 0;
   }
   return v;
 }
