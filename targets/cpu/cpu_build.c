@@ -21,6 +21,11 @@ static const char *temporary(zn_arena *a, const char *out) {
 }
 
 static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e) {
+  if (strstr(caps->triple, "-none-")) {
+    zn_fail(c, ZN_ERR_USAGE, e.out, "%s has no operating system to load a shared object", caps->arch);
+    zn_help(c, "write an object or an archive (-o NAME.o, -o NAME.a) and link it into the firmware");
+    return ZN_ERR_USAGE;
+  }
   const char *out = e.out;
   e.out = temporary(&c->tmp, out);
   e.export_main = true;

@@ -28,9 +28,9 @@ static const zn_caps rows[] = {
      .features = "+m,+a,+f,+d,+c", .idx_bytes = 8, .vector_regs = 32, .fma = true, .f64_native = true,
      .l1_bytes = 32768, .l2_bytes = 262144},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
-    {.arch = "cortex-m4", .triple = "thumbv7em-none-eabihf", .cpu = "cortex-m4", .features = "",
+    {.arch = "cortex-m4", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m4", .features = "",
      .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true},
-    {.arch = "cortex-m7", .triple = "thumbv7em-none-eabihf", .cpu = "cortex-m7", .features = "",
+    {.arch = "cortex-m7", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m7", .features = "",
      .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
      .f64_native = true, .l1_bytes = 16384},
 };

@@ -15,7 +15,7 @@
 #include "runtime/zenith.h"
 #include "targets/cpu/cpu.h"
 
-enum { N = 16, RES = 64 };
+enum { N = 16 };
 static char dir[] = "/tmp/zn-llvm-XXXXXX";
 
 typedef struct fixture {
@@ -264,40 +264,57 @@ static bool same(zn_dtype t, const char *a, const char *b, uint64_t i) {
   return isnan(zn_load_f64(t, a, i)) && isnan(zn_load_f64(t, b, i));
 }
 
-enum { BUF = 4096 };
-static void compare_kernel(fixture *t, void *so, uint32_t fn) {
-  static _Alignas(64) char x[BUF * 8], y[BUF * 8], want[BUF * 8], got[BUF * 8];
+enum { BUF = 8192 }; /* bytes of each buffer */
+typedef struct buffers {
+  _Alignas(64) char x[BUF];
+  _Alignas(64) char y[BUF];
+  _Alignas(64) char r[BUF];
+} buffers;
+
+/* Inputs of kernel fn, and in r what the interpreter makes of them. */
+static void interpret(fixture *t, uint32_t fn, buffers *w) {
   const zn_kfunc *f = t->m->funcs[fn];
-  zn_dtype in = (zn_dtype)f->params[0].dtype, out = (zn_dtype)f->params[2].dtype;
-  fill(in, x, y, f->num_params > 3 || !strcmp(f->name, "tile") ? 1024 : N);
-  memset(want, 0x5a, sizeof want);
-  memset(got, 0x5a, sizeof got);
-  void *bufs[3] = {x, y, want};
-  uint64_t bytes[3] = {sizeof x, sizeof y, sizeof want};
+  memset(w, 0, sizeof *w);
+  fill((zn_dtype)f->params[0].dtype, w->x, w->y, f->num_params > 3 || !strcmp(f->name, "tile") ? 1024 : N);
+  memset(w->r, 0x5a, BUF);
+  void *bufs[3] = {w->x, w->y, w->r};
+  uint64_t bytes[3] = {BUF, BUF, BUF};
   int64_t ints[1] = {100};
   zn_interp_opts o = {.check_bounds = true};
   assert_int_equal(zn_interp_kernel(&t->c, t->m, fn, bufs, bytes, ints, &o), 0);
-  zn_kernel k;
-  *(void **)&k = dlsym(so, f->name);
-  assert_non_null(k);
-  bufs[2] = got;
-  intptr_t nints[1] = {100};
-  if (f->num_params > 3) { /* in parts */
-    k(bufs, nints, 0, 33);
-    k(bufs, nints, 33, 34);
-    k(bufs, nints, 34, 1000);
-  } else {
-    k(bufs, nints, 0, 1);
-  }
+}
+
+static void compare(fixture *t, uint32_t fn, const char *want, const char *got) {
+  const zn_kfunc *f = t->m->funcs[fn];
+  zn_dtype out = (zn_dtype)f->params[2].dtype;
   unsigned n = zn_dtype_bytes(out);
-  for (uint64_t i = 0; i < BUF * 8 / n; i++)
-    if (!same(out, want, got, i)) {
-      char hex[64];
-      uint64_t w = 0, g = 0;
-      memcpy(&w, want + i * n, n), memcpy(&g, got + i * n, n);
-      snprintf(hex, sizeof hex, "want %llx got %llx", (unsigned long long)w, (unsigned long long)g);
-      fail_msg("%s: element %llu: %s", f->name, (unsigned long long)i, hex);
-    }
+  for (uint64_t i = 0; i < BUF / n; i++) {
+    if (same(out, want, got, i)) continue;
+    uint64_t w = 0, g = 0;
+    memcpy(&w, want + i * n, n), memcpy(&g, got + i * n, n);
+    fail_msg("%s: %s: element %llu: want %llx got %llx", t->caps.arch, f->name, (unsigned long long)i,
+             (unsigned long long)w, (unsigned long long)g);
+  }
+}
+
+static void compare_kernel(fixture *t, void *so, uint32_t fn) {
+  static buffers w;
+  static _Alignas(64) char got[BUF];
+  interpret(t, fn, &w);
+  memset(got, 0x5a, sizeof got);
+  zn_kernel k;
+  *(void **)&k = dlsym(so, t->m->funcs[fn]->name);
+  assert_non_null(k);
+  void *bufs[3] = {w.x, w.y, got};
+  intptr_t ints[1] = {100};
+  if (t->m->funcs[fn]->num_params > 3) { /* in parts */
+    k(bufs, ints, 0, 33);
+    k(bufs, ints, 33, 34);
+    k(bufs, ints, 34, 1000);
+  } else {
+    k(bufs, ints, 0, 1);
+  }
+  compare(t, fn, w.r, got);
 }
 
 static void compare_all(const char *arch, int level) {
@@ -509,6 +526,81 @@ static void test_undefined(void **state) {
   }
 }
 
+/* ---- emulated machines ---- */
+
+/* A program that reads x and y of each kernel from `in` and writes r to `out`. */
+static void write_harness(fixture *t) {
+  FILE *f = fopen(path_of(t, "h.c"), "w");
+  fprintf(f, "#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n"
+             "typedef void K(void *const *, const intptr_t *, intptr_t, intptr_t);\n");
+  for (uint32_t i = 0; i < t->m->num_funcs; i++) fprintf(f, "extern K %s;\n", t->m->funcs[i]->name);
+  fprintf(f, "static K *const ks[] = {");
+  for (uint32_t i = 0; i < t->m->num_funcs; i++) fprintf(f, "%s,\n", t->m->funcs[i]->name);
+  fprintf(f, "};\nstatic _Alignas(64) char x[%d], y[%d], r[%d];\n", BUF, BUF, BUF);
+  fprintf(f, "int main(void) {\n  FILE *i = fopen(\"%s/in\", \"rb\"), *o = fopen(\"%s/out\", \"wb\");\n", dir, dir);
+  fprintf(f, "  void *bufs[] = {x, y, r};\n  intptr_t ints[] = {100};\n"
+             "  for (unsigned k = 0; k < sizeof ks / sizeof *ks; k++) {\n"
+             "    if (fread(x, 1, sizeof x, i) + fread(y, 1, sizeof y, i) == 0) return 2;\n"
+             "    memset(r, 0x5a, sizeof r);\n    ks[k](bufs, ints, 0, 100);\n"
+             "    fwrite(r, 1, sizeof r, o);\n  }\n  return fclose(o);\n}\n"
+             "#ifdef __arm__ /* vectors; switch the floating-point unit on */\n"
+             "extern void _start(void);\n"
+             "__attribute__((naked)) void reset(void) { __asm__ volatile(\"ldr r0,=0xE000ED88\\n ldr r1,[r0]\\n"
+             " orr r1,r1,#0xF00000\\n str r1,[r0]\\n dsb\\n isb\\n b _start\\n\"); }\n"
+             "__attribute__((section(\".vectors\"), used)) void *const vec[16] = {(void *)0x20400000, (void *)reset};\n"
+             "#endif\n");
+  fclose(f);
+}
+
+#define CORTEX "arm-none-eabi-gcc -O1 -mthumb -mfloat-abi=hard --specs=rdimon.specs -Wl,--section-start=.vectors=0" \
+               ",-Ttext=0x20000,-Tdata=0x20000000 "
+static const struct {
+  const char *arch, *tool, *build, *run;
+} machines[] = {
+    {"aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-gcc -static", "qemu-aarch64 ./h"},
+    {"cortex-m4", "qemu-system-arm", CORTEX "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16",
+     "qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel h"},
+    {"cortex-m7", "qemu-system-arm", CORTEX "-mcpu=cortex-m7 -mfpu=fpv5-d16",
+     "qemu-system-arm -M mps2-an500 -nographic -semihosting -kernel h"},
+};
+
+static void emulate(const char *arch, const char *cc, const char *run) {
+  fixture t;
+  static buffers w;
+  open_module(&t, arch);
+  all_kernels(&t);
+  write_harness(&t);
+  FILE *in = fopen(path_of(&t, "in"), "wb");
+  for (uint32_t i = 0; i < t.m->num_funcs; i++) {
+    interpret(&t, i, &w);
+    fwrite(w.x, 1, 2 * BUF, in);
+  }
+  fclose(in);
+  build(&t, path_of(&t, "k.o"), 2);
+  assert_int_equal(system(zn_arena_printf(&t.c.perm, "cd %s && %s h.c k.o -o h 2> cc.log && timeout 100 %s", dir, cc, run)), 0);
+  FILE *out = fopen(path_of(&t, "out"), "rb");
+  assert_non_null(out);
+  static char got[BUF];
+  for (uint32_t i = 0; i < t.m->num_funcs; i++) {
+    interpret(&t, i, &w);
+    assert_int_equal(fread(got, 1, BUF, out), BUF);
+    compare(&t, i, w.r, got);
+  }
+  fclose(out);
+  printf("  %s: %u kernels bit-equal to the interpreter, emulated\n", arch, t.m->num_funcs);
+  close_module(&t);
+}
+
+static void test_emulated(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
+    char cmd[100];
+    snprintf(cmd, sizeof cmd, "which %s > /dev/null", machines[i].tool);
+    if (system(cmd) == 0) emulate(machines[i].arch, machines[i].build, machines[i].run);
+    else printf("  %s skipped: no %s\n", machines[i].arch, machines[i].tool);
+  }
+}
+
 static void note_line(void *user, zn_severity sev, const char *line) {
   (void)sev;
   strncat(user, line, 400);
@@ -552,6 +644,25 @@ static void test_speed(void **state) {
   }
 }
 
+/* Weights pass through as a file: seconds, and memory near their size. ZN_TEST_MB sets another size. */
+static void test_large(void **state) {
+  (void)state;
+  const char *mb = getenv("ZN_TEST_MB");
+  uint64_t count = (mb ? (uint64_t)atoll(mb) : 32) << 18;
+  float *w = malloc(count * 4), x[1000];
+  for (uint64_t i = 0; i < count; i++) w[i] = (float)(i % 97) * 0.125f;
+  for (int i = 0; i < 1000; i++) x[i] = (float)i;
+  fixture t;
+  model(&t, "x86-64-v3", w, count);
+  double t0 = seconds();
+  const char *so = path_of(&t, "large.so");
+  build(&t, so, 2);
+  printf("  %llu MiB of constants: %.2f s\n", (unsigned long long)(count >> 18), seconds() - t0);
+  check_model(so, x, w, 64 + count * 4);
+  close_module(&t);
+  free(w);
+}
+
 static int setup(void **state) {
   (void)state;
   if (!mkdtemp(dir)) return -1;
@@ -570,7 +681,8 @@ static int teardown(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_operations), cmocka_unit_test(test_model), cmocka_unit_test(test_archive),
-      cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed), cmocka_unit_test(test_unknown),
+      cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed), cmocka_unit_test(test_unknown), cmocka_unit_test(test_emulated),
+      cmocka_unit_test(test_large),
   };
   return cmocka_run_group_tests(tests, setup, teardown);
 }
