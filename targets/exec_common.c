@@ -1,5 +1,5 @@
-/* Drives a model's two entries: plan gives sizes, buffers come from the arena, run computes; result codes turn into
- * diagnostics here and nowhere else. */
+/* Drives a model's two entries: plan gives sizes, buffers come from the arena, run computes; result
+ * codes turn into diagnostics here and nowhere else. */
 #include "targets/exec_common.h"
 
 #include <assert.h>
@@ -14,7 +14,8 @@ static const char *explain(int32_t rc) {
   switch (rc) {
     case ZN_RUN_NULL: return "a buffer is missing (null pointer)";
     case ZN_RUN_RANK: return "an input's rank is not the model's";
-    case ZN_RUN_SHAPE: return "an input's shape does not fit the model, or two inputs disagree about a dimension";
+    case ZN_RUN_SHAPE:
+      return "an input's shape does not fit the model, or two inputs disagree about a dimension";
     case ZN_RUN_DTYPE: return "an input's or output's element type is not the model's";
     case ZN_RUN_SHORT: return "a buffer is smaller than its shape needs";
     case ZN_RUN_WORKSPACE: return "the workspace is too small or not 64-byte aligned";
@@ -34,13 +35,14 @@ static const char *remedy(int32_t rc) {
     case ZN_RUN_DTYPE: return "`zenithc inspect MODEL` lists the inputs the model expects";
     case ZN_RUN_CPU: return "compile with --arch=native on this machine, or with an older --arch";
     case ZN_RUN_INDEX:
-    case ZN_RUN_DOMAIN: return "check the input data; --random draws values that models with index inputs may reject";
+    case ZN_RUN_DOMAIN:
+      return "check the input data; --random draws values that models with index inputs may reject";
     default: return NULL;
   }
 }
 
-static zn_status diagnose(zn_ctx *c, const char *model, const char *phase, int32_t rc, uint32_t num_in,
-                          const zn_htensor *in) {
+static zn_status diagnose(zn_ctx *c, const char *model, const char *phase, int32_t rc,
+                          uint32_t num_in, const zn_htensor *in) {
   if (rc < 0) return ZN_ERR_MODEL; /* reported by the caller's function */
   char where[300];
   snprintf(where, sizeof where, "model '%s'", model);
@@ -68,12 +70,15 @@ static void to_abi(const zn_htensor *t, zn_tensor *out) {
   memcpy(out->shape, t->dims, sizeof out->shape);
 }
 
-static zn_status from_abi(zn_ctx *c, const char *model, uint32_t i, const zn_tensor *t, zn_htensor *out) {
+static zn_status from_abi(zn_ctx *c, const char *model, uint32_t i, const zn_tensor *t,
+                          zn_htensor *out) {
   zn_dtype dt = zn_dtype_from_onnx((int)t->dtype);
   uint64_t count;
-  if (dt == ZN_NONE || t->rank > ZN_MAX_RANK || !zn_dims_count(t->rank, t->shape, zn_dtype_bytes(dt), &count) ||
+  if (dt == ZN_NONE || t->rank > ZN_MAX_RANK ||
+      !zn_dims_count(t->rank, t->shape, zn_dtype_bytes(dt), &count) ||
       count * zn_dtype_bytes(dt) > t->bytes)
-    return zn_error(c, model, "output %" PRIu32 " came back with an impossible type or shape", i + 1);
+    return zn_error(c, model, "output %" PRIu32 " came back with an impossible type or shape",
+                    i + 1);
   out->dtype = dt;
   out->rank = t->rank;
   memcpy(out->dims, t->shape, sizeof t->shape);
@@ -81,9 +86,11 @@ static zn_status from_abi(zn_ctx *c, const char *model, uint32_t i, const zn_ten
   return ZN_OK;
 }
 
-zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, uint32_t num_in, uint32_t num_out,
-                              zn_exec_call call, void *user, const zn_htensor *in, zn_htensor *out) {
-  static_assert(sizeof(zn_tensor) == 88 && ZN_MAX_RANK == ZN_ABI_MAX_RANK, "the ABI's tensor layout");
+zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, uint32_t num_in,
+                              uint32_t num_out, zn_exec_call call, void *user, const zn_htensor *in,
+                              zn_htensor *out) {
+  static_assert(sizeof(zn_tensor) == 88 && ZN_MAX_RANK == ZN_ABI_MAX_RANK,
+                "the ABI's tensor layout");
   zn_tensor *ti = ZN_ARRAY(a, zn_tensor, num_in), *to = ZN_ARRAY(a, zn_tensor, num_out);
   for (uint32_t i = 0; i < num_in; i++) {
     to_abi(&in[i], &ti[i]);

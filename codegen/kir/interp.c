@@ -1,10 +1,13 @@
-/* The kernel IR interpreter, the definition of what the IR means: decodes functions on first use (interp.h) and runs
- * their structured control flow; the lane loops are in interp_arith.c and interp_move.c. */
+/* The kernel IR interpreter, the definition of what the IR means: decodes functions on first use
+ * (interp.h) and runs their structured control flow; the lane loops are in interp_arith.c and
+ * interp_move.c. */
 #include "codegen/kir/interp.h"
 
 #include "codegen/kir/kfold.h"
 
-static unsigned elem_bytes(zn_dtype t) { return t == ZN_IDX || t == ZN_PTR ? 8 : zn_dtype_bytes(t); }
+static unsigned elem_bytes(zn_dtype t) {
+  return t == ZN_IDX || t == ZN_PTR ? 8 : zn_dtype_bytes(t);
+}
 
 static void add_region(zn_imach *m, const void *p, uint64_t bytes) {
   if (!p || !bytes) return;
@@ -30,7 +33,8 @@ static uint32_t layout(decoder *d) {
     if (in->op >= ZN_K_ReduceAdd && in->op <= ZN_K_ReduceMax) lanes = d->f->insts[in->a].lanes;
     uint64_t n = lanes > 1 ? (lanes + 7u) & ~7u : 1;
     d->out->slot_of[i] = (uint32_t)bytes;
-    if (zn_kop_has_value((zn_kop)in->op)) bytes += (n * elem_bytes(zn_kf_dtype(d->f, i)) + 15) & ~15ull;
+    if (zn_kop_has_value((zn_kop)in->op))
+      bytes += (n * elem_bytes(zn_kf_dtype(d->f, i)) + 15) & ~15ull;
     if (bytes > INT32_MAX) return UINT32_MAX;
   }
   return (uint32_t)bytes;
@@ -50,7 +54,9 @@ static bool decode_constant(decoder *d, uint32_t i) {
       else
         zn_store_i64(t, slot, 0, in->imm.i);
       return true;
-    case ZN_K_ConstAddr: memcpy(slot, &d->m->mod->consts[in->imm.i].data, sizeof(void *)); return true;
+    case ZN_K_ConstAddr:
+      memcpy(slot, &d->m->mod->consts[in->imm.i].data, sizeof(void *));
+      return true;
     case ZN_K_Features: memset(slot, 0xff, 8); return true;
     case ZN_K_Alloc: {
       size_t bytes = (size_t)in->imm.i * elem_bytes(t);
@@ -91,8 +97,14 @@ static void decode_inst(decoder *d, uint32_t i, zn_idec *o) {
   char cls = zn_kops[in->op].cls;
   bool reduce = in->op >= ZN_K_ReduceAdd && in->op <= ZN_K_ReduceMax;
   const char *sig = zn_kops[in->op].sig;
-  *o = (zn_idec){.op = in->op, .dtype = in->dtype, .from = (uint8_t)from, .inst = i, .n = in->lanes, .imm = in->imm.i,
-                 .r = slot[i], .elem = (uint8_t)elem_bytes((zn_dtype)in->dtype)};
+  *o = (zn_idec){.op = in->op,
+                 .dtype = in->dtype,
+                 .from = (uint8_t)from,
+                 .inst = i,
+                 .n = in->lanes,
+                 .imm = in->imm.i,
+                 .r = slot[i],
+                 .elem = (uint8_t)elem_bytes((zn_dtype)in->dtype)};
   if (sig[0] != '-') o->a = slot[in->a];
   if (sig[1] != '-') o->b = slot[in->b];
   if (sig[2] != '-') o->c = slot[in->c];
@@ -106,7 +118,10 @@ static void decode_inst(decoder *d, uint32_t i, zn_idec *o) {
     case ZN_K_CvtFast: o->fn = zn_interp_cvt((zn_dtype)in->dtype); return;
     case ZN_K_Select: o->vector_ctl = ins[in->a].lanes > 1; break;
     case ZN_K_Load:
-    case ZN_K_Store: o->vector_ctl = ins[in->b].lanes > 1; break;
+    case ZN_K_Store:
+      o->vector_ctl = ins[in->b].lanes > 1;
+      o->hint = ZN_NEW(&d->m->arena, uint32_t);
+      break;
     case ZN_K_Shuffle:
       o->ptr = &d->f->extra[in->imm.i];
       o->imm = ins[in->a].lanes;
@@ -152,7 +167,8 @@ static void link_jumps(decoder *d) {
       o->target = d->first[close + 1];
     } else if (op == ZN_K_Break) {
       uint32_t k = depth;
-      while (d->f->insts[open[k - 1]].op != ZN_K_Loop && d->f->insts[open[k - 1]].op != ZN_K_For) k--;
+      while (d->f->insts[open[k - 1]].op != ZN_K_Loop && d->f->insts[open[k - 1]].op != ZN_K_For)
+        k--;
       o->target = d->first[d->match[open[k - 1]] + 1];
     }
     if (op == ZN_K_For || op == ZN_K_If || op == ZN_K_Loop || op == ZN_K_Else) open[depth++] = i;
@@ -217,7 +233,8 @@ static bool launch(zn_imach *m, const zn_ifunc *caller, const zn_idec *d) {
 }
 
 static bool out_of_steps(zn_imach *m, const zn_ifunc *f) {
-  zn_error(m->c, f->f->name, "interp: stopped after %llu steps", (unsigned long long)m->opts.max_steps);
+  zn_error(m->c, f->f->name, "interp: stopped after %llu steps",
+           (unsigned long long)m->opts.max_steps);
   return false;
 }
 
@@ -284,7 +301,8 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
     add_region(m, mod->consts[i].data, mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
 }
 
-/* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0, bytes 8). */
+/* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0,
+ * bytes 8). */
 enum { TENSOR_BYTES = 88 };
 
 static void add_tensors(zn_imach *m, const char *tensors, uint32_t count) {
@@ -304,8 +322,8 @@ static bool is_function(zn_ctx *c, const zn_kmod *mod, uint32_t fn, bool entry) 
   return false;
 }
 
-int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, void *out, void *ws, uint64_t ws_bytes,
-                        const void *host, const zn_interp_opts *opts) {
+int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, void *out, void *ws,
+                        uint64_t ws_bytes, const void *host, const zn_interp_opts *opts) {
   if (!is_function(c, mod, fn, true)) return -1;
   zn_imach m;
   init_machine(&m, c, mod, opts);
@@ -316,9 +334,11 @@ int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, vo
   zn_ifunc *f = decode(&m, fn);
   int32_t rc = -1;
   if (f) {
-    const uint64_t args[5] = {(uintptr_t)in, (uintptr_t)out, (uintptr_t)ws, ws_bytes, (uintptr_t)host};
+    const uint64_t args[5] = {(uintptr_t)in, (uintptr_t)out, (uintptr_t)ws, ws_bytes,
+                              (uintptr_t)host};
     for (uint32_t i = 1; i < f->f->num_insts; i++)
-      if (f->f->insts[i].op == ZN_K_Param) memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
+      if (f->f->insts[i].op == ZN_K_Param)
+        memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
     m.slots = f->slots;
     rc = run(&m, f, (part){0, 1});
   }
@@ -326,8 +346,9 @@ int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, vo
   return rc;
 }
 
-int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *const *bufs, const uint64_t *buf_bytes,
-                         const int64_t *ints, const zn_interp_opts *opts) {
+int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *const *bufs,
+                         const uint64_t *buf_bytes, const int64_t *ints,
+                         const zn_interp_opts *opts) {
   if (!is_function(c, mod, fn, false)) return -1;
   zn_imach m;
   init_machine(&m, c, mod, opts);
@@ -346,9 +367,11 @@ int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *const
     }
     int64_t grid = 1;
     for (uint32_t i = 1; i < f->f->num_insts; i++)
-      if (f->f->insts[i].op == ZN_K_For && (f->f->insts[i].c & 255) == ZN_FOR_GRID) grid = INT64_MAX;
+      if (f->f->insts[i].op == ZN_K_For && (f->f->insts[i].c & 255) == ZN_FOR_GRID)
+        grid = INT64_MAX;
     for (uint32_t i = 1; i < f->f->num_insts; i++)
-      if (f->f->insts[i].op == ZN_K_Param) memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
+      if (f->f->insts[i].op == ZN_K_Param)
+        memcpy(f->slots + f->slot_of[i], &args[f->f->insts[i].imm.i], 8);
     m.slots = f->slots;
     rc = run(&m, f, (part){0, grid});
   }

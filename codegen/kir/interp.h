@@ -1,6 +1,7 @@
-/* Inside the kernel IR interpreter: decoded instructions and the machine state. A function is decoded once into an array
- * of zn_idec; every value has a slot of natural elements (f32 as 4 bytes, ...) in one block, padded to 8 lanes, so lane
- * loops run in blocks of 8 without tails. Padding lanes hold garbage that nothing reads. */
+/* Inside the kernel IR interpreter: decoded instructions and the machine state. A function is
+ * decoded once into an array of zn_idec; every value has a slot of natural elements (f32 as 4
+ * bytes, ...) in one block, padded to 8 lanes, so lane loops run in blocks of 8 without tails.
+ * Padding lanes hold garbage that nothing reads. */
 #ifndef ZN_INTERP_H
 #define ZN_INTERP_H
 #include "codegen/kir/kir.h"
@@ -12,8 +13,14 @@ typedef void (*zn_ifn)(const zn_idec *d, zn_imach *m);
 typedef enum zn_ikind {
   ZN_IK_PURE, /* fn */
   ZN_IK_MEM,  /* fn, may fail */
-  ZN_IK_FOR, ZN_IK_GRID, ZN_IK_NEXT, /* NEXT is the End of a for */
-  ZN_IK_IF, ZN_IK_JUMP, ZN_IK_BREAK, ZN_IK_RET, ZN_IK_CALL
+  ZN_IK_FOR,
+  ZN_IK_GRID,
+  ZN_IK_NEXT, /* NEXT is the End of a for */
+  ZN_IK_IF,
+  ZN_IK_JUMP,
+  ZN_IK_BREAK,
+  ZN_IK_RET,
+  ZN_IK_CALL
 } zn_ikind;
 
 struct zn_idec {
@@ -24,8 +31,9 @@ struct zn_idec {
   uint32_t inst;       /* index in the function, for messages */
   uint8_t kind, op, dtype, elem; /* elem: bytes per lane of the result (Store: of the value) */
   uint8_t from;                  /* operand a's type; for NEXT: closes a grid loop */
-  uint8_t vector_ctl;            /* Select: the condition is a vector; Load and Store: the index is */
+  uint8_t vector_ctl; /* Select: the condition is a vector; Load and Store: the index is */
   int64_t imm;
+  uint32_t *hint;  /* Load and Store: the region that held the last access */
   const void *ptr; /* Shuffle mask, Call arguments */
 };
 
@@ -50,7 +58,7 @@ struct zn_imach {
   zn_interp_opts opts;
   zn_ifunc **funcs; /* per function number, NULL until first use */
   zn_iregion *regions;
-  uint32_t num_regions, cap_regions, last_region;
+  uint32_t num_regions, cap_regions;
   uint64_t steps;
   bool failed;
 };
@@ -63,15 +71,17 @@ zn_ifn zn_interp_cvt(zn_dtype t);
 zn_ifn zn_interp_move(const zn_idec *d);
 
 /* One lane loop: `i` counts lanes; with more than one lane whole blocks of 8. */
-#define ZN_LANES(d, ...)                                        \
-  do {                                                          \
-    if ((d)->n == 1) {                                          \
-      const uint32_t i = 0;                                     \
-      __VA_ARGS__;                                              \
-    } else {                                                    \
-      for (uint32_t i8 = 0; i8 < (d)->n; i8 += 8)               \
-        for (uint32_t i = i8; i < i8 + 8; i++) { __VA_ARGS__; } \
-    }                                                           \
+#define ZN_LANES(d, ...)                          \
+  do {                                            \
+    if ((d)->n == 1) {                            \
+      const uint32_t i = 0;                       \
+      __VA_ARGS__;                                \
+    } else {                                      \
+      for (uint32_t i8 = 0; i8 < (d)->n; i8 += 8) \
+        for (uint32_t i = i8; i < i8 + 8; i++) {  \
+          __VA_ARGS__;                            \
+        }                                         \
+    }                                             \
   } while (0)
 #define ZN_SLOT(T, m, off) ((T *)(void *)((m)->slots + (off)))
 #endif

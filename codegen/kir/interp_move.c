@@ -1,26 +1,27 @@
-/* The interpreter's data movement: vectors, selection, variables, loads and stores. Elements are moved by size. */
+/* The interpreter's data movement: vectors, selection, variables, loads and stores. Elements are
+ * moved by size. */
 #include "codegen/kir/interp.h"
 
-#define SELECT(T)                                                                              \
-  static void select_##T(const zn_idec *d, zn_imach *m) {                                      \
-    const uint8_t *pa = ZN_SLOT(uint8_t, m, d->a);                                             \
-    const T *restrict pb = ZN_SLOT(T, m, d->b), *restrict pc = ZN_SLOT(T, m, d->c);            \
-    T *restrict pr = ZN_SLOT(T, m, d->r);                                                      \
-    uint32_t step = d->vector_ctl;                                                             \
-    ZN_LANES(d, pr[i] = pa[i * step] ? pb[i] : pc[i]);                                         \
+#define SELECT(T)                                                                   \
+  static void select_##T(const zn_idec *d, zn_imach *m) {                           \
+    const uint8_t *pa = ZN_SLOT(uint8_t, m, d->a);                                  \
+    const T *restrict pb = ZN_SLOT(T, m, d->b), *restrict pc = ZN_SLOT(T, m, d->c); \
+    T *restrict pr = ZN_SLOT(T, m, d->r);                                           \
+    uint32_t step = d->vector_ctl;                                                  \
+    ZN_LANES(d, pr[i] = pa[i * step] ? pb[i] : pc[i]);                              \
   }
-#define SPLAT(T)                                                \
-  static void splat_##T(const zn_idec *d, zn_imach *m) {        \
-    const T x = *ZN_SLOT(T, m, d->a);                           \
-    T *restrict pr = ZN_SLOT(T, m, d->r);                       \
-    ZN_LANES(d, pr[i] = x);                                     \
+#define SPLAT(T)                                         \
+  static void splat_##T(const zn_idec *d, zn_imach *m) { \
+    const T x = *ZN_SLOT(T, m, d->a);                    \
+    T *restrict pr = ZN_SLOT(T, m, d->r);                \
+    ZN_LANES(d, pr[i] = x);                              \
   }
-#define SHUFFLE(T)                                                                             \
-  static void shuffle_##T(const zn_idec *d, zn_imach *m) {                                     \
-    const T *pa = ZN_SLOT(T, m, d->a), *pb = ZN_SLOT(T, m, d->b);                              \
-    T *pr = ZN_SLOT(T, m, d->r);                                                               \
-    const uint32_t *mask = d->ptr, n = (uint32_t)d->imm;                                       \
-    for (uint32_t i = 0; i < d->n; i++) pr[i] = mask[i] < n ? pa[mask[i]] : pb[mask[i] - n];   \
+#define SHUFFLE(T)                                                                           \
+  static void shuffle_##T(const zn_idec *d, zn_imach *m) {                                   \
+    const T *pa = ZN_SLOT(T, m, d->a), *pb = ZN_SLOT(T, m, d->b);                            \
+    T *pr = ZN_SLOT(T, m, d->r);                                                             \
+    const uint32_t *mask = d->ptr, n = (uint32_t)d->imm;                                     \
+    for (uint32_t i = 0; i < d->n; i++) pr[i] = mask[i] < n ? pa[mask[i]] : pb[mask[i] - n]; \
   }
 SELECT(uint8_t)
 SELECT(uint16_t)
@@ -49,7 +50,9 @@ static void iota(const zn_idec *d, zn_imach *m) {
 }
 
 /* Variables keep their slot; Get and Set copy. */
-static void copy(const zn_idec *d, zn_imach *m) { memcpy(m->slots + d->r, m->slots + d->a, d->n * d->elem); }
+static void copy(const zn_idec *d, zn_imach *m) {
+  memcpy(m->slots + d->r, m->slots + d->a, d->n * d->elem);
+}
 
 static void copy_8(const zn_idec *d, zn_imach *m) { memcpy(m->slots + d->r, m->slots + d->a, 8); }
 
@@ -75,8 +78,8 @@ static void out_of_bounds(const zn_idec *d, zn_imach *m, const char *what, int64
   for (uint32_t i = 0; i < m->mod->num_funcs; i++)
     if (m->funcs[i] && m->funcs[i]->slots == m->slots) f = m->funcs[i]->f;
   char where[300];
-  snprintf(where, sizeof where, "interp: function '%s', instruction %u (%s.%s)", f ? f->name : "?", d->inst,
-           zn_kops[d->op].text, zn_dtypes[d->dtype].name);
+  snprintf(where, sizeof where, "interp: function '%s', instruction %u (%s.%s)", f ? f->name : "?",
+           d->inst, zn_kops[d->op].text, zn_dtypes[d->dtype].name);
   zn_error(m->c, where, "%s, element index %lld", what, (long long)idx);
 }
 
@@ -85,10 +88,10 @@ static bool check(const zn_idec *d, zn_imach *m, const char *p, uint64_t bytes, 
     out_of_bounds(d, m, "address has not the promised alignment", idx);
     return false;
   }
-  if (m->num_regions && inside(&m->regions[m->last_region], p, bytes)) return true;
+  if (m->num_regions && inside(&m->regions[*d->hint], p, bytes)) return true;
   for (uint32_t i = 0; i < m->num_regions; i++) {
     if (inside(&m->regions[i], p, bytes)) {
-      m->last_region = i;
+      *d->hint = i;
       return true;
     }
   }
@@ -109,12 +112,12 @@ static void load(const zn_idec *d, zn_imach *m) {
   memcpy(m->slots + d->r, p, bytes);
 }
 
-#define LOAD1(T)                                                             \
-  static void load_##T(const zn_idec *d, zn_imach *m) {                      \
-    int64_t idx = *ZN_SLOT(int64_t, m, d->b);                                \
-    const char *p = at(d, m, idx);                                           \
-    if (m->opts.check_bounds && !check(d, m, p, sizeof(T), idx)) return;     \
-    memcpy(m->slots + d->r, p, sizeof(T));                                   \
+#define LOAD1(T)                                                         \
+  static void load_##T(const zn_idec *d, zn_imach *m) {                  \
+    int64_t idx = *ZN_SLOT(int64_t, m, d->b);                            \
+    const char *p = at(d, m, idx);                                       \
+    if (m->opts.check_bounds && !check(d, m, p, sizeof(T), idx)) return; \
+    memcpy(m->slots + d->r, p, sizeof(T));                               \
   }
 LOAD1(uint32_t)
 LOAD1(uint64_t)
@@ -149,10 +152,11 @@ static void ptradd(const zn_idec *d, zn_imach *m) {
   *ZN_SLOT(uintptr_t, m, d->r) = *ZN_SLOT(uintptr_t, m, d->a) + *ZN_SLOT(uintptr_t, m, d->b);
 }
 
-#define BY_SIZE(name)                                                               \
-  (d->elem == 1 ? name##_uint8_t : d->elem == 2 ? name##_uint16_t                   \
-                               : d->elem == 4   ? name##_uint32_t                   \
-                                                : name##_uint64_t)
+#define BY_SIZE(name)               \
+  (d->elem == 1   ? name##_uint8_t  \
+   : d->elem == 2 ? name##_uint16_t \
+   : d->elem == 4 ? name##_uint32_t \
+                  : name##_uint64_t)
 
 zn_ifn zn_interp_move(const zn_idec *d) {
   switch (d->op) {
@@ -169,7 +173,9 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_Load:
       if (d->vector_ctl) return gather;
-      return d->n == 1 && d->elem == 4 ? load_uint32_t : d->n == 1 && d->elem == 8 ? load_uint64_t : load;
+      return d->n == 1 && d->elem == 4   ? load_uint32_t
+             : d->n == 1 && d->elem == 8 ? load_uint64_t
+                                         : load;
     case ZN_K_Store: return d->vector_ctl ? scatter : store;
     default: return NULL;
   }

@@ -1,15 +1,17 @@
-/* Cleans a kernel function in three steps. Hoisting: a pure value whose operands lie outside a loop moves before the
- * outermost such loop (all pure operations are total, so running them early is safe; costly ones do not leave an if).
- * CSE: one forward walk with a hash table whose entries live as long as their region; loads and variable reads join while
- * no store, call, Set or region boundary comes between. DCE: everything that no store, call, return or break needs,
- * including variables that are only written and regions left empty. */
+/* Cleans a kernel function in three steps. Hoisting: a pure value whose operands lie outside a loop
+ * moves before the outermost such loop (all pure operations are total, so running them early is
+ * safe; costly ones do not leave an if). CSE: one forward walk with a hash table whose entries live
+ * as long as their region; loads and variable reads join while no store, call, Set or region
+ * boundary comes between. DCE: everything that no store, call, return or break needs, including
+ * variables that are only written and regions left empty. */
 #include "codegen/kir/kir.h"
 
 typedef struct cleaner {
   zn_kmod *m;
   zn_kfunc *f;
   zn_arena tmp;
-  uint32_t *region; /* per instruction: innermost region around it (index of For If Else Loop), 0 = top level */
+  uint32_t *region; /* per instruction: innermost region around it (index of For If Else Loop), 0 =
+                       top level */
   uint32_t *match;
 } cleaner;
 
@@ -73,7 +75,8 @@ static void note_position(void *user, zn_kref *r) {
 }
 
 static bool costly(const zn_kinst *in) {
-  return zn_kops[in->op].cls == 'M' || in->op == ZN_K_Div || in->op == ZN_K_Rem || in->op == ZN_K_Sqrt;
+  return zn_kops[in->op].cls == 'M' || in->op == ZN_K_Div || in->op == ZN_K_Rem ||
+         in->op == ZN_K_Sqrt;
 }
 
 static void find_home(cleaner *k, hoister *h, uint32_t i) {
@@ -146,7 +149,8 @@ static uint64_t hash(const zn_kfunc *f, const zn_kinst *in, uint32_t epoch) {
 }
 
 static bool equal(const zn_kfunc *f, const zn_kinst *x, const zn_kinst *y) {
-  if (x->op != y->op || x->dtype != y->dtype || x->lanes != y->lanes || x->a != y->a || x->b != y->b || x->c != y->c)
+  if (x->op != y->op || x->dtype != y->dtype || x->lanes != y->lanes || x->a != y->a ||
+      x->b != y->b || x->c != y->c)
     return false;
   if (x->op == ZN_K_Shuffle)
     return !memcmp(&f->extra[x->imm.i], &f->extra[y->imm.i], x->lanes * sizeof *f->extra);
@@ -169,7 +173,9 @@ static bool commutes(const zn_kinst *in) {
 
 static void map_operand(void *user, zn_kref *r) { *r = ((copier *)user)->map[*r]; }
 
-static bool shareable(const zn_kinst *in) { return is_pure(in) || in->op == ZN_K_Load || in->op == ZN_K_Get; }
+static bool shareable(const zn_kinst *in) {
+  return is_pure(in) || in->op == ZN_K_Load || in->op == ZN_K_Get;
+}
 
 /* Appends, or finds the equal instruction that is still in scope; returns the new index. */
 static uint32_t intern(copier *p, zn_kinst in) {

@@ -1,5 +1,5 @@
-/* Scalar evaluation of pure kernel operations on constants. Float arithmetic of f32 is done in double and rounded once,
- * which is exact for + - * / sqrt (53 >= 2*24 + 2 bits). */
+/* Scalar evaluation of pure kernel operations on constants. Float arithmetic of f32 is done in
+ * double and rounded once, which is exact for + - * / sqrt (53 >= 2*24 + 2 bits). */
 #include "codegen/kir/kfold.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
-/* Kernel IR modules and the builder: every call checks its operand types, folds what is constant, and appends one
- * instruction. The first error sticks in zn_kb.error and turns later calls into no-ops. */
+/* Kernel IR modules and the builder: every call checks its operand types, folds what is constant,
+ * and appends one instruction. The first error sticks in zn_kb.error and turns later calls into
+ * no-ops. */
 #include "codegen/kir/kir.h"
 
 #include "codegen/kir/kfold.h"
@@ -17,8 +18,10 @@ zn_kmod *zn_kmod_new(zn_arena *a, const char *name) {
   return m;
 }
 
-uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count, const void *data) {
-  zn_kconst k = {.name = zn_arena_strdup(m->arena, name), .dtype = dtype, .count = count, .data = data};
+uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count,
+                           const void *data) {
+  zn_kconst k = {
+      .name = zn_arena_strdup(m->arena, name), .dtype = dtype, .count = count, .data = data};
   ZN_PUSH(m->arena, m->consts, m->num_consts, m->cap_consts, k);
   return m->num_consts - 1;
 }
@@ -27,8 +30,9 @@ uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_
 
 static zn_kref fail(zn_kb *b, zn_kop op, const char *what) {
   if (!b->error)
-    b->error = zn_arena_printf(b->mod->arena, "%s: %s at instruction %u: %s", b->f ? b->f->name : "?",
-                               zn_kops[op].text, b->f ? b->f->num_insts : 0, what);
+    b->error =
+        zn_arena_printf(b->mod->arena, "%s: %s at instruction %u: %s", b->f ? b->f->name : "?",
+                        zn_kops[op].text, b->f ? b->f->num_insts : 0, what);
   return 0;
 }
 
@@ -40,7 +44,9 @@ static bool ok1(zn_kb *b, zn_kop op, zn_kref r) {
   return false;
 }
 
-static bool ok2(zn_kb *b, zn_kop op, zn_kref x, zn_kref y) { return ok1(b, op, x) && ok1(b, op, y); }
+static bool ok2(zn_kb *b, zn_kop op, zn_kref x, zn_kref y) {
+  return ok1(b, op, x) && ok1(b, op, y);
+}
 
 static zn_dtype type_of(const zn_kb *b, zn_kref r) { return zn_kf_dtype(b->f, r); }
 static unsigned lanes_of(const zn_kb *b, zn_kref r) { return zn_kf_lanes(b->f, r); }
@@ -60,10 +66,16 @@ zn_kref zn_kb_raw(zn_kb *b, zn_kinst in) {
   return b->f->num_insts - 1;
 }
 
-static zn_kref put(zn_kb *b, zn_kop op, zn_dtype t, unsigned lanes, zn_kref x, zn_kref y, zn_kref z, int64_t imm) {
+static zn_kref put(zn_kb *b, zn_kop op, zn_dtype t, unsigned lanes, zn_kref x, zn_kref y, zn_kref z,
+                   int64_t imm) {
   if (lanes == 0 || lanes > UINT16_MAX) return fail(b, op, "lanes out of range");
-  return zn_kb_raw(b, (zn_kinst){.op = (uint8_t)op, .dtype = (uint8_t)t, .lanes = (uint16_t)lanes, .a = x, .b = y,
-                                 .c = z, .imm.i = imm});
+  return zn_kb_raw(b, (zn_kinst){.op = (uint8_t)op,
+                                 .dtype = (uint8_t)t,
+                                 .lanes = (uint16_t)lanes,
+                                 .a = x,
+                                 .b = y,
+                                 .c = z,
+                                 .imm.i = imm});
 }
 
 uint32_t zn_kb_begin(zn_kb *b, zn_ctx *ctx, zn_kmod *mod, const char *name, bool is_entry) {
@@ -87,7 +99,8 @@ void zn_kb_finish(zn_kb *b) {
 
 zn_kref zn_kb_param(zn_kb *b, const char *name, zn_kparam_kind kind, zn_dtype elem) {
   if (b->error) return 0;
-  zn_kparam p = {.name = zn_arena_strdup(b->mod->arena, name), .kind = (uint8_t)kind,
+  zn_kparam p = {.name = zn_arena_strdup(b->mod->arena, name),
+                 .kind = (uint8_t)kind,
                  .dtype = (uint8_t)(kind == ZN_KP_INT ? ZN_IDX : elem)};
   ZN_PUSH(b->mod->arena, b->f->params, b->f->num_params, b->f->cap_params, p);
   return put(b, ZN_K_Param, kind == ZN_KP_INT ? ZN_IDX : ZN_PTR, 1, 0, 0, 0, b->f->num_params - 1);
@@ -104,8 +117,11 @@ zn_kref zn_kb_int(zn_kb *b, zn_dtype t, int64_t v) {
 
 zn_kref zn_kb_float(zn_kb *b, zn_dtype t, double v) {
   if (b->error) return 0;
-  if (!zn_kdt_is_float(t) && t != ZN_F16 && t != ZN_BF16) return fail(b, ZN_K_Const, "not a float type");
-  return zn_kb_raw(b, (zn_kinst){.op = ZN_K_Const, .dtype = (uint8_t)t, .lanes = 1, .imm.f = zn_kfold_round(t, v)});
+  if (!zn_kdt_is_float(t) && t != ZN_F16 && t != ZN_BF16)
+    return fail(b, ZN_K_Const, "not a float type");
+  return zn_kb_raw(
+      b,
+      (zn_kinst){.op = ZN_K_Const, .dtype = (uint8_t)t, .lanes = 1, .imm.f = zn_kfold_round(t, v)});
 }
 
 zn_kref zn_kb_idx(zn_kb *b, int64_t v) { return zn_kb_int(b, ZN_IDX, v); }
@@ -153,7 +169,8 @@ zn_kref zn_kb_un(zn_kb *b, zn_kop op, zn_kref a) {
   int64_t i;
   double f;
   if (zn_kf_const_int(b->f, a, &i) && zn_kfold_int(op, t, i, 0, &i)) return int_const(b, t, n, i);
-  if (zn_kf_const_float(b->f, a, &f) && zn_kfold_float(op, t, f, 0, &f)) return float_const(b, t, n, f);
+  if (zn_kf_const_float(b->f, a, &f) && zn_kfold_float(op, t, f, 0, &f))
+    return float_const(b, t, n, f);
   return put(b, op, t, n, a, 0, 0, 0);
 }
 
@@ -180,7 +197,8 @@ static bool match_operands(zn_kb *b, zn_kop op, zn_kref *x, zn_kref *y) {
 /* Identities of one constant operand; 0 when none applies. x and y have equal lanes. */
 static zn_kref simplify_int(zn_kb *b, zn_kop op, zn_dtype t, zn_kref x, zn_kref y) {
   int64_t k;
-  bool commutes = op == ZN_K_Add || op == ZN_K_Mul || op == ZN_K_And || op == ZN_K_Or || op == ZN_K_Xor;
+  bool commutes =
+      op == ZN_K_Add || op == ZN_K_Mul || op == ZN_K_And || op == ZN_K_Or || op == ZN_K_Xor;
   if (commutes && zn_kf_const_int(b->f, x, &k)) {
     zn_kref swap = x;
     x = y;
@@ -225,12 +243,14 @@ zn_kref zn_kb_bin(zn_kb *b, zn_kop op, zn_kref x, zn_kref y) {
   zn_kref same = 0;
   if (!zn_is_float(t)) {
     int64_t i, j;
-    if (zn_kf_const_int(b->f, x, &i) && zn_kf_const_int(b->f, y, &j) && zn_kfold_int(op, t, i, j, &i))
+    if (zn_kf_const_int(b->f, x, &i) && zn_kf_const_int(b->f, y, &j) &&
+        zn_kfold_int(op, t, i, j, &i))
       return int_const(b, t, n, i);
     same = simplify_int(b, op, t, x, y);
   } else {
     double f, g;
-    if (zn_kf_const_float(b->f, x, &f) && zn_kf_const_float(b->f, y, &g) && zn_kfold_float(op, t, f, g, &f))
+    if (zn_kf_const_float(b->f, x, &f) && zn_kf_const_float(b->f, y, &g) &&
+        zn_kfold_float(op, t, f, g, &f))
       return float_const(b, t, n, f);
     same = simplify_float(b, op, x, y);
   }
@@ -241,7 +261,8 @@ zn_kref zn_kb_cmp(zn_kb *b, zn_kop op, zn_kref x, zn_kref y) {
   if (!match_operands(b, op, &x, &y)) return 0;
   zn_dtype t = type_of(b, x);
   unsigned n = lanes_of(b, x);
-  if (zn_kops[op].cls != 'P' || !zn_kop_accepts(op, t)) return fail(b, op, "operand type does not fit");
+  if (zn_kops[op].cls != 'P' || !zn_kop_accepts(op, t))
+    return fail(b, op, "operand type does not fit");
   int64_t i, j;
   double f, g;
   if (zn_kf_const_int(b->f, x, &i) && zn_kf_const_int(b->f, y, &j))
@@ -295,7 +316,8 @@ static zn_kref convert(zn_kb *b, zn_kop op, zn_kref a, zn_dtype to) {
   double f;
   if (zn_kf_const_int(b->f, a, &i)) {
     if (!zn_is_float(to)) return int_const(b, to, n, i);
-    if (to == ZN_F32) return float_const(b, to, n, t == ZN_U64 ? (double)(float)(uint64_t)i : (double)(float)i);
+    if (to == ZN_F32)
+      return float_const(b, to, n, t == ZN_U64 ? (double)(float)(uint64_t)i : (double)(float)i);
     return float_const(b, to, n, t == ZN_U64 ? (double)(uint64_t)i : (double)i);
   }
   if (zn_kf_const_float(b->f, a, &f)) {
@@ -312,8 +334,8 @@ zn_kref zn_kb_bitcast(zn_kb *b, zn_kref a, zn_dtype to) {
   if (!ok1(b, ZN_K_Bitcast, a)) return 0;
   zn_dtype t = type_of(b, a);
   if (t == to) return a;
-  if (!zn_dtype_bytes(t) || zn_dtype_bytes(t) != zn_dtype_bytes(to) || !convertible(t) || !convertible(to) ||
-      to == ZN_BOOL)
+  if (!zn_dtype_bytes(t) || zn_dtype_bytes(t) != zn_dtype_bytes(to) || !convertible(t) ||
+      !convertible(to) || to == ZN_BOOL)
     return fail(b, ZN_K_Bitcast, "types have different sizes");
   return put(b, ZN_K_Bitcast, to, lanes_of(b, a), a, 0, 0, 0);
 }
@@ -359,7 +381,8 @@ zn_kref zn_kb_shuffle(zn_kb *b, zn_kref x, zn_kref y, unsigned lanes, const uint
   if (!convertible(type_of(b, x))) return fail(b, ZN_K_Shuffle, "type has no vectors");
   uint32_t first = b->f->num_extra;
   for (unsigned j = 0; j < lanes; j++) {
-    if (mask[j] >= 2 * lanes_of(b, x)) return fail(b, ZN_K_Shuffle, "mask points outside the operands");
+    if (mask[j] >= 2 * lanes_of(b, x))
+      return fail(b, ZN_K_Shuffle, "mask points outside the operands");
     ZN_PUSH(b->mod->arena, b->f->extra, b->f->num_extra, b->f->cap_extra, mask[j]);
   }
   return put(b, ZN_K_Shuffle, type_of(b, x), lanes, x, y, 0, first);
@@ -382,7 +405,8 @@ static bool address(zn_kb *b, zn_kop op, zn_kref ptr, zn_kref idx, unsigned lane
 
 zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref idx) {
   if (!address(b, ZN_K_Load, ptr, idx, lanes)) return 0;
-  if (!convertible(t) && !(t == ZN_PTR && lanes == 1)) return fail(b, ZN_K_Load, "type cannot be loaded");
+  if (!convertible(t) && !(t == ZN_PTR && lanes == 1))
+    return fail(b, ZN_K_Load, "type cannot be loaded");
   return put(b, ZN_K_Load, t, lanes, ptr, idx, 0, 0);
 }
 
@@ -405,7 +429,8 @@ zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes) {
 
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count) {
   if (b->error) return 0;
-  if (!convertible(t) || count == 0 || count > INT32_MAX) return fail(b, ZN_K_Alloc, "type or count out of range");
+  if (!convertible(t) || count == 0 || count > ZN_KIR_MAX_ALLOC)
+    return fail(b, ZN_K_Alloc, "type or count out of range");
   return put(b, ZN_K_Alloc, t, 1, 0, 0, 0, (int64_t)count);
 }
 
@@ -439,13 +464,16 @@ void zn_kb_set(zn_kb *b, zn_kref var, zn_kref v) {
   zn_dtype t = (zn_dtype)b->f->insts[var].dtype;
   unsigned n = b->f->insts[var].lanes;
   if (lanes_of(b, v) == 1 && n > 1) v = zn_kb_splat(b, v, n);
-  if (!b->error && (type_of(b, v) != t || lanes_of(b, v) != n)) fail(b, ZN_K_Set, "value has not the variable's type");
+  if (!b->error && (type_of(b, v) != t || lanes_of(b, v) != n))
+    fail(b, ZN_K_Set, "value has not the variable's type");
   put(b, ZN_K_Set, t, n, var, v, 0, 0);
 }
 
-zn_kref zn_kb_for(zn_kb *b, zn_kref lo, zn_kref hi, int64_t step, zn_for_kind kind, unsigned factor) {
+zn_kref zn_kb_for(zn_kb *b, zn_kref lo, zn_kref hi, int64_t step, zn_for_kind kind,
+                  unsigned factor) {
   if (!ok2(b, ZN_K_For, lo, hi)) return 0;
-  if (type_of(b, lo) != ZN_IDX || type_of(b, hi) != ZN_IDX || lanes_of(b, lo) != 1 || lanes_of(b, hi) != 1)
+  if (type_of(b, lo) != ZN_IDX || type_of(b, hi) != ZN_IDX || lanes_of(b, lo) != 1 ||
+      lanes_of(b, hi) != 1)
     return fail(b, ZN_K_For, "bounds are not scalar idx values");
   if (step <= 0 || factor >= 1u << 24) return fail(b, ZN_K_For, "step or factor out of range");
   return put(b, ZN_K_For, ZN_IDX, 1, lo, hi, (uint32_t)kind | factor << 8, step);
@@ -489,7 +517,8 @@ void zn_kb_call(zn_kb *b, uint32_t fn, const zn_kref *args, uint32_t num_args, z
 }
 
 uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a) {
-  uint32_t *match = ZN_ARRAY(a, uint32_t, f->num_insts), *stack = ZN_ARRAY(a, uint32_t, f->num_insts), depth = 0;
+  uint32_t *match = ZN_ARRAY(a, uint32_t, f->num_insts),
+           *stack = ZN_ARRAY(a, uint32_t, f->num_insts), depth = 0;
   for (uint32_t i = 1; i < f->num_insts; i++) {
     uint8_t op = f->insts[i].op;
     if ((op == ZN_K_End || op == ZN_K_Else) && depth) match[stack[--depth]] = i;

@@ -22,6 +22,7 @@
 #include "zenithc/base/tensor.h"
 #include "zenithc/base/text.h"
 
+enum { ZN_KIR_MAX_ALLOC = 1 << 24 }; /* elements of one Alloc: it is stack */
 typedef uint32_t zn_kref; /* instruction index; 0 = none (instruction 0 is a Nop) */
 
 typedef enum zn_kop {

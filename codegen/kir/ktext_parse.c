@@ -1,4 +1,5 @@
-/* Text (docs/zk.md) to kernel IR. Checks syntax and that names are defined; types and scopes are kverify.c's. */
+/* Text (docs/zk.md) to kernel IR. Checks syntax and that names are defined; types and scopes are
+ * kverify.c's. */
 #include <errno.h>
 
 #include "codegen/kir/ktext.h"
@@ -38,7 +39,8 @@ static zn_status integer(parser *p, int64_t lo, int64_t hi, const char *what, in
   *out = p->l.i;
   ZN_TRY(zn_lex_expect(&p->l, ZN_TOK_INT, what));
   if (*out < lo || *out > hi)
-    return zn_lex_error(&p->l, "%s is %lld, outside %lld..%lld", what, (long long)*out, (long long)lo, (long long)hi);
+    return zn_lex_error(&p->l, "%s is %lld, outside %lld..%lld", what, (long long)*out,
+                        (long long)lo, (long long)hi);
   return ZN_OK;
 }
 
@@ -76,7 +78,8 @@ static zn_status ref(parser *p, zn_kref *out) {
   uint32_t n = 0;
   if (p->l.tok != ZN_TOK_IDENT || !number_of(p->l.text, &n))
     return unexpected(p, "a value such as %3");
-  if (n >= p->num_values || !p->value[n]) return zn_lex_error(&p->l, "%s is not defined above", p->l.text);
+  if (n >= p->num_values || !p->value[n])
+    return zn_lex_error(&p->l, "%s is not defined above", p->l.text);
   *out = p->value[n];
   zn_lex_next(&p->l);
   return ZN_OK;
@@ -113,14 +116,16 @@ static zn_status bin_data(parser *p, zn_kconst *k) {
   ZN_TRY(string(p, &file));
   ZN_TRY(integer(p, 0, INT64_MAX, "an offset", &at));
   if (!p->base_dir) return zn_lex_error(&p->l, "constants in files are not allowed here");
-  if (strchr(file, '/') || !*file) return zn_lex_error(&p->l, "'%s' is not a plain file name", file);
+  if (strchr(file, '/') || !*file)
+    return zn_lex_error(&p->l, "'%s' is not a plain file name", file);
   const char *path = zn_arena_printf(p->a, "%s/%s", p->base_dir, file);
   FILE *f = fopen(path, "rb");
   if (!f) return zn_lex_error(&p->l, "%s cannot be read: %s", path, strerror(errno));
   uint64_t bytes = k->count * zn_dtype_bytes(k->dtype);
   bool fine = fseek(f, 0, SEEK_END) == 0;
   int64_t size = fine ? (int64_t)ftell(f) : -1;
-  fine = size >= 0 && at <= size && bytes <= (uint64_t)(size - at) && fseek(f, (long)at, SEEK_SET) == 0;
+  fine = size >= 0 && at <= size && bytes <= (uint64_t)(size - at) &&
+         fseek(f, (long)at, SEEK_SET) == 0;
   if (fine) {
     char *data = alloc64(p->a, bytes);
     fine = fread(data, 1, (size_t)bytes, f) == bytes;
@@ -138,11 +143,13 @@ static zn_status hex_data(parser *p, zn_kconst *k) {
   const char *s;
   size_t n = p->l.text_len;
   ZN_TRY(string(p, &s));
-  if (n != 2 * k->count * zn_dtype_bytes(k->dtype)) return zn_lex_error(&p->l, "constant '%s' has another size", k->name);
+  if (n != 2 * k->count * zn_dtype_bytes(k->dtype))
+    return zn_lex_error(&p->l, "constant '%s' has another size", k->name);
   char *data = alloc64(p->a, n / 2);
   for (size_t i = 0; i < n / 2; i++) {
     int hi = hex_digit(s[2 * i]), lo = hex_digit(s[2 * i + 1]);
-    if (hi < 0 || lo < 0) return zn_lex_error(&p->l, "constant '%s' has a character that is no hex digit", k->name);
+    if (hi < 0 || lo < 0)
+      return zn_lex_error(&p->l, "constant '%s' has a character that is no hex digit", k->name);
     data[i] = (char)(hi * 16 + lo);
   }
   k->data = data;
@@ -169,7 +176,8 @@ static zn_status element(parser *p, const zn_kconst *k, char *data, uint64_t i) 
 
 static zn_status elements(parser *p, zn_kconst *k) {
   /* each element takes at least two characters: bounds what a hostile count can allocate */
-  if (k->count > (uint64_t)(p->l.end - p->l.p) + 2) return zn_lex_error(&p->l, "constant '%s' is cut short", k->name);
+  if (k->count > (uint64_t)(p->l.end - p->l.p) + 2)
+    return zn_lex_error(&p->l, "constant '%s' is cut short", k->name);
   char *data = alloc64(p->a, k->count * zn_dtype_bytes(k->dtype));
   ZN_TRY(zn_lex_expect(&p->l, '[', "'[', hex or bin"));
   for (uint64_t i = 0; i < k->count; i++) {
@@ -185,7 +193,8 @@ static zn_status constant(parser *p) {
   int64_t count;
   ZN_TRY(name(p, &k.name));
   ZN_TRY(dtype(p, &k.dtype));
-  if (!zn_dtype_bytes(k.dtype)) return zn_lex_error(&p->l, "constants cannot have type %s", zn_dtypes[k.dtype].name);
+  if (!zn_dtype_bytes(k.dtype))
+    return zn_lex_error(&p->l, "constants cannot have type %s", zn_dtypes[k.dtype].name);
   ZN_TRY(integer(p, 0, INT64_MAX / 32, "a count", &count));
   k.count = (uint64_t)count;
   if (accept_word(p, "bin"))
@@ -210,7 +219,9 @@ static zn_kref append(parser *p, zn_kinst in) {
   return p->f->num_insts - 1;
 }
 
-static void open_region(parser *p) { ZN_PUSH(p->a, p->open, p->depth, p->cap_open, p->f->num_insts); }
+static void open_region(parser *p) {
+  ZN_PUSH(p->a, p->open, p->depth, p->cap_open, p->f->num_insts);
+}
 
 static zn_status for_loop(parser *p, zn_kinst *in) {
   static const char *const kinds[] = {"serial", "grid", "vector", "unroll"};
@@ -334,7 +345,9 @@ static zn_status opcode(parser *p, zn_kinst *in) {
   const char *dot = strchr(p->l.text, '.');
   size_t n = dot ? (size_t)(dot - p->l.text) : p->l.text_len;
   int op = 1;
-  while (op < ZN_K_COUNT && (strlen(zn_kops[op].text) != n || memcmp(zn_kops[op].text, p->l.text, n))) op++;
+  while (op < ZN_K_COUNT &&
+         (strlen(zn_kops[op].text) != n || memcmp(zn_kops[op].text, p->l.text, n)))
+    op++;
   if (op == ZN_K_COUNT || op == ZN_K_Else || op == ZN_K_End)
     return zn_lex_error(&p->l, "unknown operation '%s'", p->l.text);
   in->op = (uint8_t)op;
@@ -350,13 +363,15 @@ static zn_status instruction(parser *p) {
   bool named = p->l.tok == ZN_TOK_IDENT && *p->l.text == '%';
   if (named) {
     if (!number_of(p->l.text, &number) || number == 0 || number > p->size)
-      return zn_lex_error(&p->l, "'%s' is not a value's number, or a needlessly large one", p->l.text);
+      return zn_lex_error(&p->l, "'%s' is not a value's number, or a needlessly large one",
+                          p->l.text);
     zn_lex_next(&p->l);
     ZN_TRY(zn_lex_expect(&p->l, '=', "'='"));
   }
   ZN_TRY(opcode(p, &in));
   if (named != zn_kop_has_value((zn_kop)in.op))
-    return zn_lex_error(&p->l, "%s %s", zn_kops[in.op].text, named ? "has no value" : "needs a name: %N = ...");
+    return zn_lex_error(&p->l, "%s %s", zn_kops[in.op].text,
+                        named ? "has no value" : "needs a name: %N = ...");
   ZN_TRY(operands(p, &in));
   zn_kref r = append(p, in);
   if (named) define(p, number, r);
@@ -440,7 +455,8 @@ static zn_status item(parser *p) {
   return unexpected(p, "input, output, const, kernel or entry");
 }
 
-zn_status zn_kmod_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir, zn_kmod **out) {
+zn_status zn_kmod_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir,
+                        zn_kmod **out) {
   parser p = {.c = c, .a = a, .base_dir = base_dir, .size = n};
   zn_lex_init(&p.l, c, a, src, n);
   const char *module;

@@ -1,5 +1,5 @@
-/* Kernel IR to text (docs/zk.md). Values are numbered in the order they are printed, so that the text of a parsed module
- * is the same text again. */
+/* Kernel IR to text (docs/zk.md). Values are numbered in the order they are printed, so that the
+ * text of a parsed module is the same text again. */
 #include "codegen/kir/ktext.h"
 
 static void put_name(zn_text *t, const char *s) {
@@ -30,7 +30,8 @@ static bool has_nan(const zn_kconst *k) {
     double x = zn_load_f64(k->dtype, k->data, i);
     if (x != x) return true;
   }
-  return !zn_is_float(k->dtype) && !zn_is_int(k->dtype) && k->dtype != ZN_BOOL && k->dtype != ZN_STR;
+  return !zn_is_float(k->dtype) && !zn_is_int(k->dtype) && k->dtype != ZN_BOOL &&
+         k->dtype != ZN_STR;
 }
 
 static void put_elements(zn_text *t, const zn_kconst *k) {
@@ -61,7 +62,8 @@ static void put_const(zn_text *t, const zn_kconst *k, const char *bin_name, uint
   } else if (has_nan(k)) {
     zn_text_puts(t, " hex \"");
     const unsigned char *p = k->data;
-    for (uint64_t i = 0; i < k->count * zn_dtype_bytes(k->dtype); i++) zn_text_printf(t, "%02x", p[i]);
+    for (uint64_t i = 0; i < k->count * zn_dtype_bytes(k->dtype); i++)
+      zn_text_printf(t, "%02x", p[i]);
     zn_text_puts(t, "\"\n");
   } else {
     put_elements(t, k);
@@ -92,7 +94,9 @@ typedef struct printer {
   uint32_t next;
 } printer;
 
-static void put_ref(printer *p, zn_kref r) { zn_text_printf(p->t, "%%%u", r < p->f->num_insts ? p->number[r] : 0); }
+static void put_ref(printer *p, zn_kref r) {
+  zn_text_printf(p->t, "%%%u", r < p->f->num_insts ? p->number[r] : 0);
+}
 
 static const char *const for_kinds[] = {"serial", "grid", "vector", "unroll"};
 
@@ -146,7 +150,8 @@ static void put_operands(printer *p, const zn_kinst *in) {
     zn_text_double(p->t, in->imm.f);
   } else if (in->op == ZN_K_Shuffle) {
     zn_text_puts(p->t, " [");
-    for (unsigned j = 0; j < in->lanes; j++) zn_text_printf(p->t, "%s%u", j ? ", " : "", p->f->extra[in->imm.i + j]);
+    for (unsigned j = 0; j < in->lanes; j++)
+      zn_text_printf(p->t, "%s%u", j ? ", " : "", p->f->extra[in->imm.i + j]);
     zn_text_puts(p->t, "]");
   } else if (sig[4] != 'n') {
     zn_text_printf(p->t, "%s%lld", sep, (long long)in->imm.i);
@@ -218,7 +223,8 @@ void zn_kfunc_print(const zn_kmod *m, const zn_kfunc *f, zn_text *t) {
     }
     put_inst(&p, in);
     zn_text_puts(t, "\n");
-    if (in->op == ZN_K_For || in->op == ZN_K_If || in->op == ZN_K_Loop || in->op == ZN_K_Else) indent++;
+    if (in->op == ZN_K_For || in->op == ZN_K_If || in->op == ZN_K_Loop || in->op == ZN_K_Else)
+      indent++;
   }
   zn_text_puts(t, "}\n");
   zn_arena_reset(&tmp);
@@ -234,7 +240,8 @@ void zn_kmod_print_split(const zn_kmod *m, zn_text *t, const char *bin_name) {
     zn_text_quote(t, m->provenance, strlen(m->provenance));
     zn_text_puts(t, "\n");
   }
-  zn_text_printf(t, "workspace %llu\nrun %u\nplan %u\n", (unsigned long long)m->workspace_bytes, m->run_fn, m->plan_fn);
+  zn_text_printf(t, "workspace %llu\nrun %u\nplan %u\n", (unsigned long long)m->workspace_bytes,
+                 m->run_fn, m->plan_fn);
   for (uint32_t i = 0; i < m->num_inputs; i++) put_io(t, "input", &m->inputs[i]);
   for (uint32_t i = 0; i < m->num_outputs; i++) put_io(t, "output", &m->outputs[i]);
   for (uint32_t i = 0; i < m->num_consts; i++) put_const(t, &m->consts[i], bin_name, &pos);

@@ -1,5 +1,6 @@
-/* The kernel IR verifier: operand kinds come from the signatures in kops.def, types from the operation's class, and
- * scopes from one walk with a stack of open regions (a value is usable until the region that defines it closes). */
+/* The kernel IR verifier: operand kinds come from the signatures in kops.def, types from the
+ * operation's class, and scopes from one walk with a stack of open regions (a value is usable until
+ * the region that defines it closes). */
 #include "codegen/kir/kir.h"
 
 typedef struct verifier {
@@ -7,8 +8,8 @@ typedef struct verifier {
   const zn_kmod *m;
   const zn_kfunc *f;
   uint32_t at;
-  bool *live;       /* value i is in scope */
-  uint32_t *stack;  /* open regions; after Else the Else itself */
+  bool *live;      /* value i is in scope */
+  uint32_t *stack; /* open regions; after Else the Else itself */
   uint32_t depth, grids;
   bool bad;
 } verifier;
@@ -63,7 +64,8 @@ static void check_operand(verifier *v, char kind, zn_kref r) {
   bool var = d->op == ZN_K_Var;
   if (kind == 'r' && !var) bad(v, "operand is not a variable");
   if (kind != 'r' && var) bad(v, "a variable is used as a value (Get is missing)");
-  if (kind == 'p' && (zn_kf_dtype(v->f, r) != ZN_PTR || d->lanes != 1)) bad(v, "operand is not a pointer");
+  if (kind == 'p' && (zn_kf_dtype(v->f, r) != ZN_PTR || d->lanes != 1))
+    bad(v, "operand is not a pointer");
   if (kind == 'x' && d->dtype != ZN_IDX) bad(v, "operand is not an idx value");
 }
 
@@ -110,15 +112,18 @@ static void check_convert(verifier *v, const zn_kinst *in, zn_dtype t) {
   unsigned n = v->f->insts[in->a].lanes;
   if (in->op == ZN_K_Select) {
     CHECK(from == ZN_BOOL && (n == 1 || n == in->lanes), "condition is not bool of fitting lanes");
-    CHECK(zn_kf_dtype(v->f, in->b) == t && zn_kf_dtype(v->f, in->c) == t, "operands have different types");
-    CHECK(v->f->insts[in->b].lanes == in->lanes && v->f->insts[in->c].lanes == in->lanes, "lanes differ");
+    CHECK(zn_kf_dtype(v->f, in->b) == t && zn_kf_dtype(v->f, in->c) == t,
+          "operands have different types");
+    CHECK(v->f->insts[in->b].lanes == in->lanes && v->f->insts[in->c].lanes == in->lanes,
+          "lanes differ");
     return;
   }
   CHECK(n == in->lanes, "lanes differ");
   CHECK(loadable(from) && loadable(t), "type cannot be converted");
   if (in->op == ZN_K_Bitcast)
-    CHECK(zn_dtype_bytes(from) == zn_dtype_bytes(t) && from != ZN_IDX && t != ZN_IDX && t != ZN_BOOL,
-          "types have different sizes");
+    CHECK(
+        zn_dtype_bytes(from) == zn_dtype_bytes(t) && from != ZN_IDX && t != ZN_IDX && t != ZN_BOOL,
+        "types have different sizes");
 }
 
 static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
@@ -131,13 +136,17 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
   CHECK(zn_kf_dtype(v->f, in->a) == t, "operand type differs from the result's");
   switch (in->op) {
     case ZN_K_Splat: CHECK(n == 1, "operand is not a scalar"); break;
-    case ZN_K_Extract: CHECK(in->lanes == 1 && in->imm.i >= 0 && in->imm.i < n, "no such lane"); break;
+    case ZN_K_Extract:
+      CHECK(in->lanes == 1 && in->imm.i >= 0 && in->imm.i < n, "no such lane");
+      break;
     case ZN_K_Insert:
       CHECK(in->lanes == n && in->imm.i >= 0 && in->imm.i < n, "no such lane");
-      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == 1, "inserted value is not a scalar");
+      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == 1,
+            "inserted value is not a scalar");
       break;
     case ZN_K_Shuffle:
-      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == n, "operands differ in type or lanes");
+      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == n,
+            "operands differ in type or lanes");
       if (in->imm.i < 0 || in->imm.i + in->lanes > v->f->num_extra) {
         bad(v, "mask is missing");
         return;
@@ -153,7 +162,8 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
 
 static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   if (in->op == ZN_K_Alloc) {
-    CHECK(loadable(t) && in->imm.i > 0 && in->imm.i <= INT32_MAX && in->lanes == 1, "type or count out of range");
+    CHECK(loadable(t) && in->imm.i > 0 && in->imm.i <= ZN_KIR_MAX_ALLOC && in->lanes == 1,
+          "type or count out of range");
     CHECK(v->depth == 0, "alloc inside a region");
     return;
   }
@@ -166,7 +176,8 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   CHECK(nx == 1 || nx == in->lanes, "index has other lanes than the access");
   CHECK(in->imm.i >= 0 && (in->imm.i & (in->imm.i - 1)) == 0, "alignment is not a power of two");
   if (in->op == ZN_K_Store)
-    CHECK(zn_kf_dtype(v->f, in->c) == t && v->f->insts[in->c].lanes == in->lanes, "value's type or lanes differ");
+    CHECK(zn_kf_dtype(v->f, in->c) == t && v->f->insts[in->c].lanes == in->lanes,
+          "value's type or lanes differ");
 }
 
 static void check_call(verifier *v, const zn_kinst *in) {
@@ -209,7 +220,8 @@ static void check_for(verifier *v, const zn_kinst *in, zn_dtype t) {
     CHECK(v->depth == 0 && !v->f->is_entry, "a grid loop stands at the top level of a kernel");
     CHECK(v->grids++ == 0, "a second grid loop");
     int64_t lo = -1;
-    CHECK(zn_kf_const_int(v->f, in->a, &lo) && lo == 0 && in->imm.i == 1, "a grid loop counts from 0 by 1");
+    CHECK(zn_kf_const_int(v->f, in->a, &lo) && lo == 0 && in->imm.i == 1,
+          "a grid loop counts from 0 by 1");
   }
 }
 
@@ -221,16 +233,20 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
       CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type has no variables");
       CHECK(zn_kf_dtype(v->f, in->a) == t && a->lanes == in->lanes, "initial value's type differs");
       break;
-    case ZN_K_Get: CHECK(a->dtype == t && a->lanes == in->lanes, "type is not the variable's"); break;
+    case ZN_K_Get:
+      CHECK(a->dtype == t && a->lanes == in->lanes, "type is not the variable's");
+      break;
     case ZN_K_Set:
       CHECK(a->dtype == t && a->lanes == in->lanes, "type is not the variable's");
-      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == in->lanes, "value's type differs");
+      CHECK(zn_kf_dtype(v->f, in->b) == t && v->f->insts[in->b].lanes == in->lanes,
+            "value's type differs");
       break;
     case ZN_K_For: check_for(v, in, t); break;
     case ZN_K_If:
     case ZN_K_Break:
       CHECK(a->dtype == ZN_BOOL && a->lanes == 1, "condition is not a scalar bool");
-      if (in->op == ZN_K_Break) CHECK(inside_loop(v), "no loop to leave (parallel loops cannot be left)");
+      if (in->op == ZN_K_Break)
+        CHECK(inside_loop(v), "no loop to leave (parallel loops cannot be left)");
       break;
     case ZN_K_Else:
       CHECK(v->depth && v->f->insts[v->stack[v->depth - 1]].op == ZN_K_If, "no open if");

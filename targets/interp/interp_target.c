@@ -1,5 +1,6 @@
-/* The interpreter as a target: the artifact is the kernel IR text (.zk) with large constants in a .bin beside it; running
- * interprets the module with every access checked. It is the second witness next to the graph evaluator. */
+/* The interpreter as a target: the artifact is the kernel IR text (.zk) with large constants in a
+ * .bin beside it; running interprets the module with every access checked. It is the second witness
+ * next to the graph evaluator. */
 #include <errno.h>
 
 #include "codegen/kir/ktext.h"
@@ -16,10 +17,20 @@ static const char *const suffixes[] = {".zk", NULL};
 
 static zn_status interp_caps(zn_ctx *c, const char *arch, zn_caps *out) {
   if (arch && strcmp(arch, "any"))
-    return zn_fail(c, ZN_ERR_USAGE, "--arch", "target interp has no architecture '%s'; it knows: any", arch);
-  *out = (zn_caps){.target = "interp", .arch = "any", .idx_bytes = 8, .vector_bytes = 64, .vector_regs = 32, .fma = true,
-                   .f16_convert = true, .round_native = true, .f64_native = true, .l1_bytes = 32768,
-                   .l2_bytes = 1 << 20, .cores = 1};
+    return zn_fail(c, ZN_ERR_USAGE, "--arch",
+                   "target interp has no architecture '%s'; it knows: any", arch);
+  *out = (zn_caps){.target = "interp",
+                   .arch = "any",
+                   .idx_bytes = 8,
+                   .vector_bytes = 64,
+                   .vector_regs = 32,
+                   .fma = true,
+                   .f16_convert = true,
+                   .round_native = true,
+                   .f64_native = true,
+                   .l1_bytes = 32768,
+                   .l2_bytes = 1 << 20,
+                   .cores = 1};
   return ZN_OK;
 }
 
@@ -45,7 +56,8 @@ static zn_status write_bin(zn_ctx *c, const zn_kmod *mod, const char *path) {
   return fine ? ZN_OK : write_failed(c, path);
 }
 
-static zn_status interp_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
+static zn_status interp_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps,
+                              const zn_build_opts *o) {
   (void)caps;
   zn_arena tmp;
   zn_arena_init(&tmp, "interp");
@@ -108,16 +120,19 @@ static zn_status interp_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn
   return ZN_OK;
 }
 
-static int32_t call_entry(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws, uint64_t ws_bytes) {
+static int32_t call_entry(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
+                          uint64_t ws_bytes) {
   const zn_exec *e = user;
   const zn_interp_opts o = {.check_bounds = true};
   uint32_t fn = plan ? e->mod->plan_fn : e->mod->run_fn;
   return zn_interp_entry(e->c, e->mod, fn, in, out, ws, ws_bytes, NULL, &o);
 }
 
-static zn_status interp_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in, zn_htensor *out) {
+static zn_status interp_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in,
+                            zn_htensor *out) {
   e->c = c;
-  return zn_exec_run_entries(c, a, e->mod->name, e->mod->num_inputs, e->mod->num_outputs, call_entry, e, in, out);
+  return zn_exec_run_entries(c, a, e->mod->name, e->mod->num_inputs, e->mod->num_outputs,
+                             call_entry, e, in, out);
 }
 
 static void interp_unload(zn_exec *e) {

@@ -1,6 +1,6 @@
-/* The null target: accepts everything, writes the listing of the module, runs nothing. It is the template for a new
- * target (copy the folder, rename zn_target_null, add a row in targets.def, fill in the functions) and it shows that the
- * pipeline works without any back end. */
+/* The null target: accepts everything, writes the listing of the module, runs nothing. It is the
+ * template for a new target (copy the folder, rename zn_target_null, add a row in targets.def, fill
+ * in the functions) and it shows that the pipeline works without any back end. */
 #include <errno.h>
 
 #include "codegen/kir/ktext.h"
@@ -8,25 +8,30 @@
 
 static const char *const suffixes[] = {".txt", NULL};
 
-/* Resolves --arch. A target with several architectures looks the name up in a table and reports unknown ones. */
+/* Resolves --arch. A target with several architectures looks the name up in a table and reports
+ * unknown ones. */
 static zn_status null_caps(zn_ctx *c, const char *arch, zn_caps *out) {
   if (arch && strcmp(arch, "any"))
-    return zn_fail(c, ZN_ERR_USAGE, "--arch", "target null has no architecture '%s'; it knows: any", arch);
+    return zn_fail(c, ZN_ERR_USAGE, "--arch", "target null has no architecture '%s'; it knows: any",
+                   arch);
   *out = (zn_caps){.target = "null", .arch = "any", .idx_bytes = 8, .f64_native = true, .cores = 1};
   return ZN_OK;
 }
 
 /* Writes the artifact. A real target prints mod through its code generator and links. */
-static zn_status null_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
+static zn_status null_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps,
+                            const zn_build_opts *o) {
   (void)caps;
   zn_arena tmp;
   zn_arena_init(&tmp, "null");
   zn_text t;
   zn_text_init(&t, &tmp);
-  zn_text_printf(&t, "%s: %u functions, %u constants\n", mod->name, mod->num_funcs, mod->num_consts);
+  zn_text_printf(&t, "%s: %u functions, %u constants\n", mod->name, mod->num_funcs,
+                 mod->num_consts);
   for (uint32_t i = 0; i < mod->num_funcs; i++)
-    zn_text_printf(&t, "%4u %s: %u instructions%s%s\n", i, mod->funcs[i]->name, mod->funcs[i]->num_insts,
-                   mod->funcs[i]->note ? "; " : "", mod->funcs[i]->note ? mod->funcs[i]->note : "");
+    zn_text_printf(&t, "%4u %s: %u instructions%s%s\n", i, mod->funcs[i]->name,
+                   mod->funcs[i]->num_insts, mod->funcs[i]->note ? "; " : "",
+                   mod->funcs[i]->note ? mod->funcs[i]->note : "");
   FILE *f = fopen(o->out, "wb");
   bool fine = f && fwrite(t.s, 1, t.len, f) == t.len;
   if (f && fclose(f)) fine = false;

@@ -1,4 +1,5 @@
-/* The kernel IR interpreter: every class of operation with its edge cases, control flow, memory checks, and entries. */
+/* The kernel IR interpreter: every class of operation with its edge cases, control flow, memory
+ * checks, and entries. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -38,7 +39,8 @@ static void open_kernel(fixture *t, zn_dtype elem) {
   t->r = zn_kb_param(&t->b, "r", ZN_KP_OUT, elem);
 }
 
-static int32_t run_kernel(fixture *t, void *x, uint64_t nx, void *y, uint64_t ny, void *r, uint64_t nr) {
+static int32_t run_kernel(fixture *t, void *x, uint64_t nx, void *y, uint64_t ny, void *r,
+                          uint64_t nr) {
   zn_kb_finish(&t->b);
   void *bufs[] = {x, y, r};
   uint64_t bytes[] = {nx, ny, nr};
@@ -54,10 +56,13 @@ static void close_kernel(fixture *t) { zn_ctx_fini(&t->c); }
 /* Every binary and unary integer operation on every integer type against the folding rules. */
 static void test_integers(void **state) {
   (void)state;
-  static const zn_kop ops[] = {ZN_K_Add, ZN_K_Sub, ZN_K_Mul, ZN_K_Div, ZN_K_Rem, ZN_K_Min, ZN_K_Max, ZN_K_And,
-                               ZN_K_Or,  ZN_K_Xor, ZN_K_Shl, ZN_K_Shr, ZN_K_Neg, ZN_K_Abs, ZN_K_Not};
-  static const zn_dtype types[] = {ZN_U8, ZN_I8, ZN_U16, ZN_I16, ZN_U32, ZN_I32, ZN_U64, ZN_I64, ZN_IDX};
-  static const int64_t vals[] = {0, 1, 2, 7, -1, -128, 127, 255, 33, 64, INT64_MIN, INT64_MAX, -32768, INT32_MIN, 5, -3};
+  static const zn_kop ops[] = {ZN_K_Add, ZN_K_Sub, ZN_K_Mul, ZN_K_Div, ZN_K_Rem,
+                               ZN_K_Min, ZN_K_Max, ZN_K_And, ZN_K_Or,  ZN_K_Xor,
+                               ZN_K_Shl, ZN_K_Shr, ZN_K_Neg, ZN_K_Abs, ZN_K_Not};
+  static const zn_dtype types[] = {ZN_U8,  ZN_I8,  ZN_U16, ZN_I16, ZN_U32,
+                                   ZN_I32, ZN_U64, ZN_I64, ZN_IDX};
+  static const int64_t vals[] = {0,  1,  2,         7,         -1,     -128,      127, 255,
+                                 33, 64, INT64_MIN, INT64_MAX, -32768, INT32_MIN, 5,   -3};
   enum { N = 16, OPS = sizeof ops / sizeof *ops };
   for (size_t ti = 0; ti < sizeof types / sizeof *types; ti++) {
     zn_dtype t = types[ti], mem = t == ZN_IDX ? ZN_I64 : t;
@@ -81,8 +86,10 @@ static void test_integers(void **state) {
           int64_t p = zn_load_i64(mem, x, (uint64_t)i), q = zn_load_i64(mem, y, (uint64_t)i);
           assert_true(zn_kfold_int(ops[k], t, p, q, &want));
           int64_t got = zn_load_i64(mem, r, (uint64_t)(k * N + i));
-          if (got != want) fail_msg("%s.%s %lld %lld: %lld, expected %lld", zn_kops[ops[k]].text, zn_dtypes[t].name,
-                                    (long long)p, (long long)q, (long long)got, (long long)want);
+          if (got != want)
+            fail_msg("%s.%s %lld %lld: %lld, expected %lld", zn_kops[ops[k]].text,
+                     zn_dtypes[t].name, (long long)p, (long long)q, (long long)got,
+                     (long long)want);
         }
       }
       close_kernel(&f);
@@ -119,12 +126,14 @@ static void test_integer_edges(void **state) {
 
 static void test_floats(void **state) {
   (void)state;
-  static const zn_kop ops[] = {ZN_K_Add, ZN_K_Sub, ZN_K_Mul, ZN_K_Div, ZN_K_Rem, ZN_K_Min, ZN_K_Max, ZN_K_CopySign,
-                               ZN_K_Pow, ZN_K_Neg, ZN_K_Abs, ZN_K_Sqrt, ZN_K_Floor, ZN_K_Ceil, ZN_K_Trunc, ZN_K_Rint,
-                               ZN_K_Exp, ZN_K_Log, ZN_K_Log1p, ZN_K_Expm1, ZN_K_Sin, ZN_K_Cos, ZN_K_Tan, ZN_K_Asin,
-                               ZN_K_Acos, ZN_K_Atan, ZN_K_Sinh, ZN_K_Cosh, ZN_K_Tanh, ZN_K_Asinh, ZN_K_Acosh,
-                               ZN_K_Atanh, ZN_K_Erf, ZN_K_Sigmoid};
-  static const double vals[] = {0, -0.0, 1, -1, 0.5, 2.5, -2.5, 1e-40, 3e38, INFINITY, -INFINITY, NAN, 0.1, 7.75, -100, 42};
+  static const zn_kop ops[] = {
+      ZN_K_Add,      ZN_K_Sub,   ZN_K_Mul,   ZN_K_Div,   ZN_K_Rem,   ZN_K_Min,    ZN_K_Max,
+      ZN_K_CopySign, ZN_K_Pow,   ZN_K_Neg,   ZN_K_Abs,   ZN_K_Sqrt,  ZN_K_Floor,  ZN_K_Ceil,
+      ZN_K_Trunc,    ZN_K_Rint,  ZN_K_Exp,   ZN_K_Log,   ZN_K_Log1p, ZN_K_Expm1,  ZN_K_Sin,
+      ZN_K_Cos,      ZN_K_Tan,   ZN_K_Asin,  ZN_K_Acos,  ZN_K_Atan,  ZN_K_Sinh,   ZN_K_Cosh,
+      ZN_K_Tanh,     ZN_K_Asinh, ZN_K_Acosh, ZN_K_Atanh, ZN_K_Erf,   ZN_K_Sigmoid};
+  static const double vals[] = {0,    -0.0,     1,         -1,  0.5, 2.5,  -2.5, 1e-40,
+                                3e38, INFINITY, -INFINITY, NAN, 0.1, 7.75, -100, 42};
   enum { N = 16, OPS = sizeof ops / sizeof *ops };
   static const zn_dtype types[] = {ZN_F32, ZN_F64};
   for (int ti = 0; ti < 2; ti++) {
@@ -146,10 +155,14 @@ static void test_floats(void **state) {
       assert_int_equal(run_kernel(&f, x, sizeof x, y, sizeof y, r, sizeof r), 0);
       for (uint64_t k = 0; k < OPS; k++) {
         for (uint64_t i = 0; i < N; i++) {
-          double want, p = zn_load_f64(t, x, i), q = zn_load_f64(t, y, i), got = zn_load_f64(t, r, k * N + i);
+          double want, p = zn_load_f64(t, x, i), q = zn_load_f64(t, y, i),
+                       got = zn_load_f64(t, r, k * N + i);
           assert_true(zn_kfold_float(ops[k], t, p, q, &want));
-          bool same = (got != got && want != want) || (got == want && signbit(got) == signbit(want));
-          if (!same) fail_msg("%s.%s %g %g: %a, expected %a", zn_kops[ops[k]].text, zn_dtypes[t].name, p, q, got, want);
+          bool same =
+              (got != got && want != want) || (got == want && signbit(got) == signbit(want));
+          if (!same)
+            fail_msg("%s.%s %g %g: %a, expected %a", zn_kops[ops[k]].text, zn_dtypes[t].name, p, q,
+                     got, want);
         }
       }
       close_kernel(&f);
@@ -190,11 +203,13 @@ static void test_compare_select(void **state) {
   open_kernel(&f, ZN_F64);
   zn_kref a = LOAD(&f, ZN_F64, 4, f.x, 0), b = LOAD(&f, ZN_F64, 4, f.y, 0);
   zn_kref one = zn_kb_float(&f.b, ZN_F64, 1), zero = zn_kb_float(&f.b, ZN_F64, 0);
-  for (int k = 0; k < 6; k++) STORE(&f, k * 4, zn_kb_select(&f.b, zn_kb_cmp(&f.b, ops[k], a, b), one, zero));
+  for (int k = 0; k < 6; k++)
+    STORE(&f, k * 4, zn_kb_select(&f.b, zn_kb_cmp(&f.b, ops[k], a, b), one, zero));
   zn_kref scalar = zn_kb_cmp(&f.b, ZN_K_Lt, zn_kb_extract(&f.b, a, 0), zn_kb_extract(&f.b, b, 0));
   STORE(&f, 24, zn_kb_select(&f.b, scalar, a, b));
   assert_int_equal(run_kernel(&f, x, 32, y, 32, r, sizeof r), 0);
-  static const int want[6][4] = {{0, 1, 0, 1}, {1, 0, 1, 0}, {1, 0, 0, 0}, {1, 1, 0, 1}, {0, 0, 0, 0}, {0, 1, 0, 1}};
+  static const int want[6][4] = {{0, 1, 0, 1}, {1, 0, 1, 0}, {1, 0, 0, 0},
+                                 {1, 1, 0, 1}, {0, 0, 0, 0}, {0, 1, 0, 1}};
   for (int k = 0; k < 6; k++)
     for (int i = 0; i < 4; i++) assert_int_equal((int)r[k * 4 + i], want[k][i]);
   assert_true(r[24] == 1 && r[25] == 2 && isnan(r[26]));
@@ -203,14 +218,15 @@ static void test_compare_select(void **state) {
 
 static void test_conversions(void **state) {
   (void)state;
-  static const zn_dtype types[] = {ZN_BOOL, ZN_U8, ZN_I8, ZN_U16, ZN_I16, ZN_U32, ZN_I32,
+  static const zn_dtype types[] = {ZN_BOOL, ZN_U8,  ZN_I8,  ZN_U16,  ZN_I16, ZN_U32, ZN_I32,
                                    ZN_U64,  ZN_I64, ZN_F16, ZN_BF16, ZN_F32, ZN_F64};
   enum { N = 8, T = sizeof types / sizeof *types };
   static const double vals[N] = {0, 1, -1, 200, -70000, 1.5, 3e9, 65504};
   for (int s = 0; s < T; s++) {
     for (int d = 0; d < T; d++) {
       char x[N * 8], r[N * 8];
-      for (uint64_t i = 0; i < N; i++) zn_store_f64(types[s], x, i, types[s] == ZN_BOOL ? vals[i] != 0 : vals[i]);
+      for (uint64_t i = 0; i < N; i++)
+        zn_store_f64(types[s], x, i, types[s] == ZN_BOOL ? vals[i] != 0 : vals[i]);
       fixture f;
       open_kernel(&f, types[s]);
       STORE(&f, 0, zn_kb_cvt(&f.b, LOAD(&f, types[s], N, f.x, 0), types[d]));
@@ -229,7 +245,8 @@ static void test_conversions(void **state) {
           zn_store_i64(types[d], want, 0, zn_load_i64(types[s], x, i));
         unsigned e = zn_dtype_bytes(types[d]);
         if (memcmp(want, r + i * e, e))
-          fail_msg("cvt %s -> %s of %g", zn_dtypes[types[s]].name, zn_dtypes[types[d]].name, vals[i]);
+          fail_msg("cvt %s -> %s of %g", zn_dtypes[types[s]].name, zn_dtypes[types[d]].name,
+                   vals[i]);
       }
       close_kernel(&f);
     }
@@ -250,17 +267,20 @@ static void test_vectors(void **state) {
   STORE(&f, 19, zn_kb_un(&f.b, ZN_K_ReduceAdd, a));
   STORE(&f, 20, zn_kb_un(&f.b, ZN_K_ReduceMax, b));
   STORE(&f, 21, zn_kb_un(&f.b, ZN_K_ReduceMin, b));
-  STORE(&f, 22, zn_kb_un(&f.b, ZN_K_ReduceMul, zn_kb_bin(&f.b, ZN_K_Add, a, zn_kb_int(&f.b, ZN_I32, 1))));
+  STORE(&f, 22,
+        zn_kb_un(&f.b, ZN_K_ReduceMul, zn_kb_bin(&f.b, ZN_K_Add, a, zn_kb_int(&f.b, ZN_I32, 1))));
   STORE(&f, 23, zn_kb_bitcast(&f.b, zn_kb_float(&f.b, ZN_F32, 1), ZN_I32));
   /* gather and scatter */
-  zn_kref idx = zn_kb_cvt(&f.b, zn_kb_shuffle(&f.b, a, a, 4, (const uint32_t[]){6, 4, 2, 0}), ZN_IDX);
+  zn_kref idx =
+      zn_kb_cvt(&f.b, zn_kb_shuffle(&f.b, a, a, 4, (const uint32_t[]){6, 4, 2, 0}), ZN_IDX);
   zn_kref got = zn_kb_load(&f.b, ZN_I32, 4, f.y, idx);
   STORE(&f, 24, got);
   zn_kb_store(&f.b, f.r, zn_kb_bin(&f.b, ZN_K_Add, idx, zn_kb_idx(&f.b, 28)), got);
   memset(r, 0, sizeof r);
   assert_int_equal(run_kernel(&f, x, 32, y, 32, r, sizeof r), 0);
-  const int32_t want[] = {17, 0, 10, 0, 1, 15, 3, 4, 5, 6, 7, 0, 1, 2, 3, 3, 3, 3, 3,
-                          28, 17, 10, 40320, 0x3f800000, 16, 14, 12, 10, 10, 0, 12, 0, 14, 0, 16};
+  const int32_t want[] = {17, 0,  10, 0,  1,  15, 3,  4,  5,  6,  7,     0,
+                          1,  2,  3,  3,  3,  3,  3,  28, 17, 10, 40320, 0x3f800000,
+                          16, 14, 12, 10, 10, 0,  12, 0,  14, 0,  16};
   for (size_t i = 0; i < sizeof want / 4; i++) assert_int_equal(r[i], want[i]);
   close_kernel(&f);
 }
@@ -333,7 +353,8 @@ static void test_refusals(void **state) {
   close_kernel(&f);
 }
 
-/* A model y = x + w over an entry that checks its pointer, reads the tensor's length, and launches a grid kernel. */
+/* A model y = x + w over an entry that checks its pointer, reads the tensor's length, and launches
+ * a grid kernel. */
 static void test_entry(void **state) {
   (void)state;
   fixture f;
@@ -341,13 +362,16 @@ static void test_entry(void **state) {
   zn_kb *b = &f.b;
   zn_kref n = zn_kb_param(b, "n", ZN_KP_INT, ZN_IDX);
   zn_kref i = zn_kb_for(b, zn_kb_idx(b, 0), n, 1, ZN_FOR_GRID, 0);
-  zn_kb_store(b, f.r, i, zn_kb_bin(b, ZN_K_Add, zn_kb_load(b, ZN_F32, 1, f.x, i), zn_kb_load(b, ZN_F32, 1, f.y, i)));
+  zn_kb_store(
+      b, f.r, i,
+      zn_kb_bin(b, ZN_K_Add, zn_kb_load(b, ZN_F32, 1, f.x, i), zn_kb_load(b, ZN_F32, 1, f.y, i)));
   zn_kb_end(b);
   zn_kb_finish(b);
   static const float w[3] = {10, 20, 30};
   uint32_t k = zn_kmod_add_const(f.m, "w", ZN_F32, 3, w);
   f.m->run_fn = zn_kb_begin(b, &f.c, f.m, "m_run", true);
-  zn_kref in = zn_kb_param(b, "in", ZN_KP_IN, ZN_U8), out = zn_kb_param(b, "out", ZN_KP_INOUT, ZN_U8);
+  zn_kref in = zn_kb_param(b, "in", ZN_KP_IN, ZN_U8),
+          out = zn_kb_param(b, "out", ZN_KP_INOUT, ZN_U8);
   zn_kb_param(b, "ws", ZN_KP_INOUT, ZN_U8);
   zn_kb_param(b, "ws_bytes", ZN_KP_INT, ZN_IDX);
   zn_kb_param(b, "host", ZN_KP_IN, ZN_U8);
@@ -363,32 +387,38 @@ static void test_entry(void **state) {
   zn_kb_finish(b);
   f.m->num_inputs = f.m->num_outputs = 1;
   float xs[3] = {1, 2, 3}, ys[3] = {0};
-  zn_tensor ti = {.u.data = xs, .bytes = 12, .rank = 1, .shape = {3}}, to = {.u.data = ys, .bytes = 12};
+  zn_tensor ti = {.u.data = xs, .bytes = 12, .rank = 1, .shape = {3}},
+            to = {.u.data = ys, .bytes = 12};
   zn_interp_opts o = {.check_bounds = true};
   assert_int_equal(zn_interp_entry(&f.c, f.m, f.m->run_fn, &ti, &to, NULL, 0, NULL, &o), 0);
   assert_true(ys[0] == 11 && ys[1] == 22 && ys[2] == 33);
   ti.shape[0] = 4;
-  assert_int_equal(zn_interp_entry(&f.c, f.m, f.m->run_fn, &ti, &to, NULL, 0, NULL, &o), ZN_RUN_SHAPE);
+  assert_int_equal(zn_interp_entry(&f.c, f.m, f.m->run_fn, &ti, &to, NULL, 0, NULL, &o),
+                   ZN_RUN_SHAPE);
   ti.shape[0] = 3;
   to.bytes = 8; /* too short: the interpreter sees the bad store */
   assert_true(zn_interp_entry(&f.c, f.m, f.m->run_fn, &ti, &to, NULL, 0, NULL, &o) < 0);
   close_kernel(&f);
 }
 
-/* y = x + w (100 elements, so w goes to the .bin) with a plan entry; through build, load from the file, and run. */
+/* y = x + w (100 elements, so w goes to the .bin) with a plan entry; through build, load from the
+ * file, and run. */
 static const char model[] =
     "module add100 run 1 plan 2 input x f32 [-1 \"n\"] output y f32 [-1 \"n\"]\n"
     "kernel k(x in f32, w in f32, y out f32, n int idx) {\n"
     "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = param.ptr 2 %4 = param.idx 3 %5 = const.idx 0\n"
-    "  %6 = for %5, %4, 1 grid { %7 = load.f32 %1[%6] %8 = load.f32 %2[%6] %9 = add.f32 %7, %8 store.f32 %3[%6], %9 } }\n"
+    "  %6 = for %5, %4, 1 grid { %7 = load.f32 %1[%6] %8 = load.f32 %2[%6] %9 = add.f32 %7, %8 "
+    "store.f32 %3[%6], %9 } }\n"
     "entry r(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n"
     "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = const.idx 0 %4 = const.idx 3\n"
     "  %5 = load.ptr %1[%3] %6 = load.ptr %2[%3] %7 = load.i64 %1[%4] %8 = cvt.idx %7\n"
-    "  store.i64 %2[%4], %7 %9 = constaddr.ptr 0 call 0(%5, %9, %6, %8) grid %8 %10 = const.i32 0 ret %10 }\n"
+    "  store.i64 %2[%4], %7 %9 = constaddr.ptr 0 call 0(%5, %9, %6, %8) grid %8 %10 = const.i32 0 "
+    "ret %10 }\n"
     "entry p(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n"
     "  %1 = param.ptr 0 %2 = param.ptr 1 %3 = param.ptr 2 %4 = const.idx 3 %5 = load.i64 %1[%4]\n"
     "  %6 = const.i64 100 %7 = gt.bool %5, %6 if %7 { %8 = const.i32 3 ret %8 }\n"
-    "  store.i64 %2[%4], %5 %9 = const.i64 4 %10 = mul.i64 %5, %9 %11 = const.idx 1 store.i64 %2[%11], %10\n"
+    "  store.i64 %2[%4], %5 %9 = const.i64 4 %10 = mul.i64 %5, %9 %11 = const.idx 1 store.i64 "
+    "%2[%11], %10\n"
     "  %12 = const.i64 4294967297 %13 = const.idx 2 store.i64 %2[%13], %12\n" /* dtype 1, rank 1 */
     "  %14 = const.idx 0 %15 = const.i64 64 store.i64 %3[%14], %15 %16 = const.i32 0 ret %16 }\n";
 
@@ -411,12 +441,14 @@ static void test_target(void **state) {
   assert_int_equal(zn_target_interp.caps(&c, NULL, &caps), ZN_OK);
   assert_int_equal(zn_target_interp.build(&c, m, &caps, &(zn_build_opts){.out = path}), ZN_OK);
   assert_int_equal(zn_target_interp.load(&c, NULL, path, &e), ZN_OK);
-  zn_htensor in = {.dtype = ZN_F32, .rank = 1, .dims = {100}, .data = x, .name = "x"}, out = {.dtype = ZN_NONE};
+  zn_htensor in = {.dtype = ZN_F32, .rank = 1, .dims = {100}, .data = x, .name = "x"},
+             out = {.dtype = ZN_NONE};
   assert_int_equal(zn_target_interp.run(&c, e, &c.graph, &in, &out), ZN_OK);
   assert_true(out.dtype == ZN_F32 && out.rank == 1 && out.dims[0] == 100);
   assert_true(((float *)out.data)[0] == 0.5f && ((float *)out.data)[99] == 99.5f);
   in.dims[0] = 101;
-  assert_int_equal(zn_target_interp.run(&c, e, &c.graph, &in, &(zn_htensor){.dtype = ZN_NONE}), ZN_ERR_MODEL);
+  assert_int_equal(zn_target_interp.run(&c, e, &c.graph, &in, &(zn_htensor){.dtype = ZN_NONE}),
+                   ZN_ERR_MODEL);
   assert_int_equal(c.errors, 1);
   zn_target_interp.unload(e);
   snprintf(bin, sizeof bin, "%s.bin", path);
@@ -427,12 +459,12 @@ static void test_target(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_integers),      cmocka_unit_test(test_integer_edges),
-      cmocka_unit_test(test_floats),        cmocka_unit_test(test_min_max_nan),
+      cmocka_unit_test(test_integers),         cmocka_unit_test(test_integer_edges),
+      cmocka_unit_test(test_floats),           cmocka_unit_test(test_min_max_nan),
       cmocka_unit_test(test_fma_one_rounding), cmocka_unit_test(test_compare_select),
-      cmocka_unit_test(test_conversions),   cmocka_unit_test(test_vectors),
-      cmocka_unit_test(test_reduce_order),  cmocka_unit_test(test_control),
-      cmocka_unit_test(test_refusals),      cmocka_unit_test(test_entry),
+      cmocka_unit_test(test_conversions),      cmocka_unit_test(test_vectors),
+      cmocka_unit_test(test_reduce_order),     cmocka_unit_test(test_control),
+      cmocka_unit_test(test_refusals),         cmocka_unit_test(test_entry),
       cmocka_unit_test(test_target),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,10 +43,11 @@ static void test_hoist_and_join(void **state) {
          "%6 = for %4, %3, 1 grid {\n"
          "  %7 = for %5, %3, 1 serial {\n"
          "    %8 = const.idx 4 %9 = mul.idx %3, %8 %10 = mul.idx %8, %3\n" /* out of both */
-         "    %11 = mul.idx %6, %9 %12 = add.idx %11, %7\n"                /* out of the inner one */
-         "    %13 = load.f32 %1[%12] %14 = load.f32 %1[%12]\n"             /* one load */
+         "    %11 = mul.idx %6, %9 %12 = add.idx %11, %7\n"    /* out of the inner one */
+         "    %13 = load.f32 %1[%12] %14 = load.f32 %1[%12]\n" /* one load */
          "    %15 = add.f32 %13, %14 %16 = add.f32 %14, %13\n"
-         "    store.f32 %2[%12], %15 %17 = load.f32 %1[%12] store.f32 %2[%12], %17\n" /* not past a store */
+         "    store.f32 %2[%12], %15 %17 = load.f32 %1[%12] store.f32 %2[%12], %17\n" /* not past a
+                                                                                         store */
          "    %18 = div.idx %10, %9 %19 = neg.idx %18\n"                              /* dead */
          "  } } }\n",
          HEAD
@@ -65,7 +66,8 @@ static void test_dead_variables_and_regions(void **state) {
   expect(HEAD
          "%1 = param.ptr 1 %2 = param.idx 2 %3 = const.idx 0 %4 = const.f32 1\n"
          "%5 = var.f32 %4 %6 = var.f32 %4\n"
-         "%7 = for %3, %2, 1 serial { set.f32 %5, %4 %8 = get.f32 %6 %9 = add.f32 %8, %8 set.f32 %6, %9\n"
+         "%7 = for %3, %2, 1 serial { set.f32 %5, %4 %8 = get.f32 %6 %9 = add.f32 %8, %8 set.f32 "
+         "%6, %9\n"
          "  %10 = lt.bool %7, %2 if %10 { set.f32 %5, %4 } else { set.f32 %6, %4 }\n"
          "  if %10 { %11 = get.f32 %5 } else { } }\n"
          "loop { %12 = const.bool 1 break %12 }\n"
@@ -79,28 +81,33 @@ static void test_dead_variables_and_regions(void **state) {
 }
 
 static void test_scopes(void **state) {
-  (void)state; /* a value of the then branch is not shared with the else branch; costly work does not leave an if */
-  expect(HEAD
-         "%1 = param.ptr 1 %2 = param.idx 2 %3 = const.idx 0 %4 = lt.bool %3, %2\n"
-         "loop { if %4 { %5 = div.idx %2, %2 store.idx %1[%3], %5 } else { %6 = div.idx %2, %2 store.idx %1[%2], %6 }\n"
-         "  %7 = add.idx %2, %2 store.idx %1[%3], %7 break %4 } }\n",
-         HEAD
-         "%1 = param.ptr 1 %2 = param.idx 2 %3 = const.idx 0 %4 = lt.bool %3, %2 %7 = add.idx %2, %2\n"
-         "loop { if %4 { %5 = div.idx %2, %2 store.idx %1[%3], %5 } else { %6 = div.idx %2, %2 store.idx %1[%2], %6 }\n"
-         "  store.idx %1[%3], %7 break %4 } }\n");
+  (void)state; /* a value of the then branch is not shared with the else branch; costly work does
+                  not leave an if */
+  expect(
+      HEAD
+      "%1 = param.ptr 1 %2 = param.idx 2 %3 = const.idx 0 %4 = lt.bool %3, %2\n"
+      "loop { if %4 { %5 = div.idx %2, %2 store.idx %1[%3], %5 } else { %6 = div.idx %2, %2 "
+      "store.idx %1[%2], %6 }\n"
+      "  %7 = add.idx %2, %2 store.idx %1[%3], %7 break %4 } }\n",
+      HEAD
+      "%1 = param.ptr 1 %2 = param.idx 2 %3 = const.idx 0 %4 = lt.bool %3, %2 %7 = add.idx %2, %2\n"
+      "loop { if %4 { %5 = div.idx %2, %2 store.idx %1[%3], %5 } else { %6 = div.idx %2, %2 "
+      "store.idx %1[%2], %6 }\n"
+      "  store.idx %1[%3], %7 break %4 } }\n");
 }
 
 static void test_same_result(void **state) {
   (void)state;
   zn_ctx c;
   zn_ctx_init(&c);
-  zn_kmod *m = parse(&c, HEAD
-                     "%1 = param.ptr 0 %2 = param.ptr 1 %3 = param.idx 2 %4 = const.idx 0\n"
-                     "%5 = for %4, %3, 1 grid { %6 = const.f32 0 %7 = var.f32 %6\n"
-                     "  %8 = for %4, %3, 1 serial { %9 = const.idx 3 %10 = rem.idx %8, %9 %11 = eq.bool %10, %4\n"
-                     "    %12 = load.f32 %1[%8] %13 = get.f32 %7 %14 = add.f32 %13, %12\n"
-                     "    if %11 { set.f32 %7, %14 } else { %15 = sub.f32 %13, %12 set.f32 %7, %15 }\n"
-                     "    %16 = get.f32 %7 store.f32 %2[%5], %16 } } }");
+  zn_kmod *m = parse(
+      &c, HEAD
+      "%1 = param.ptr 0 %2 = param.ptr 1 %3 = param.idx 2 %4 = const.idx 0\n"
+      "%5 = for %4, %3, 1 grid { %6 = const.f32 0 %7 = var.f32 %6\n"
+      "  %8 = for %4, %3, 1 serial { %9 = const.idx 3 %10 = rem.idx %8, %9 %11 = eq.bool %10, %4\n"
+      "    %12 = load.f32 %1[%8] %13 = get.f32 %7 %14 = add.f32 %13, %12\n"
+      "    if %11 { set.f32 %7, %14 } else { %15 = sub.f32 %13, %12 set.f32 %7, %15 }\n"
+      "    %16 = get.f32 %7 store.f32 %2[%5], %16 } } }");
   float x[7] = {1, 2, 3, 4, 5, 6, 7}, y[2][7];
   int64_t n = 7;
   for (int k = 0; k < 2; k++) {

@@ -1,4 +1,5 @@
-/* Kernel IR: folding and sticky errors of the builder, what the verifier rejects, and print(parse(text)) == text. */
+/* Kernel IR: folding and sticky errors of the builder, what the verifier rejects, and
+ * print(parse(text)) == text. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,7 +47,8 @@ static void test_folding(void **state) {
   zn_kb *b = &f->b;
   int64_t i;
   double d;
-  assert_true(zn_kf_const_int(b->f, zn_kb_bin(b, ZN_K_Mul, zn_kb_idx(b, 6), zn_kb_idx(b, 7)), &i) && i == 42);
+  assert_true(zn_kf_const_int(b->f, zn_kb_bin(b, ZN_K_Mul, zn_kb_idx(b, 6), zn_kb_idx(b, 7)), &i) &&
+              i == 42);
   zn_kref p = zn_kb_param(b, "p", ZN_KP_IN, ZN_F32), n = zn_kb_param(b, "n", ZN_KP_INT, ZN_IDX);
   assert_int_equal(zn_kb_bin(b, ZN_K_Add, n, zn_kb_idx(b, 0)), n);
   assert_int_equal(zn_kb_bin(b, ZN_K_Mul, zn_kb_idx(b, 1), n), n);
@@ -62,9 +64,13 @@ static void test_folding(void **state) {
   assert_int_equal(zn_kf_lanes(b->f, two), 4);
   assert_true(zn_kf_const_float(b->f, zn_kb_float(b, ZN_F32, 0.1), &d) && d == (double)0.1f);
   assert_int_equal(zn_kb_ptradd(b, p, zn_kb_idx(b, 0)), p);
-  assert_true(zn_kf_const_int(b->f, zn_kb_cvt(b, zn_kb_float(b, ZN_F64, -1e9), ZN_I8), &i) && i == -128);
-  assert_true(zn_kf_const_int(b->f, zn_kb_cmp(b, ZN_K_Ne, zn_kb_float(b, ZN_F64, NAN), zn_kb_float(b, ZN_F64, 0)), &i) &&
-              i == 1);
+  assert_true(zn_kf_const_int(b->f, zn_kb_cvt(b, zn_kb_float(b, ZN_F64, -1e9), ZN_I8), &i) &&
+              i == -128);
+  assert_true(
+      zn_kf_const_int(b->f,
+                      zn_kb_cmp(b, ZN_K_Ne, zn_kb_float(b, ZN_F64, NAN), zn_kb_float(b, ZN_F64, 0)),
+                      &i) &&
+      i == 1);
   assert_null(b->error);
   zn_kb_finish(b);
 }
@@ -179,7 +185,8 @@ static const char sample[] =
     "  }\n"
     "}\n"
     "\n"
-    "entry sample_run(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) exported {\n"
+    "entry sample_run(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) exported "
+    "{\n"
     "  %1 = param.ptr 0 # in\n"
     "  %2 = const.idx 4\n"
     "  %3 = constaddr.ptr 0 # w\n"
@@ -218,7 +225,8 @@ static void test_parse_errors(void **state) {
   };
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     zn_kmod *m = NULL;
-    assert_int_not_equal(zn_kmod_parse(&f->c, &f->c.graph, bad[i][0], strlen(bad[i][0]), NULL, &m), ZN_OK);
+    assert_int_not_equal(zn_kmod_parse(&f->c, &f->c.graph, bad[i][0], strlen(bad[i][0]), NULL, &m),
+                         ZN_OK);
     if (!strstr(f->msg, bad[i][1])) fail_msg("'%s' does not say '%s'", f->msg, bad[i][1]);
   }
 }
@@ -228,15 +236,16 @@ static void test_parse_truncated(void **state) {
   fixture *f = *state;
   for (size_t n = 0; n < strlen(sample); n++) {
     zn_kmod *m = NULL;
-    if (zn_kmod_parse(&f->c, &f->c.graph, sample, n, NULL, &m) == ZN_OK) (void)!zn_kmod_verify(&f->c, m);
+    if (zn_kmod_parse(&f->c, &f->c.graph, sample, n, NULL, &m) == ZN_OK)
+      (void)!zn_kmod_verify(&f->c, m);
   }
 }
 
 int main(void) {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-  const struct CMUnitTest tests[] = {T(test_folding),      T(test_sticky_error), T(test_verify_scope),
-                                     T(test_verify_grid),  T(test_verify_break), T(test_verify_types),
-                                     T(test_verify_ret),   T(test_round_trip),   T(test_parse_errors),
-                                     T(test_parse_truncated)};
+  const struct CMUnitTest tests[] = {
+      T(test_folding),      T(test_sticky_error),   T(test_verify_scope), T(test_verify_grid),
+      T(test_verify_break), T(test_verify_types),   T(test_verify_ret),   T(test_round_trip),
+      T(test_parse_errors), T(test_parse_truncated)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

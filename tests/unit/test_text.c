@@ -18,7 +18,8 @@ static void test_doubles(void **state) {
   (void)state;
   zn_arena a;
   zn_arena_init(&a, "t");
-  const double xs[] = {0, 1, -1, 0.1, 1e-5, 1.0 / 3, 1e300, 5e-324, 123456789012345678.0, (double)0.1f};
+  const double xs[] = {0,           1, -1, 0.1, 1e-5, 1.0 / 3, 1e300, 5e-324, 123456789012345678.0,
+                       (double)0.1f};
   for (size_t i = 0; i < sizeof xs / sizeof *xs; i++) {
     zn_text t;
     zn_text_init(&t, &a);
@@ -42,12 +43,16 @@ static void test_tokens(void **state) {
   (void)state;
   zn_ctx c;
   zn_ctx_init(&c);
-  const char *src = "%12 = add.f32 @w onnx::Conv_1 -> [-1, n//2] a - 3 (b)-4 x: # note\n"
-                    "-1e-05 -inf nan 0x1F 1.5 %\"odd\" \"a\\n\\x41\\\"\" /";
-  const int want[] = {ZN_TOK_IDENT, '=', ZN_TOK_IDENT, ZN_TOK_IDENT, ZN_TOK_IDENT, ZN_TOK_ARROW, '[', ZN_TOK_INT, ',',
-                      ZN_TOK_IDENT, '/', '/', ZN_TOK_INT, ']', ZN_TOK_IDENT, '-', ZN_TOK_INT, '(', ZN_TOK_IDENT, ')',
-                      '-', ZN_TOK_INT, ZN_TOK_IDENT, ':', ZN_TOK_FLOAT, ZN_TOK_FLOAT, ZN_TOK_FLOAT, ZN_TOK_INT,
-                      ZN_TOK_FLOAT, '%', ZN_TOK_STRING, ZN_TOK_STRING, '/', ZN_TOK_EOF};
+  const char *src =
+      "%12 = add.f32 @w onnx::Conv_1 -> [-1, n//2] a - 3 (b)-4 x: # note\n"
+      "-1e-05 -inf nan 0x1F 1.5 %\"odd\" \"a\\n\\x41\\\"\" /";
+  const int want[] = {ZN_TOK_IDENT,  '=',           ZN_TOK_IDENT, ZN_TOK_IDENT, ZN_TOK_IDENT,
+                      ZN_TOK_ARROW,  '[',           ZN_TOK_INT,   ',',          ZN_TOK_IDENT,
+                      '/',           '/',           ZN_TOK_INT,   ']',          ZN_TOK_IDENT,
+                      '-',           ZN_TOK_INT,    '(',          ZN_TOK_IDENT, ')',
+                      '-',           ZN_TOK_INT,    ZN_TOK_IDENT, ':',          ZN_TOK_FLOAT,
+                      ZN_TOK_FLOAT,  ZN_TOK_FLOAT,  ZN_TOK_INT,   ZN_TOK_FLOAT, '%',
+                      ZN_TOK_STRING, ZN_TOK_STRING, '/',          ZN_TOK_EOF};
   zn_lexer l;
   zn_lex_init(&l, &c, &c.tmp, src, strlen(src));
   for (size_t i = 0; i < sizeof want / sizeof *want; i++) {

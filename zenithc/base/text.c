@@ -1,5 +1,6 @@
-/* Text buffers and the tokenizer of the IR texts. Numbers print as the shortest decimal that reads back; the tokenizer
- * takes a '-' directly before a number as its sign unless it directly follows a value ("a - 1", "(n)-1" are operators). */
+/* Text buffers and the tokenizer of the IR texts. Numbers print as the shortest decimal that reads
+ * back; the tokenizer takes a '-' directly before a number as its sign unless it directly follows a
+ * value ("a - 1", "(n)-1" are operators). */
 #include "zenithc/base/text.h"
 
 #include <assert.h>
@@ -82,15 +83,18 @@ void zn_text_quote(zn_text *t, const char *s, size_t n) {
 /* ---- tokenizer ---- */
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
+static bool is_start(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
 static bool is_word(char c) { return is_start(c) || is_digit(c); }
 
-/* End of the identifier that starts at p (sigil already consumed); joiners count only before a word character, so
- * "n//2" is n, '/', '/', 2 and "x:" is x, ':'; "::" joins. */
+/* End of the identifier that starts at p (sigil already consumed); joiners count only before a word
+ * character, so "n//2" is n, '/', '/', 2 and "x:" is x, ':'; "::" joins. */
 static const char *ident_end(const char *p, const char *end) {
   for (; p < end; p++) {
     if (is_word(*p)) continue;
-    if (p + 1 < end && (*p == '.' || *p == ':' || *p == '/' || *p == '-') && is_word(p[1])) continue;
+    if (p + 1 < end && (*p == '.' || *p == ':' || *p == '/' || *p == '-') && is_word(p[1]))
+      continue;
     if (p + 2 < end && *p == ':' && p[1] == ':' && is_word(p[2])) continue;
     break;
   }
@@ -232,7 +236,8 @@ static void lex_ident(zn_lexer *l) {
 }
 
 static bool is_value(int tok) {
-  return tok == ZN_TOK_IDENT || tok == ZN_TOK_INT || tok == ZN_TOK_FLOAT || tok == ')' || tok == ']';
+  return tok == ZN_TOK_IDENT || tok == ZN_TOK_INT || tok == ZN_TOK_FLOAT || tok == ')' ||
+         tok == ']';
 }
 
 static const char *skip_space(zn_lexer *l) {
