@@ -50,6 +50,8 @@ typedef struct zn_value {
   const zn_htensor *cst; /* contents of a constant (mapped or arena), or NULL */
   zn_expr *elems;   /* symbolic contents, row-major, of an integer/bool tensor of at most ZN_MAX_ELEMS; NULL unknown */
   uint32_t num_elems;
+  zn_expr *content; /* num_elems symbols that stand for this value's own elements because a shape depends on them (0: none):
+                     * whoever computes the value defines them. NULL when there are none */
   bool is_input, is_output;
   /* set by the fuse and layout passes */
   zn_vid alias;     /* same storage as this stored value (a reshape), 0 = own */

@@ -75,7 +75,7 @@ static void put_path(zn_text *t, const zn_graph *g) {
   for (zn_nid n = 1; n < p->num_nodes; n++) {
     for (uint32_t k = 0; k < p->nodes[n].num_attrs; k++) {
       if (p->nodes[n].attrs[k].kind == ZN_A_GRAPH && p->nodes[n].attrs[k].u.g == g) {
-        zn_text_printf(t, "%u.%u/", n, k);
+        zn_text_printf(t, "@%u.%u/", n, k);
         return;
       }
     }
@@ -102,6 +102,28 @@ zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_exp
   if (bound > ZN_EX_OVERFLOW) zn_ex_range(f->ex, bound, &l, &hi);
   if (hi == lo) return zn_inf_k(f, lo);
   return zn_ex_sym(f->ex, symbol_name(f->g, f->nd->out[o], ".d", d, ""), lo, hi < lo ? lo : hi);
+}
+
+zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi) {
+  return zn_ex_sym(g->ex, symbol_name(g, v, ".d", d, ""), lo, hi);
+}
+
+static bool uses_prefix(const zn_exprs *ex, zn_expr e, const char *prefix, size_t n) {
+  if (e <= ZN_EX_OVERFLOW) return false;
+  const zn_ex_op k = zn_ex_kind(ex, e);
+  if (k == ZN_EX_CONST) return false;
+  if (k == ZN_EX_SYM) return strncmp(zn_ex_name(ex, e), prefix, n) == 0;
+  for (uint32_t i = 0; i < zn_ex_arity(ex, e); i++) {
+    if (uses_prefix(ex, zn_ex_operand(ex, e, i), prefix, n)) return true;
+  }
+  return false;
+}
+
+bool zn_inf_is_local(const zn_graph *body, zn_expr e) {
+  zn_text t;
+  zn_text_init(&t, body->arena);
+  put_path(&t, body);
+  return t.s && uses_prefix(body->ex, e, t.s, t.len);
 }
 
 void zn_inf_unknown(const zn_inf *f, uint32_t o, int rank) {
@@ -241,6 +263,8 @@ const zn_expr *zn_inf_need(const zn_inf *f, uint32_t i, uint32_t *out_n) {
   for (uint32_t k = 0; k < val->num_elems; k++) {
     if (val->elems[k]) continue;
     val->elems[k] = zn_ex_sym(f->ex, symbol_name(f->g, v, "[", k, "]"), INT64_MIN, INT64_MAX);
+    if (!val->content) val->content = ZN_ARRAY(f->g->arena, zn_expr, val->num_elems);
+    val->content[k] = val->elems[k];
   }
   *out_n = val->num_elems;
   return val->elems;

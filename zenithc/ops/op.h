@@ -77,6 +77,11 @@ typedef struct zn_sc {
 } zn_sc;
 const zn_sc *zn_scalar_expr(zn_op op); /* NULL when the operator has no scalar row */
 
+/* Shape inference over a whole graph (and bodies), and of one node: what passes call after changing things. Defined in
+ * zenithc/passes/infer.c. */
+zn_status zn_infer_graph(zn_ctx *c, zn_graph *g);
+zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n);
+
 /* Helpers for infer functions (zenithc/ops/infer_util.c) */
 zn_type *zn_out_type(zn_graph *g, zn_nid n, uint32_t i);                       /* NULL when the output is absent */
 const zn_type *zn_in_type(const zn_graph *g, const zn_node *n, uint32_t i);    /* NULL when absent */

@@ -74,6 +74,7 @@ static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, bi
     zn_value *v = &g->vals[nd->out[i]];
     const zn_schema_io *io = io_at(s->out, s->num_out, i);
     v->elems = NULL;
+    v->content = NULL;
     v->num_elems = 0;
     v->type.rank = -1;
     if (!io || io->hetero) continue;
@@ -133,8 +134,26 @@ zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n) {
   return check_outputs(c, g, &g->nodes[n], s, where, before);
 }
 
+/* A scalar integer input may become a size (a length to Range over, a position to Slice at): its content gets its symbol
+ * at once, so that every use of it in arithmetic knows it. */
+static void name_input_contents(zn_graph *g) {
+  for (uint32_t i = 0; i < g->num_inputs; i++) {
+    zn_value *v = &g->vals[g->inputs[i]];
+    if (v->elems || v->type.kind != ZN_V_TENSOR || (v->type.dtype != ZN_I64 && v->type.dtype != ZN_I32)) {
+      continue;
+    }
+    if (v->type.rank != 0 && !(v->type.rank == 1 && zn_ex_is(g->ex, v->type.dims[0], 1))) continue;
+    v->elems = ZN_ARRAY(g->arena, zn_expr, 1);
+    v->content = ZN_ARRAY(g->arena, zn_expr, 1);
+    v->num_elems = 1;
+    const char *name = zn_arena_printf(g->arena, "%s[0]", v->name);
+    v->elems[0] = v->content[0] = zn_ex_sym(g->ex, name, INT64_MIN, INT64_MAX);
+  }
+}
+
 zn_status zn_infer_graph(zn_ctx *c, zn_graph *g) {
   zn_status first = ZN_OK;
+  if (!g->parent) name_input_contents(g);
   bool *bad = ZN_ARRAY(&c->tmp, bool, g->num_vals);
   for (uint32_t k = 0; k < g->num_order; k++) {
     const zn_nid n = g->order[k];

@@ -36,10 +36,6 @@ zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 zn_status zn_pass_bodies(zn_ctx *c, zn_graph *g, zn_pass_opts *o, zn_pass_fn run);
 /* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
-/* Shape inference over the whole graph (and bodies), and of one node: what passes call after changing things. */
-zn_status zn_infer_graph(zn_ctx *c, zn_graph *g);
-zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n);
-
 #define PASS(letter, name, level, doc) zn_status zn_pass_##name(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 #include "zenithc/passes/passes.def"
 #undef PASS
