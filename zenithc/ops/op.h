@@ -63,8 +63,13 @@ zn_op zn_op_find(const char *domain, const char *name); /* ZN_OP_NONE when unkno
 static inline const char *zn_op_name(zn_op op) { return zn_ops[op].name; }
 
 /* scalar.def rows: SCALAR(op, "expression"): inputs by schema name in lower case (x, a, b, ...), attributes by name, numbers,
- * + - * / unary -, comparisons, function calls f(x). Parsed by scalar.c into trees that the evaluator and the lowering
- * each walk with their own arithmetic. Variadic operators (Max, Sum, ...) give the binary step over a and b. */
+ * + - * / unary -, comparisons, function calls f(x); a name before '(' is a function. Parsed by scalar.c into trees that
+ * the evaluator and the lowering each walk with their own arithmetic. streq(attribute, 'TEXT') compares a string attribute:
+ * both arguments are ATTR nodes, the second one's name is the text. Variadic operators (Max, Sum, ...) give the binary step
+ * over a and b; whoever walks them folds the inputs from the left and, for Mean, divides by their number at the end.
+ * Types: every step has the operator's input type T (the first input that is not bool); numbers and attributes are of that
+ * type too, compared and logical results are bool, and the value is converted to the output's type once, at the end.
+ * Pow computes in T when both inputs have it, otherwise in f64, and converts the result to the type of x. */
 typedef enum zn_sc_kind { ZN_SC_NUM, ZN_SC_IN, ZN_SC_ATTR, ZN_SC_CALL } zn_sc_kind;
 typedef struct zn_sc {
   zn_sc_kind kind;
