@@ -6,20 +6,24 @@ static void import_nodes(zn_scope *s, Pb__NodeProto **nodes, size_t n);
 
 /* ---- names and values ---- */
 
-/* Gives v the name, or name.N when it is taken in this graph. */
+/* Gives v the name, or name.N when another value of the file has it. Automatic names ("12") give way. */
 void zn_imp_name_value(zn_scope *s, zn_vid v, const char *name) {
   zn_imp *I = s->I;
-  uint32_t k = 0;
-  const char *given = zn_arena_strdup(I->ga, s->call ? zn_arena_printf(I->pa, "%s%s", s->call->prefix, name) : name);
-  const char *unique = given;
-  if (zn_names_get(s->used, given, &k)) {
-    uint32_t base = k; /* the next number to try for this name */
-    do unique = zn_arena_printf(I->ga, "%s.%u", given, ++base);
-    while (zn_names_get(s->used, unique, &k));
-    zn_names_set(s->used, given, base);
+  zn_graph *g = s->g;
+  uint32_t k;
+  const char *wanted = zn_arena_printf(I->ga, "%s%s", s->call ? s->call->prefix : "", name);
+  zn_graph_rename(g, v, wanted);
+  const char *got = g->vals[v].name;
+  if (strcmp(got, wanted) != 0 && !zn_nmap_get(s->used, wanted, &k)) {
+    char *end;
+    unsigned long id = strtoul(wanted, &end, 10);
+    if (!*end && id < g->num_vals && id != v && g->vals[id].name && !strcmp(g->vals[id].name, wanted)) {
+      g->vals[id].name = got;
+      zn_nmap_set(s->used, got, (uint32_t)id);
+    }
+    g->vals[v].name = wanted;
   }
-  zn_names_set(s->used, unique, 0);
-  s->g->vals[v].name = unique;
+  zn_nmap_set(s->used, g->vals[v].name, v);
 }
 
 static zn_vid capture(zn_scope *s, zn_vid outer) {
@@ -31,25 +35,25 @@ static zn_vid capture(zn_scope *s, zn_vid outer) {
     inner = zn_graph_input(s->g, v->name, v->type);
     ZN_PUSH(s->I->pa, s->caps, s->num_caps, s->cap_caps, ((struct zn_capture){outer, inner}));
   }
-  zn_names_set(s->used, s->g->vals[inner].name, 0);
+  zn_nmap_set(s->used, s->g->vals[inner].name, 0);
   return inner;
 }
 
 zn_vid zn_imp_resolve(zn_scope *s, const char *name, bool *found) {
   zn_vid v = 0;
   *found = true;
-  if (!*name || zn_names_get(&s->names, name, &v)) return v;
+  if (!*name || zn_nmap_get(&s->names, name, &v)) return v;
   *found = false;
   if (!s->parent) return 0;
   v = zn_imp_resolve(s->parent, name, found);
   if (!*found || !v || s->parent->g == s->g) return v;
   v = capture(s, v);
-  (void)zn_names_put(&s->names, zn_arena_strdup(s->I->pa, name), v);
+  (void)zn_nmap_put(&s->names, zn_arena_strdup(s->I->pa, name), v);
   return v;
 }
 
 static void bind(zn_scope *s, const char *name, zn_vid v, const char *where) {
-  if (!zn_names_put(&s->names, name, v))
+  if (!zn_nmap_put(&s->names, name, v))
     zn_imp_problem(s->I, where, false, NULL, "the name '%s' is defined twice", name);
 }
 
@@ -212,6 +216,20 @@ static bool start_node(zn_scope *s, const Pb__NodeProto *p, zn_unode *u) {
   return ok;
 }
 
+/* Of several constants with one name the last holds everywhere, as in ONNX Runtime. */
+static void bind_constant(zn_scope *s, const char *name, zn_htensor *t) {
+  zn_vid v = zn_graph_const(s->g, NULL, t);
+  uint32_t old;
+  if (zn_nmap_get(&s->names, name, &old)) {
+    if (!s->g->vals[old].cst) zn_imp_problem(s->I, NULL, false, NULL, "the name '%s' is defined twice", name);
+    if (s->I->doubles++ == 0)
+      zn_warn(s->I->c, NULL, "the constant '%s' is defined twice: the last definition is used", name);
+  }
+  zn_imp_name_value(s, v, name);
+  t->name = s->g->vals[v].name;
+  zn_nmap_set(&s->names, name, v);
+}
+
 static void import_constant(zn_scope *s, zn_unode *u, const Pb__NodeProto *p) {
   zn_htensor *t = ZN_NEW(s->I->ga, zn_htensor);
   if (p->n_output != 1 || !zn_imp_constant(s, p, zn_unode_where(u), t)) {
@@ -219,10 +237,11 @@ static void import_constant(zn_scope *s, zn_unode *u, const Pb__NodeProto *p) {
     emit_unknown(u);
     return;
   }
-  zn_vid v = zn_graph_const(s->g, NULL, t);
-  zn_imp_name_value(s, v, p->output[0]);
-  t->name = s->g->vals[v].name;
-  bind(s, p->output[0], v, zn_unode_where(u));
+  bind_constant(s, p->output[0], t);
+}
+
+static bool is_constant(const Pb__NodeProto *p) {
+  return p->op_type && !strcmp(p->op_type, "Constant") && !*domain_of(p);
 }
 
 /* ---- functions ---- */
@@ -241,17 +260,17 @@ static void bind_attrs(zn_scope *s, zn_call *call, const Pb__NodeProto *p) {
   zn_arena *pa = s->I->pa;
   const Pb__FunctionProto *f = call->f;
   size_t n = f->n_attribute_proto + p->n_attribute;
-  zn_names given = {.a = pa};
+  zn_nmap given = {.a = pa};
   call->attr_names = ZN_ARRAY(pa, const char *, n);
   call->attrs = ZN_ARRAY(pa, const Pb__AttributeProto *, n);
   call->attr_scopes = ZN_ARRAY(pa, zn_scope *, n);
   for (size_t i = 0; i < p->n_attribute; i++) {
     const char *name = p->attribute[i]->name ? p->attribute[i]->name : "";
-    if (zn_names_put(&given, name, 0)) (void)bind_attr(s, call, name, p->attribute[i]);
+    if (zn_nmap_put(&given, name, 0)) (void)bind_attr(s, call, name, p->attribute[i]);
   }
   for (size_t i = 0; i < f->n_attribute_proto; i++) {
     const char *name = f->attribute_proto[i]->name ? f->attribute_proto[i]->name : "";
-    if (zn_names_put(&given, name, 0)) (void)bind_attr(s, call, name, f->attribute_proto[i]);
+    if (zn_nmap_put(&given, name, 0)) (void)bind_attr(s, call, name, f->attribute_proto[i]);
   }
 }
 
@@ -301,7 +320,7 @@ static const Pb__FunctionProto *find_function(zn_imp *I, const Pb__NodeProto *p)
   uint32_t k;
   if (!I->functions.n) return NULL;
   char *key = zn_arena_printf(I->pa, "%s:%s:%s", domain_of(p), p->op_type ? p->op_type : "", p->overload ? p->overload : "");
-  return zn_names_get(&I->functions, key, &k) ? I->m->functions[k] : NULL;
+  return zn_nmap_get(&I->functions, key, &k) ? I->m->functions[k] : NULL;
 }
 
 /* ---- nodes, bodies, graphs ---- */
@@ -318,7 +337,7 @@ static bool check_version(zn_unode *u) {
     }
     if (strcmp(u->domain, "ai.onnx.ml") == 0) u->ver = 5;
   }
-  if (first > u->ver) {
+  if (first > u->ver && !(first == 17 && !strcmp(u->op, "LayerNormalization"))) { /* ONNX Runtime writes it anywhere */
     zn_imp_problem(u->s->I, zn_unode_where(u), false, "raise the opset with the exporter's option or ONNX's version converter",
                    "%s exists since opset %d, the model imports opset %d", u->op, first, u->ver);
     return false;
@@ -340,7 +359,7 @@ static void import_node(zn_scope *s, const Pb__NodeProto *p) {
     inline_call(&u, p, f);
     return;
   }
-  if (!*u.domain && !strcmp(u.op, "Constant")) {
+  if (is_constant(p)) {
     import_constant(s, &u, p);
     return;
   }
@@ -357,7 +376,12 @@ static void import_node(zn_scope *s, const Pb__NodeProto *p) {
 
 static void import_nodes(zn_scope *s, Pb__NodeProto **nodes, size_t n) {
   const uint32_t *order = zn_imp_order(s->I, nodes, n);
-  for (size_t i = 0; i < n && !s->I->stop; i++) import_node(s, nodes[order ? order[i] : i]);
+  for (size_t i = 0; i < n && !s->I->stop; i++)
+    if (is_constant(nodes[i])) import_node(s, nodes[i]);
+  for (size_t i = 0; i < n && !s->I->stop; i++) {
+    const Pb__NodeProto *p = nodes[order ? order[i] : i];
+    if (!is_constant(p)) import_node(s, p);
+  }
 }
 
 static void import_initializers(zn_scope *s, const Pb__GraphProto *p) {
@@ -375,10 +399,7 @@ static void import_initializers(zn_scope *s, const Pb__GraphProto *p) {
       if (*name) bind(s, name, zn_graph_value(s->g, NULL), where);
       continue;
     }
-    zn_vid v = zn_graph_const(s->g, NULL, h);
-    zn_imp_name_value(s, v, name);
-    h->name = s->g->vals[v].name;
-    bind(s, name, v, where);
+    bind_constant(s, name, h);
   }
 }
 
@@ -421,16 +442,16 @@ static const char *shape_for(zn_imp *I, const char *name) {
 
 static void import_inputs(zn_scope *s, const Pb__GraphProto *p, bool main) {
   zn_imp *I = s->I;
-  zn_names init = {.a = I->pa};
+  zn_nmap init = {.a = I->pa};
   uint32_t k;
   for (size_t i = 0; i < p->n_initializer; i++)
-    if (p->initializer[i]->name) (void)zn_names_put(&init, p->initializer[i]->name, 1);
+    if (p->initializer[i]->name) (void)zn_nmap_put(&init, p->initializer[i]->name, 1);
   for (size_t i = 0; i < p->n_sparse_initializer; i++)
     if (p->sparse_initializer[i]->values && p->sparse_initializer[i]->values->name)
-      (void)zn_names_put(&init, p->sparse_initializer[i]->values->name, 1);
+      (void)zn_nmap_put(&init, p->sparse_initializer[i]->values->name, 1);
   for (size_t i = 0; i < p->n_input; i++) {
     const char *name = p->input[i]->name ? p->input[i]->name : "";
-    if (zn_names_get(&init, name, &k)) continue; /* a default value: constant here */
+    if (zn_nmap_get(&init, name, &k)) continue; /* a default value: constant here */
     zn_type t;
     char *where = zn_arena_printf(I->pa, "input '%s'", name);
     if (!zn_imp_type(I, p->input[i]->type, name, &t)) memset(&t, 0, sizeof t);
@@ -442,7 +463,7 @@ static void import_inputs(zn_scope *s, const Pb__GraphProto *p, bool main) {
                      "input '%s' has no shape", name);
     if (!main && t.kind == ZN_V_TENSOR && !zn_type_is_static(I->ex, &t, (int64_t[ZN_MAX_RANK]){0})) t.rank = -1;
     zn_vid v = zn_graph_input(s->g, zn_arena_strdup(I->ga, name), t);
-    zn_names_set(s->used, s->g->vals[v].name, 0);
+    zn_nmap_set(s->used, s->g->vals[v].name, 0);
     bind(s, name, v, where);
   }
 }
@@ -460,15 +481,15 @@ static void import_outputs(zn_scope *s, const Pb__GraphProto *p) {
     }
     const zn_value *val = &s->g->vals[v];
     if (!val->def || val->is_output) {
-      if (val->cst) { /* the output keeps the name */
-        zn_names_set(s->used, name, 0);
-        zn_imp_name_value(s, v, zn_arena_printf(I->pa, "%s.value", name));
-      }
       zn_nid n = zn_graph_node(s->g, ZN_OP_Identity, name, &v, 1, 1);
-      bool renamed = s->g->vals[v].cst != NULL;
-      v = zn_node_out(s->g, n, 0);
-      if (renamed) s->g->vals[v].name = zn_arena_strdup(I->ga, name);
-      else zn_imp_name_value(s, v, name);
+      zn_vid out = zn_node_out(s->g, n, 0);
+      zn_imp_name_value(s, out, name);
+      if (s->g->vals[v].cst) { /* the output keeps the name */
+        const char *suffixed = s->g->vals[out].name;
+        s->g->vals[out].name = s->g->vals[v].name;
+        s->g->vals[v].name = suffixed;
+      }
+      v = out;
     } else if (strcmp(val->name, name) != 0) {
       zn_imp_name_value(s, v, name);
     }
@@ -490,7 +511,7 @@ zn_graph *zn_imp_body(zn_scope *parent, const Pb__GraphProto *p, const char *nam
     return NULL;
   }
   zn_scope *s = ZN_NEW(I->pa, zn_scope);
-  zn_names *used = ZN_NEW(I->pa, zn_names);
+  zn_nmap *used = ZN_NEW(I->pa, zn_nmap);
   used->a = I->pa;
   zn_graph *g = zn_graph_new(I->ga, I->ex, name);
   g->parent = parent->g;
@@ -544,7 +565,7 @@ static void index_functions(zn_imp *I) {
     const char *d = f->domain ? f->domain : "";
     char *key = zn_arena_printf(I->pa, "%s:%s:%s", strcmp(d, "ai.onnx") ? d : "", f->name ? f->name : "",
                                 f->overload ? f->overload : "");
-    if (!zn_names_put(&I->functions, key, (uint32_t)i))
+    if (!zn_nmap_put(&I->functions, key, (uint32_t)i))
       zn_imp_problem(I, NULL, false, NULL, "function '%s' is defined twice", f->name ? f->name : "");
   }
 }
@@ -556,7 +577,7 @@ static zn_status import_model(zn_imp *I, zn_graph **out) {
   index_functions(I);
   zn_upgrade_init(I);
   I->nodes_left = 200000 + 8 * count_nodes(m);
-  zn_names used = {.a = I->pa};
+  zn_nmap used = {.a = I->pa};
   const char *name = m->graph->name && *m->graph->name ? m->graph->name : "main";
   zn_graph *g = zn_graph_new(I->ga, I->ex, zn_arena_strdup(I->ga, name));
   if (m->producer_name && *m->producer_name)

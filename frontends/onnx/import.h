@@ -5,17 +5,17 @@
 #include "zenithc/ops/op.h"
 
 /* ---- names: strings to u32 (onnx_names.c); keys are borrowed ---- */
-typedef struct zn_names {
+typedef struct zn_nmap {
   zn_arena *a;
-  struct zn_name_slot {
+  struct zn_nmap_slot {
     const char *key;
     uint32_t hash, val;
   } *slots;
   uint32_t n, cap;
-} zn_names;
-bool zn_names_put(zn_names *m, const char *key, uint32_t val); /* false: taken already, unchanged */
-bool zn_names_get(const zn_names *m, const char *key, uint32_t *out);
-void zn_names_set(zn_names *m, const char *key, uint32_t val); /* put or overwrite */
+} zn_nmap;
+bool zn_nmap_put(zn_nmap *m, const char *key, uint32_t val); /* false: taken already, unchanged */
+bool zn_nmap_get(const zn_nmap *m, const char *key, uint32_t *out);
+void zn_nmap_set(zn_nmap *m, const char *key, uint32_t val); /* put or overwrite */
 
 /* ---- one import ---- */
 typedef struct zn_problem {
@@ -31,22 +31,22 @@ typedef struct zn_imp {
   const Pb__ModelProto *m;
   const zn_onnx_opts *o;
   zn_exprs *ex;
-  zn_names functions; /* "domain:name:overload" -> index */
-  zn_names upgrades;  /* "domain:name" -> first row of the upgrade table */
-  zn_names dim_opts;  /* symbol -> index into dims */
+  zn_nmap functions; /* "domain:name:overload" -> index */
+  zn_nmap upgrades;  /* "domain:name" -> first row of the upgrade table */
+  zn_nmap dim_opts;  /* symbol -> index into dims */
   struct zn_dim_opt {
     const char *name;
     int64_t lo, hi;
     bool used;
   } *dims;
-  zn_names pure_dims; /* symbols that are a whole dimension of some model input */
-  zn_names problem_keys;
+  zn_nmap pure_dims; /* symbols that are a whole dimension of some model input */
+  zn_nmap problem_keys;
   zn_problem *problems;
   uint32_t num_problems, cap_problems;
   uint32_t hard;      /* errors reported directly */
   zn_status status;   /* first direct error */
   uint64_t nodes_left;
-  uint32_t num_nodes;
+  uint32_t num_nodes, doubles;
   bool stop;          /* too many errors or nodes: unwind */
 } zn_imp;
 
@@ -68,8 +68,8 @@ typedef struct zn_scope {
   zn_graph *g;
   struct zn_scope *parent;
   zn_call *call;
-  zn_names names;  /* ONNX name -> zn_vid; 0: an absent input of the function */
-  zn_names *used;  /* value names taken in g */
+  zn_nmap names;  /* ONNX name -> zn_vid; 0: an absent input of the function */
+  zn_nmap *used;  /* value names taken in g */
   const Pb__OperatorSetIdProto *const *opsets;
   size_t num_opsets;
   struct zn_capture {

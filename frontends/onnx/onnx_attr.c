@@ -149,18 +149,18 @@ static void join_captures(zn_unode *u, const bodies *b) {
   for (uint32_t i = 0; i < b->n; i++) total += b->s[i]->num_caps;
   if (!total) return;
   u->caps = ZN_ARRAY(I->pa, zn_vid, total);
-  zn_names seen = {.a = I->pa};
+  zn_nmap seen = {.a = I->pa};
   for (uint32_t i = 0; i < b->n; i++)
     for (uint32_t j = 0; j < b->s[i]->num_caps; j++) {
       zn_vid v = b->s[i]->caps[j].outer;
-      if (zn_names_put(&seen, zn_arena_printf(I->pa, "%u", v), u->num_caps)) u->caps[u->num_caps++] = v;
+      if (zn_nmap_put(&seen, zn_arena_printf(I->pa, "%u", v), u->num_caps)) u->caps[u->num_caps++] = v;
     }
   for (uint32_t i = 0; i < b->n; i++) {
     zn_scope *s = b->s[i];
     zn_vid *inner = ZN_ARRAY(I->pa, zn_vid, u->num_caps);
     uint32_t formal = s->g->num_inputs - s->num_caps;
     for (uint32_t j = 0; j < s->num_caps; j++)
-      if (zn_names_get(&seen, zn_arena_printf(I->pa, "%u", s->caps[j].outer), &k)) inner[k] = s->caps[j].inner;
+      if (zn_nmap_get(&seen, zn_arena_printf(I->pa, "%u", s->caps[j].outer), &k)) inner[k] = s->caps[j].inner;
     for (k = 0; k < u->num_caps; k++)
       if (!inner[k]) {
         const zn_value *v = &u->s->g->vals[u->caps[k]];

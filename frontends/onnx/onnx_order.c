@@ -3,7 +3,7 @@
 #include "frontends/onnx/import.h"
 
 typedef struct order {
-  zn_names producers;
+  zn_nmap producers;
   uint32_t *deps, num_deps, cap_deps; /* of the node being looked at */
   zn_arena *a;
 } order;
@@ -11,7 +11,7 @@ typedef struct order {
 static void add_names(order *o, char *const *names, size_t n) {
   uint32_t j;
   for (size_t k = 0; k < n; k++)
-    if (*names[k] && zn_names_get(&o->producers, names[k], &j)) ZN_PUSH(o->a, o->deps, o->num_deps, o->cap_deps, j);
+    if (*names[k] && zn_nmap_get(&o->producers, names[k], &j)) ZN_PUSH(o->a, o->deps, o->num_deps, o->cap_deps, j);
 }
 
 static void add_node(order *o, const Pb__NodeProto *p);
@@ -62,9 +62,9 @@ static bool sort(zn_arena *a, size_t n, const uint32_t *deps, const uint32_t *fi
 uint32_t *zn_imp_order(zn_imp *I, Pb__NodeProto **nodes, size_t n) {
   order o = {.producers = {.a = I->pa}, .a = I->pa};
   bool sorted = true;
-  for (uint32_t i = 0; i < n; i++)
-    for (size_t k = 0; k < nodes[i]->n_output; k++)
-      if (*nodes[i]->output[k]) (void)zn_names_put(&o.producers, nodes[i]->output[k], i);
+  for (uint32_t i = 0; i < n; i++) /* constants come first anyway */
+    for (size_t k = 0; k < nodes[i]->n_output && strcmp(nodes[i]->op_type ? nodes[i]->op_type : "", "Constant"); k++)
+      if (*nodes[i]->output[k]) (void)zn_nmap_put(&o.producers, nodes[i]->output[k], i);
   uint32_t *first = ZN_ARRAY(I->pa, uint32_t, n + 1);
   for (uint32_t i = 0; i < n; i++) {
     first[i] = o.num_deps;

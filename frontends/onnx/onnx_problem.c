@@ -17,7 +17,7 @@ void zn_imp_problem(zn_imp *I, const char *where, bool unsupported, const char *
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
   uint32_t k;
-  if (zn_names_get(&I->problem_keys, text, &k)) {
+  if (zn_nmap_get(&I->problem_keys, text, &k)) {
     I->problems[k].count++;
     return;
   }
@@ -27,7 +27,7 @@ void zn_imp_problem(zn_imp *I, const char *where, bool unsupported, const char *
   }
   zn_problem p = {zn_arena_strdup(I->pa, where ? where : ""), zn_arena_strdup(I->pa, text),
                   help ? zn_arena_strdup(I->pa, help) : NULL, 1, unsupported};
-  (void)zn_names_put(&I->problem_keys, p.text, I->num_problems);
+  (void)zn_nmap_put(&I->problem_keys, p.text, I->num_problems);
   ZN_PUSH(I->pa, I->problems, I->num_problems, I->cap_problems, p);
 }
 

@@ -29,7 +29,7 @@ static void note_pure_dims(zn_imp *I) {
     if (!t || !t->tensor_type || !t->tensor_type->shape) continue;
     const Pb__TensorShapeProto *s = t->tensor_type->shape;
     for (size_t k = 0; k < s->n_dim; k++)
-      if (s->dim[k]->dim_param && *s->dim[k]->dim_param) (void)zn_names_put(&I->pure_dims, s->dim[k]->dim_param, 1);
+      if (s->dim[k]->dim_param && *s->dim[k]->dim_param) (void)zn_nmap_put(&I->pure_dims, s->dim[k]->dim_param, 1);
   }
 }
 
@@ -41,7 +41,7 @@ zn_status zn_imp_dims_init(zn_imp *I) {
       zn_fail(I->c, ZN_ERR_USAGE, NULL, "--dim %s: expected NAME=8 or NAME=1..512", I->o->dims[i]);
       return ZN_ERR_USAGE;
     }
-    zn_names_set(&I->dim_opts, I->dims[i].name, i);
+    zn_nmap_set(&I->dim_opts, I->dims[i].name, i);
   }
   note_pure_dims(I);
   return ZN_OK;
@@ -57,7 +57,7 @@ zn_status zn_imp_dims_check(zn_imp *I) {
 
 static zn_expr symbol(zn_imp *I, const char *name) {
   uint32_t k;
-  if (!zn_names_get(&I->dim_opts, name, &k)) return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), 0, INT64_MAX);
+  if (!zn_nmap_get(&I->dim_opts, name, &k)) return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), 0, INT64_MAX);
   I->dims[k].used = true;
   if (I->dims[k].lo == I->dims[k].hi) return zn_ex_const(I->ex, I->dims[k].lo);
   return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), I->dims[k].lo, I->dims[k].hi);
@@ -103,7 +103,7 @@ static zn_expr dim_atom(dim_parser *d) {
     int64_t v = strtoll(w, &end, 10);
     if (*end || n > 15) d->failed = true;
     return zn_ex_const(d->I->ex, v);
-  } else if (zn_names_get(&d->I->pure_dims, w, &k)) {
+  } else if (zn_nmap_get(&d->I->pure_dims, w, &k)) {
     return symbol(d->I, w);
   } else {
     d->failed = true;
@@ -149,7 +149,7 @@ static zn_expr dim_sum(dim_parser *d) {
 
 static zn_expr named_dim(zn_imp *I, const char *name) {
   uint32_t k;
-  if (strpbrk(name, "+-*/") && strlen(name) < 256 && !zn_names_get(&I->dim_opts, name, &k)) {
+  if (strpbrk(name, "+-*/") && strlen(name) < 256 && !zn_nmap_get(&I->dim_opts, name, &k)) {
     dim_parser d = {I, name, 0, false};
     zn_expr e = dim_sum(&d);
     spaces(&d);

@@ -15,7 +15,7 @@ enum { NUM_ROWS = sizeof rows / sizeof *rows };
 
 void zn_upgrade_init(zn_imp *I) {
   for (uint32_t i = 0; i < NUM_ROWS; i++)
-    (void)zn_names_put(&I->upgrades, zn_arena_printf(I->pa, "%s:%s", rows[i].domain, rows[i].op), i);
+    (void)zn_nmap_put(&I->upgrades, zn_arena_printf(I->pa, "%s:%s", rows[i].domain, rows[i].op), i);
 }
 
 void zn_upgrade(zn_unode *u) {
@@ -23,7 +23,7 @@ void zn_upgrade(zn_unode *u) {
   char key[160];
   if (u->ver < 6 && !*u->domain) zn_u_del(u, "consumed_inputs");
   snprintf(key, sizeof key, "%s:%s", u->domain, u->op);
-  if (!zn_names_get(&u->s->I->upgrades, key, &i)) return;
+  if (!zn_nmap_get(&u->s->I->upgrades, key, &i)) return;
   const char *op = u->op;
   for (; i < NUM_ROWS && !strcmp(rows[i].op, op) && !u->done; i++)
     if (u->ver < rows[i].below) rows[i].rule(u);

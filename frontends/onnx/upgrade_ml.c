@@ -96,7 +96,7 @@ static char *node_key(forest *f, int64_t tree, int64_t id) {
   return zn_arena_printf(f->a, "%lld:%lld", (long long)tree, (long long)id);
 }
 
-static bool read_nodes(forest *f, zn_names *ids) {
+static bool read_nodes(forest *f, zn_nmap *ids) {
   zn_unode *u = f->u;
   uint32_t n, m[6];
   const int64_t *tree = ints(u, "nodes_treeids", &n), *id = ints(u, "nodes_nodeids", &m[0]);
@@ -114,7 +114,7 @@ static bool read_nodes(forest *f, zn_names *ids) {
   f->num_nodes = n;
   for (uint32_t i = 0; i < n; i++) {
     int mode = branch_mode(modes->u.ss[i].ptr);
-    bool fresh = zn_names_put(ids, node_key(f, tree[i], id[i]), i);
+    bool fresh = zn_nmap_put(ids, node_key(f, tree[i], id[i]), i);
     if (mode < 0 || !fresh || (mode < 6 && feature[i] < 0)) {
       wrong(u, "a node with an unknown mode, a repeated id or a negative feature");
       return false;
@@ -126,8 +126,8 @@ static bool read_nodes(forest *f, zn_names *ids) {
   }
   for (uint32_t i = 0; i < n; i++) {
     if (f->nodes[i].mode == 6) continue;
-    if (!zn_names_get(ids, node_key(f, tree[i], yes[i]), &f->nodes[i].yes) ||
-        !zn_names_get(ids, node_key(f, tree[i], no[i]), &f->nodes[i].no)) {
+    if (!zn_nmap_get(ids, node_key(f, tree[i], yes[i]), &f->nodes[i].yes) ||
+        !zn_nmap_get(ids, node_key(f, tree[i], no[i]), &f->nodes[i].no)) {
       wrong(u, "a branch to a node that does not exist");
       return false;
     }
@@ -136,7 +136,7 @@ static bool read_nodes(forest *f, zn_names *ids) {
   return true;
 }
 
-static bool read_weights(forest *f, zn_names *ids, const char *kind) {
+static bool read_weights(forest *f, zn_nmap *ids, const char *kind) {
   zn_unode *u = f->u;
   char name[4][40];
   static const char *const suffix[] = {"treeids", "nodeids", "ids", "weights"};
@@ -152,7 +152,7 @@ static bool read_weights(forest *f, zn_names *ids, const char *kind) {
   f->num_weights = n;
   uint32_t *of = ZN_ARRAY(f->a, uint32_t, n), at = 0;
   for (uint32_t i = 0; i < n; i++) {
-    if (!zn_names_get(ids, node_key(f, tree[i], node[i]), &of[i]) || id[i] < 0 || id[i] >= f->num_targets) {
+    if (!zn_nmap_get(ids, node_key(f, tree[i], node[i]), &of[i]) || id[i] < 0 || id[i] >= f->num_targets) {
       wrong(u, "a weight of a node or target that does not exist");
       return false;
     }
@@ -338,7 +338,7 @@ static bool prepare(forest *f, zn_unode *u, const char *kind, int64_t targets) {
   f->u = u;
   f->a = u->s->I->pa;
   f->dtype = ZN_F32;
-  zn_names ids = {.a = f->a};
+  zn_nmap ids = {.a = f->a};
   if (targets < 1 || targets > 1000000 || !zn_u_in(u, 0)) {
     wrong(u, "no input, targets or classes");
     return false;
