@@ -1,0 +1,371 @@
+/* Conv, any number of spatial axes, groups, strides and dilations. Two schedules:
+ *   rows      lanes run along the last spatial axis (a whole image for 1x1): `maps` output channels x vectors of pixels
+ *             per register tile, weights packed [group][block][k][maps];
+ *   channels  small images: the matrix-product schedule with pixels as rows and output channels as columns.
+ * Padding and strides are taken out first by one copy of the input into a zero-bordered scratch whose last axis is
+ * split into its stride phases, so that the loops below are free of conditions and every vector load is contiguous. */
+#include <assert.h>
+
+#include "codegen/lower/gemm.h"
+#include "codegen/lower/window.h"
+
+typedef struct conv {
+  zn_nid n;
+  zn_vid x, w, bias, y;
+  zn_type tx, tw, ty;
+  zn_window win;
+  zn_expr group, icg, ocg; /* groups; channels per group in and out */
+  int64_t taps;            /* product of kernel sizes */
+  zn_dtype ct;
+  /* the input as the loops see it */
+  bool copied;
+  zn_loc scratch;
+  zn_expr dims[ZN_MAX_RANK]; /* spatial extents of the scratch; the last one per phase */
+  int64_t phases;
+  unsigned maps;
+  zn_loc packed;
+  bool is_packed;
+} conv;
+
+/* ---------------------------------------------------------------- the padded copy */
+
+static bool needs_copy(zn_lw *lw, const conv *v) {
+  if (!zn_lw_is_stored(lw, v->x)) return true;
+  int s = v->win.rank;
+  if (v->win.stride[s - 1] > 1) return true;
+  for (int i = 0; i < s; i++)
+    if (!zn_ex_is(lw->ex, v->win.pad_lo[i], 0) || !zn_ex_is(lw->ex, v->win.pad_hi[i], 0)) return true;
+  return false;
+}
+
+static zn_expr scratch_offset(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
+                              zn_expr phase) {
+  zn_exprs *ex = lw->ex;
+  zn_expr off = zn_ex_add(ex, zn_ex_mul(ex, n, v->tx.dims[1]), c);
+  int s = v->win.rank;
+  for (int i = 0; i < s; i++) {
+    if (i == s - 1) off = zn_ex_add(ex, zn_ex_muli(ex, off, v->phases), phase);
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, v->dims[i]), pos[i]);
+  }
+  return off;
+}
+
+static void copy_input(zn_lw *lw, conv *v) {
+  zn_exprs *ex = lw->ex;
+  int s = v->win.rank;
+  v->copied = true;
+  v->phases = v->win.stride[s - 1];
+  zn_expr count = zn_ex_mul(ex, v->tx.dims[0], v->tx.dims[1]);
+  for (int i = 0; i < s; i++) {
+    zn_expr e = zn_ex_add(ex, zn_ex_add(ex, v->tx.dims[i + 2], v->win.pad_lo[i]), v->win.pad_hi[i]);
+    if (i == s - 1) e = zn_ex_ceildiv(ex, e, zn_ex_const(ex, v->phases));
+    v->dims[i] = e;
+    count = zn_ex_mul(ex, count, e);
+  }
+  count = zn_ex_muli(ex, count, v->phases);
+  v->scratch = zn_lw_scratch(lw, zn_ex_muli(ex, count, zn_dtype_bytes(v->ct)));
+  zn_lw_kernel(lw, v->n, "conv_pad");
+  lw->num_epilogue = 0;
+  zn_kref to = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_OUT, v->ct);
+  zn_expr extents[ZN_MAX_RANK + 1], var[ZN_MAX_RANK + 1], idx[ZN_MAX_RANK];
+  extents[0] = v->tx.dims[0];
+  extents[1] = v->tx.dims[1];
+  for (int i = 0; i < s - 1; i++) extents[i + 2] = v->dims[i];
+  zn_lw_grid(lw, (uint32_t)s + 1, extents, var);
+  zn_expr phase = zn_lw_for(lw, zn_ex_const(ex, v->phases), ZN_FOR_SERIAL, 0);
+  zn_kb *b = &lw->kb;
+  zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  for (int i = 0; i < s - 1; i++) {
+    idx[i + 2] = zn_ex_sub(ex, var[i + 2], v->win.pad_lo[i]);
+    inside = zn_kb_bin(b, ZN_K_And, inside, zn_lw_in_range(lw, idx[i + 2], v->tx.dims[i + 2]));
+  }
+  idx[0] = var[0];
+  idx[1] = var[1];
+  /* last axis: position q of the phase is column q*phases + phase - pad; columns [0, W) exist */
+  zn_expr w = v->tx.dims[s + 1], pad = v->win.pad_lo[s - 1], ph = zn_ex_const(ex, v->phases);
+  zn_expr zero = zn_ex_const(ex, 0);
+  zn_expr first = zn_ex_max(ex, zn_ex_ceildiv(ex, zn_ex_sub(ex, pad, phase), ph), zero);
+  zn_expr end = zn_ex_ceildiv(ex, zn_ex_sub(ex, zn_ex_add(ex, w, pad), phase), ph);
+  end = zn_ex_min(ex, zn_ex_max(ex, end, first), v->dims[s - 1]);
+  zn_expr row[ZN_MAX_RANK];
+  for (int i = 0; i < s - 1; i++) row[i] = var[i + 2];
+  zn_kref fz = zn_is_float(v->ct) ? zn_kb_float(b, v->ct, 0) : zn_kb_int(b, v->ct, 0);
+  zn_kref k_first = zn_lw_ix(lw, first), k_end = zn_lw_ix(lw, end), k_zero = zn_kb_idx(b, 0);
+  zn_expr e_first = zn_lw_as_expr(lw, zn_kb_select(b, inside, k_first, k_zero), zn_ex_addi(ex, v->dims[s - 1], 1));
+  zn_kref len = zn_kb_bin(b, ZN_K_Sub, k_end, k_first);
+  zn_expr e_len = zn_lw_as_expr(lw, zn_kb_select(b, inside, len, k_zero), zn_ex_addi(ex, v->dims[s - 1], 1));
+  zn_expr parts[3] = {e_first, e_len, ZN_EX_NONE}, start[3] = {zero, e_first, zn_ex_add(ex, e_first, e_len)};
+  parts[2] = zn_ex_sub(ex, v->dims[s - 1], start[2]);
+  for (int p = 0; p < 3; p++) {
+    zn_expr q = zn_ex_add(ex, start[p], zn_lw_for(lw, parts[p], ZN_FOR_VECTOR, 0));
+    row[s - 1] = q;
+    zn_kref val = fz;
+    if (p == 1) {
+      idx[s + 1] = zn_ex_sub(ex, zn_ex_add(ex, zn_ex_muli(ex, q, v->phases), phase), pad);
+      val = zn_lw_load(lw, v->x, idx);
+    }
+    zn_lw_store_at(lw, to, v->ct, scratch_offset(lw, v, idx[0], idx[1], row, phase), val);
+    zn_lw_end(lw);
+  }
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* Input element under tap `tap` of output position pos (spatial). */
+static zn_kref load_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
+                          const zn_expr *tap) {
+  zn_exprs *ex = lw->ex;
+  int s = v->win.rank;
+  zn_expr at[ZN_MAX_RANK], phase = zn_ex_const(ex, 0);
+  for (int i = 0; i < s; i++) {
+    zn_expr k = zn_ex_muli(ex, tap[i], v->win.dilation[i]);
+    if (v->copied && i == s - 1) {
+      phase = zn_ex_modi(ex, k, v->phases);
+      at[i] = zn_ex_add(ex, pos[i], zn_ex_divi(ex, k, v->phases));
+    } else {
+      at[i] = zn_ex_add(ex, zn_ex_muli(ex, pos[i], v->win.stride[i]), k);
+    }
+  }
+  if (v->copied) {
+    zn_kref p = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_IN, v->ct);
+    return zn_lw_load_at(lw, p, v->ct, scratch_offset(lw, v, n, c, at, phase));
+  }
+  zn_expr idx[ZN_MAX_RANK];
+  idx[0] = n;
+  idx[1] = c;
+  for (int i = 0; i < s; i++) idx[i + 2] = at[i];
+  return zn_lw_load(lw, v->x, idx);
+}
+
+/* ---------------------------------------------------------------- weights */
+
+static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_expr ic, const zn_expr *tap) {
+  zn_exprs *ex = lw->ex;
+  if (v->is_packed) { /* [group][oc block][ic][taps][maps] */
+    zn_expr blocks = zn_ex_divi(ex, v->ocg, v->maps);
+    zn_expr off = zn_ex_add(ex, zn_ex_mul(ex, g, blocks), zn_ex_divi(ex, oc, v->maps));
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, v->icg), ic);
+    for (int i = 0; i < v->win.rank; i++)
+      off = zn_ex_add(ex, zn_ex_muli(ex, off, v->win.kernel[i]), tap[i]);
+    off = zn_ex_add(ex, zn_ex_muli(ex, off, v->maps), zn_ex_modi(ex, oc, v->maps));
+    zn_kref p = zn_lw_ptr_loc(lw, v->packed, ZN_KP_IN, v->ct);
+    return zn_lw_load_at(lw, p, v->ct, off);
+  }
+  zn_expr idx[ZN_MAX_RANK];
+  idx[0] = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc);
+  idx[1] = ic;
+  for (int i = 0; i < v->win.rank; i++) idx[i + 2] = tap[i];
+  return zn_lw_load(lw, v->w, idx);
+}
+
+static void pack_weights(zn_lw *lw, conv *v) {
+  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  int64_t ocg, icg, groups;
+  if (!w || v->maps == 1 || !zn_ex_is_const(lw->ex, v->ocg, &ocg) || ocg % v->maps) return;
+  if (!zn_ex_is_const(lw->ex, v->icg, &icg) || !zn_ex_is_const(lw->ex, v->group, &groups)) return;
+  uint64_t inner = (uint64_t)(icg * v->taps), count = (uint64_t)(groups * ocg) * inner;
+  unsigned size = zn_dtype_bytes(v->ct);
+  char *data = zn_arena_array(&lw->ctx->graph, count, size);
+  for (uint64_t o = 0; o < (uint64_t)(groups * ocg); o++)
+    for (uint64_t i = 0; i < inner; i++) {
+      uint64_t to = (o / v->maps * inner + i) * v->maps + o % v->maps;
+      if (zn_is_float(v->ct))
+        zn_store_f64(v->ct, data, to, zn_load_f64(w->dtype, w->data, o * inner + i));
+      else
+        zn_store_i64(v->ct, data, to, zn_load_i64(w->dtype, w->data, o * inner + i));
+    }
+  v->packed = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_packed", lw->g->vals[v->w].name), v->ct, count, data);
+  v->is_packed = true;
+}
+
+/* ---------------------------------------------------------------- schedule: rows */
+
+static zn_kref bias_or_zero(zn_lw *lw, const conv *v, zn_expr oc) {
+  if (v->bias) return zn_lw_load(lw, v->bias, &oc);
+  return zn_is_float(v->ct) ? zn_kb_float(&lw->kb, v->ct, 0) : zn_kb_int(&lw->kb, v->ct, 0);
+}
+
+static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc, const zn_expr *pos) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  int s = v->win.rank;
+  zn_expr c_out = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc), tap[ZN_MAX_RANK];
+  zn_kref acc = zn_kb_var(b, bias_or_zero(lw, v, c_out));
+  zn_expr ic = zn_lw_for(lw, v->icg, ZN_FOR_SERIAL, 0);
+  for (int i = 0; i < s; i++) tap[i] = zn_lw_for(lw, zn_ex_const(ex, v->win.kernel[i]), ZN_FOR_SERIAL, 0);
+  zn_expr c_in = zn_ex_add(ex, zn_ex_mul(ex, g, v->icg), ic);
+  zn_kref wk = load_weight(lw, v, g, oc, ic, tap);
+  zn_kref xk = load_input(lw, v, n, c_in, pos, tap);
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_mul_add(lw, wk, xk, old));
+  for (int i = 0; i <= s; i++) zn_lw_end(lw);
+  zn_expr out[ZN_MAX_RANK];
+  out[0] = n;
+  out[1] = c_out;
+  for (int i = 0; i < s; i++) out[i + 2] = pos[i];
+  zn_lw_emit(lw, v->y, out, zn_kb_get(b, acc));
+}
+
+static void rows(zn_lw *lw, conv *v) {
+  zn_exprs *ex = lw->ex;
+  int s = v->win.rank;
+  int64_t ocg;
+  v->maps = 1;
+  if (zn_ex_is_const(ex, v->ocg, &ocg))
+    for (unsigned m = 4; m > 1 && v->maps == 1; m--)
+      if (ocg % m == 0) v->maps = m;
+  pack_weights(lw, v);
+  zn_lw_kernel(lw, v->n, "conv");
+  zn_expr extents[ZN_MAX_RANK + 2], var[ZN_MAX_RANK + 2], pos[ZN_MAX_RANK];
+  extents[0] = v->ty.dims[0];
+  extents[1] = v->group;
+  extents[2] = zn_ex_ceildiv(ex, v->ocg, zn_ex_const(ex, v->maps));
+  for (int i = 0; i < s - 1; i++) extents[i + 3] = v->ty.dims[i + 2];
+  zn_lw_grid(lw, (uint32_t)s + 2, extents, var);
+  for (int i = 0; i < s - 1; i++) pos[i] = var[i + 3];
+  unsigned lanes = zn_lw_lanes(lw, v->ct), vecs = lanes == 1 ? 2 : 3;
+  zn_expr w = v->ty.dims[s + 1], tile = zn_ex_const(ex, (int64_t)lanes * vecs);
+  zn_expr full = zn_ex_div(ex, w, tile), done = zn_ex_mul(ex, full, tile), rest = zn_ex_sub(ex, w, done);
+  zn_expr maps = zn_ex_const(ex, v->maps);
+  if (!zn_ex_is(ex, full, 0)) {
+    zn_expr t = zn_lw_for(lw, full, ZN_FOR_SERIAL, 0);
+    zn_expr m = zn_lw_for(lw, maps, ZN_FOR_UNROLL, v->maps);
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, vecs);
+    zn_expr l = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
+    pos[s - 1] = zn_ex_add(ex, zn_ex_add(ex, zn_ex_mul(ex, t, tile), zn_ex_muli(ex, u, lanes)), l);
+    one_pixel(lw, v, var[0], var[1], zn_ex_add(ex, zn_ex_mul(ex, var[2], maps), m), pos);
+    for (int i = 0; i < 4; i++) zn_lw_end(lw);
+  }
+  if (!zn_ex_is(ex, rest, 0)) {
+    zn_expr m = zn_lw_for(lw, maps, ZN_FOR_UNROLL, v->maps);
+    zn_expr l = zn_lw_for(lw, rest, ZN_FOR_VECTOR, lanes);
+    pos[s - 1] = zn_ex_add(ex, done, l);
+    one_pixel(lw, v, var[0], var[1], zn_ex_add(ex, zn_ex_mul(ex, var[2], maps), m), pos);
+    for (int i = 0; i < 2; i++) zn_lw_end(lw);
+  }
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* ---------------------------------------------------------------- schedule: channels */
+
+static void split_pixel(zn_lw *lw, const conv *v, zn_expr m, zn_expr *pos) {
+  for (int i = v->win.rank - 1; i > 0; i--) {
+    pos[i] = zn_ex_mod(lw->ex, m, v->ty.dims[i + 2]);
+    m = zn_ex_div(lw->ex, m, v->ty.dims[i + 2]);
+  }
+  pos[0] = m;
+}
+
+static void split_k(zn_lw *lw, const conv *v, zn_expr k, zn_expr *ic, zn_expr *tap) {
+  for (int i = v->win.rank - 1; i >= 0; i--) {
+    tap[i] = zn_ex_modi(lw->ex, k, v->win.kernel[i]);
+    k = zn_ex_divi(lw->ex, k, v->win.kernel[i]);
+  }
+  *ic = k;
+}
+
+static zn_kref gemm_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  const conv *v = user;
+  zn_expr pos[ZN_MAX_RANK], tap[ZN_MAX_RANK], ic;
+  split_pixel(lw, v, m, pos);
+  split_k(lw, v, k, &ic, tap);
+  zn_expr c = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->icg), ic);
+  return load_input(lw, v, batch[0], c, pos, tap);
+}
+
+static zn_kref gemm_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
+  const conv *v = user;
+  zn_expr tap[ZN_MAX_RANK], ic;
+  split_k(lw, v, k, &ic, tap);
+  return load_weight(lw, v, batch[1], n, ic, tap);
+}
+
+static zn_kref gemm_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  (void)m;
+  const conv *v = user;
+  return bias_or_zero(lw, v, zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n));
+}
+
+static void gemm_out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
+  const conv *v = user;
+  zn_expr out[ZN_MAX_RANK];
+  out[0] = batch[0];
+  out[1] = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n);
+  split_pixel(lw, v, m, out + 2);
+  zn_lw_emit(lw, v->y, out, acc);
+}
+
+typedef struct conv_pack {
+  const zn_htensor *w;
+  uint64_t inner;
+  zn_dtype ct;
+} conv_pack;
+
+static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
+  const conv_pack *p = user;
+  if (zn_is_float(p->ct))
+    zn_store_f64(p->ct, dst, 0, zn_load_f64(p->w->dtype, p->w->data, n * p->inner + k));
+  else
+    zn_store_i64(p->ct, dst, 0, zn_load_i64(p->w->dtype, p->w->data, n * p->inner + k));
+}
+
+static void channels(zn_lw *lw, conv *v) {
+  zn_exprs *ex = lw->ex;
+  zn_gemm g = {.node = v->n, .hint = "conv_small", .num_batch = 2, .n = v->ocg, .t = v->ct,
+               .a = gemm_a, .b = gemm_b, .init = gemm_init, .emit = gemm_out, .user = v};
+  g.batch[0] = v->ty.dims[0];
+  g.batch[1] = v->group;
+  g.m = zn_ex_const(ex, 1);
+  for (int i = 0; i < v->win.rank; i++) g.m = zn_ex_mul(ex, g.m, v->ty.dims[i + 2]);
+  g.k = zn_ex_muli(ex, v->icg, v->taps);
+  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  int64_t k, n;
+  if (w && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n)) {
+    conv_pack p = {w, (uint64_t)k, v->ct};
+    zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, v->ct, copy_weight, &p);
+  }
+  zn_gemm_emit(lw, &g);
+}
+
+/* ---------------------------------------------------------------- choice */
+
+/* 1x1 with unit strides and no padding: the image is one long row. */
+static bool flatten_image(zn_lw *lw, conv *v) {
+  if (needs_copy(lw, v) || v->taps != 1) return false;
+  for (int i = 0; i < v->win.rank; i++)
+    if (v->win.stride[i] != 1) return false;
+  return true;
+}
+
+static zn_status conv_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_exprs *ex = lw->ex;
+  conv v = {.n = n, .x = node->in[0], .w = node->in[1], .bias = zn_node_in(node, 2), .y = node->out[0],
+            .phases = 1, .maps = 1, .taps = 1};
+  v.tx = *zn_lw_type(lw, v.x);
+  v.tw = *zn_lw_type(lw, v.w);
+  v.ty = *zn_lw_type(lw, v.y);
+  v.ct = zn_lw_ctype((zn_dtype)v.tx.dtype);
+  ZN_TRY(zn_window_read(lw, n, v.x, v.w, v.y, &v.win));
+  for (int i = 0; i < v.win.rank; i++) v.taps *= v.win.kernel[i];
+  v.group = zn_ex_const(ex, zn_node_int(node, "group"));
+  v.icg = v.tw.dims[1];
+  v.ocg = zn_ex_div(ex, v.tw.dims[0], v.group);
+  unsigned lanes = zn_lw_lanes(lw, v.ct);
+  zn_expr width = v.ty.dims[v.win.rank + 1], area = zn_ex_const(ex, 1);
+  bool flat = flatten_image(lw, &v);
+  for (int i = 0; i < v.win.rank; i++) area = zn_ex_mul(ex, area, v.ty.dims[i + 2]);
+  int64_t lo, hi, olo, ohi;
+  zn_ex_range(ex, flat ? area : width, &lo, &hi);
+  zn_ex_range(ex, v.ocg, &olo, &ohi);
+  if (needs_copy(lw, &v)) copy_input(lw, &v);
+  if (hi < 2 * (int64_t)lanes && olo >= (int64_t)lanes) {
+    channels(lw, &v);
+    return ZN_OK;
+  }
+  rows(lw, &v);
+  return ZN_OK;
+}
+const zn_lower zn_lower_conv = {NULL, conv_kernel};

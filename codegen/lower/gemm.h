@@ -1,0 +1,37 @@
+/* The matrix-product schedule: C[m, n] = sum_k A[m, k] * B[k, n] as register tiles of rows x vectors, shared by MatMul, Gemm
+ * and the small-image form of Conv. Operands and results go through callbacks, so any index map fits. */
+#ifndef ZN_GEMM_H
+#define ZN_GEMM_H
+#include "codegen/lower/lower.h"
+
+typedef struct zn_gemm {
+  zn_nid node;
+  const char *hint;         /* kernel name */
+  uint32_t num_batch;
+  zn_expr batch[ZN_MAX_RANK]; /* extents of the batch axes */
+  zn_expr m, n, k;
+  zn_dtype t;               /* accumulator type */
+  zn_kref (*a)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k);
+  zn_kref (*b)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n);
+  /* Initial accumulator of element (m, n); NULL: zero. */
+  zn_kref (*init)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n);
+  void (*emit)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc);
+  void *user;
+  /* B packed at compile time into panels of `panel` columns, [ceil(n/panel)][k][panel]; then b is not called. */
+  bool packed;
+  zn_loc panels;
+  zn_dtype panel_dtype;
+} zn_gemm;
+
+/* Columns of a register tile for accumulators of type t: what panels must be packed for. */
+unsigned zn_gemm_panel(const zn_lw *lw, zn_dtype t);
+/* Packs an element function of constant data into panels in c->graph; elem gives element (k, n) at compile time. */
+void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
+                  void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
+/* One or two kernels (full panels, rest). */
+void zn_gemm_emit(zn_lw *lw, const zn_gemm *g);
+/* acc + a*b in type t: fma for floats. */
+zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc);
+/* Row count of a tile: at most `most`, the one that wastes least of extent m. */
+unsigned zn_gemm_rows(zn_lw *lw, zn_expr m, unsigned most);
+#endif

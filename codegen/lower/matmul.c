@@ -1,0 +1,123 @@
+/* MatMul with numpy broadcasting of the batch axes, and Gemm. A constant right operand is packed into panels. */
+#include "codegen/lower/gemm.h"
+
+typedef struct operands {
+  zn_vid a, b, c, y;
+  zn_type ta, tb, ty;
+  bool trans_a, trans_b;
+  bool vec_a, vec_b; /* rank-1 operands of MatMul */
+  double alpha, beta;
+} operands;
+
+/* Index of a 2-D slice of operand v: broadcast batch, then (row, col). */
+static zn_kref load_matrix(zn_lw *lw, zn_vid v, const zn_type *t, const operands *o, const zn_expr *batch,
+                           zn_expr row, zn_expr col) {
+  zn_expr at[ZN_MAX_RANK];
+  int nb = t->rank - 2, yb = o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1);
+  for (int d = 0; d < nb; d++) {
+    zn_expr i = batch[yb - nb + d];
+    zn_expr one = zn_ex_const(lw->ex, 1);
+    if (zn_ex_is(lw->ex, t->dims[d], 1))
+      i = zn_ex_const(lw->ex, 0);
+    else if (t->dims[d] != o->ty.dims[yb - nb + d] && !zn_ex_is_const(lw->ex, t->dims[d], NULL))
+      i = zn_ex_mul(lw->ex, i, zn_ex_min(lw->ex, zn_ex_addi(lw->ex, t->dims[d], -1), one));
+    at[d] = i;
+  }
+  at[nb] = row;
+  at[nb + 1] = col;
+  return zn_lw_load(lw, v, at);
+}
+
+static zn_kref load_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  const operands *o = user;
+  if (o->vec_a) return zn_lw_load(lw, o->a, &k);
+  return o->trans_a ? load_matrix(lw, o->a, &o->ta, o, batch, k, m)
+                    : load_matrix(lw, o->a, &o->ta, o, batch, m, k);
+}
+
+static zn_kref load_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
+  const operands *o = user;
+  if (o->vec_b) return zn_lw_load(lw, o->b, &k);
+  return o->trans_b ? load_matrix(lw, o->b, &o->tb, o, batch, n, k)
+                    : load_matrix(lw, o->b, &o->tb, o, batch, k, n);
+}
+
+static void emit(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
+  const operands *o = user;
+  zn_kb *b = &lw->kb;
+  zn_expr at[ZN_MAX_RANK];
+  int r = o->ty.rank, d = 0, nb = r - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1);
+  for (; d < nb; d++) at[d] = batch[d];
+  if (!o->vec_a) at[d++] = m;
+  if (!o->vec_b) at[d++] = n;
+  zn_dtype t = zn_lw_kdtype(lw, acc);
+  if (o->alpha != 1) {
+    zn_kref s = zn_is_float(t) ? zn_kb_float(b, t, o->alpha) : zn_kb_int(b, t, (int64_t)o->alpha);
+    acc = zn_kb_bin(b, ZN_K_Mul, acc, s);
+  }
+  if (o->c && o->beta != 0) {
+    zn_kref c = zn_lw_load_bcast(lw, o->c, r, o->ty.dims, at);
+    if (o->beta != 1) {
+      zn_kref s = zn_is_float(t) ? zn_kb_float(b, t, o->beta) : zn_kb_int(b, t, (int64_t)o->beta);
+      acc = zn_mul_add(lw, c, s, acc);
+    } else {
+      acc = zn_kb_bin(b, ZN_K_Add, acc, c);
+    }
+  }
+  zn_lw_emit(lw, o->y, at, acc);
+}
+
+typedef struct packing {
+  const zn_htensor *w;
+  bool trans;
+  uint64_t k, n;
+} packing;
+
+static void copy_elem(void *user, uint64_t k, uint64_t n, void *dst) {
+  const packing *p = user;
+  unsigned size = zn_dtype_bytes(p->w->dtype);
+  uint64_t i = p->trans ? n * p->k + k : k * p->n + n;
+  memcpy(dst, (const char *)p->w->data + i * size, size);
+}
+
+static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
+  o->ta = *zn_lw_type(lw, o->a);
+  o->tb = *zn_lw_type(lw, o->b);
+  o->ty = *zn_lw_type(lw, o->y);
+  zn_expr one = zn_ex_const(lw->ex, 1);
+  int ra = o->ta.rank, rb = o->tb.rank;
+  zn_gemm g = {.node = n, .hint = hint, .a = load_a, .b = load_b, .emit = emit, .user = o,
+               .t = zn_lw_ctype((zn_dtype)o->ta.dtype), .m = one, .n = one};
+  if (!o->vec_a) g.m = o->ta.dims[o->trans_a ? ra - 1 : ra - 2];
+  if (!o->vec_b) g.n = o->tb.dims[o->trans_b ? rb - 2 : rb - 1];
+  g.k = o->ta.dims[o->trans_a ? ra - 2 : ra - 1];
+  g.num_batch = (uint32_t)(o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1));
+  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  const zn_htensor *w = zn_lw_cst(lw, o->b);
+  if (w && rb == 2 && ra > 1) { /* one constant matrix for all batches: they are rows of one product */
+    packing p = {w, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1]};
+    zn_gemm_pack(lw, &g, lw->g->vals[o->b].name, p.k, p.n, w->dtype, copy_elem, &p);
+  }
+  zn_gemm_emit(lw, &g);
+  return ZN_OK;
+}
+
+static zn_status matmul_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  operands o = {.a = node->in[0], .b = node->in[1], .y = node->out[0], .alpha = 1};
+  o.vec_a = zn_lw_type(lw, o.a)->rank == 1;
+  o.vec_b = zn_lw_type(lw, o.b)->rank == 1;
+  return product(lw, n, &o, "matmul");
+}
+const zn_lower zn_lower_matmul = {NULL, matmul_kernel};
+
+static zn_status gemm_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  operands o = {.a = node->in[0], .b = node->in[1], .c = zn_node_in(node, 2), .y = node->out[0]};
+  o.alpha = zn_node_float(node, "alpha");
+  o.beta = zn_node_float(node, "beta");
+  o.trans_a = zn_node_int(node, "transA") != 0;
+  o.trans_b = zn_node_int(node, "transB") != 0;
+  return product(lw, n, &o, "gemm");
+}
+const zn_lower zn_lower_gemm = {NULL, gemm_kernel};
