@@ -190,7 +190,7 @@ static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   int s = v->win.rank;
-  zn_expr c_out = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc), tap[ZN_MAX_RANK];
+  zn_expr c_out = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc), tap[ZN_MAX_RANK] = {0};
   zn_kref acc = zn_kb_var(b, bias_or_zero(lw, v, c_out));
   zn_expr ic = zn_lw_for(lw, v->icg, ZN_FOR_SERIAL, 0);
   for (int i = 0; i < s; i++) tap[i] = zn_lw_for(lw, zn_ex_const(ex, v->win.kernel[i]), ZN_FOR_SERIAL, 0);
@@ -200,7 +200,7 @@ static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc
   zn_kref old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, wk, xk, old));
   for (int i = 0; i <= s; i++) zn_lw_end(lw);
-  zn_expr out[ZN_MAX_RANK];
+  zn_expr out[ZN_MAX_RANK] = {0};
   out[0] = n;
   out[1] = c_out;
   for (int i = 0; i < s; i++) out[i + 2] = pos[i];
@@ -268,7 +268,7 @@ static void split_k(zn_lw *lw, const conv *v, zn_expr k, zn_expr *ic, zn_expr *t
 
 static zn_kref gemm_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
   const conv *v = user;
-  zn_expr pos[ZN_MAX_RANK], tap[ZN_MAX_RANK], ic;
+  zn_expr pos[ZN_MAX_RANK] = {0}, tap[ZN_MAX_RANK] = {0}, ic;
   split_pixel(lw, v, m, pos);
   split_k(lw, v, k, &ic, tap);
   zn_expr c = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->icg), ic);
@@ -277,7 +277,7 @@ static zn_kref gemm_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn
 
 static zn_kref gemm_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
   const conv *v = user;
-  zn_expr tap[ZN_MAX_RANK], ic;
+  zn_expr tap[ZN_MAX_RANK] = {0}, ic;
   split_k(lw, v, k, &ic, tap);
   return load_weight(lw, v, batch[1], n, ic, tap);
 }
