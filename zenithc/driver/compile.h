@@ -1,0 +1,36 @@
+/* One compilation, from a model file to a lowered kernel module and an artifact. */
+#ifndef ZN_COMPILE_H
+#define ZN_COMPILE_H
+#include "codegen/lower/lower.h"
+#include "frontends/onnx/onnx.h"
+#include "targets/target.h"
+#include "zenithc/passes/pass.h"
+
+typedef struct zn_compile_opts {
+  const char *model;        /* path */
+  const char *name;         /* C identifier prefix; NULL: from the output's or model's file name */
+  const zn_target *target;
+  const char *arch;         /* NULL: the target's default */
+  int opt_level;
+  bool math_fast;
+  zn_onnx_opts onnx;
+  const char *provenance;   /* stored in the artifact */
+  zn_pass_opts pass;        /* dump, time, verify_each, stop_after, rewrite_limit are honoured */
+} zn_compile_opts;
+
+typedef struct zn_compiled {
+  zn_graph *graph; /* after all passes */
+  zn_caps caps;
+  zn_kmod *mod;
+  zn_plan_stats plan;
+  double seconds_load, seconds_passes, seconds_lower, seconds_kernels;
+} zn_compiled;
+
+/* Everything up to (not including) target->build. */
+zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out);
+/* From a graph that is loaded already (borrowed and rewritten). */
+zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out);
+/* "My model-v2.onnx" -> "my_model_v2": a C identifier in a. */
+const char *zn_identifier_from_path(zn_arena *a, const char *path);
+double zn_now(void); /* seconds, monotonic */
+#endif
