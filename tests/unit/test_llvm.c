@@ -317,7 +317,39 @@ static void compare_kernel(fixture *t, void *so, uint32_t fn) {
   compare(t, fn, w.r, got);
 }
 
-static void compare_all(const char *arch, int level) {
+/* ---- mathematical functions, expanded by the kernel passes ---- */
+
+static void math_kernel(fixture *t, zn_kop op, zn_dtype dt, unsigned lanes) {
+  zn_kb *b = &t->b;
+  open_kernel(t, zn_arena_printf(&t->c.graph, "math_%s_%s_%u", zn_kops[op].text, zn_dtypes[dt].name, lanes), dt, dt);
+  for (unsigned i = 0; i < N; i += lanes) {
+    zn_kref x = zn_kb_load(b, dt, lanes, t->x, zn_kb_idx(b, i)), y = zn_kb_load(b, dt, lanes, t->y, zn_kb_idx(b, i));
+    put(t, zn_kops[op].sig[1] == 'v' ? zn_kb_bin(b, op, x, y) : zn_kb_un(b, op, x), lanes);
+  }
+  zn_kb_finish(b);
+}
+
+static bool expanded(zn_kop op) {
+  return zn_kops[op].cls == 'M' || op == ZN_K_Rem || (op >= ZN_K_Floor && op <= ZN_K_Rint);
+}
+
+static void math_kernels(fixture *t) {
+  for (int op = 1; op < ZN_K_COUNT; op++) {
+    if (!expanded((zn_kop)op)) continue;
+    math_kernel(t, (zn_kop)op, ZN_F32, 8);
+    math_kernel(t, (zn_kop)op, ZN_F32, 1);
+    if (t->caps.f64_native) math_kernel(t, (zn_kop)op, ZN_F64, 4);
+  }
+  for (int k = 0; k < 2; k++) {
+    cvt_kernel(t, k ? ZN_F16 : ZN_F32, k ? ZN_F32 : ZN_F16, 8);
+    cvt_kernel(t, k ? ZN_BF16 : ZN_F32, k ? ZN_F32 : ZN_BF16, 2);
+  }
+  assert_int_equal(zn_kpass_expand(&t->c, t->m, &t->caps), ZN_OK);
+  assert_int_equal(zn_kpass_clean(&t->c, t->m), ZN_OK);
+  assert_int_equal(zn_kmod_verify(&t->c, t->m), ZN_OK);
+}
+
+static void compare_all(const char *arch, int level, void (*make)(fixture *)) {
   fixture t;
   open_module(&t, arch);
   const char *why;
@@ -326,7 +358,7 @@ static void compare_all(const char *arch, int level) {
     close_module(&t);
     return;
   }
-  all_kernels(&t);
+  make(&t);
   const char *so = path_of(&t, zn_arena_printf(&t.c.perm, "ops-%s-%d.so", arch, level));
   build(&t, so, level);
   void *h = dlopen(so, RTLD_NOW | RTLD_LOCAL);
@@ -339,10 +371,17 @@ static void compare_all(const char *arch, int level) {
 
 static void test_operations(void **state) {
   (void)state;
-  compare_all("x86-64-v3", 0);
-  compare_all("x86-64-v3", 2);
-  compare_all("x86-64", 1);
-  compare_all("native", 3);
+  compare_all("x86-64-v3", 0, all_kernels);
+  compare_all("x86-64-v3", 2, all_kernels);
+  compare_all("x86-64", 1, all_kernels);
+  compare_all("native", 3, all_kernels);
+}
+
+static void test_math(void **state) {
+  (void)state;
+  compare_all("x86-64-v3", 2, math_kernels);
+  compare_all("x86-64-v2", 2, math_kernels);
+  compare_all("x86-64", 1, math_kernels);
 }
 
 /* ---- entries ---- */
@@ -512,13 +551,19 @@ static void test_undefined(void **state) {
   for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
     fixture t;
     open_module(&t, archs[i]);
+    math_kernels(&t);
     all_kernels(&t);
     const char *o = path_of(&t, zn_arena_printf(&t.c.perm, "all-%s.o", archs[i]));
     build(&t, o, 2);
     FILE *p = popen(zn_arena_printf(&t.c.perm, "llvm-nm-19 -u %s", o), "r");
     char line[256];
     bool any = false;
-    while (fgets(line, sizeof line, p)) any = true, printf("  %s needs %s", archs[i], line);
+    while (fgets(line, sizeof line, p)) {
+      /* pow and the trigonometric functions compute in f64: soft where the machine has none */
+      if (!t.caps.f64_native && strstr(line, "U __aeabi_")) continue;
+      any = any || strstr(line, " U ");
+      if (strstr(line, " U ")) printf("  %s needs %s", archs[i], line);
+    }
     pclose(p);
     assert_false(any);
     if (t.caps.idx_bytes == 8) build(&t, path_of(&t, "cross.so"), 1);
@@ -568,6 +613,7 @@ static void emulate(const char *arch, const char *cc, const char *run) {
   fixture t;
   static buffers w;
   open_module(&t, arch);
+  math_kernels(&t);
   all_kernels(&t);
   write_harness(&t);
   FILE *in = fopen(path_of(&t, "in"), "wb");
@@ -680,7 +726,8 @@ static int teardown(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_operations), cmocka_unit_test(test_model), cmocka_unit_test(test_archive),
+      cmocka_unit_test(test_operations), cmocka_unit_test(test_math), cmocka_unit_test(test_model),
+      cmocka_unit_test(test_archive),
       cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed), cmocka_unit_test(test_unknown), cmocka_unit_test(test_emulated),
       cmocka_unit_test(test_large),
   };
