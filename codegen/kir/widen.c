@@ -1,5 +1,5 @@
 /* Widening: loops marked VECTOR become vector code, loops marked UNROLL become jammed replicas, each with a tail loop
- * for the remainder. The function is rewritten once per nesting level of marks, outermost first: the marks inside a
+ * for the remainder. A vector factor above the register width gives several vectors per step. The function is rewritten once per nesting level of marks, outermost first: the marks inside a
  * widened body stay and are met in the next round. What cannot be widened becomes a serial loop, never wrong code.
  * Known remainders are widened again with a smaller factor (7 lanes: 4, 2, 1). */
 #include "codegen/kir/widen.h"
@@ -276,15 +276,15 @@ static void splat_outer(replicas *x) {
 }
 
 /* The first iteration the main loop leaves: lo + (trips / n) * n * step. */
-static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi) {
+static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi, unsigned n) {
   zn_kb *b = &x->w->b;
-  int64_t step = x->w->f->insts[x->p.loop].imm.i, n = (int64_t)x->n;
+  int64_t step = x->w->f->insts[x->p.loop].imm.i;
   zn_kref d = zn_kb_bin(b, ZN_K_Sub, hi, lo);
   if (step != 1) {
     zn_kref up = zn_kb_idx(b, step - 1);
     d = zn_kb_bin(b, ZN_K_Add, d, up);
   }
-  zn_kref by = zn_kb_idx(b, n * step);
+  zn_kref by = zn_kb_idx(b, step * (int64_t)n);
   d = zn_kb_bin(b, ZN_K_Div, d, by);
   d = zn_kb_bin(b, ZN_K_Mul, d, by);
   return zn_kb_bin(b, ZN_K_Add, lo, d);
@@ -305,7 +305,7 @@ static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
   if (rest > 1) {
     kind = (zn_for_kind)(in->c & 255);
     factor = (unsigned)rest;
-    if (x->p.vector)
+    if (kind == ZN_FOR_VECTOR)
       for (factor = 2; factor * 2 <= (unsigned)rest;) factor *= 2;
     w->again = true;
   }
@@ -314,53 +314,87 @@ static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
   zn_kb_end(&w->b);
 }
 
-static unsigned choose_factor(const replicas *x, bool known, int64_t trips) {
-  unsigned n = x->w->f->insts[x->p.loop].c >> 8, max = x->p.vector ? MAX_LANES : MAX_UNROLL;
-  if (x->p.vector) {
-    if (x->w->caps->vector_bytes == 0) return 1;
-    if (n == 0) n = x->w->caps->vector_bytes / x->p.widest;
-  } else if (n == 0) n = 4;
-  if (n > max) n = max;
-  if (known && trips < (int64_t)n) {
-    if (!x->p.vector) return (unsigned)trips;
-    while (n & (n - 1)) n &= n - 1;
-    while ((int64_t)n > trips) n /= 2;
+/* Lanes or replicas of one main-loop step; *out_lanes: those of one register. */
+static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsigned *out_lanes) {
+  unsigned n = x->w->f->insts[x->p.loop].c >> 8, regs = x->w->caps->vector_bytes / x->p.widest;
+  *out_lanes = 1;
+  if (!x->p.vector) {
+    if (n == 0) n = 4;
+    if (n > MAX_UNROLL) n = MAX_UNROLL;
+    return known && trips < (int64_t)n ? (unsigned)trips : n;
   }
-  return n;
+  while (regs & (regs - 1)) regs &= regs - 1;
+  if (regs > MAX_LANES) regs = MAX_LANES;
+  if (regs < 2) return 1;
+  if (n == 0) n = regs;
+  if (known && trips < (int64_t)n) n = (unsigned)trips;
+  if (n >= regs) n -= n % regs;
+  else
+    while (n & (n - 1)) n &= n - 1;
+  *out_lanes = n < regs ? n : regs;
+  return n / *out_lanes > MAX_UNROLL ? regs : n;
+}
+
+/* Room for n replicas of the body; may the function grow so much? */
+static bool reserve(replicas *x, zn_arena *a) {
+  rewriter *w = x->w;
+  uint32_t size = x->p.end - x->p.loop, scalars = x->p.vector ? 1 : x->n;
+  uint32_t grow = x->p.vector ? size : size + x->p.num_varying * (x->n - 1);
+  if (!x->p.ok || w->f->num_insts + w->growth + grow > MAX_INSTS) return false;
+  w->growth += grow;
+  x->rep = ZN_ARRAY(a, zn_kref, (size + 1) * scalars);
+  x->vec = ZN_ARRAY(a, zn_kref, w->f->num_insts);
+  return true;
+}
+
+/* One step of the main loop at iv. Several registers: replicas of a loop over the lanes of one, widened next round. */
+static void step_body(replicas *x, zn_kref iv, unsigned lanes, int64_t step) {
+  rewriter *w = x->w;
+  if (lanes == 1 || x->p.vector) {
+    body(x, iv);
+    return;
+  }
+  zn_kref lo = zn_kb_idx(&w->b, 0), hi = zn_kb_idx(&w->b, step * (int64_t)lanes);
+  zn_kref l = zn_kb_for(&w->b, lo, hi, step, ZN_FOR_VECTOR, lanes);
+  iv = zn_kb_bin(&w->b, ZN_K_Add, iv, l);
+  body(x, iv);
+  zn_kb_end(&w->b);
+  w->again = true;
 }
 
 /* Widens the marked loop at `loop`, or says no. */
 static bool widen_loop(rewriter *w, uint32_t loop) {
   const zn_kinst *in = &w->f->insts[loop];
-  int64_t trips = 0, multiple = 1;
+  int64_t trips = 0, multiple = 1, step = in->imm.i;
+  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple), vector = (in->c & 255) == ZN_FOR_VECTOR;
+  if (known && trips == 0) return true;
+  if (vector && w->caps->vector_bytes == 0) return false;
   replicas x = {.w = w};
   zn_arena mine;
-  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple), done = false;
+  unsigned lanes;
   zn_arena_init(&mine, "widen");
-  zn_wplan_make(&x.p, w->f, w->match, loop, w->caps, &mine);
-  x.n = choose_factor(&x, known, trips);
-  uint32_t size = x.p.end - loop;
-  uint32_t grow = x.p.vector ? size : size + x.p.num_varying * (x.n ? x.n - 1 : 0);
-  if (known && trips == 0) done = true;
-  else if (x.p.ok && x.n > 1 && w->f->num_insts + w->growth + grow <= MAX_INSTS) {
+  zn_wplan_make(&x.p, w->f, w->match, loop, vector, step, w->caps, &mine);
+  unsigned n = choose_factor(&x, known, trips, &lanes);
+  bool ok = x.p.ok && n > 1;
+  if (ok && n > lanes && vector) /* replicas of vectors */
+    zn_wplan_make(&x.p, w->f, w->match, loop, false, step * (int64_t)lanes, w->caps, &mine);
+  x.n = n > lanes && vector ? n / lanes : n;
+  ok = ok && reserve(&x, &mine);
+  if (ok) {
     zn_kref lo = w->map[in->a], hi = w->map[in->b];
-    bool even = multiple % (int64_t)x.n == 0;
-    w->growth += grow;
-    x.rep = ZN_ARRAY(&mine, zn_kref, (x.p.end - loop + 1) * (x.p.vector ? 1 : x.n));
-    x.vec = ZN_ARRAY(&mine, zn_kref, w->f->num_insts);
-    zn_kref stop = even ? hi : main_end(&x, lo, hi);
+    bool even = multiple % (int64_t)n == 0;
+    zn_kref stop = even ? hi : main_end(&x, lo, hi, n);
     if (x.p.vector) splat_outer(&x);
-    if (known && trips / (int64_t)x.n == 1) body(&x, lo);
+    if (known && trips / (int64_t)n == 1) step_body(&x, lo, lanes, step);
     else {
-      zn_kref iv = zn_kb_for(&w->b, lo, stop, in->imm.i * (int64_t)x.n, ZN_FOR_SERIAL, 0);
-      body(&x, iv);
+      zn_kref iv = zn_kb_for(&w->b, lo, stop, step * (int64_t)n, ZN_FOR_SERIAL, 0);
+      step_body(&x, iv, lanes, step);
       zn_kb_end(&w->b);
     }
-    if (!even) tail(&x, stop, hi, known ? trips % (int64_t)x.n : -1);
-    done = true;
+    if (!even) tail(&x, stop, hi, known ? trips % (int64_t)n : -1);
   }
   zn_arena_reset(&mine);
-  return done;
+  return ok;
 }
 
 static void walk(rewriter *w, uint32_t from, uint32_t to) {

@@ -21,9 +21,9 @@ typedef struct zn_wplan {
   uint8_t *splat;     /* not varying but used as a vector (also set for values before the loop) */
 } zn_wplan;
 
-/* Classifies the body of the marked loop at `loop`; the arrays come from a. */
+/* Classifies the body of the loop at `loop` for replicas `stride` apart; the arrays come from a. */
 void zn_wplan_make(zn_wplan *p, const zn_kfunc *f, const uint32_t *match, uint32_t loop,
-                   const zn_caps *caps, zn_arena *a);
+                   bool vector, int64_t stride, const zn_caps *caps, zn_arena *a);
 /* Element distance between replicas of a Load's or Store's address; false when it is no constant. */
 bool zn_wplan_address(const zn_wplan *p, const zn_kinst *in, int64_t *out_stride);
 /* Number of iterations of the For at i when it is a known constant; *out_multiple: a known divisor of it. */

@@ -211,19 +211,18 @@ static void check_vector(zn_wplan *p, uint32_t i) {
 }
 
 void zn_wplan_make(zn_wplan *p, const zn_kfunc *f, const uint32_t *match, uint32_t loop,
-                   const zn_caps *caps, zn_arena *a) {
-  const zn_kinst *in = &f->insts[loop];
+                   bool vector, int64_t stride, const zn_caps *caps, zn_arena *a) {
   *p = (zn_wplan){.f = f, .match = match, .caps = caps, .loop = loop, .end = match[loop]};
-  p->vector = (in->c & 255) == ZN_FOR_VECTOR;
+  p->vector = vector;
   p->ok = true;
   p->widest = 1;
   p->varying = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->divergent = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->splat = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->stride = ZN_ARRAY(a, int64_t, f->num_insts);
-  p->stride[loop] = in->imm.i;
+  p->stride[loop] = stride;
   region *st = ZN_ARRAY(a, region, p->end - loop + 1);
-  if (in->imm.i >= MAX_STRIDE) p->ok = false;
+  if (stride >= MAX_STRIDE) p->ok = false;
   do {
     p->changed = false;
     scan(p, st);

@@ -1,6 +1,6 @@
 /* Measures the expanded mathematical functions as compiled code: all f32 inputs (or every STRIDE-th), f64 samples of
- * several ranges, pairs for pow and fmod. usage: sweep_math [stride] [arch] [function]. Exit 1 when a bound of
- * codegen/kir/math.h is exceeded. */
+ * several ranges, pairs for pow and fmod. usage: sweep_math [stride] [arch] [function] [f32|f64]. Exit 1 when a
+ * bound of codegen/kir/math.h is exceeded. NOFMA, NOF64 and NOROUND in the environment take those from the target. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <time.h>
@@ -199,7 +199,8 @@ int main(int argc, char **argv) {
   if (!so) return fprintf(stderr, "%s\n", dlerror()), 2;
   for (int t = 0; t < 2; t++)
     for (int f = 0; f < FUNCTIONS; f++)
-      if (argc <= 3 || !strcmp(argv[3], functions[f].name)) bad |= one(so, f, t ? ZN_F64 : ZN_F32, stride);
+      if ((argc <= 3 || !strcmp(argv[3], functions[f].name)) && (argc <= 4 || !strcmp(argv[4], t ? "f64" : "f32")))
+        bad |= one(so, f, t ? ZN_F64 : ZN_F32, stride);
   dlclose(so);
   zn_ctx_fini(&c);
   return bad;

@@ -147,12 +147,12 @@ static void test_tile(void **state) {
   zn_ctx_init(&c);
   zn_kmod *m = check(&c, tile_6x16, &avx2, 0);
   assert_int_equal(count(m, ZN_K_For, 0), 1);
-  assert_int_equal(count(m, ZN_K_Var, 16), 6);
-  assert_int_equal(count(m, ZN_K_Fma, 16), 6);
+  assert_int_equal(count(m, ZN_K_Var, 8), 12);
+  assert_int_equal(count(m, ZN_K_Fma, 8), 12);
   assert_int_equal(count(m, ZN_K_Fma, 1), 0);
-  assert_int_equal(count(m, ZN_K_Load, 16), 1);
+  assert_int_equal(count(m, ZN_K_Load, 8), 2);
   assert_int_equal(count(m, ZN_K_Load, 1), 6);
-  assert_int_equal(count(m, ZN_K_Store, 16), 6);
+  assert_int_equal(count(m, ZN_K_Store, 8), 12);
   uint32_t *match = zn_kf_match(m->funcs[0], &c.graph), from = 0;
   for (uint32_t i = 1; i < m->funcs[0]->num_insts; i++)
     if (m->funcs[0]->insts[i].op == ZN_K_For) from = i;
