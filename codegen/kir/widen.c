@@ -1,7 +1,9 @@
-/* Widening: loops marked VECTOR become vector code, loops marked UNROLL become jammed replicas, each with a tail loop
- * for the remainder. A vector factor above the register width gives several vectors per step. The function is rewritten once per nesting level of marks, outermost first: the marks inside a
- * widened body stay and are met in the next round. What cannot be widened becomes a serial loop, never wrong code.
- * Known remainders are widened again with a smaller factor (7 lanes: 4, 2, 1). */
+/* Widening: loops marked VECTOR become vector code, loops marked UNROLL become jammed replicas,
+ * each with a tail loop for the remainder. A vector factor above the register width gives several
+ * vectors per step. The function is rewritten once per nesting level of marks, outermost first: the
+ * marks inside a widened body stay and are met in the next round. What cannot be widened becomes a
+ * serial loop, never wrong code. Known remainders are widened again with a smaller factor (7 lanes:
+ * 4, 2, 1). */
 #include "codegen/kir/widen.h"
 
 #include <assert.h>
@@ -9,14 +11,14 @@
 enum { MAX_INSTS = 6000, MAX_LANES = 64, MAX_UNROLL = 64 };
 
 typedef struct rewriter {
-  zn_kb b;             /* writes the new function */
-  const zn_kfunc *f;   /* reads the old one */
+  zn_kb b;           /* writes the new function */
+  const zn_kfunc *f; /* reads the old one */
   const uint32_t *match;
   const zn_caps *caps;
   zn_arena *tmp;
-  zn_kref *map;        /* old -> new, outside the loop being widened */
-  uint32_t growth;     /* instructions added by replication so far */
-  bool again;          /* marks are left */
+  zn_kref *map;    /* old -> new, outside the loop being widened */
+  uint32_t growth; /* instructions added by replication so far */
+  bool again;      /* marks are left */
 } rewriter;
 
 /* One marked loop under way. */
@@ -49,7 +51,8 @@ static zn_kref copy_call(rewriter *w, const replicas *x, zn_kinst in, unsigned u
   return zn_kb_raw(&w->b, in);
 }
 
-/* Copies instruction i with the operands of replica u. Regions go through the builder, which counts them. */
+/* Copies instruction i with the operands of replica u. Regions go through the builder, which counts
+ * them. */
 static zn_kref copy_inst(rewriter *w, const replicas *x, uint32_t i, unsigned u) {
   zn_kinst in = w->f->insts[i];
   if (in.op == ZN_K_Call) return copy_call(w, x, in, u);
@@ -86,7 +89,8 @@ static zn_kref ramp(replicas *x, zn_kref base, int64_t stride) {
   return zn_kb_bin(b, ZN_K_Add, v, lane);
 }
 
-/* Elements base, base + s, ... by whole loads inside their span, and shuffles: 2 <= s <= 4, or s = -1. */
+/* Elements base, base + s, ... by whole loads inside their span, and shuffles: 2 <= s <= 4, or s =
+ * -1. */
 static zn_kref strided_load(replicas *x, zn_dtype t, zn_kref ptr, zn_kref base, int64_t s) {
   zn_kb *b = &x->w->b;
   uint32_t mask[MAX_LANES];
@@ -134,7 +138,8 @@ static void vector_store(replicas *x, uint32_t i) {
   const zn_kinst *in = &x->w->f->insts[i];
   zn_kref ptr = ref_of(x->w, x, in->a, 0), at;
   int64_t s;
-  if (!zn_wplan_address(&x->p, in, &s)) at = x->vec[in->b];
+  if (!zn_wplan_address(&x->p, in, &s))
+    at = x->vec[in->b];
   else {
     at = ref_of(x->w, x, in->b, 0);
     if (s != 1) at = ramp(x, at, s);
@@ -155,8 +160,10 @@ static void vector_set(replicas *x, const zn_kinst *in) {
 static zn_kref vector_op(replicas *x, uint32_t i) {
   zn_kinst in = x->w->f->insts[i];
   in.lanes = (uint16_t)x->n;
-  if (in.op == ZN_K_Select && !x->vec[in.a]) in.a = ref_of(x->w, x, in.a, 0);
-  else if (zn_kinst_has(&in, 0)) in.a = x->vec[in.a];
+  if (in.op == ZN_K_Select && !x->vec[in.a])
+    in.a = ref_of(x->w, x, in.a, 0);
+  else if (zn_kinst_has(&in, 0))
+    in.a = x->vec[in.a];
   if (zn_kinst_has(&in, 1)) in.b = x->vec[in.b];
   if (zn_kinst_has(&in, 2)) in.c = x->vec[in.c];
   return zn_kb_raw(&x->w->b, in);
@@ -244,8 +251,8 @@ static void unroll_range(replicas *x, uint32_t from, uint32_t to) {
         zn_dtype t = in->dtype == ZN_PTR ? ZN_IDX : (zn_dtype)in->dtype;
         int64_t d = x->p.stride[i] * (int64_t)u;
         zn_kref k = zn_kb_int(b, t, t == ZN_IDX ? d : zn_int_wrap(t, d));
-        rep[u] = in->dtype == ZN_PTR ? zn_kb_ptradd(b, rep[0], k)
-                                     : zn_kb_bin(b, ZN_K_Add, rep[0], k);
+        rep[u] =
+            in->dtype == ZN_PTR ? zn_kb_ptradd(b, rep[0], k) : zn_kb_bin(b, ZN_K_Add, rep[0], k);
       }
     }
   }
@@ -290,7 +297,8 @@ static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi, unsigned n) {
   return zn_kb_bin(b, ZN_K_Add, lo, d);
 }
 
-/* Remaining iterations: a scalar loop, or the same mark again when their number is known (rest > 0). */
+/* Remaining iterations: a scalar loop, or the same mark again when their number is known (rest >
+ * 0). */
 static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
   rewriter *w = x->w;
   uint32_t loop = x->p.loop, end = x->p.end;
@@ -328,7 +336,8 @@ static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsi
   if (regs < 2) return 1;
   if (n == 0) n = regs;
   if (known && trips < (int64_t)n) n = (unsigned)trips;
-  if (n >= regs) n -= n % regs;
+  if (n >= regs)
+    n -= n % regs;
   else
     while (n & (n - 1)) n &= n - 1;
   *out_lanes = n < regs ? n : regs;
@@ -347,7 +356,8 @@ static bool reserve(replicas *x, zn_arena *a) {
   return true;
 }
 
-/* One step of the main loop at iv. Several registers: replicas of a loop over the lanes of one, widened next round. */
+/* One step of the main loop at iv. Several registers: replicas of a loop over the lanes of one,
+ * widened next round. */
 static void step_body(replicas *x, zn_kref iv, unsigned lanes, int64_t step) {
   rewriter *w = x->w;
   if (lanes == 1 || x->p.vector) {
@@ -366,7 +376,8 @@ static void step_body(replicas *x, zn_kref iv, unsigned lanes, int64_t step) {
 static bool widen_loop(rewriter *w, uint32_t loop) {
   const zn_kinst *in = &w->f->insts[loop];
   int64_t trips = 0, multiple = 1, step = in->imm.i;
-  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple), vector = (in->c & 255) == ZN_FOR_VECTOR;
+  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple),
+       vector = (in->c & 255) == ZN_FOR_VECTOR;
   if (known && trips == 0) return true;
   if (vector && w->caps->vector_bytes == 0) return false;
   replicas x = {.w = w};
@@ -385,7 +396,8 @@ static bool widen_loop(rewriter *w, uint32_t loop) {
     bool even = multiple % (int64_t)n == 0;
     zn_kref stop = even ? hi : main_end(&x, lo, hi, n);
     if (x.p.vector) splat_outer(&x);
-    if (known && trips / (int64_t)n == 1) step_body(&x, lo, lanes, step);
+    if (known && trips / (int64_t)n == 1)
+      step_body(&x, lo, lanes, step);
     else {
       zn_kref iv = zn_kb_for(&w->b, lo, stop, step * (int64_t)n, ZN_FOR_SERIAL, 0);
       step_body(&x, iv, lanes, step);
@@ -400,11 +412,14 @@ static bool widen_loop(rewriter *w, uint32_t loop) {
 static void walk(rewriter *w, uint32_t from, uint32_t to) {
   for (uint32_t i = from; i < to; i++) {
     const zn_kinst *in = &w->f->insts[i];
-    bool marked = in->op == ZN_K_For &&
-                  ((in->c & 255) == ZN_FOR_VECTOR || (in->c & 255) == ZN_FOR_UNROLL);
-    if (!marked) w->map[i] = copy_inst(w, NULL, i, 0);
-    else if (widen_loop(w, i)) i = w->match[i];
-    else w->map[i] = zn_kb_for(&w->b, w->map[in->a], w->map[in->b], in->imm.i, ZN_FOR_SERIAL, 0);
+    bool marked =
+        in->op == ZN_K_For && ((in->c & 255) == ZN_FOR_VECTOR || (in->c & 255) == ZN_FOR_UNROLL);
+    if (!marked)
+      w->map[i] = copy_inst(w, NULL, i, 0);
+    else if (widen_loop(w, i))
+      i = w->match[i];
+    else
+      w->map[i] = zn_kb_for(&w->b, w->map[in->a], w->map[in->b], in->imm.i, ZN_FOR_SERIAL, 0);
   }
 }
 
