@@ -297,9 +297,20 @@ static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi, unsigned n) {
   return zn_kb_bin(b, ZN_K_Add, lo, d);
 }
 
-/* Remaining iterations: a scalar loop, or the same mark again when their number is known (rest >
- * 0). */
-static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
+/* Factor for the iterations a main loop of factor n leaves, 1 = serial: as much as fits when their
+ * number is known (rest >= 0), else one register, then halves. */
+static unsigned tail_factor(bool vector, unsigned n, unsigned lanes, int64_t rest) {
+  unsigned f = 1;
+  if (rest >= 0 && !vector) return (unsigned)rest;
+  if (rest >= 0)
+    while (f * 2 <= (unsigned)rest) f *= 2;
+  else if (vector) f = n > lanes ? lanes : n >= 8 ? n / 2 : 1;
+  else f = n >= 4 ? n / 2 : 1;
+  return f;
+}
+
+/* Remaining iterations: a serial loop, or the same mark again with a smaller factor. */
+static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest, unsigned factor) {
   rewriter *w = x->w;
   uint32_t loop = x->p.loop, end = x->p.end;
   const zn_kinst *in = &w->f->insts[loop];
@@ -308,15 +319,9 @@ static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
     walk(w, loop + 1, end);
     return;
   }
-  zn_for_kind kind = ZN_FOR_SERIAL;
-  unsigned factor = 0;
-  if (rest > 1) {
-    kind = (zn_for_kind)(in->c & 255);
-    factor = (unsigned)rest;
-    if (kind == ZN_FOR_VECTOR)
-      for (factor = 2; factor * 2 <= (unsigned)rest;) factor *= 2;
-    w->again = true;
-  }
+  zn_for_kind kind = factor > 1 ? (zn_for_kind)(in->c & 255) : ZN_FOR_SERIAL;
+  if (factor > 1) w->again = true;
+  else factor = 0;
   w->map[loop] = zn_kb_for(&w->b, from, hi, in->imm.i, kind, factor);
   walk(w, loop + 1, end);
   zn_kb_end(&w->b);
@@ -403,7 +408,8 @@ static bool widen_loop(rewriter *w, uint32_t loop) {
       step_body(&x, iv, lanes, step);
       zn_kb_end(&w->b);
     }
-    if (!even) tail(&x, stop, hi, known ? trips % (int64_t)n : -1);
+    int64_t rest = known ? trips % (int64_t)n : -1;
+    if (!even) tail(&x, stop, hi, rest, tail_factor(vector, n, lanes, rest));
   }
   zn_arena_reset(&mine);
   return ok;
