@@ -15,7 +15,7 @@ MODELS   ?= ../shared/models
 FUZZ_CMD ?= $(B)/fuzz/load_onnx
 $(B)/fuzz/%: tests/fuzz/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -o $@ $< $(B)/libzenithc.a $(LDLIBS)
+	$(CC) $(CFLAGS) -o $@ $< $(B)/libzenithc.a $(LDLIBS)
 
 fuzz-corrupt: $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
 	$(B)/fuzz/corrupt -n $(N) -d $(B)/fuzz $(MODELS) -- $(FUZZ_CMD)

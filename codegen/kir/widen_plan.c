@@ -1,7 +1,6 @@
-/* Classification for widening: which values of a marked loop's body are the same in all replicas,
- * which differ by a constant stride, and which differ freely; found by iterating over the body
- * until nothing changes, because a variable may be set to a varying value after it was read in an
- * inner loop. Also the arithmetic on trip counts. */
+/* Classification for widening: which values of a marked loop's body are the same in all replicas, which differ by a
+ * constant stride, and which differ freely; found by iterating over the body until nothing changes, because a variable
+ * may be set to a varying value after it was read in an inner loop. Also the arithmetic on trip counts. */
 #include "codegen/kir/widen.h"
 
 enum { MAX_STRIDE = 1 << 30 };
@@ -59,12 +58,10 @@ static bool linear_stride(const zn_wplan *p, const zn_kinst *in, int64_t *out) {
   case ZN_K_Sub: *out = sa - stride_of(p, in->b); return true;
   case ZN_K_Neg: *out = -sa; return true;
   case ZN_K_Mul:
-    if (zn_kf_const_int(p->f, in->b, &k) && k > -MAX_STRIDE && k < MAX_STRIDE)
-      *out = sa * k;
+    if (zn_kf_const_int(p->f, in->b, &k) && k > -MAX_STRIDE && k < MAX_STRIDE) *out = sa * k;
     else if (zn_kf_const_int(p->f, in->a, &k) && k > -MAX_STRIDE && k < MAX_STRIDE)
       *out = stride_of(p, in->b) * k;
-    else
-      return false;
+    else return false;
     return true;
   case ZN_K_Shl:
     if (!zn_kf_const_int(p->f, in->b, &k) || k < 0 || k > 30) return false;
@@ -88,8 +85,7 @@ static void classify_value(zn_wplan *p, uint32_t i) {
     uniform = uniform && is_uniform(p, zn_kinst_ref(in, k));
   }
   if (uniform || p->varying[i]) return;
-  if (!linear_stride(p, in, &s) || s <= -MAX_STRIDE || s >= MAX_STRIDE)
-    make_varying(p, i);
+  if (!linear_stride(p, in, &s) || s <= -MAX_STRIDE || s >= MAX_STRIDE) make_varying(p, i);
   else if (p->stride[i] != s) {
     p->stride[i] = s;
     p->changed = true;
@@ -110,8 +106,7 @@ static void classify_break(zn_wplan *p, const zn_kinst *in, const region *st, ui
     return;
   }
   bool outer = d > 1 && st[d - 2].diverges;
-  if (!is_uniform(p, in->a) || (st[depth - 1].diverges && !outer))
-    make_divergent(p, st[d - 1].open);
+  if (!is_uniform(p, in->a) || (st[depth - 1].diverges && !outer)) make_divergent(p, st[d - 1].open);
 }
 
 static void classify_memory(zn_wplan *p, uint32_t i, bool diverges) {
@@ -134,16 +129,9 @@ static void classify_memory(zn_wplan *p, uint32_t i, bool diverges) {
 static void classify(zn_wplan *p, uint32_t i, bool diverges) {
   const zn_kinst *in = &p->f->insts[i];
   switch (in->op) {
-  case ZN_K_Nop:
-  case ZN_K_Const:
-  case ZN_K_Param:
-  case ZN_K_ConstAddr:
-  case ZN_K_Features: break;
-  case ZN_K_Alloc:
-  case ZN_K_Call:
-  case ZN_K_Ret: p->ok = false; break;
-  case ZN_K_Load:
-  case ZN_K_Store: classify_memory(p, i, diverges); break;
+  case ZN_K_Nop: case ZN_K_Const: case ZN_K_Param: case ZN_K_ConstAddr: case ZN_K_Features: break;
+  case ZN_K_Alloc: case ZN_K_Call: case ZN_K_Ret: p->ok = false; break;
+  case ZN_K_Load: case ZN_K_Store: classify_memory(p, i, diverges); break;
   case ZN_K_Var:
     if (!is_uniform(p, in->a)) make_varying(p, i);
     break;
@@ -151,10 +139,8 @@ static void classify(zn_wplan *p, uint32_t i, bool diverges) {
     if (is_varying(p, in->a)) make_varying(p, i);
     break;
   case ZN_K_Set:
-    if (!inside(p, in->a))
-      p->ok = false;
-    else if (diverges || !is_uniform(p, in->b))
-      make_varying(p, in->a);
+    if (!inside(p, in->a)) p->ok = false;
+    else if (diverges || !is_uniform(p, in->b)) make_varying(p, in->a);
     break;
   default: classify_value(p, i);
   }
@@ -225,18 +211,19 @@ static void check_vector(zn_wplan *p, uint32_t i) {
 }
 
 void zn_wplan_make(zn_wplan *p, const zn_kfunc *f, const uint32_t *match, uint32_t loop,
-                   bool vector, int64_t stride, const zn_caps *caps, zn_arena *a) {
+                   const zn_caps *caps, zn_arena *a) {
+  const zn_kinst *in = &f->insts[loop];
   *p = (zn_wplan){.f = f, .match = match, .caps = caps, .loop = loop, .end = match[loop]};
-  p->vector = vector;
+  p->vector = (in->c & 255) == ZN_FOR_VECTOR;
   p->ok = true;
   p->widest = 1;
   p->varying = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->divergent = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->splat = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->stride = ZN_ARRAY(a, int64_t, f->num_insts);
-  p->stride[loop] = stride;
+  p->stride[loop] = in->imm.i;
   region *st = ZN_ARRAY(a, region, p->end - loop + 1);
-  if (stride >= MAX_STRIDE) p->ok = false;
+  if (in->imm.i >= MAX_STRIDE) p->ok = false;
   do {
     p->changed = false;
     scan(p, st);
@@ -266,10 +253,8 @@ static int64_t divisor(const zn_kfunc *f, zn_kref r, int depth) {
   if (zn_kf_const_int(f, r, &k)) return k < 0 ? (k == INT64_MIN ? 1 : -k) : k;
   if (depth == 0) return 1;
   switch (in->op) {
-  case ZN_K_Add:
-  case ZN_K_Sub:
-  case ZN_K_Min:
-  case ZN_K_Max: return gcd(divisor(f, in->a, depth - 1), divisor(f, in->b, depth - 1));
+  case ZN_K_Add: case ZN_K_Sub: case ZN_K_Min: case ZN_K_Max:
+    return gcd(divisor(f, in->a, depth - 1), divisor(f, in->b, depth - 1));
   case ZN_K_For: return gcd(divisor(f, in->a, depth - 1), in->imm.i);
   case ZN_K_Mul:
     x = divisor(f, in->a, depth - 1);
@@ -285,14 +270,10 @@ static zn_kref split(const zn_kfunc *f, zn_kref r, int64_t *out_k) {
   *out_k = 0;
   for (int depth = 0; depth < 8; depth++) {
     const zn_kinst *in = &f->insts[r];
-    if (in->op == ZN_K_Add && zn_kf_const_int(f, in->b, &k))
-      *out_k += k, r = in->a;
-    else if (in->op == ZN_K_Add && zn_kf_const_int(f, in->a, &k))
-      *out_k += k, r = in->b;
-    else if (in->op == ZN_K_Sub && zn_kf_const_int(f, in->b, &k))
-      *out_k -= k, r = in->a;
-    else
-      break;
+    if (in->op == ZN_K_Add && zn_kf_const_int(f, in->b, &k)) *out_k += k, r = in->a;
+    else if (in->op == ZN_K_Add && zn_kf_const_int(f, in->a, &k)) *out_k += k, r = in->b;
+    else if (in->op == ZN_K_Sub && zn_kf_const_int(f, in->b, &k)) *out_k -= k, r = in->a;
+    else break;
   }
   return r;
 }

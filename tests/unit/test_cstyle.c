@@ -1,0 +1,444 @@
+/* The C printer and the c target: printed kernels, compiled by gcc and clang with and without the vector extension,
+ * against the interpreter bit for bit; no undefined symbol on any architecture; entries, weights files, typed headers. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <math.h>
+#include <unistd.h>
+
+#include "codegen/cstyle/cstyle.h"
+#include "targets/native.h"
+
+enum { N = 48, BYTES = 1 << 17 };
+static char dir[] = "/tmp/zn-cstyle-XXXXXX";
+
+typedef struct fixture {
+  zn_ctx c;
+  zn_caps caps;
+  zn_kmod *m;
+  zn_kb b;
+  zn_kref x, y, z, i; /* i: the loop variable of row kernels */
+  int slot;
+  bool fma;
+} fixture;
+
+static void open_module(fixture *t, const char *arch) {
+  memset(t, 0, sizeof *t);
+  zn_ctx_init(&t->c);
+  assert_int_equal(zn_target_c.caps(&t->c, arch, &t->caps), ZN_OK);
+  t->m = zn_kmod_new(&t->c.graph, "net");
+  t->fma = t->caps.fma;
+}
+
+static void close_module(fixture *t) { zn_ctx_fini(&t->c); }
+
+__attribute__((unused)) static void write_c(fixture *t, const char *path) {
+  zn_build_opts o = {.out = path, .opt_level = 2};
+  assert_int_equal(zn_target_c.build(&t->c, t->m, &t->caps, &o), ZN_OK);
+}
+
+static void begin(fixture *t, zn_dtype in, zn_dtype out, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void begin(fixture *t, zn_dtype in, zn_dtype out, const char *fmt, ...) {
+  char name[96];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(name, sizeof name, fmt, ap);
+  va_end(ap);
+  uint32_t fn = zn_kb_begin(&t->b, &t->c, t->m, zn_arena_strdup(&t->c.graph, name), false);
+  t->m->funcs[fn]->exported = true;
+  t->x = zn_kb_param(&t->b, "x", ZN_KP_IN, in);
+  t->y = zn_kb_param(&t->b, "y", ZN_KP_IN, in);
+  t->z = zn_kb_param(&t->b, "out", ZN_KP_OUT, out);
+  t->slot = 0;
+}
+
+static zn_kref idx(fixture *t, int64_t v) { return zn_kb_idx(&t->b, v); }
+
+static zn_kref one_of(fixture *t, zn_dtype dt, double v, unsigned lanes) {
+  zn_kref k = zn_is_float(dt) ? zn_kb_float(&t->b, dt, v) : zn_kb_int(&t->b, dt, (int64_t)v);
+  return lanes == 1 ? k : zn_kb_splat(&t->b, k, lanes);
+}
+
+static void put(fixture *t, zn_kref v, unsigned lanes) {
+  zn_kb_store(&t->b, t->z, idx(t, t->slot), v);
+  t->slot += (int)lanes;
+}
+
+/* A loop over the operands; result row k goes to out[k * N ...]. */
+static void open_rows(fixture *t, unsigned lanes) {
+  t->i = zn_kb_for(&t->b, idx(t, 0), idx(t, N - (int)lanes + 1), lanes, ZN_FOR_SERIAL, 0);
+}
+
+static void row(fixture *t, zn_kref v) {
+  zn_kb_store(&t->b, t->z, zn_kb_bin(&t->b, ZN_K_Add, t->i, idx(t, t->slot)), v);
+  t->slot += N;
+}
+
+static const zn_dtype numbers[] = {ZN_U8,  ZN_I8,  ZN_U16, ZN_I16, ZN_U32, ZN_I32,
+                                   ZN_U64, ZN_I64, ZN_IDX, ZN_F32, ZN_F64};
+enum { NUMBERS = sizeof numbers / sizeof *numbers };
+
+static bool printable(const fixture *t, zn_kop op, zn_dtype dt) {
+  if (zn_kops[op].cls == 'M' || (op == ZN_K_Rem && zn_is_float(dt))) return false;
+  if (op == ZN_K_Fma && !t->fma) return false;
+  return zn_kop_accepts(op, dt);
+}
+
+/* Every arithmetic operation and comparison of one type. */
+static void ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
+  zn_kb *b = &t->b;
+  begin(t, dt, dt, "ops_%s_%u", zn_dtypes[dt].name, lanes);
+  open_rows(t, lanes);
+  zn_kref x = zn_kb_load(b, dt, lanes, t->x, t->i), y = zn_kb_load(b, dt, lanes, t->y, t->i);
+  zn_kref one = one_of(t, dt, 1, lanes), none = one_of(t, dt, 0, lanes);
+  for (int op = 1; op < ZN_K_COUNT; op++) {
+    char cls = zn_kops[op].cls;
+    zn_kref v;
+    if ((cls != 'A' && cls != 'P') || !printable(t, (zn_kop)op, dt)) continue;
+    if (cls == 'P')
+      v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
+    else if (op == ZN_K_Fma)
+      v = zn_kb_fma(b, x, y, one);
+    else if (zn_kops[op].sig[1] == 'v')
+      v = zn_kb_bin(b, (zn_kop)op, x, y);
+    else
+      v = zn_kb_un(b, (zn_kop)op, x);
+    row(t, v);
+  }
+  /* nested, contractible, and by constants */
+  zn_kref three = one_of(t, dt, 3, lanes), seven = one_of(t, dt, 7, lanes);
+  row(t, zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, x, y), zn_kb_bin(b, ZN_K_Sub, x, three)));
+  row(t, zn_kb_bin(b, ZN_K_Div, x, seven));
+  if (!zn_is_float(dt)) {
+    row(t, zn_kb_bin(b, ZN_K_Rem, x, seven));
+    row(t, zn_kb_bin(b, ZN_K_Shl, x, three));
+    row(t, zn_kb_bin(b, ZN_K_Shr, x, three));
+  }
+  zn_kb_end(b);
+  zn_kb_finish(b);
+}
+
+static void cvt_kernel(fixture *t, zn_dtype from, zn_dtype to, unsigned lanes) {
+  begin(t, from, to, "cvt_%s_%s_%u", zn_dtypes[from].name, zn_dtypes[to].name, lanes);
+  open_rows(t, lanes);
+  row(t, zn_kb_cvt(&t->b, zn_kb_load(&t->b, from, lanes, t->x, t->i), to));
+  zn_kb_end(&t->b);
+  zn_kb_finish(&t->b);
+}
+
+static void bitcast_kernel(fixture *t, zn_dtype from, zn_dtype to, unsigned lanes) {
+  begin(t, from, to, "cast_%s_%s_%u", zn_dtypes[from].name, zn_dtypes[to].name, lanes);
+  open_rows(t, lanes);
+  row(t, zn_kb_bitcast(&t->b, zn_kb_load(&t->b, from, lanes, t->x, t->i), to));
+  zn_kb_end(&t->b);
+  zn_kb_finish(&t->b);
+}
+
+/* Lanes, shuffles, reductions, gathers, scatters, vector variables. */
+static void vec_kernel(fixture *t, zn_dtype dt, unsigned n) {
+  zn_kb *b = &t->b;
+  begin(t, dt, dt, "vec_%s_%u", zn_dtypes[dt].name, n);
+  zn_kref x = zn_kb_load(b, dt, n, t->x, idx(t, 1)), y = zn_kb_load(b, dt, n, t->y, idx(t, 3));
+  uint32_t mask[64], low[2] = {1, n + 1};
+  for (uint32_t i = 0; i < n; i++) mask[i] = (i * 7 + 3) % (2 * n);
+  put(t, zn_kb_shuffle(b, x, y, n, mask), n);
+  put(t, zn_kb_shuffle(b, x, y, 2, low), 2);
+  put(t, zn_kb_extract(b, x, n - 1), 1);
+  put(t, zn_kb_insert(b, x, zn_kb_extract(b, y, 1), n / 2), n);
+  put(t, zn_kb_splat(b, zn_kb_extract(b, y, 0), n), n);
+  zn_kref rev = zn_kb_bin(b, ZN_K_Sub, zn_kb_splat(b, idx(t, n - 1), n), zn_kb_iota(b, ZN_IDX, n));
+  put(t, zn_kb_load(b, dt, n, t->x, rev), n);
+  zn_kb_store(b, t->z, zn_kb_bin(b, ZN_K_Add, rev, zn_kb_splat(b, idx(t, t->slot), n)), x);
+  t->slot += (int)n;
+  zn_kref var = zn_kb_var(b, y);
+  zn_kref i = zn_kb_for(b, idx(t, 0), idx(t, 5), 2, ZN_FOR_SERIAL, 0);
+  zn_kref cond = zn_kb_cmp(b, ZN_K_Gt, i, idx(t, 1));
+  zn_kb_set(b, var, zn_kb_select(b, cond, x, zn_kb_get(b, var)));
+  zn_kb_end(b);
+  put(t, zn_kb_get(b, var), n);
+  if (zn_kdt_is_int(dt) || zn_kdt_is_float(dt)) {
+    if ((n & (n - 1)) == 0)
+      for (int op = ZN_K_ReduceAdd; op <= ZN_K_ReduceMax; op++)
+        put(t, zn_kb_un(b, (zn_kop)op, x), 1);
+    put(t, zn_kb_iota(b, dt, n), n);
+  }
+  zn_kb_finish(b);
+}
+
+/* Bool vectors: from comparisons of two widths, from memory, through variables, selects and logic. */
+static void mask_kernel(fixture *t, zn_dtype dt, unsigned n) {
+  zn_kb *b = &t->b;
+  begin(t, dt, ZN_BOOL, "mask_%s_%u", zn_dtypes[dt].name, n);
+  zn_kref x = zn_kb_load(b, dt, n, t->x, idx(t, 0)), y = zn_kb_load(b, dt, n, t->y, idx(t, 0));
+  zn_kref m = zn_kb_cmp(b, ZN_K_Lt, x, y), e = zn_kb_cmp(b, ZN_K_Ne, x, y);
+  zn_kref bytes =
+      zn_kb_cmp(b, ZN_K_Ge, zn_kb_load(b, ZN_U8, n, t->x, idx(t, 2)), one_of(t, ZN_U8, 3, n));
+  put(t, m, n);
+  put(t, zn_kb_bin(b, ZN_K_And, m, bytes), n);
+  put(t, zn_kb_bin(b, ZN_K_Or, bytes, m), n);
+  put(t, zn_kb_bin(b, ZN_K_Xor, e, zn_kb_un(b, ZN_K_Not, bytes)), n);
+  for (int op = ZN_K_Eq; op <= ZN_K_Ge; op++) put(t, zn_kb_cmp(b, (zn_kop)op, m, bytes), n);
+  put(t, zn_kb_select(b, m, bytes, e), n);
+  zn_kref loaded = zn_kb_load(b, ZN_BOOL, n, t->z, idx(t, n));
+  put(t, zn_kb_select(b, loaded, m, bytes), n);
+  zn_kref var = zn_kb_var(b, zn_kb_splat(b, zn_kb_int(b, ZN_BOOL, 1), n));
+  zn_kb_if(b, zn_kb_extract(b, m, n - 1));
+  zn_kb_set(b, var, m);
+  zn_kb_else(b);
+  zn_kb_set(b, var, zn_kb_insert(b, bytes, zn_kb_extract(b, m, 0), 1));
+  zn_kb_end(b);
+  put(t, zn_kb_get(b, var), n);
+  uint32_t order[64];
+  for (uint32_t i = 0; i < n; i++) order[i] = i * 5 % (2 * n);
+  put(t, zn_kb_shuffle(b, m, bytes, n, order), n);
+  zn_kref rev = zn_kb_bin(b, ZN_K_Sub, zn_kb_splat(b, idx(t, n - 1), n), zn_kb_iota(b, ZN_IDX, n));
+  put(t, zn_kb_load(b, ZN_BOOL, n, t->z, rev), n);
+  zn_kb_store(b, t->z, zn_kb_bin(b, ZN_K_Add, rev, zn_kb_splat(b, idx(t, t->slot), n)), m);
+  t->slot += (int)n;
+  put(t, zn_kb_cvt(b, zn_kb_select(b, m, x, y), ZN_BOOL), n);
+  put(t, zn_kb_cvt(b, zn_kb_cvt(b, m, dt), ZN_BOOL), n);
+  put(t, zn_kb_select(b, zn_kb_extract(b, bytes, 0), m, bytes), n);
+  zn_kb_finish(b);
+}
+
+/* A grid, nested loops with break, pending loads against stores, stack memory, pointer arithmetic. */
+static void control_kernel(fixture *t) {
+  zn_kb *b = &t->b;
+  begin(t, ZN_I32, ZN_I32, "control");
+  zn_kref n = zn_kb_param(b, "n", ZN_KP_INT, ZN_IDX), tmp = zn_kb_alloc(b, ZN_I32, 8);
+  zn_kref i = zn_kb_for(b, idx(t, 0), n, 1, ZN_FOR_GRID, 0);
+  zn_kref old = zn_kb_load(b, ZN_I32, 1, t->x, i);
+  zn_kb_store(b, tmp, idx(t, 0), zn_kb_bin(b, ZN_K_Add, old, zn_kb_load(b, ZN_I32, 1, t->y, i)));
+  zn_kref before = zn_kb_load(b, ZN_I32, 1, tmp, idx(t, 0));
+  zn_kb_store(b, tmp, idx(t, 0), zn_kb_int(b, ZN_I32, 77));
+  zn_kb_store(b, tmp, idx(t, 1), before);
+  zn_kref v =
+      zn_kb_bin(b, ZN_K_And, zn_kb_load(b, ZN_I32, 1, tmp, idx(t, 1)), zn_kb_int(b, ZN_I32, 1023));
+  zn_kref cur = zn_kb_var(b, v), len = zn_kb_var(b, zn_kb_int(b, ZN_I32, 0));
+  zn_kref one = zn_kb_int(b, ZN_I32, 1);
+  zn_kb_loop(b);
+  zn_kref c = zn_kb_get(b, cur);
+  zn_kref kept = zn_kb_bin(b, ZN_K_Mul, zn_kb_get(b, cur), zn_kb_int(b, ZN_I32, 3));
+  zn_kb_break(b, zn_kb_cmp(b, ZN_K_Le, c, one));
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, zn_kb_bin(b, ZN_K_And, c, one), one));
+  zn_kb_set(b, cur, zn_kb_bin(b, ZN_K_Add, kept, one));
+  zn_kb_else(b);
+  zn_kb_set(b, cur, zn_kb_bin(b, ZN_K_Div, c, zn_kb_int(b, ZN_I32, 2)));
+  zn_kb_end(b);
+  zn_kb_set(b, len, zn_kb_bin(b, ZN_K_Add, zn_kb_get(b, len), one));
+  zn_kb_end(b);
+  zn_kref j =
+      zn_kb_for(b, idx(t, -3), zn_kb_cvt(b, zn_kb_get(b, len), ZN_IDX), 2, ZN_FOR_SERIAL, 0);
+  zn_kb_break(b, zn_kb_cmp(b, ZN_K_Gt, j, idx(t, 9)));
+  zn_kref p = zn_kb_ptradd(b, t->z, zn_kb_bin(b, ZN_K_Mul, i, idx(t, 8)));
+  zn_kb_store(b, p, idx(t, 0), zn_kb_bin(b, ZN_K_Xor, zn_kb_get(b, len), zn_kb_cvt(b, j, ZN_I32)));
+  zn_kb_store(b, p, idx(t, 1), zn_kb_load(b, ZN_I32, 1, tmp, idx(t, 0)));
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_finish(b);
+}
+
+static void all_kernels(fixture *t, bool with_cvt) {
+  static const zn_dtype more[] = {ZN_BOOL, ZN_F16, ZN_BF16};
+  static const unsigned widths[] = {1, 3, 4, 16};
+  for (int i = 0; i < NUMBERS; i++) {
+    for (int w = 0; w < 4; w++) ops_kernel(t, numbers[i], widths[w]);
+    vec_kernel(t, numbers[i], 16);
+    mask_kernel(t, numbers[i], i & 1 ? 8 : 12);
+  }
+  for (int i = 0; i < 3; i++) vec_kernel(t, more[i], 8);
+  vec_kernel(t, ZN_F32, 6);
+  vec_kernel(t, ZN_F32, 32);
+  control_kernel(t);
+  for (unsigned n = 1; n <= 4; n += 3) {
+    bitcast_kernel(t, ZN_F32, ZN_I32, n);
+    bitcast_kernel(t, ZN_U64, ZN_F64, n);
+    bitcast_kernel(t, ZN_F64, ZN_I64, n);
+    bitcast_kernel(t, ZN_BF16, ZN_I16, n);
+    bitcast_kernel(t, ZN_U32, ZN_F32, n);
+  }
+  for (int i = 0; with_cvt && i < NUMBERS + 3; i++)
+    for (int j = 0; j < NUMBERS + 3; j++) {
+      zn_dtype from = i < NUMBERS ? numbers[i] : more[i - NUMBERS];
+      zn_dtype to = j < NUMBERS ? numbers[j] : more[j - NUMBERS];
+      if (from == to) continue;
+      cvt_kernel(t, from, to, 1);
+      cvt_kernel(t, from, to, (i + j) % 3 ? 8 : 3);
+    }
+}
+
+/* ---- against the interpreter ---- */
+
+static unsigned size_of(zn_dtype t) { return t == ZN_IDX ? sizeof(intptr_t) : zn_dtype_bytes(t); }
+static zn_dtype plain(zn_dtype t) {
+  return t == ZN_IDX ? (sizeof(intptr_t) == 8 ? ZN_I64 : ZN_I32) : t;
+}
+
+static void fill(zn_dtype dt, char *x, char *y) {
+  static const int64_t ints[] = {0,  1,  2,         7,         -1,     -128,      127, 255,
+                                 33, 64, INT64_MIN, INT64_MAX, -32768, INT32_MIN, 5,   -3};
+  static const double reals[] = {
+      0,      1,        -1,     2.5,  -0.0,    1e10,         -1e10,         127.5,
+      255.5,  65519.99, -32768, 3e38, 1e-40,   0.3,          INFINITY,      NAN,
+      -0.5,   0.5,      1.5,    -2.5, 8388609, 2147483648.0, -2147483904.0, 4294967296.0,
+      9.3e18, -9.3e18,  1.9e19, 6e-8, 7e-46,   1e300,        5e-324,        33554433};
+  zn_dtype t = plain(dt);
+  for (uint64_t i = 0; i < N + 8; i++) {
+    if (t == ZN_BOOL) {
+      x[i] = (char)(i % 3 == 0), y[i] = (char)(i % 2);
+    } else if (zn_is_float(t)) {
+      zn_store_f64(t, x, i, reals[i % 32]);
+      zn_store_f64(t, y, i, reals[(i * 5 + 3) % 32]);
+    } else {
+      zn_store_i64(t, x, i, i < 32 ? ints[i % 16] : (int64_t)(i * 0x9e3779b97f4a7c15u));
+      zn_store_i64(t, y, i, i < 32 ? ints[(i * 5 + i / 16) % 16] : (int64_t)(i % 11));
+    }
+  }
+}
+
+static bool same(zn_dtype dt, const char *a, const char *b, uint64_t i) {
+  zn_dtype t = plain(dt);
+  unsigned n = zn_dtype_bytes(t);
+  if (!memcmp(a + i * n, b + i * n, n)) return true;
+  return zn_is_float(t) && isnan(zn_load_f64(t, a, i)) && isnan(zn_load_f64(t, b, i));
+}
+
+static _Alignas(64) char x_buf[N * 16], y_buf[N * 16], want[BYTES], got[BYTES];
+
+static void compare_kernel(fixture *t, void *so, uint32_t fn, const char *how) {
+  const zn_kfunc *f = t->m->funcs[fn];
+  zn_dtype in = (zn_dtype)f->params[0].dtype, out = (zn_dtype)f->params[2].dtype;
+  fill(in, x_buf, y_buf);
+  memset(want, 0, sizeof want);
+  memset(got, 0, sizeof got);
+  void *bufs[3] = {x_buf, y_buf, want};
+  uint64_t bytes[3] = {sizeof x_buf, sizeof y_buf, sizeof want};
+  int64_t ints[1] = {40};
+  intptr_t nints[1] = {40};
+  zn_interp_opts o = {.check_bounds = true};
+  assert_int_equal(zn_interp_kernel(&t->c, t->m, fn, bufs, bytes, ints, &o), 0);
+  zn_kernel k;
+  *(void **)&k = dlsym(so, f->name);
+  assert_non_null(k);
+  bufs[2] = got;
+  if (f->num_params > 3) { /* in parts, the last beyond the end */
+    k(bufs, nints, 0, 13);
+    k(bufs, nints, 13, 14);
+    k(bufs, nints, 14, 1000);
+  } else {
+    k(bufs, nints, 0, 1);
+  }
+  unsigned n = size_of(out);
+  for (uint64_t i = 0; i < BYTES / n; i++)
+    if (!same(out, want, got, i)) {
+      uint64_t w = 0, g = 0;
+      memcpy(&w, want + i * n, n), memcpy(&g, got + i * n, n);
+      fail_msg("%s (%s): element %llu: want %llx got %llx", f->name, how, (unsigned long long)i,
+               (unsigned long long)w, (unsigned long long)g);
+    }
+}
+
+static bool have(const char *program) {
+  char cmd[256];
+  snprintf(cmd, sizeof cmd, "command -v %s >/dev/null 2>&1", program);
+  return system(cmd) == 0;
+}
+
+static void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void shell(const char *fmt, ...) {
+  char cmd[2048];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(cmd, sizeof cmd, fmt, ap);
+  va_end(ap);
+  if (system(cmd) != 0) fail_msg("failed: %s", cmd);
+}
+
+/* Fails unless the object has no undefined symbols outside the list (a regular expression). */
+static void no_undefined(const char *object, const char *allowed) {
+  shell("test -z \"$(nm -u %s | grep -vE '%s' | tee /dev/stderr)\"", object, allowed);
+}
+
+static const char strict[] = "-Wall -Wextra -Wpedantic -Wno-unused -Werror";
+
+static void compare_all(const char *arch, const char *cc, const char *flags, bool with_cvt) {
+  fixture t;
+  const char *why;
+  open_module(&t, arch);
+  if (!have(cc) || !zn_target_c.can_run(&t.caps, &why)) {
+    printf("  %s for %s skipped\n", cc, arch);
+    close_module(&t);
+    return;
+  }
+  all_kernels(&t, with_cvt);
+  char src[256], obj[256], so[256];
+  snprintf(src, sizeof src, "%s/ops.c", dir);
+  snprintf(obj, sizeof obj, "%s/ops.o", dir);
+  snprintf(so, sizeof so, "%s/ops.so", dir);
+  t.m->funcs[t.m->num_funcs - 1]->note = "the last one: */ a note that must not end its comment";
+  shell("rm -f %s %s %s", src, obj, so);
+  zn_text text;
+  zn_text_init(&text, &t.c.graph);
+  zn_cprint_opts po = {.caps = &t.caps, .kernels_only = true};
+  zn_cprint_module(&t.c, t.m, &po, &text);
+  FILE *f = fopen(src, "w");
+  assert_non_null(f);
+  fwrite(text.s, 1, text.len, f);
+  fclose(f);
+  shell("%s -fPIC %s %s -c %s -o %s", cc, strict, flags, src, obj);
+  no_undefined(obj, "_GLOBAL_OFFSET_TABLE_");
+  shell("%s -shared -nostdlib %s -o %s", cc, obj, so);
+  void *h = dlopen(so, RTLD_NOW | RTLD_LOCAL);
+  if (!h) fail_msg("%s", dlerror());
+  for (uint32_t i = 0; i < t.m->num_funcs; i++) compare_kernel(&t, h, i, flags);
+  printf("  %s %s: %u kernels bit-equal to the interpreter\n", cc, flags, t.m->num_funcs);
+  dlclose(h);
+  close_module(&t);
+}
+
+static void test_gcc(void **state) {
+  (void)state;
+  compare_all("generic", "gcc", "-O2", true);
+  compare_all("x86-64-v3", "gcc", "-O3 -march=native", true);
+}
+
+static void test_clang(void **state) {
+  (void)state;
+  const char *cc = have("clang-19") ? "clang-19" : "clang";
+  compare_all("generic", cc, "-O2", true);
+  compare_all("x86-64-v3", cc, "-O3 -march=native", true);
+}
+
+static void test_no_vector_extension(void **state) {
+  (void)state;
+  compare_all("generic", "gcc", "-std=c99 -O1 -DZN_NO_VECTOR_EXT", true);
+  compare_all("generic", "gcc",
+              "-std=c99 -O0 -fsanitize=undefined -fsanitize-trap=all -DZN_NO_VECTOR_EXT", false);
+}
+//MORE
+
+static int make_dir(void **state) {
+  (void)state;
+  return mkdtemp(dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state) {
+  (void)state;
+  char cmd[128];
+  snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+  return getenv("KEEP") ? 0 : system(cmd);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_gcc),
+      cmocka_unit_test(test_clang),
+      cmocka_unit_test(test_no_vector_extension),
+  };
+  return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
