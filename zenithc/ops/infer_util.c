@@ -167,7 +167,7 @@ zn_status zn_inf_axis(const zn_inf *f, int64_t axis, int rank, int *out) {
 zn_status zn_inf_axes(const zn_inf *f, const int64_t *axes, uint32_t n, int rank, bool *mask) {
   for (int d = 0; d < rank; d++) mask[d] = false;
   for (uint32_t i = 0; i < n; i++) {
-    int ax;
+    int ax = 0;
     ZN_TRY(zn_inf_axis(f, axes[i], rank, &ax));
     if (mask[ax]) return zn_inf_err(f, "axis %d is listed twice", ax);
     mask[ax] = true;
