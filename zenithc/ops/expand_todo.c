@@ -7,5 +7,3 @@
     (void)c, (void)g, (void)n;                                                                     \
     return ZN_OK;                                                                                  \
   }
-TODO(dropout)
-TODO(globalpool)

@@ -36,6 +36,9 @@ zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 zn_status zn_pass_bodies(zn_ctx *c, zn_graph *g, zn_pass_opts *o, zn_pass_fn run);
 /* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
+/* foldbn.c: can the parameters of BatchNormalization n move into the constant weights of the only node before it? */
+bool zn_foldbn_applies(zn_ctx *c, const zn_graph *g, zn_nid n);
+
 #define PASS(letter, name, level, doc) zn_status zn_pass_##name(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 #include "zenithc/passes/passes.def"
 #undef PASS

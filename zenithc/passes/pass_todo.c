@@ -6,10 +6,4 @@
     (void)c, (void)g, (void)o;                                                                     \
     return ZN_OK;                                                                                  \
   }
-TODO(expand)
-TODO(canon)
-TODO(fold)
-TODO(foldbn)
-TODO(cse)
-TODO(dce)
 TODO(layout)
