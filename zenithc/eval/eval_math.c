@@ -31,20 +31,24 @@ double zn_ev_sum(const zn_ev *e, const double *x, uint64_t n, uint64_t stride) {
   return (double)s[0];
 }
 
+static double dot_f64(const double *x, uint64_t sx, const double *y, uint64_t sy, uint64_t n) {
+  double s[8] = {0};
+  uint64_t k = 0;
+  for (; sx == 1 && sy == 1 && k + 8 <= n; k += 8)
+    for (int i = 0; i < 8; i++) s[i] += x[k + (uint64_t)i] * y[k + (uint64_t)i];
+  for (; k < n; k++) s[k % 8] += x[k * sx] * y[k * sy];
+  return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
 double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, uint64_t sy, uint64_t n) {
-  double t[64], part[8] = {0};
-  if (n <= 64) {
-    for (uint64_t k = 0; k < n; k++) t[k] = zn_ev_r(e, x[k * sx] * y[k * sy]);
-    return zn_ev_sum(e, t, n, 1);
-  }
+  if (e->mode == ZN_EVAL_F64) return dot_f64(x, sx, y, sy, n);
+  float s[8] = {0};
   for (uint64_t j = 0; j < n; j++) {
     uint64_t k = e->mode == ZN_EVAL_F32_REV ? n - 1 - j : j;
-    double p = zn_ev_r(e, x[k * sx] * y[k * sy]);
-    double *s = &part[e->mode == ZN_EVAL_F64 || e->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0];
-    *s = zn_ev_r(e, *s + p);
+    s[e->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0] += (float)x[k * sx] * (float)y[k * sy];
   }
-  for (int i = 1; i < 8; i++) part[0] = zn_ev_r(e, part[0] + part[i]);
-  return part[0];
+  for (int i = 1; i < 8; i++) s[0] += s[i];
+  return (double)s[0];
 }
 
 /* ---- threads ---- */
