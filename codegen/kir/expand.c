@@ -1,5 +1,6 @@
-/* Expansion: mathematical functions, and what the target lacks (fma, rounding, f16 conversion), become arithmetic that
- * every printer has. Works on scalars and vectors alike; runs after widening. */
+/* Expansion: mathematical functions, and what the target lacks (fma, rounding, f16 conversion),
+ * become arithmetic that every printer has. Works on scalars and vectors alike; runs after
+ * widening. */
 #include "codegen/kir/math.h"
 
 /* Does instruction i need arithmetic in its place? */
@@ -7,8 +8,12 @@ static bool wanted(const zn_kfunc *f, const zn_kinst *in, const zn_caps *caps) {
   switch (in->op) {
   case ZN_K_Rem: return zn_is_float((zn_dtype)in->dtype);
   case ZN_K_Fma: return !caps->fma || (in->dtype == ZN_F64 && !caps->f64_native);
-  case ZN_K_Floor: case ZN_K_Ceil: case ZN_K_Trunc: case ZN_K_Rint: return !caps->round_native;
-  case ZN_K_Cvt: case ZN_K_CvtFast: {
+  case ZN_K_Floor:
+  case ZN_K_Ceil:
+  case ZN_K_Trunc:
+  case ZN_K_Rint: return !caps->round_native;
+  case ZN_K_Cvt:
+  case ZN_K_CvtFast: {
     zn_dtype from = zn_kf_dtype(f, in->a);
     return from == ZN_F16 || from == ZN_BF16 || in->dtype == ZN_F16 || in->dtype == ZN_BF16;
   }
@@ -27,7 +32,8 @@ static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, uint32_t
   return zn_math_expand(&m, (zn_kop)in->op, in->a, in->b);
 }
 
-static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps, uint32_t *pi_const) {
+static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
+                        uint32_t *pi_const) {
   zn_kfunc out = *f;
   zn_arena tmp;
   zn_arena_init(&tmp, "expand");

@@ -1,4 +1,5 @@
-/* The vocabulary the mathematical functions are written in, rounding to integers, and the dispatch. */
+/* The vocabulary the mathematical functions are written in, rounding to integers, and the dispatch.
+ */
 #include "codegen/kir/math.h"
 
 R zn_mx_k(const zn_mx *m, double v) {
@@ -23,7 +24,9 @@ R zn_mx_bini(const zn_mx *m, zn_kop op, R x, int64_t v) {
   return zn_kb_bin(m->b, op, x, k);
 }
 
-bool zn_mx_fused(const zn_mx *m) { return m->caps->fma && (m->k->t == ZN_F32 || m->caps->f64_native); }
+bool zn_mx_fused(const zn_mx *m) {
+  return m->caps->fma && (m->k->t == ZN_F32 || m->caps->f64_native);
+}
 
 R zn_mx_fma(const zn_mx *m, R x, R y, R z) {
   if (zn_mx_fused(m)) return zn_kb_fma(m->b, x, y, z);
@@ -77,7 +80,8 @@ R zn_mx_flip(const zn_mx *m, R x, R sign_bits) {
   return zn_mx_unbits(m, i);
 }
 
-/* Adding and subtracting 2^mant rounds |x| < 2^mant to an integer; one step corrects the direction. */
+/* Adding and subtracting 2^mant rounds |x| < 2^mant to an integer; one step corrects the direction.
+ */
 R zn_math_round(const zn_mx *m, zn_kop op, R x) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x);
   R r = zn_mx_bink(m, ZN_K_Add, a, m->k->up);
@@ -103,12 +107,19 @@ R zn_math_expand(const zn_mx *m, zn_kop op, R x, R y) {
   case ZN_K_Exp: return zn_math_exp(m, x);
   case ZN_K_Log: return zn_math_log(m, x);
   case ZN_K_Log1p: return zn_math_log1p(m, x);
-  case ZN_K_Sin: case ZN_K_Cos: case ZN_K_Tan: return zn_math_circular(m, op, x);
-  case ZN_K_Asin: case ZN_K_Acos: case ZN_K_Atan: return zn_math_arc(m, op, x);
+  case ZN_K_Sin:
+  case ZN_K_Cos:
+  case ZN_K_Tan: return zn_math_circular(m, op, x);
+  case ZN_K_Asin:
+  case ZN_K_Acos:
+  case ZN_K_Atan: return zn_math_arc(m, op, x);
   case ZN_K_Erf: return zn_math_erf(m, x);
   case ZN_K_Pow: return zn_math_pow(m, x, y);
   case ZN_K_Rem: return zn_math_rem(m, x, y);
-  case ZN_K_Floor: case ZN_K_Ceil: case ZN_K_Trunc: case ZN_K_Rint: return zn_math_round(m, op, x);
+  case ZN_K_Floor:
+  case ZN_K_Ceil:
+  case ZN_K_Trunc:
+  case ZN_K_Rint: return zn_math_round(m, op, x);
   default: return zn_math_hyperbolic(m, op, x);
   }
 }

@@ -1,10 +1,11 @@
-/* Exponentials, logarithms and what is made of them. Branch free; reductions follow Cody and Waite with constants
- * whose products are exact, so that the code is as good without fma. */
+/* Exponentials, logarithms and what is made of them. Branch free; reductions follow Cody and Waite
+ * with constants whose products are exact, so that the code is as good without fma. */
 #include <math.h>
 
 #include "codegen/kir/math.h"
 
-/* x = n ln 2 + r, |r| <= ln(2)/2: returns e^r - 1, n as an integer in *out_n. NaN gives NaN and any n. */
+/* x = n ln 2 + r, |r| <= ln(2)/2: returns e^r - 1, n as an integer in *out_n. NaN gives NaN and any
+ * n. */
 static R reduce(const zn_mx *m, R x, R *out_n) {
   const zn_math_format *k = m->k;
   R mg = zn_mx_k(m, k->magic);
@@ -78,7 +79,8 @@ static R log_sum(const zn_mx *m, R e, R f) {
   R t;
   e = small_float(m, e);
   if (k->log.n) {
-    R p = zn_mx_poly(m, k->log, f), f2 = zn_mx_bin(m, ZN_K_Mul, f, f), lo = zn_mx_bink(m, ZN_K_Mul, e, k->ln2_lo);
+    R p = zn_mx_poly(m, k->log, f), f2 = zn_mx_bin(m, ZN_K_Mul, f, f),
+      lo = zn_mx_bink(m, ZN_K_Mul, e, k->ln2_lo);
     t = zn_mx_fma(m, f2, p, lo);
   } else { /* s = f / (2 + f), log(1 + f) = f - s (f - s^2 Q(s^2)) */
     R den = zn_mx_bink(m, ZN_K_Add, f, 2), s = zn_mx_bin(m, ZN_K_Div, f, den);
@@ -113,7 +115,8 @@ R zn_math_log(const zn_mx *m, R x) {
   return log_edges(m, x, 0, log_sum(m, e, f));
 }
 
-/* log(1 + x) + extra ln 2: u = 1 + x gives the exponent, f = x / 2^e - (1 - 1 / 2^e) loses nothing of x. */
+/* log(1 + x) + extra ln 2: u = 1 + x gives the exponent, f = x / 2^e - (1 - 1 / 2^e) loses nothing
+ * of x. */
 static R log1p_plus(const zn_mx *m, R x, R extra) {
   const zn_math_format *k = m->k;
   R u = zn_mx_bink(m, ZN_K_Add, x, 1), bits = zn_mx_bits(m, u), mant, e = split(m, bits, &mant);
@@ -140,7 +143,8 @@ R zn_math_log1p(const zn_mx *m, R x) { return keep_tiny(m, x, log1p_plus(m, x, 0
 
 /* t = e / (e + 1) as e - e t where e is small: the rounding of e + 1 then matters little. */
 static R quotient(const zn_mx *m, R e, R t) {
-  R small = zn_mx_cmpk(m, ZN_K_Lt, e, 0.5), minus = zn_kb_un(m->b, ZN_K_Neg, t), r = zn_mx_fma(m, e, minus, e);
+  R small = zn_mx_cmpk(m, ZN_K_Lt, e, 0.5), minus = zn_kb_un(m->b, ZN_K_Neg, t),
+    r = zn_mx_fma(m, e, minus, e);
   return zn_kb_select(m->b, small, r, t);
 }
 
@@ -149,7 +153,8 @@ static R tanh_(const zn_mx *m, R x) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x), twice = zn_mx_bin(m, ZN_K_Add, a, a);
   R most = zn_mx_k(m, (m->k->mant + 3) * 0.7);
   twice = zn_mx_bin(m, ZN_K_Min, most, twice);
-  R h = expm1_scaled(m, twice, 1), d = zn_mx_bink(m, ZN_K_Add, h, 1), r = zn_mx_bin(m, ZN_K_Div, h, d);
+  R h = expm1_scaled(m, twice, 1), d = zn_mx_bink(m, ZN_K_Add, h, 1),
+    r = zn_mx_bin(m, ZN_K_Div, h, d);
   r = quotient(m, h, r);
   return zn_mx_bin(m, ZN_K_CopySign, r, x);
 }
@@ -179,14 +184,16 @@ static R cosh_(const zn_mx *m, R x) {
 /* log1p(z) or, for large arguments, log(a) + ln 2 */
 static R log_large(const zn_mx *m, R a, R z) {
   R large = zn_mx_cmpk(m, ZN_K_Gt, a, ldexp(1, m->k->mant + 5));
-  R one = zn_mx_ki(m, m->k->it, 1), zero = zn_mx_ki(m, m->k->it, 0), extra = zn_kb_select(m->b, large, one, zero);
+  R one = zn_mx_ki(m, m->k->it, 1), zero = zn_mx_ki(m, m->k->it, 0),
+    extra = zn_kb_select(m->b, large, one, zero);
   z = zn_kb_select(m->b, large, a, z);
   return log1p_plus(m, z, extra);
 }
 
 /* log1p(a + a^2 / (1 + sqrt(1 + a^2))) */
 static R asinh_(const zn_mx *m, R x) {
-  R a = zn_kb_un(m->b, ZN_K_Abs, x), a2 = zn_mx_bin(m, ZN_K_Mul, a, a), d = zn_mx_bink(m, ZN_K_Add, a2, 1);
+  R a = zn_kb_un(m->b, ZN_K_Abs, x), a2 = zn_mx_bin(m, ZN_K_Mul, a, a),
+    d = zn_mx_bink(m, ZN_K_Add, a2, 1);
   d = zn_kb_un(m->b, ZN_K_Sqrt, d);
   d = zn_mx_bink(m, ZN_K_Add, d, 1);
   R q = zn_mx_bin(m, ZN_K_Div, a2, d), z = zn_mx_bin(m, ZN_K_Add, a, q), r = log_large(m, a, z);
@@ -196,7 +203,8 @@ static R asinh_(const zn_mx *m, R x) {
 
 /* t = x - 1: log1p(t + sqrt(t (t + 2))) */
 static R acosh_(const zn_mx *m, R x) {
-  R t = zn_mx_bink(m, ZN_K_Sub, x, 1), t2 = zn_mx_bink(m, ZN_K_Add, t, 2), d = zn_mx_bin(m, ZN_K_Mul, t, t2);
+  R t = zn_mx_bink(m, ZN_K_Sub, x, 1), t2 = zn_mx_bink(m, ZN_K_Add, t, 2),
+    d = zn_mx_bin(m, ZN_K_Mul, t, t2);
   d = zn_kb_un(m->b, ZN_K_Sqrt, d);
   R z = zn_mx_bin(m, ZN_K_Add, t, d), r = log_large(m, x, z), low = zn_mx_cmpk(m, ZN_K_Lt, x, 1);
   return zn_mx_selk(m, low, (double)NAN, r);
@@ -250,7 +258,8 @@ static R erf_tail(const zn_mx *m, R a) {
     e = zn_mx_poly(m, k->erfl, u);
     c = exp_small(m, e);
   } else {
-    R d = zn_mx_bink(m, ZN_K_Add, a, 2), t = zn_mx_bin(m, ZN_K_Div, u, d), p = zn_mx_poly(m, k->erfc, t);
+    R d = zn_mx_bink(m, ZN_K_Add, a, 2), t = zn_mx_bin(m, ZN_K_Div, u, d),
+      p = zn_mx_poly(m, k->erfc, t);
     e = zn_mx_bin(m, ZN_K_Mul, a, a);
     e = zn_kb_un(m->b, ZN_K_Neg, e);
     e = exp_small(m, e);
@@ -263,6 +272,7 @@ static R erf_tail(const zn_mx *m, R a) {
 R zn_math_erf(const zn_mx *m, R x) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x), z = zn_mx_bin(m, ZN_K_Mul, x, x);
   R p = zn_mx_poly(m, m->k->erf, z), near = zn_mx_fma(m, a, p, a);
-  R far = erf_tail(m, a), is_near = zn_mx_cmpk(m, ZN_K_Lt, a, 1), r = zn_kb_select(m->b, is_near, near, far);
+  R far = erf_tail(m, a), is_near = zn_mx_cmpk(m, ZN_K_Lt, a, 1),
+    r = zn_kb_select(m->b, is_near, near, far);
   return zn_mx_bin(m, ZN_K_CopySign, r, x);
 }

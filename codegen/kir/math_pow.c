@@ -42,13 +42,15 @@ static pair product(const zn_mx *m, R x, R y) {
   return (pair){p, e};
 }
 
-/* log(a) as a double word, a > 0 finite, about 2^-65 relative: e ln 2 + 2 s + s z c, s = f/(2+f). */
+/* log(a) as a double word, a > 0 finite, about 2^-65 relative: e ln 2 + 2 s + s z c, s = f/(2+f).
+ */
 static pair log_pair(const zn_mx *m, R a) {
   const zn_math_format *k = m->k;
   R tiny = zn_mx_cmpk(m, ZN_K_Lt, a, k->min_normal), up = zn_mx_bink(m, ZN_K_Mul, a, k->up);
   R v = zn_kb_select(m->b, tiny, up, a), bits = zn_mx_bits(m, v);
   R d = zn_mx_bini(m, ZN_K_Sub, bits, k->two_thirds), e = zn_mx_bini(m, ZN_K_Shr, d, k->mant);
-  R back = zn_mx_bini(m, ZN_K_Shl, e, k->mant), mant = sub(m, bits, back), down = zn_mx_bini(m, ZN_K_Sub, e, k->mant);
+  R back = zn_mx_bini(m, ZN_K_Shl, e, k->mant), mant = sub(m, bits, back),
+    down = zn_mx_bini(m, ZN_K_Sub, e, k->mant);
   e = zn_kb_select(m->b, tiny, down, e);
   e = zn_mx_bini(m, ZN_K_Add, e, k->magic_bits);
   R ef = zn_mx_unbits(m, e), f = zn_mx_unbits(m, mant);
@@ -88,7 +90,8 @@ static pair log_pair(const zn_mx *m, R a) {
   R eh = zn_mx_bink(m, ZN_K_Mul, ef, k->ln2_hi);
   pair total = {add(m, eh, log1.hi), 0};
   /* two-sum: either part may be the larger */
-  R vv = sub(m, total.hi, eh), ev = sub(m, total.hi, vv), er = sub(m, eh, ev), vr = sub(m, log1.hi, vv);
+  R vv = sub(m, total.hi, eh), ev = sub(m, total.hi, vv), er = sub(m, eh, ev),
+    vr = sub(m, log1.hi, vv);
   er = add(m, er, vr);
   R el = zn_mx_bink(m, ZN_K_Mul, ef, k->ln2_lo), low = add(m, er, log1.lo);
   low = add(m, low, el);
@@ -105,7 +108,8 @@ static R pow_wide(const zn_mx *m, R a, R y) {
   lo = zn_mx_selr(m, sane, lo, 0);
   hi = zn_mx_bin(m, ZN_K_Min, limit, hi);
   hi = zn_mx_bin(m, ZN_K_Max, least, hi);
-  R e = zn_math_exp(m, hi), fin = zn_mx_cmpk(m, ZN_K_Lt, e, (double)INFINITY), r = zn_mx_fma(m, e, lo, e);
+  R e = zn_math_exp(m, hi), fin = zn_mx_cmpk(m, ZN_K_Lt, e, (double)INFINITY),
+    r = zn_mx_fma(m, e, lo, e);
   return zn_kb_select(m->b, fin, r, e);
 }
 
@@ -113,7 +117,8 @@ static R pow_wide(const zn_mx *m, R a, R y) {
 static R is_integer(const zn_mx *m, R y, R *out_odd) {
   R t = m->caps->round_native ? zn_kb_un(m->b, ZN_K_Trunc, y) : zn_math_round(m, ZN_K_Trunc, y);
   R integer = zn_kb_cmp(m->b, ZN_K_Eq, t, y), half = zn_mx_bink(m, ZN_K_Mul, y, 0.5);
-  R h = m->caps->round_native ? zn_kb_un(m->b, ZN_K_Trunc, half) : zn_math_round(m, ZN_K_Trunc, half);
+  R h =
+      m->caps->round_native ? zn_kb_un(m->b, ZN_K_Trunc, half) : zn_math_round(m, ZN_K_Trunc, half);
   R odd = zn_kb_cmp(m->b, ZN_K_Ne, h, half);
   *out_odd = zn_mx_bin(m, ZN_K_And, odd, integer);
   return integer;
@@ -156,7 +161,8 @@ R zn_math_pow(const zn_mx *m, R x, R y) {
   bad = zn_mx_bin(m, ZN_K_And, bad, whole);
   r = zn_mx_selk(m, bad, (double)NAN, r);
   /* x^0 = 1^y = (-1)^(+-inf) = 1 */
-  R y0 = zn_mx_cmpk(m, ZN_K_Eq, y, 0), x1 = zn_mx_cmpk(m, ZN_K_Eq, x, 1), a1 = zn_mx_cmpk(m, ZN_K_Eq, a, 1);
+  R y0 = zn_mx_cmpk(m, ZN_K_Eq, y, 0), x1 = zn_mx_cmpk(m, ZN_K_Eq, x, 1),
+    a1 = zn_mx_cmpk(m, ZN_K_Eq, a, 1);
   R ya = zn_kb_un(b, ZN_K_Abs, y), yi = zn_mx_cmpk(m, ZN_K_Eq, ya, (double)INFINITY);
   R one = zn_mx_bin(m, ZN_K_And, a1, yi);
   one = zn_mx_bin(m, ZN_K_Or, one, y0);
@@ -166,7 +172,8 @@ R zn_math_pow(const zn_mx *m, R x, R y) {
 
 /* ---- remainder ---- */
 
-/* Significand with the leading one at bit mant, and the exponent, so that a = sig * 2^(exp - const); a > 0 finite. */
+/* Significand with the leading one at bit mant, and the exponent, so that a = sig * 2^(exp -
+ * const); a > 0 finite. */
 static R decompose(const zn_mx *m, R a, R *out_exp) {
   const zn_math_format *k = m->k;
   R tiny = zn_mx_cmpk(m, ZN_K_Lt, a, k->min_normal), up = zn_mx_bink(m, ZN_K_Mul, a, k->up);
@@ -182,7 +189,8 @@ static R scale_by(const zn_mx *m, R sig, R exp) {
   const zn_math_format *k = m->k;
   R s = zn_kb_bitcast(m->b, sig, k->it), f = zn_kb_cvt(m->b, s, k->t);
   R n = zn_mx_bini(m, ZN_K_Sub, exp, k->bias + k->mant);
-  R least = zn_mx_ki(m, k->it, 1 - k->bias), hi = zn_mx_bin(m, ZN_K_Max, least, n), lo = sub(m, n, hi);
+  R least = zn_mx_ki(m, k->it, 1 - k->bias), hi = zn_mx_bin(m, ZN_K_Max, least, n),
+    lo = sub(m, n, hi);
   R p = zn_mx_pow2(m, hi), q = zn_mx_pow2(m, lo);
   f = mul(m, f, q);
   return mul(m, f, p);
@@ -215,17 +223,20 @@ R zn_math_rem(const zn_mx *m, R x, R y) {
   zn_kb_break(b, done);
   R most = zn_mx_ki(m, k->it, spare), by = zn_mx_bin(m, ZN_K_Min, n, most), r = zn_kb_get(b, rv);
   by = zn_kb_select(b, more, by, zero);
-  R ub = zn_kb_bitcast(b, by, ut), wide = zn_kb_bin(b, ZN_K_Shl, r, ub), next = zn_kb_bin(b, ZN_K_Rem, wide, uy);
+  R ub = zn_kb_bitcast(b, by, ut), wide = zn_kb_bin(b, ZN_K_Shl, r, ub),
+    next = zn_kb_bin(b, ZN_K_Rem, wide, uy);
   R left = sub(m, n, by);
   zn_kb_set(b, rv, next);
   zn_kb_set(b, nv, left);
   zn_kb_end(b);
-  R last = zn_kb_get(b, rv), out = scale_by(m, last, ey), whole = zn_mx_cmpk(m, ZN_K_Eq, ay, (double)INFINITY);
+  R last = zn_kb_get(b, rv), out = scale_by(m, last, ey),
+    whole = zn_mx_cmpk(m, ZN_K_Eq, ay, (double)INFINITY);
   R less = zn_kb_cmp(b, ZN_K_Lt, ax, ay);
   out = zn_kb_select(b, less, ax, out);
   out = zn_mx_bin(m, ZN_K_CopySign, out, x);
   /* x infinite, y zero, or NaN */
-  R y0 = zn_mx_cmpk(m, ZN_K_Eq, ay, 0), ok = zn_kb_cmp(b, ZN_K_Le, ay, ay), not0 = zn_kb_un(b, ZN_K_Not, y0);
+  R y0 = zn_mx_cmpk(m, ZN_K_Eq, ay, 0), ok = zn_kb_cmp(b, ZN_K_Le, ay, ay),
+    not0 = zn_kb_un(b, ZN_K_Not, y0);
   ok = zn_mx_bin(m, ZN_K_And, ok, fin);
   ok = zn_mx_bin(m, ZN_K_And, ok, not0);
   out = zn_kb_select(b, whole, x, out);

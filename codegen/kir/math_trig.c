@@ -1,6 +1,6 @@
-/* Circular functions and their inverses. Arguments up to trig_max are reduced with pi/2 in parts whose products are
- * exact; beyond, behind a branch that is almost never taken, by integer multiplication with the bits of 2/pi, which
- * is exact for every finite argument. */
+/* Circular functions and their inverses. Arguments up to trig_max are reduced with pi/2 in parts
+ * whose products are exact; beyond, behind a branch that is almost never taken, by integer
+ * multiplication with the bits of 2/pi, which is exact for every finite argument. */
 #include <math.h>
 
 #include "codegen/kir/math.h"
@@ -34,7 +34,8 @@ static R mul_high(const zn_mx *m, R x, R y) {
   R hl = zn_mx_bin(m, ZN_K_Mul, xh, yl), hh = zn_mx_bin(m, ZN_K_Mul, xh, yh);
   R c = zn_mx_bin(m, ZN_K_Shr, ll, s), t = zn_mx_bin(m, ZN_K_Add, hl, c);
   R tl = zn_mx_bin(m, ZN_K_And, t, mask), th = zn_mx_bin(m, ZN_K_Shr, t, s);
-  R w = zn_mx_bin(m, ZN_K_Add, lh, tl), wh = zn_mx_bin(m, ZN_K_Shr, w, s), r = zn_mx_bin(m, ZN_K_Add, hh, th);
+  R w = zn_mx_bin(m, ZN_K_Add, lh, tl), wh = zn_mx_bin(m, ZN_K_Shr, w, s),
+    r = zn_mx_bin(m, ZN_K_Add, hh, th);
   return zn_mx_bin(m, ZN_K_Add, r, wh);
 }
 
@@ -44,7 +45,8 @@ static R pi_table(const zn_mx *m) {
   return zn_kb_constaddr(m->b, *m->pi_const);
 }
 
-/* 192 bits of 2/pi that matter for exponent e (biased, f64): the words in w[0..2], first the highest. */
+/* 192 bits of 2/pi that matter for exponent e (biased, f64): the words in w[0..2], first the
+ * highest. */
 static void pi_window(const zn_mx *m, R e, R *w) {
   zn_kb *b = m->b;
   R table = pi_table(m), off = zn_mx_bini(m, ZN_K_Sub, e, 1075 + 2 - 64);
@@ -100,7 +102,8 @@ static R reduce_large(const zn_mx *m, R x, R *out_n) {
 /* Reduction in m's own type: n in the integer type. */
 static R reduce_parts(const zn_mx *m, R x, R *out_n) {
   const zn_math_format *k = m->k;
-  R mg = zn_mx_k(m, k->magic), t = zn_mx_fmak(m, x, k->two_over_pi, mg), f = zn_mx_bin(m, ZN_K_Sub, t, mg);
+  R mg = zn_mx_k(m, k->magic), t = zn_mx_fmak(m, x, k->two_over_pi, mg),
+    f = zn_mx_bin(m, ZN_K_Sub, t, mg);
   R i = zn_mx_bits(m, t);
   *out_n = zn_mx_bini(m, ZN_K_Sub, i, k->magic_bits);
   for (int p = 0; p < 4 && k->pio2_part[p] != 0; p++) x = zn_mx_fmak(m, f, -k->pio2_part[p], x);
@@ -120,13 +123,15 @@ static R reduce(const zn_mx *m, R x, R *out_n) {
     r = reduce_parts(&q, d, &n);
     r = zn_kb_cvt(b, r, ZN_F32);
     n = zn_kb_cvt(b, n, ZN_I32);
-  } else r = reduce_parts(m, x, &n);
+  } else
+    r = reduce_parts(m, x, &n);
   R rv = zn_kb_var(b, r), nv = zn_kb_var(b, n);
   R big = zn_mx_cmpk(m, ZN_K_Gt, a, most), fin = zn_mx_cmpk(m, ZN_K_Lt, a, (double)INFINITY);
   big = zn_kb_bin(b, ZN_K_And, big, fin);
   R any = any_lane(m, big);
   zn_kb_if(b, any);
-  R ln, lr = reduce_large(m, x, &ln), zero = zn_mx_ki(m, ZN_I64, 0), minus_n = zn_kb_bin(b, ZN_K_Sub, zero, ln);
+  R ln, lr = reduce_large(m, x, &ln), zero = zn_mx_ki(m, ZN_I64, 0),
+        minus_n = zn_kb_bin(b, ZN_K_Sub, zero, ln);
   R neg = zn_mx_cmpk(m, ZN_K_Lt, x, 0), minus_r = zn_kb_un(b, ZN_K_Neg, lr);
   lr = zn_kb_select(b, neg, minus_r, lr);
   ln = zn_kb_select(b, neg, minus_n, ln);
@@ -146,7 +151,8 @@ R zn_math_circular(const zn_mx *m, zn_kop op, R x) {
   R n, r = reduce(m, x, &n), z = zn_mx_bin(m, ZN_K_Mul, r, r);
   R ps = zn_mx_poly(m, k->sin, z), rz = zn_mx_bin(m, ZN_K_Mul, r, z), s = zn_mx_fma(m, rz, ps, r);
   /* w = 1 - z/2 with the error of that subtraction added back */
-  R pc = zn_mx_poly(m, k->cos, z), z2 = zn_mx_bin(m, ZN_K_Mul, z, z), h = zn_mx_bink(m, ZN_K_Mul, z, 0.5);
+  R pc = zn_mx_poly(m, k->cos, z), z2 = zn_mx_bin(m, ZN_K_Mul, z, z),
+    h = zn_mx_bink(m, ZN_K_Mul, z, 0.5);
   R one = zn_mx_k(m, 1), w = zn_mx_bin(m, ZN_K_Sub, one, h), e = zn_mx_bin(m, ZN_K_Sub, one, w);
   e = zn_mx_bin(m, ZN_K_Sub, e, h);
   e = zn_mx_fma(m, z2, pc, e);
@@ -186,7 +192,8 @@ static R atan_(const zn_mx *m, R x) {
   num = zn_mx_selk(m, far, -1, num);
   den = zn_kb_select(m->b, far, a, den);
   R t = zn_mx_bin(m, ZN_K_Div, num, den), z = zn_mx_bin(m, ZN_K_Mul, t, t);
-  R none = zn_mx_k(m, 0), hi = zn_mx_selk(m, mid, k->pio2_hi / 2, none), lo = zn_mx_selk(m, mid, k->pio2_lo / 2, none);
+  R none = zn_mx_k(m, 0), hi = zn_mx_selk(m, mid, k->pio2_hi / 2, none),
+    lo = zn_mx_selk(m, mid, k->pio2_lo / 2, none);
   hi = zn_mx_selk(m, far, k->pio2_hi, hi);
   lo = zn_mx_selk(m, far, k->pio2_lo, lo);
   R q = zn_mx_poly(m, k->atan, z), tz = zn_mx_bin(m, ZN_K_Mul, t, z), s = zn_mx_fma(m, tz, q, lo);
@@ -201,7 +208,8 @@ static R asin_acos(const zn_mx *m, R x, bool cosine) {
   R a = zn_kb_un(m->b, ZN_K_Abs, x), big = zn_mx_cmpk(m, ZN_K_Gt, a, 0.5), one = zn_mx_k(m, 1);
   R h = zn_mx_bin(m, ZN_K_Sub, one, a), a2 = zn_mx_bin(m, ZN_K_Mul, a, a);
   h = zn_mx_bink(m, ZN_K_Mul, h, 0.5);
-  R root = zn_kb_un(m->b, ZN_K_Sqrt, h), t = zn_kb_select(m->b, big, root, a), z = zn_kb_select(m->b, big, h, a2);
+  R root = zn_kb_un(m->b, ZN_K_Sqrt, h), t = zn_kb_select(m->b, big, root, a),
+    z = zn_kb_select(m->b, big, h, a2);
   R p = odd_poly(m, k->asin, t, z), p2 = zn_mx_bin(m, ZN_K_Add, p, p);
   R lo = zn_mx_k(m, k->pio2_lo), hi = zn_mx_k(m, k->pio2_hi);
   if (!cosine) { /* pi/2 - 2p */
@@ -212,7 +220,8 @@ static R asin_acos(const zn_mx *m, R x, bool cosine) {
   }
   /* x > 1/2: 2p;  x < -1/2: pi - 2p;  else pi/2 - p with the sign of x */
   R neg = zn_mx_cmpk(m, ZN_K_Lt, x, 0), sp = zn_mx_bin(m, ZN_K_CopySign, p, x);
-  R near = zn_mx_bin(m, ZN_K_Sub, lo, sp), pi_lo = zn_mx_k(m, 2 * k->pio2_lo), left = zn_mx_bin(m, ZN_K_Sub, pi_lo, p2);
+  R near = zn_mx_bin(m, ZN_K_Sub, lo, sp), pi_lo = zn_mx_k(m, 2 * k->pio2_lo),
+    left = zn_mx_bin(m, ZN_K_Sub, pi_lo, p2);
   near = zn_mx_bin(m, ZN_K_Add, hi, near);
   left = zn_mx_bink(m, ZN_K_Add, left, 2 * k->pio2_hi);
   R far = zn_kb_select(m->b, neg, left, p2);

@@ -1,7 +1,9 @@
-/* Widening: loops marked VECTOR become vector code, loops marked UNROLL become jammed replicas, each with a tail loop
- * for the remainder. The function is rewritten once per nesting level of marks, outermost first: the marks inside a
- * widened body stay and are met in the next round. What cannot be widened becomes a serial loop, never wrong code.
- * Known remainders are widened again with a smaller factor (7 lanes: 4, 2, 1). */
+/* Widening: loops marked VECTOR become vector code, loops marked UNROLL become jammed replicas,
+ * each with a tail loop for the remainder. A vector factor above the register width gives several
+ * vectors per step. The function is rewritten once per nesting level of marks, outermost first: the
+ * marks inside a widened body stay and are met in the next round. What cannot be widened becomes a
+ * serial loop, never wrong code. Known remainders are widened again with a smaller factor (7 lanes:
+ * 4, 2, 1). */
 #include "codegen/kir/widen.h"
 
 #include <assert.h>
@@ -9,14 +11,14 @@
 enum { MAX_INSTS = 6000, MAX_LANES = 64, MAX_UNROLL = 64 };
 
 typedef struct rewriter {
-  zn_kb b;             /* writes the new function */
-  const zn_kfunc *f;   /* reads the old one */
+  zn_kb b;           /* writes the new function */
+  const zn_kfunc *f; /* reads the old one */
   const uint32_t *match;
   const zn_caps *caps;
   zn_arena *tmp;
-  zn_kref *map;        /* old -> new, outside the loop being widened */
-  uint32_t growth;     /* instructions added by replication so far */
-  bool again;          /* marks are left */
+  zn_kref *map;    /* old -> new, outside the loop being widened */
+  uint32_t growth; /* instructions added by replication so far */
+  bool again;      /* marks are left */
 } rewriter;
 
 /* One marked loop under way. */
@@ -49,7 +51,8 @@ static zn_kref copy_call(rewriter *w, const replicas *x, zn_kinst in, unsigned u
   return zn_kb_raw(&w->b, in);
 }
 
-/* Copies instruction i with the operands of replica u. Regions go through the builder, which counts them. */
+/* Copies instruction i with the operands of replica u. Regions go through the builder, which counts
+ * them. */
 static zn_kref copy_inst(rewriter *w, const replicas *x, uint32_t i, unsigned u) {
   zn_kinst in = w->f->insts[i];
   if (in.op == ZN_K_Call) return copy_call(w, x, in, u);
@@ -86,7 +89,8 @@ static zn_kref ramp(replicas *x, zn_kref base, int64_t stride) {
   return zn_kb_bin(b, ZN_K_Add, v, lane);
 }
 
-/* Elements base, base + s, ... by whole loads inside their span, and shuffles: 2 <= s <= 4, or s = -1. */
+/* Elements base, base + s, ... by whole loads inside their span, and shuffles: 2 <= s <= 4, or s =
+ * -1. */
 static zn_kref strided_load(replicas *x, zn_dtype t, zn_kref ptr, zn_kref base, int64_t s) {
   zn_kb *b = &x->w->b;
   uint32_t mask[MAX_LANES];
@@ -116,13 +120,28 @@ static zn_kref strided_load(replicas *x, zn_dtype t, zn_kref ptr, zn_kref base, 
   return acc;
 }
 
+/* The varying index of a gather or scatter, relative to lane 0's pointer. */
+static zn_kref varying_index(replicas *x, const zn_kinst *in) {
+  zn_kb *b = &x->w->b;
+  int64_t s = 0;
+  bool ok = zn_wplan_pointer(&x->p, in, &s);
+  assert(ok);
+  (void)ok;
+  if (s == 0) return x->vec[in->b];
+  zn_kref zero = zn_kb_idx(b, 0), d = ramp(x, zero, s);
+  return zn_kb_bin(b, ZN_K_Add, x->vec[in->b], d);
+}
+
 static zn_kref vector_load(replicas *x, uint32_t i) {
   zn_kb *b = &x->w->b;
   const zn_kinst *in = &x->w->f->insts[i];
   zn_dtype t = (zn_dtype)in->dtype;
   zn_kref ptr = ref_of(x->w, x, in->a, 0), at;
   int64_t s;
-  if (!zn_wplan_address(&x->p, in, &s)) return zn_kb_load(b, t, x->n, ptr, x->vec[in->b]);
+  if (!zn_wplan_address(&x->p, in, &s)) {
+    at = varying_index(x, in);
+    return zn_kb_load(b, t, x->n, ptr, at);
+  }
   at = ref_of(x->w, x, in->b, 0);
   if (s == 1) return zn_kb_load(b, t, x->n, ptr, at);
   if (s == -1 || (s >= 2 && s <= 4)) return strided_load(x, t, ptr, at, s);
@@ -134,7 +153,8 @@ static void vector_store(replicas *x, uint32_t i) {
   const zn_kinst *in = &x->w->f->insts[i];
   zn_kref ptr = ref_of(x->w, x, in->a, 0), at;
   int64_t s;
-  if (!zn_wplan_address(&x->p, in, &s)) at = x->vec[in->b];
+  if (!zn_wplan_address(&x->p, in, &s))
+    at = varying_index(x, in);
   else {
     at = ref_of(x->w, x, in->b, 0);
     if (s != 1) at = ramp(x, at, s);
@@ -155,8 +175,10 @@ static void vector_set(replicas *x, const zn_kinst *in) {
 static zn_kref vector_op(replicas *x, uint32_t i) {
   zn_kinst in = x->w->f->insts[i];
   in.lanes = (uint16_t)x->n;
-  if (in.op == ZN_K_Select && !x->vec[in.a]) in.a = ref_of(x->w, x, in.a, 0);
-  else if (zn_kinst_has(&in, 0)) in.a = x->vec[in.a];
+  if (in.op == ZN_K_Select && !x->vec[in.a])
+    in.a = ref_of(x->w, x, in.a, 0);
+  else if (zn_kinst_has(&in, 0))
+    in.a = x->vec[in.a];
   if (zn_kinst_has(&in, 1)) in.b = x->vec[in.b];
   if (zn_kinst_has(&in, 2)) in.c = x->vec[in.c];
   return zn_kb_raw(&x->w->b, in);
@@ -244,8 +266,8 @@ static void unroll_range(replicas *x, uint32_t from, uint32_t to) {
         zn_dtype t = in->dtype == ZN_PTR ? ZN_IDX : (zn_dtype)in->dtype;
         int64_t d = x->p.stride[i] * (int64_t)u;
         zn_kref k = zn_kb_int(b, t, t == ZN_IDX ? d : zn_int_wrap(t, d));
-        rep[u] = in->dtype == ZN_PTR ? zn_kb_ptradd(b, rep[0], k)
-                                     : zn_kb_bin(b, ZN_K_Add, rep[0], k);
+        rep[u] =
+            in->dtype == ZN_PTR ? zn_kb_ptradd(b, rep[0], k) : zn_kb_bin(b, ZN_K_Add, rep[0], k);
       }
     }
   }
@@ -276,22 +298,36 @@ static void splat_outer(replicas *x) {
 }
 
 /* The first iteration the main loop leaves: lo + (trips / n) * n * step. */
-static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi) {
+static zn_kref main_end(replicas *x, zn_kref lo, zn_kref hi, unsigned n) {
   zn_kb *b = &x->w->b;
-  int64_t step = x->w->f->insts[x->p.loop].imm.i, n = (int64_t)x->n;
+  int64_t step = x->w->f->insts[x->p.loop].imm.i;
   zn_kref d = zn_kb_bin(b, ZN_K_Sub, hi, lo);
   if (step != 1) {
     zn_kref up = zn_kb_idx(b, step - 1);
     d = zn_kb_bin(b, ZN_K_Add, d, up);
   }
-  zn_kref by = zn_kb_idx(b, n * step);
+  zn_kref by = zn_kb_idx(b, step * (int64_t)n);
   d = zn_kb_bin(b, ZN_K_Div, d, by);
   d = zn_kb_bin(b, ZN_K_Mul, d, by);
   return zn_kb_bin(b, ZN_K_Add, lo, d);
 }
 
-/* Remaining iterations: a scalar loop, or the same mark again when their number is known (rest > 0). */
-static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
+/* Factor for the iterations a main loop of factor n leaves, 1 = serial: as much as fits when their
+ * number is known (rest >= 0), else one register, then halves. */
+static unsigned tail_factor(bool vector, unsigned n, unsigned lanes, int64_t rest) {
+  unsigned f = 1;
+  if (rest >= 0 && !vector) return (unsigned)rest;
+  if (rest >= 0)
+    while (f * 2 <= (unsigned)rest) f *= 2;
+  else if (vector)
+    f = n > lanes ? lanes : n >= 8 ? n / 2 : 1;
+  else
+    f = n >= 4 ? n / 2 : 1;
+  return f;
+}
+
+/* Remaining iterations: a serial loop, or the same mark again with a smaller factor. */
+static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest, unsigned factor) {
   rewriter *w = x->w;
   uint32_t loop = x->p.loop, end = x->p.end;
   const zn_kinst *in = &w->f->insts[loop];
@@ -300,77 +336,115 @@ static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest) {
     walk(w, loop + 1, end);
     return;
   }
-  zn_for_kind kind = ZN_FOR_SERIAL;
-  unsigned factor = 0;
-  if (rest > 1) {
-    kind = (zn_for_kind)(in->c & 255);
-    factor = (unsigned)rest;
-    if (x->p.vector)
-      for (factor = 2; factor * 2 <= (unsigned)rest;) factor *= 2;
+  zn_for_kind kind = factor > 1 ? (zn_for_kind)(in->c & 255) : ZN_FOR_SERIAL;
+  if (factor > 1)
     w->again = true;
-  }
+  else
+    factor = 0;
   w->map[loop] = zn_kb_for(&w->b, from, hi, in->imm.i, kind, factor);
   walk(w, loop + 1, end);
   zn_kb_end(&w->b);
 }
 
-static unsigned choose_factor(const replicas *x, bool known, int64_t trips) {
-  unsigned n = x->w->f->insts[x->p.loop].c >> 8, max = x->p.vector ? MAX_LANES : MAX_UNROLL;
-  if (x->p.vector) {
-    if (x->w->caps->vector_bytes == 0) return 1;
-    if (n == 0) n = x->w->caps->vector_bytes / x->p.widest;
-  } else if (n == 0) n = 4;
-  if (n > max) n = max;
-  if (known && trips < (int64_t)n) {
-    if (!x->p.vector) return (unsigned)trips;
-    while (n & (n - 1)) n &= n - 1;
-    while ((int64_t)n > trips) n /= 2;
+/* Lanes or replicas of one main-loop step; *out_lanes: those of one register. */
+static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsigned *out_lanes) {
+  unsigned n = x->w->f->insts[x->p.loop].c >> 8, regs = x->w->caps->vector_bytes / x->p.widest;
+  *out_lanes = 1;
+  if (!x->p.vector) {
+    if (n == 0) n = 4;
+    if (n > MAX_UNROLL) n = MAX_UNROLL;
+    return known && trips < (int64_t)n ? (unsigned)trips : n;
   }
-  return n;
+  while (regs & (regs - 1)) regs &= regs - 1;
+  if (regs > MAX_LANES) regs = MAX_LANES;
+  if (regs < 2) return 1;
+  if (n == 0) n = regs;
+  if (known && trips < (int64_t)n) n = (unsigned)trips;
+  if (n >= regs)
+    n -= n % regs;
+  else
+    while (n & (n - 1)) n &= n - 1;
+  *out_lanes = n < regs ? n : regs;
+  return n / *out_lanes > MAX_UNROLL ? regs : n;
+}
+
+/* Room for n replicas of the body; may the function grow so much? */
+static bool reserve(replicas *x, zn_arena *a) {
+  rewriter *w = x->w;
+  uint32_t size = x->p.end - x->p.loop, scalars = x->p.vector ? 1 : x->n;
+  uint32_t grow = x->p.vector ? size : size + x->p.num_varying * (x->n - 1);
+  if (!x->p.ok || w->f->num_insts + w->growth + grow > MAX_INSTS) return false;
+  w->growth += grow;
+  x->rep = ZN_ARRAY(a, zn_kref, (size + 1) * scalars);
+  x->vec = ZN_ARRAY(a, zn_kref, w->f->num_insts);
+  return true;
+}
+
+/* One step of the main loop at iv. Several registers: replicas of a loop over the lanes of one,
+ * widened next round. */
+static void step_body(replicas *x, zn_kref iv, unsigned lanes, int64_t step) {
+  rewriter *w = x->w;
+  if (lanes == 1 || x->p.vector) {
+    body(x, iv);
+    return;
+  }
+  zn_kref lo = zn_kb_idx(&w->b, 0), hi = zn_kb_idx(&w->b, step * (int64_t)lanes);
+  zn_kref l = zn_kb_for(&w->b, lo, hi, step, ZN_FOR_VECTOR, lanes);
+  iv = zn_kb_bin(&w->b, ZN_K_Add, iv, l);
+  body(x, iv);
+  zn_kb_end(&w->b);
+  w->again = true;
 }
 
 /* Widens the marked loop at `loop`, or says no. */
 static bool widen_loop(rewriter *w, uint32_t loop) {
   const zn_kinst *in = &w->f->insts[loop];
-  int64_t trips = 0, multiple = 1;
+  int64_t trips = 0, multiple = 1, step = in->imm.i;
+  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple),
+       vector = (in->c & 255) == ZN_FOR_VECTOR;
+  if (known && trips == 0) return true;
+  if (vector && w->caps->vector_bytes == 0) return false;
   replicas x = {.w = w};
   zn_arena mine;
-  bool known = zn_wplan_trips(w->f, loop, &trips, &multiple), done = false;
+  unsigned lanes;
   zn_arena_init(&mine, "widen");
-  zn_wplan_make(&x.p, w->f, w->match, loop, w->caps, &mine);
-  x.n = choose_factor(&x, known, trips);
-  uint32_t size = x.p.end - loop;
-  uint32_t grow = x.p.vector ? size : size + x.p.num_varying * (x.n ? x.n - 1 : 0);
-  if (known && trips == 0) done = true;
-  else if (x.p.ok && x.n > 1 && w->f->num_insts + w->growth + grow <= MAX_INSTS) {
+  zn_wplan_make(&x.p, w->f, w->match, loop, vector, step, w->caps, &mine);
+  unsigned n = choose_factor(&x, known, trips, &lanes);
+  bool ok = x.p.ok && n > 1;
+  if (ok && n > lanes && vector) /* replicas of vectors */
+    zn_wplan_make(&x.p, w->f, w->match, loop, false, step * (int64_t)lanes, w->caps, &mine);
+  x.n = n > lanes && vector ? n / lanes : n;
+  ok = ok && reserve(&x, &mine);
+  if (ok) {
     zn_kref lo = w->map[in->a], hi = w->map[in->b];
-    bool even = multiple % (int64_t)x.n == 0;
-    w->growth += grow;
-    x.rep = ZN_ARRAY(&mine, zn_kref, (x.p.end - loop + 1) * (x.p.vector ? 1 : x.n));
-    x.vec = ZN_ARRAY(&mine, zn_kref, w->f->num_insts);
-    zn_kref stop = even ? hi : main_end(&x, lo, hi);
+    bool even = multiple % (int64_t)n == 0;
+    zn_kref stop = even ? hi : main_end(&x, lo, hi, n);
     if (x.p.vector) splat_outer(&x);
-    if (known && trips / (int64_t)x.n == 1) body(&x, lo);
+    if (known && trips / (int64_t)n == 1)
+      step_body(&x, lo, lanes, step);
     else {
-      zn_kref iv = zn_kb_for(&w->b, lo, stop, in->imm.i * (int64_t)x.n, ZN_FOR_SERIAL, 0);
-      body(&x, iv);
+      zn_kref iv = zn_kb_for(&w->b, lo, stop, step * (int64_t)n, ZN_FOR_SERIAL, 0);
+      step_body(&x, iv, lanes, step);
       zn_kb_end(&w->b);
     }
-    if (!even) tail(&x, stop, hi, known ? trips % (int64_t)x.n : -1);
-    done = true;
+    int64_t rest = known ? trips % (int64_t)n : -1;
+    if (!even) tail(&x, stop, hi, rest, tail_factor(vector, n, lanes, rest));
   }
   zn_arena_reset(&mine);
-  return done;
+  return ok;
 }
 
 static void walk(rewriter *w, uint32_t from, uint32_t to) {
   for (uint32_t i = from; i < to; i++) {
     const zn_kinst *in = &w->f->insts[i];
-    bool marked = in->op == ZN_K_For &&
-                  ((in->c & 255) == ZN_FOR_VECTOR || (in->c & 255) == ZN_FOR_UNROLL);
-    if (!marked) w->map[i] = copy_inst(w, NULL, i, 0);
-    else if (widen_loop(w, i)) i = w->match[i];
-    else w->map[i] = zn_kb_for(&w->b, w->map[in->a], w->map[in->b], in->imm.i, ZN_FOR_SERIAL, 0);
+    bool marked =
+        in->op == ZN_K_For && ((in->c & 255) == ZN_FOR_VECTOR || (in->c & 255) == ZN_FOR_UNROLL);
+    if (!marked)
+      w->map[i] = copy_inst(w, NULL, i, 0);
+    else if (widen_loop(w, i))
+      i = w->match[i];
+    else
+      w->map[i] = zn_kb_for(&w->b, w->map[in->a], w->map[in->b], in->imm.i, ZN_FOR_SERIAL, 0);
   }
 }
 

@@ -1,6 +1,7 @@
-/* Classification for widening: which values of a marked loop's body are the same in all replicas, which differ by a
- * constant stride, and which differ freely; found by iterating over the body until nothing changes, because a variable
- * may be set to a varying value after it was read in an inner loop. Also the arithmetic on trip counts. */
+/* Classification for widening: which values of a marked loop's body are the same in all replicas,
+ * which differ by a constant stride, and which differ freely; found by iterating over the body
+ * until nothing changes, because a variable may be set to a varying value after it was read in an
+ * inner loop. Also the arithmetic on trip counts. */
 #include "codegen/kir/widen.h"
 
 enum { MAX_STRIDE = 1 << 30 };
@@ -30,11 +31,16 @@ static void make_divergent(zn_wplan *p, uint32_t i) {
   p->changed = true;
 }
 
+bool zn_wplan_pointer(const zn_wplan *p, const zn_kinst *in, int64_t *out_stride) {
+  int64_t bytes = elem_bytes(p, in->dtype), s = stride_of(p, in->a);
+  if (is_varying(p, in->a) || s % bytes != 0) return false;
+  *out_stride = s / bytes;
+  return true;
+}
+
 bool zn_wplan_address(const zn_wplan *p, const zn_kinst *in, int64_t *out_stride) {
-  if (is_varying(p, in->a) || is_varying(p, in->b)) return false;
-  int64_t bytes = elem_bytes(p, in->dtype), sp = stride_of(p, in->a);
-  if (sp % bytes != 0) return false;
-  *out_stride = stride_of(p, in->b) + sp / bytes;
+  if (is_varying(p, in->b) || !zn_wplan_pointer(p, in, out_stride)) return false;
+  *out_stride += stride_of(p, in->b);
   return true;
 }
 
@@ -58,10 +64,12 @@ static bool linear_stride(const zn_wplan *p, const zn_kinst *in, int64_t *out) {
   case ZN_K_Sub: *out = sa - stride_of(p, in->b); return true;
   case ZN_K_Neg: *out = -sa; return true;
   case ZN_K_Mul:
-    if (zn_kf_const_int(p->f, in->b, &k) && k > -MAX_STRIDE && k < MAX_STRIDE) *out = sa * k;
+    if (zn_kf_const_int(p->f, in->b, &k) && k > -MAX_STRIDE && k < MAX_STRIDE)
+      *out = sa * k;
     else if (zn_kf_const_int(p->f, in->a, &k) && k > -MAX_STRIDE && k < MAX_STRIDE)
       *out = stride_of(p, in->b) * k;
-    else return false;
+    else
+      return false;
     return true;
   case ZN_K_Shl:
     if (!zn_kf_const_int(p->f, in->b, &k) || k < 0 || k > 30) return false;
@@ -85,7 +93,8 @@ static void classify_value(zn_wplan *p, uint32_t i) {
     uniform = uniform && is_uniform(p, zn_kinst_ref(in, k));
   }
   if (uniform || p->varying[i]) return;
-  if (!linear_stride(p, in, &s) || s <= -MAX_STRIDE || s >= MAX_STRIDE) make_varying(p, i);
+  if (!linear_stride(p, in, &s) || s <= -MAX_STRIDE || s >= MAX_STRIDE)
+    make_varying(p, i);
   else if (p->stride[i] != s) {
     p->stride[i] = s;
     p->changed = true;
@@ -106,15 +115,15 @@ static void classify_break(zn_wplan *p, const zn_kinst *in, const region *st, ui
     return;
   }
   bool outer = d > 1 && st[d - 2].diverges;
-  if (!is_uniform(p, in->a) || (st[depth - 1].diverges && !outer)) make_divergent(p, st[d - 1].open);
+  if (!is_uniform(p, in->a) || (st[depth - 1].diverges && !outer))
+    make_divergent(p, st[d - 1].open);
 }
 
 static void classify_memory(zn_wplan *p, uint32_t i, bool diverges) {
   const zn_kinst *in = &p->f->insts[i];
   int64_t s = 0;
+  if (p->vector && (diverges || !zn_wplan_pointer(p, in, &s))) p->ok = false;
   bool linear = zn_wplan_address(p, in, &s);
-  if (p->vector && (diverges || is_varying(p, in->a) || (!linear && !is_varying(p, in->b))))
-    p->ok = false;
   bool uniform = is_uniform(p, in->a) && is_uniform(p, in->b);
   if (linear && s == 0 && p->vector) uniform = true;
   if (in->op == ZN_K_Load) {
@@ -129,9 +138,16 @@ static void classify_memory(zn_wplan *p, uint32_t i, bool diverges) {
 static void classify(zn_wplan *p, uint32_t i, bool diverges) {
   const zn_kinst *in = &p->f->insts[i];
   switch (in->op) {
-  case ZN_K_Nop: case ZN_K_Const: case ZN_K_Param: case ZN_K_ConstAddr: case ZN_K_Features: break;
-  case ZN_K_Alloc: case ZN_K_Call: case ZN_K_Ret: p->ok = false; break;
-  case ZN_K_Load: case ZN_K_Store: classify_memory(p, i, diverges); break;
+  case ZN_K_Nop:
+  case ZN_K_Const:
+  case ZN_K_Param:
+  case ZN_K_ConstAddr:
+  case ZN_K_Features: break;
+  case ZN_K_Alloc:
+  case ZN_K_Call:
+  case ZN_K_Ret: p->ok = false; break;
+  case ZN_K_Load:
+  case ZN_K_Store: classify_memory(p, i, diverges); break;
   case ZN_K_Var:
     if (!is_uniform(p, in->a)) make_varying(p, i);
     break;
@@ -139,8 +155,10 @@ static void classify(zn_wplan *p, uint32_t i, bool diverges) {
     if (is_varying(p, in->a)) make_varying(p, i);
     break;
   case ZN_K_Set:
-    if (!inside(p, in->a)) p->ok = false;
-    else if (diverges || !is_uniform(p, in->b)) make_varying(p, in->a);
+    if (!inside(p, in->a))
+      p->ok = false;
+    else if (diverges || !is_uniform(p, in->b))
+      make_varying(p, in->a);
     break;
   default: classify_value(p, i);
   }
@@ -211,19 +229,18 @@ static void check_vector(zn_wplan *p, uint32_t i) {
 }
 
 void zn_wplan_make(zn_wplan *p, const zn_kfunc *f, const uint32_t *match, uint32_t loop,
-                   const zn_caps *caps, zn_arena *a) {
-  const zn_kinst *in = &f->insts[loop];
+                   bool vector, int64_t stride, const zn_caps *caps, zn_arena *a) {
   *p = (zn_wplan){.f = f, .match = match, .caps = caps, .loop = loop, .end = match[loop]};
-  p->vector = (in->c & 255) == ZN_FOR_VECTOR;
+  p->vector = vector;
   p->ok = true;
   p->widest = 1;
   p->varying = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->divergent = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->splat = ZN_ARRAY(a, uint8_t, f->num_insts);
   p->stride = ZN_ARRAY(a, int64_t, f->num_insts);
-  p->stride[loop] = in->imm.i;
+  p->stride[loop] = stride;
   region *st = ZN_ARRAY(a, region, p->end - loop + 1);
-  if (in->imm.i >= MAX_STRIDE) p->ok = false;
+  if (stride >= MAX_STRIDE) p->ok = false;
   do {
     p->changed = false;
     scan(p, st);
@@ -253,8 +270,10 @@ static int64_t divisor(const zn_kfunc *f, zn_kref r, int depth) {
   if (zn_kf_const_int(f, r, &k)) return k < 0 ? (k == INT64_MIN ? 1 : -k) : k;
   if (depth == 0) return 1;
   switch (in->op) {
-  case ZN_K_Add: case ZN_K_Sub: case ZN_K_Min: case ZN_K_Max:
-    return gcd(divisor(f, in->a, depth - 1), divisor(f, in->b, depth - 1));
+  case ZN_K_Add:
+  case ZN_K_Sub:
+  case ZN_K_Min:
+  case ZN_K_Max: return gcd(divisor(f, in->a, depth - 1), divisor(f, in->b, depth - 1));
   case ZN_K_For: return gcd(divisor(f, in->a, depth - 1), in->imm.i);
   case ZN_K_Mul:
     x = divisor(f, in->a, depth - 1);
@@ -270,10 +289,14 @@ static zn_kref split(const zn_kfunc *f, zn_kref r, int64_t *out_k) {
   *out_k = 0;
   for (int depth = 0; depth < 8; depth++) {
     const zn_kinst *in = &f->insts[r];
-    if (in->op == ZN_K_Add && zn_kf_const_int(f, in->b, &k)) *out_k += k, r = in->a;
-    else if (in->op == ZN_K_Add && zn_kf_const_int(f, in->a, &k)) *out_k += k, r = in->b;
-    else if (in->op == ZN_K_Sub && zn_kf_const_int(f, in->b, &k)) *out_k -= k, r = in->a;
-    else break;
+    if (in->op == ZN_K_Add && zn_kf_const_int(f, in->b, &k))
+      *out_k += k, r = in->a;
+    else if (in->op == ZN_K_Add && zn_kf_const_int(f, in->a, &k))
+      *out_k += k, r = in->b;
+    else if (in->op == ZN_K_Sub && zn_kf_const_int(f, in->b, &k))
+      *out_k -= k, r = in->a;
+    else
+      break;
   }
   return r;
 }

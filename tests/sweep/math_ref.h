@@ -1,4 +1,5 @@
-/* References and error measurement for the mathematical functions: f32 against double libm, f64 against long double. */
+/* References and error measurement for the mathematical functions: f32 against double libm, f64
+ * against long double. */
 #ifndef MATH_REF_H
 #define MATH_REF_H
 #include <math.h>
@@ -65,7 +66,8 @@ static inline double ref_double(zn_kop op, double x, double y) {
 
 enum { WRONG = 1000000000 }; /* NaN, infinity or the sign of zero does not agree */
 
-/* Error in units of the last place of the format with `mant` stored bits and least exponent emin. */
+/* Error in units of the last place of the format with `mant` stored bits and least exponent emin.
+ */
 static inline double ulp_error(double got, long double want, int mant, int emin, double most) {
   if (isnan(want) || isnan(got)) return isnan(want) && isnan(got) ? 0 : WRONG;
   if (got == 0 && want == 0) return !signbit(got) == !signbit(want) ? 0 : WRONG;
@@ -73,9 +75,13 @@ static inline double ulp_error(double got, long double want, int mant, int emin,
   if (isinf(got) || isinf(want)) {
     if (isinf(got) && isinf(want)) return !signbit(got) == !signbit(want) ? 0 : WRONG;
     if (!signbit(got) != !signbit(want)) return WRONG;
-    if (isinf(want)) return (double)((long double)most - fabsl((long double)got)) / ldexp(1, emin) > 0 ? WRONG : 1;
+    if (isinf(want))
+      return (double)((long double)most - fabsl((long double)got)) / ldexp(1, emin) > 0 ? WRONG : 1;
     if (fabsl(want) < (long double)most * (1 - 4 * ldexpl(1, -mant - 1))) return WRONG;
-    return fabsl(want) > (long double)most ? 0 : (double)(((long double)most - fabsl(want)) / (ldexpl(1, 0) * most) * ldexpl(1, mant + 1)) + 1;
+    return fabsl(want) > (long double)most ? 0
+                                           : (double)(((long double)most - fabsl(want)) /
+                                                      (ldexpl(1, 0) * most) * ldexpl(1, mant + 1)) +
+                                                 1;
   }
   (void)frexpl(want, &e);
   e = e - 1 < emin ? emin : e - 1;

@@ -1,6 +1,7 @@
-/* Measures the expanded mathematical functions as compiled code: all f32 inputs (or every STRIDE-th), f64 samples of
- * several ranges, pairs for pow and fmod. usage: sweep_math [stride] [arch] [function]. Exit 1 when a bound of
- * codegen/kir/math.h is exceeded. */
+/* Measures the expanded mathematical functions as compiled code: all f32 inputs (or every
+ * STRIDE-th), f64 samples of several ranges, pairs for pow and fmod. usage: sweep_math [stride]
+ * [arch] [function] [f32|f64]. Exit 1 when a bound of codegen/kir/math.h is exceeded. NOFMA, NOF64
+ * and NOROUND in the environment take those from the target. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <time.h>
@@ -14,7 +15,11 @@ enum { BLOCK = 1 << 14 };
 
 typedef void (*kernel)(void *const *bufs, const intptr_t *ints, intptr_t begin, intptr_t end);
 
-static const struct { zn_kop op; const char *name; double f32, f64; } functions[] = {
+static const struct {
+  zn_kop op;
+  const char *name;
+  double f32, f64;
+} functions[] = {
 #define X(n, a, b) {ZN_K_##n, #n, a, b},
     ZN_MATH_BOUNDS(X)
 #undef X
@@ -23,11 +28,13 @@ enum { FUNCTIONS = sizeof functions / sizeof *functions };
 
 static void add_kernel(zn_ctx *c, zn_kmod *m, zn_kop op, const char *name, zn_dtype t) {
   zn_kb b;
-  uint32_t fn = zn_kb_begin(&b, c, m, zn_arena_printf(&c->graph, "k_%s_%s", name, zn_dtypes[t].name), false);
+  uint32_t fn =
+      zn_kb_begin(&b, c, m, zn_arena_printf(&c->graph, "k_%s_%s", name, zn_dtypes[t].name), false);
   m->funcs[fn]->exported = true;
   zn_kref out = zn_kb_param(&b, "out", ZN_KP_OUT, t), x = zn_kb_param(&b, "x", ZN_KP_IN, t);
   zn_kref y = zn_kb_param(&b, "y", ZN_KP_IN, t), lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, BLOCK);
-  zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, t, 1, x, i), w = zn_kb_load(&b, t, 1, y, i);
+  zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, t, 1, x, i),
+          w = zn_kb_load(&b, t, 1, y, i);
   bool two = zn_kops[op].sig[1] == 'v';
   zn_kref r = two ? zn_kb_bin(&b, op, v, w) : zn_kb_un(&b, op, v);
   zn_kb_store(&b, out, i, r);
@@ -94,8 +101,35 @@ static void sweep_f32(kernel k, zn_kop op, uint64_t stride) {
   block_f32(k, op);
 }
 
-static const double special[] = {0.0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1.5, -1.5, 1e-40, -1e-40, 1e-310, 3e38, -3e38,
-    1e308, -1e308, 16777217, -16777215, 4503599627370497.0, -9007199254740991.0, INFINITY, -INFINITY, NAN, 1e-5, 0.999999999, 1.0000001};
+static const double special[] = {0.0,
+                                 -0.0,
+                                 1,
+                                 -1,
+                                 2,
+                                 -2,
+                                 3,
+                                 -3,
+                                 0.5,
+                                 -0.5,
+                                 1.5,
+                                 -1.5,
+                                 1e-40,
+                                 -1e-40,
+                                 1e-310,
+                                 3e38,
+                                 -3e38,
+                                 1e308,
+                                 -1e308,
+                                 16777217,
+                                 -16777215,
+                                 4503599627370497.0,
+                                 -9007199254740991.0,
+                                 INFINITY,
+                                 -INFINITY,
+                                 NAN,
+                                 1e-5,
+                                 0.999999999,
+                                 1.0000001};
 enum { SPECIAL = sizeof special / sizeof *special };
 
 static double wide(int range, bool small) {
@@ -124,13 +158,16 @@ static void pairs(kernel k, zn_kop op, zn_dtype t, uint64_t blocks) {
   for (uint64_t b = 0; b <= blocks; b++) {
     for (int i = 0; i < BLOCK; i++) {
       double x = wide((int)b, small), y = wide((int)(b / 6), small);
-      if (op == ZN_K_Pow && b % 3 == 1) x = fabs(x), y = (unit() - 0.5) * 2 * (small ? 104 : 745) / (log(x) == 0 ? 1 : log(x));
+      if (op == ZN_K_Pow && b % 3 == 1)
+        x = fabs(x), y = (unit() - 0.5) * 2 * (small ? 104 : 745) / (log(x) == 0 ? 1 : log(x));
       if (op == ZN_K_Pow && b % 3 == 2) y = rint(y);
       if (b == 0) x = special[i % SPECIAL], y = special[i / SPECIAL % SPECIAL];
       fx[i] = (float)x, fy[i] = (float)y, dx[i] = x, dy[i] = y;
     }
-    if (small) block_f32(k, op);
-    else block_f64(k, op);
+    if (small)
+      block_f32(k, op);
+    else
+      block_f64(k, op);
   }
 }
 
@@ -155,17 +192,23 @@ static int one(void *so, int f, zn_dtype t, uint64_t stride) {
   kernel k;
   memcpy(&k, &sym, sizeof k);
   if (!k) return printf("%s is missing\n", name), 1;
-  for (int i = 0; i < BLOCK; i++) fx[i] = (float)(unit() * 4 - 2), dx[i] = unit() * 4 - 2, fy[i] = 1.25f, dy[i] = 1.25;
+  for (int i = 0; i < BLOCK; i++)
+    fx[i] = (float)(unit() * 4 - 2), dx[i] = unit() * 4 - 2, fy[i] = 1.25f, dy[i] = 1.25;
   double start = seconds();
-  for (int i = 0; i < 20; i++) k(t == ZN_F32 ? (void *[]){fr, fx, fy} : (void *[]){dr, dx, dy}, NULL, 0, 1);
+  for (int i = 0; i < 20; i++)
+    k(t == ZN_F32 ? (void *[]){fr, fx, fy} : (void *[]){dr, dx, dy}, NULL, 0, 1);
   double ns = (seconds() - start) / 20 / BLOCK * 1e9;
   worst = 0;
-  if (zn_kops[op].sig[1] == 'v') pairs(k, op, t, 400000 / stride + 60);
-  else if (t == ZN_F32) sweep_f32(k, op, stride);
-  else samples_f64(k, op, 4000 / stride + 60);
+  if (zn_kops[op].sig[1] == 'v')
+    pairs(k, op, t, 400000 / stride + 60);
+  else if (t == ZN_F32)
+    sweep_f32(k, op, stride);
+  else
+    samples_f64(k, op, 4000 / stride + 60);
   double bound = t == ZN_F32 ? functions[f].f32 : functions[f].f64;
-  printf("%-8s %s  %8.3f ulp (bound %g)  %.2f ns  at %a %a (%.9g %.9g)%s\n", functions[f].name, zn_dtypes[t].name, worst, bound,
-         ns, at_x, at_y, at_x, at_y, worst > bound ? "  EXCEEDED" : "");
+  printf("%-8s %s  %8.3f ulp (bound %g)  %.2f ns  at %a %a (%.9g %.9g)%s\n", functions[f].name,
+         zn_dtypes[t].name, worst, bound, ns, at_x, at_y, at_x, at_y,
+         worst > bound ? "  EXCEEDED" : "");
   fflush(stdout);
   return worst > bound;
 }
@@ -182,11 +225,13 @@ int main(int argc, char **argv) {
   m->run_fn = 0;
   m->plan_fn = 1;
   for (int f = 0; f < FUNCTIONS; f++)
-    for (int t = 0; t < 2; t++) add_kernel(&c, m, functions[f].op, functions[f].name, t ? ZN_F64 : ZN_F32);
+    for (int t = 0; t < 2; t++)
+      add_kernel(&c, m, functions[f].op, functions[f].name, t ? ZN_F64 : ZN_F32);
   if (getenv("NOFMA")) caps.fma = false;
   if (getenv("NOF64")) caps.f64_native = false;
   if (getenv("NOROUND")) caps.round_native = false;
-  if (zn_kpass_widen(&c, m, &caps) != ZN_OK || zn_kpass_expand(&c, m, &caps) != ZN_OK || zn_kmod_verify(&c, m) != ZN_OK)
+  if (zn_kpass_widen(&c, m, &caps) != ZN_OK || zn_kpass_expand(&c, m, &caps) != ZN_OK ||
+      zn_kmod_verify(&c, m) != ZN_OK)
     return 2;
   char path[] = "/tmp/zn-sweep-XXXXXX.so";
   int fd = mkstemps(path, 3), bad = 0;
@@ -199,7 +244,9 @@ int main(int argc, char **argv) {
   if (!so) return fprintf(stderr, "%s\n", dlerror()), 2;
   for (int t = 0; t < 2; t++)
     for (int f = 0; f < FUNCTIONS; f++)
-      if (argc <= 3 || !strcmp(argv[3], functions[f].name)) bad |= one(so, f, t ? ZN_F64 : ZN_F32, stride);
+      if ((argc <= 3 || !strcmp(argv[3], functions[f].name)) &&
+          (argc <= 4 || !strcmp(argv[4], t ? "f64" : "f32")))
+        bad |= one(so, f, t ? ZN_F64 : ZN_F32, stride);
   dlclose(so);
   zn_ctx_fini(&c);
   return bad;

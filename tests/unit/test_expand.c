@@ -1,6 +1,7 @@
-/* Expanded functions in the interpreter: errors within the stated bounds on samples and special values, the same bits
- * from scalars and vectors, with and without fma, f64 and rounding instructions; 16-bit conversions against the exact
- * reference for every f16 and bf16 value and the ties between them. */
+/* Expanded functions in the interpreter: errors within the stated bounds on samples and special
+ * values, the same bits from scalars and vectors, with and without fma, f64 and rounding
+ * instructions; 16-bit conversions against the exact reference for every f16 and bf16 value and the
+ * ties between them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +14,11 @@
 
 enum { N = 1536 };
 
-static const struct { zn_kop op; const char *name; double f32, f64; } functions[] = {
+static const struct {
+  zn_kop op;
+  const char *name;
+  double f32, f64;
+} functions[] = {
 #define X(n, a, b) {ZN_K_##n, #n, a, b},
     ZN_MATH_BOUNDS(X)
 #undef X
@@ -21,21 +26,30 @@ static const struct { zn_kop op; const char *name; double f32, f64; } functions[
 enum { FUNCTIONS = sizeof functions / sizeof *functions };
 
 static const zn_caps all_caps[] = {
-    {.arch = "full", .idx_bytes = 8, .vector_bytes = 32, .fma = true, .f16_convert = true, .round_native = true, .f64_native = true},
+    {.arch = "full",
+     .idx_bytes = 8,
+     .vector_bytes = 32,
+     .fma = true,
+     .f16_convert = true,
+     .round_native = true,
+     .f64_native = true},
     {.arch = "plain", .idx_bytes = 8, .vector_bytes = 32, .f64_native = true},
     {.arch = "small", .idx_bytes = 4, .fma = true},
 };
 
 /* out[i] = op(x[i], y[i]), or a conversion when op is Cvt */
-static zn_kmod *kernel(zn_ctx *c, const zn_caps *caps, zn_kop op, zn_dtype from, zn_dtype to, int64_t n) {
+static zn_kmod *kernel(zn_ctx *c, const zn_caps *caps, zn_kop op, zn_dtype from, zn_dtype to,
+                       int64_t n) {
   zn_kmod *m = zn_kmod_new(&c->graph, "t");
   zn_kb b;
   zn_kb_begin(&b, c, m, "k", false);
   zn_kref out = zn_kb_param(&b, "out", ZN_KP_OUT, to), x = zn_kb_param(&b, "x", ZN_KP_IN, from);
   zn_kref y = zn_kb_param(&b, "y", ZN_KP_IN, from), lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, n);
   zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, from, 1, x, i), r;
-  if (op == ZN_K_Cvt) r = zn_kb_cvt(&b, v, to);
-  else if (zn_kops[op].sig[1] != 'v') r = zn_kb_un(&b, op, v);
+  if (op == ZN_K_Cvt)
+    r = zn_kb_cvt(&b, v, to);
+  else if (zn_kops[op].sig[1] != 'v')
+    r = zn_kb_un(&b, op, v);
   else {
     zn_kref w = zn_kb_load(&b, from, 1, y, i);
     r = zn_kb_bin(&b, op, v, w);
@@ -55,16 +69,50 @@ static zn_kmod *kernel(zn_ctx *c, const zn_caps *caps, zn_kop op, zn_dtype from,
   return m;
 }
 
-static void run(zn_ctx *c, const zn_kmod *m, void *out, const void *x, const void *y, uint64_t bytes) {
-  union { const void *in; void *p; } ux = {x}, uy = {y};
+static void run(zn_ctx *c, const zn_kmod *m, void *out, const void *x, const void *y,
+                uint64_t bytes) {
+  union {
+    const void *in;
+    void *p;
+  } ux = {x}, uy = {y};
   void *bufs[] = {out, ux.p, uy.p};
   uint64_t sizes[] = {bytes, bytes, bytes};
   zn_interp_opts o = {.check_bounds = true};
   assert_int_equal(zn_interp_kernel(c, m, 0, bufs, sizes, NULL, &o), 0);
 }
 
-static const double special[] = {0.0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1.5, -2.5, 1e-40, -1e-40, 3e-310, 3e38, -3e38, 1e308,
-    16777217, -16777215, 4503599627370497.0, -9007199254740991.0, INFINITY, -INFINITY, NAN, 1e-5, 0.9999999, 1.0000001, 88.7, -103.5, 1e5, 1e22};
+static const double special[] = {0.0,
+                                 -0.0,
+                                 1,
+                                 -1,
+                                 2,
+                                 -2,
+                                 3,
+                                 -3,
+                                 0.5,
+                                 -0.5,
+                                 1.5,
+                                 -2.5,
+                                 1e-40,
+                                 -1e-40,
+                                 3e-310,
+                                 3e38,
+                                 -3e38,
+                                 1e308,
+                                 16777217,
+                                 -16777215,
+                                 4503599627370497.0,
+                                 -9007199254740991.0,
+                                 INFINITY,
+                                 -INFINITY,
+                                 NAN,
+                                 1e-5,
+                                 0.9999999,
+                                 1.0000001,
+                                 88.7,
+                                 -103.5,
+                                 1e5,
+                                 1e22};
 enum { SPECIAL = sizeof special / sizeof *special };
 
 static double fx[N], fy[N];
@@ -75,9 +123,14 @@ static void fill(void) {
     for (int k = 0; k < 2; k++) {
       s ^= s << 13, s ^= s >> 7, s ^= s << 17;
       double u = (double)(s >> 11) * 0x1p-53 - 0.5;
-      double v = i % 4 == 0 ? u * 4 : i % 4 == 1 ? u * 40 : i % 4 == 2 ? ldexp(u, (int)(s % 250) - 125) : u * 180;
-      if (k) fy[i] = v;
-      else fx[i] = v;
+      double v = i % 4 == 0   ? u * 4
+                 : i % 4 == 1 ? u * 40
+                 : i % 4 == 2 ? ldexp(u, (int)(s % 250) - 125)
+                              : u * 180;
+      if (k)
+        fy[i] = v;
+      else
+        fx[i] = v;
     }
     if (i < SPECIAL * SPECIAL) fx[i] = special[i % SPECIAL], fy[i] = special[i / SPECIAL];
   }
@@ -91,8 +144,8 @@ static void check_f32(zn_ctx *c, int f, const zn_caps *caps) {
   for (int i = 0; i < N; i++) {
     double want = ref_double(functions[f].op, (double)x[i], (double)y[i]), e = ulp_f32(r[i], want);
     if (e > functions[f].f32)
-      fail_msg("%s f32 (%s): f(%a, %a) = %a, not %a: %g ulp", functions[f].name, caps->arch, (double)x[i], (double)y[i],
-               (double)r[i], want, e);
+      fail_msg("%s f32 (%s): f(%a, %a) = %a, not %a: %g ulp", functions[f].name, caps->arch,
+               (double)x[i], (double)y[i], (double)r[i], want, e);
   }
   zn_caps scalar = *caps;
   scalar.vector_bytes = 0;
@@ -100,7 +153,8 @@ static void check_f32(zn_ctx *c, int f, const zn_caps *caps) {
   run(c, m, one, x, y, sizeof x);
   for (int i = 0; i < N; i++)
     if (memcmp(&r[i], &one[i], 4) && !(isnan(r[i]) && isnan(one[i])))
-      fail_msg("%s f32 (%s): vector and scalar differ at %a", functions[f].name, caps->arch, (double)x[i]);
+      fail_msg("%s f32 (%s): vector and scalar differ at %a", functions[f].name, caps->arch,
+               (double)x[i]);
 }
 
 static void check_f64(zn_ctx *c, int f, const zn_caps *caps) {
@@ -111,7 +165,8 @@ static void check_f64(zn_ctx *c, int f, const zn_caps *caps) {
     long double want = ref_long(functions[f].op, (long double)fx[i], (long double)fy[i]);
     double e = ulp_f64(r[i], want);
     if (e > functions[f].f64)
-      fail_msg("%s f64 (%s): f(%a, %a) = %a, not %La: %g ulp", functions[f].name, caps->arch, fx[i], fy[i], r[i], want, e);
+      fail_msg("%s f64 (%s): f(%a, %a) = %a, not %La: %g ulp", functions[f].name, caps->arch, fx[i],
+               fy[i], r[i], want, e);
   }
 }
 
@@ -143,7 +198,8 @@ static void check_widening(zn_ctx *c, const zn_caps *caps, zn_dtype t) {
   for (int i = 0; i < ALL; i++) {
     float want = (float)zn_float_decode(t, x[i]);
     if (isnan(want) ? !isnan(r[i]) : memcmp(&want, &r[i], 4) != 0)
-      fail_msg("%s 0x%04x -> %a, not %a", zn_dtypes[t].name, (unsigned)i, (double)r[i], (double)want);
+      fail_msg("%s 0x%04x -> %a, not %a", zn_dtypes[t].name, (unsigned)i, (double)r[i],
+               (double)want);
   }
 }
 
@@ -154,7 +210,8 @@ static void check_narrowing(zn_ctx *c, const zn_caps *caps, zn_dtype from, zn_dt
   static uint16_t r[ALL * 4];
   int n = 0;
   for (int i = 0; i < ALL; i += 3) {
-    double a = zn_float_decode(to, (uint32_t)i), b = zn_float_decode(to, (uint32_t)i + 1), mid = a / 2 + b / 2;
+    double a = zn_float_decode(to, (uint32_t)i), b = zn_float_decode(to, (uint32_t)i + 1),
+           mid = a / 2 + b / 2;
     if (((i & 0x7fff) == 0x7bff && to == ZN_F16)) mid = a < 0 ? -65520 : 65520;
     x[n++] = a;
     x[n++] = mid;
@@ -168,7 +225,8 @@ static void check_narrowing(zn_ctx *c, const zn_caps *caps, zn_dtype from, zn_dt
     double v = from == ZN_F32 ? (double)xf[i] : x[i];
     uint16_t want = (uint16_t)zn_float_encode(to, v, false);
     if (small_nan(to, want) ? !small_nan(to, r[i]) : want != r[i])
-      fail_msg("%s -> %s (%s) of %a: 0x%04x, not 0x%04x", zn_dtypes[from].name, zn_dtypes[to].name, caps->arch, v, r[i], want);
+      fail_msg("%s -> %s (%s) of %a: 0x%04x, not 0x%04x", zn_dtypes[from].name, zn_dtypes[to].name,
+               caps->arch, v, r[i], want);
   }
 }
 
@@ -178,7 +236,8 @@ static void check_integers(zn_ctx *c, const zn_caps *caps) {
   for (int i = 0; i < N; i++) x[i] = i < 64 ? (1 << (i / 2 % 31)) + i % 2 : (int32_t)fx[i] + i * 61;
   run(c, kernel(c, caps, ZN_K_Cvt, ZN_I32, ZN_F16, N), r, x, x, sizeof x);
   for (int i = 0; i < N; i++) assert_int_equal(r[i], zn_float_encode(ZN_F16, x[i], false));
-  for (int i = 0; i < N; i++) r[i] = (uint16_t)zn_float_encode(ZN_F16, (double)(i - 700) / 4, false);
+  for (int i = 0; i < N; i++)
+    r[i] = (uint16_t)zn_float_encode(ZN_F16, (double)(i - 700) / 4, false);
   run(c, kernel(c, caps, ZN_K_Cvt, ZN_F16, ZN_I32, N), back, r, r, sizeof back);
   for (int i = 0; i < N; i++) assert_int_equal(back[i], (int)zn_float_decode(ZN_F16, r[i]));
 }
@@ -201,6 +260,7 @@ static void test_conversions(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_conversions)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions),
+                                     cmocka_unit_test(test_conversions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
