@@ -241,6 +241,7 @@ void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent) {
   zn_ex_range(p, extent, &elo, &ehi);
   zn_ex_set_range(p, sym, lo, ehi == INT64_MAX ? ehi : ehi - 1);
   p->nodes[sym].extent = extent;
+  for (zn_expr e = sym; e < p->num; e++) p->nodes[e].bounded |= (p->nodes[e].syms & p->nodes[sym].syms) != 0;
 }
 
 uint64_t zn_ex_tag(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->tag; }

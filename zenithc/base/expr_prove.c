@@ -38,9 +38,8 @@ static bool try_bound(zn_exprs *p, zn_expr v, zn_expr k, zn_expr rest, bool up, 
   const zn_ex_node *n = zn_ex_at(p, v);
   zn_ex_op op = (zn_ex_op)n->op;
   int64_t lo = n->lo, hi = n->hi;
-  bool is_var = n->is_var;
   zn_expr extent = n->extent;
-  if (is_var && !up && !zn_ex_bad(extent) && zn_ex_at(p, extent)->op != ZN_EX_CONST)
+  if (!up && !zn_ex_bad(extent) && zn_ex_at(p, extent)->op != ZN_EX_CONST)
     return with(p, k, zn_ex_addi(p, extent, -1), rest, ZN_EX_ONE, depth);
   if (op >= ZN_EX_DIV) {
     zn_expr x = operand(p, v, 0), m = operand(p, v, 1);

@@ -17,6 +17,7 @@ typedef struct zn_htensor {
   int64_t dims[ZN_MAX_RANK];
   void *data;       /* borrowed; zn_htensor_new takes it from an arena */
   const char *name; /* may be NULL */
+  const char *origin; /* how .zg text writes the contents, e.g. "rand(1)" or file "m.onnx"+1024; NULL: by value */
 } zn_htensor;
 
 /* Product of the dims; 1 for rank 0. Dims are non-negative. */
