@@ -235,7 +235,7 @@ static zn_status parse_word(parser *s, zn_expr *out) {
     *out = zn_ex_sym(s->p, name, 0, INT64_MAX);
     return ZN_OK;
   }
-  return zn_lex_expect(l, ZN_TOK_IDENT, "a dimension");
+  return zn_lex_error(l, "expected a dimension, found '%s'", l->text);
 }
 
 static zn_status parse_signed(parser *s, zn_expr *out) {
