@@ -15,7 +15,7 @@ MODELS   ?= ../shared/models
 FUZZ_CMD ?= $(B)/fuzz/load_onnx
 $(B)/fuzz/%: tests/fuzz/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $< $(B)/libzenithc.a $(LDLIBS)
+	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS)
 
 fuzz-corrupt: $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
 	$(B)/fuzz/corrupt -n $(N) -d $(B)/fuzz $(MODELS) -- $(FUZZ_CMD)
@@ -25,3 +25,4 @@ fuzz-onnx: $(B)/libzenithc.a
 	@mkdir -p $(B)/fuzz
 	$(CC) $(CFLAGS) -DZN_LIBFUZZER -fsanitize=fuzzer -o $(B)/fuzz/fuzz_onnx tests/fuzz/fuzz_onnx.c $< $(LDLIBS)
 .PHONY: fuzz-corrupt fuzz-onnx
+-include $(wildcard $(B)/fuzz/*.d)
