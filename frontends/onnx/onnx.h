@@ -9,6 +9,9 @@ typedef struct zn_onnx_opts {
   uint32_t num_dims;
   const char *const *shapes; /* "input=1x3x224x224"; '?' keeps the declared dimension */
   uint32_t num_shapes;
+  /* Infers the types of one node (zn_infer_node); NULL: none. Some upgrades of old operators depend on a rank or an
+   * element type: without inference they give longer code, and LabelEncoder of version 1 is refused. */
+  zn_status (*infer_node)(zn_ctx *c, zn_graph *g, zn_nid n);
 } zn_onnx_opts;
 
 /* Files that graphs borrow from. Everything stays mapped until zn_onnx_unmap. */

@@ -119,11 +119,12 @@ static void infer_so_far(zn_unode *u) {
   zn_scope *s = u->s;
   zn_ctx *c = s->I->c;
   zn_sink sink = c->sink;
+  if (!s->I->o->infer_node) return;
   unsigned errors = c->errors, warnings = c->warnings;
   for (; *s->infer_at < s->g->num_order; ++*s->infer_at) {
     zn_nid n = s->g->order[*s->infer_at];
     const zn_opdef *def = &zn_ops[s->g->nodes[n].op];
-    if (!def->infer || def->flags & (ZN_OPF_CONTROL | ZN_OPF_HOST)) continue;
+    if (def->flags & (ZN_OPF_CONTROL | ZN_OPF_HOST)) continue;
     bool known = true;
     for (uint32_t i = 0; i < s->g->nodes[n].num_in; i++) {
       zn_vid v = s->g->nodes[n].in[i];
@@ -131,7 +132,7 @@ static void infer_so_far(zn_unode *u) {
     }
     if (!known) continue;
     c->sink = quiet;
-    (void)!def->infer(c, s->g, n);
+    (void)!s->I->o->infer_node(c, s->g, n);
     c->sink = sink;
   }
   c->errors = errors;

@@ -1,0 +1,193 @@
+/* Data files of the ONNX test convention: TensorProto, SequenceProto, MapProto, OptionalProto. */
+#include <errno.h>
+
+#include "frontends/onnx/payload.h"
+#include "frontends/onnx/wire.h"
+
+enum { MAX_NESTING = 8 };
+
+typedef struct reader {
+  zn_ctx *c;
+  zn_arena *a;
+  zn_payload payload;
+} reader;
+
+static zn_status read_tensor(reader *r, const Pb__TensorProto *t, zn_pb_value *out) {
+  out->kind = ZN_V_TENSOR;
+  out->n = 1;
+  return zn_payload_tensor(&r->payload, t, "tensor", &out->tensor);
+}
+
+static zn_status read_map(reader *r, const Pb__MapProto *m, unsigned depth, zn_pb_value *out);
+static zn_status read_optional(reader *r, const Pb__OptionalProto *o, unsigned depth, zn_pb_value *out);
+
+static zn_status read_sequence(reader *r, const Pb__SequenceProto *s, unsigned depth, zn_pb_value *out) {
+  size_t n = s->n_tensor_values + s->n_sequence_values + s->n_map_values + s->n_optional_values;
+  if (depth > MAX_NESTING) return zn_error(r->c, NULL, "values nested deeper than %d levels", MAX_NESTING);
+  if (s->n_sparse_tensor_values) return zn_fail(r->c, ZN_ERR_UNSUPPORTED, NULL, "a sequence of sparse tensors");
+  out->kind = ZN_V_SEQ;
+  out->n = (uint32_t)n;
+  out->items = ZN_ARRAY(r->a, zn_pb_value, n);
+  zn_pb_value *v = out->items;
+  for (size_t i = 0; i < s->n_tensor_values; i++) ZN_TRY(read_tensor(r, s->tensor_values[i], v++));
+  for (size_t i = 0; i < s->n_sequence_values; i++) ZN_TRY(read_sequence(r, s->sequence_values[i], depth + 1, v++));
+  for (size_t i = 0; i < s->n_map_values; i++) ZN_TRY(read_map(r, s->map_values[i], depth + 1, v++));
+  for (size_t i = 0; i < s->n_optional_values; i++) ZN_TRY(read_optional(r, s->optional_values[i], depth + 1, v++));
+  return ZN_OK;
+}
+
+static zn_status read_keys(reader *r, const Pb__MapProto *m, zn_pb_value *out) {
+  zn_dtype t = zn_dtype_from_onnx(m->key_type);
+  bool strings = m->n_string_keys > 0 || t == ZN_STR;
+  size_t n = strings ? m->n_string_keys : m->n_keys;
+  int64_t dims[1] = {(int64_t)n};
+  if (strings) t = ZN_STR;
+  if (!strings && !zn_is_int(t)) t = ZN_I64;
+  out->n = (uint32_t)n;
+  out->keys = zn_htensor_new(r->a, t, 1, dims);
+  for (size_t i = 0; i < n; i++) {
+    if (!strings) {
+      zn_store_i64(t, out->keys.data, i, m->keys[i]);
+      continue;
+    }
+    size_t len = m->string_keys[i].len;
+    zn_str s = {zn_arena_strndup(r->a, len ? (const char *)m->string_keys[i].data : "", len), len};
+    ((zn_str *)out->keys.data)[i] = s;
+  }
+  return ZN_OK;
+}
+
+/* Values that are all scalars of one type become one tensor. */
+static void join_scalars(reader *r, zn_pb_value *v) {
+  if (!v->n) return;
+  zn_dtype t = v->items[0].tensor.dtype;
+  for (uint32_t i = 0; i < v->n; i++)
+    if (v->items[i].kind != ZN_V_TENSOR || v->items[i].tensor.dtype != t || zn_htensor_count(&v->items[i].tensor) != 1)
+      return;
+  int64_t dims[1] = {v->n};
+  size_t w = zn_dtype_bytes(t);
+  v->tensor = zn_htensor_new(r->a, t, 1, dims);
+  for (uint32_t i = 0; i < v->n; i++) memcpy((char *)v->tensor.data + i * w, v->items[i].tensor.data, w);
+}
+
+static zn_status read_map(reader *r, const Pb__MapProto *m, unsigned depth, zn_pb_value *out) {
+  zn_pb_value vals = {0};
+  if (m->values) ZN_TRY(read_sequence(r, m->values, depth + 1, &vals));
+  out->kind = ZN_V_MAP;
+  ZN_TRY(read_keys(r, m, out));
+  if (vals.n == 1 && out->n != 1 && vals.items[0].kind == ZN_V_TENSOR &&
+      zn_htensor_count(&vals.items[0].tensor) == out->n) { /* all values in one tensor */
+    out->tensor = vals.items[0].tensor;
+    return ZN_OK;
+  }
+  if (vals.n != out->n) return zn_error(r->c, NULL, "a map of %u keys and %u values", out->n, vals.n);
+  out->items = vals.items;
+  join_scalars(r, out);
+  return ZN_OK;
+}
+
+static zn_status read_optional(reader *r, const Pb__OptionalProto *o, unsigned depth, zn_pb_value *out) {
+  if (depth > MAX_NESTING) return zn_error(r->c, NULL, "values nested deeper than %d levels", MAX_NESTING);
+  out->kind = ZN_V_OPT;
+  out->n = o->tensor_value || o->sequence_value || o->map_value || o->optional_value;
+  out->items = ZN_ARRAY(r->a, zn_pb_value, 1);
+  if (o->tensor_value) return read_tensor(r, o->tensor_value, out->items);
+  if (o->sequence_value) return read_sequence(r, o->sequence_value, depth + 1, out->items);
+  if (o->map_value) return read_map(r, o->map_value, depth + 1, out->items);
+  if (o->optional_value) return read_optional(r, o->optional_value, depth + 1, out->items);
+  if (o->sparse_tensor_value) return zn_fail(r->c, ZN_ERR_UNSUPPORTED, NULL, "an optional sparse tensor");
+  return ZN_OK;
+}
+
+static zn_status read_value(reader *r, zn_arena *pa, const uint8_t *p, size_t n, zn_vkind kind, zn_pb_value *out) {
+  static const ProtobufCMessageDescriptor *const md[] = {
+      [ZN_V_TENSOR] = &pb__tensor_proto__descriptor, [ZN_V_SEQ] = &pb__sequence_proto__descriptor,
+      [ZN_V_OPT] = &pb__optional_proto__descriptor,  [ZN_V_MAP] = &pb__map_proto__descriptor};
+  memset(out, 0, sizeof *out);
+  out->kind = kind;
+  if (n == 0) { /* a message without fields: an empty sequence, map or optional */
+    if (kind == ZN_V_TENSOR) return zn_error(r->c, NULL, "the file is empty");
+    return ZN_OK;
+  }
+  ProtobufCMessage *m = zn_wire_read(r->c, pa, p, n, md[kind], "value");
+  if (!m) return ZN_ERR_MODEL;
+  switch (kind) {
+    case ZN_V_SEQ: return read_sequence(r, (Pb__SequenceProto *)m, 0, out);
+    case ZN_V_OPT: return read_optional(r, (Pb__OptionalProto *)m, 0, out);
+    case ZN_V_MAP: return read_map(r, (Pb__MapProto *)m, 0, out);
+    default: return read_tensor(r, (Pb__TensorProto *)m, out);
+  }
+}
+
+zn_status zn_pb_read(zn_ctx *c, zn_arena *a, const char *path, zn_vkind kind, zn_pb_value *out) {
+  zn_onnx_maps maps = {NULL, 0, 0};
+  zn_arena pa;
+  const uint8_t *p;
+  size_t n;
+  const char *old = c->file;
+  c->file = zn_arena_strdup(&c->perm, path);
+  zn_status st = zn_payload_map(c, &maps, path, &p, &n);
+  if (st == ZN_OK) {
+    reader r = {c, a, {.c = c, .a = a, .base = p, .size = n, .mapped = true, .copy = true, .maps = &maps}};
+    zn_arena_init(&pa, "import");
+    st = read_value(&r, &pa, p, n, kind, out);
+    zn_arena_reset(&pa);
+  }
+  zn_onnx_unmap(&maps);
+  c->file = old;
+  return st;
+}
+
+/* ---- writing ---- */
+
+static unsigned element_bits(zn_dtype t) {
+  unsigned b = t == ZN_F4E2M1 ? 4 : zn_int_bits(t);
+  return b && b < 8 ? b : 8 * zn_dtype_bytes(t);
+}
+
+static void set_raw(zn_arena *a, const zn_htensor *t, uint64_t count, Pb__TensorProto *p) {
+  unsigned bits = element_bits(t->dtype);
+  p->has_raw_data = true;
+  p->raw_data.len = (count * bits + 7) / 8;
+  if (bits >= 8) {
+    p->raw_data.data = t->data;
+    return;
+  }
+  uint8_t *q = zn_arena_alloc(a, p->raw_data.len);
+  const uint8_t *src = t->data;
+  unsigned per = 8 / bits, mask = (1u << bits) - 1;
+  for (uint64_t i = 0; i < count; i++) q[i / per] |= (uint8_t)((src[i] & mask) << (bits * (unsigned)(i % per)));
+  p->raw_data.data = q;
+}
+
+zn_status zn_pb_write_tensor(zn_ctx *c, const char *path, const zn_htensor *t) {
+  Pb__TensorProto p = PB__TENSOR_PROTO__INIT;
+  zn_arena a;
+  uint64_t count = zn_htensor_count(t);
+  int64_t dims[ZN_MAX_RANK];
+  zn_arena_init(&a, "write");
+  memcpy(dims, t->dims, sizeof dims);
+  p.n_dims = t->rank;
+  p.dims = dims;
+  p.has_data_type = true;
+  p.data_type = zn_dtypes[t->dtype].onnx;
+  p.name = (char *)(uintptr_t)t->name;
+  if (t->dtype == ZN_STR) {
+    const zn_str *s = t->data;
+    p.n_string_data = count;
+    p.string_data = ZN_ARRAY(&a, ProtobufCBinaryData, count);
+    for (uint64_t i = 0; i < count; i++)
+      p.string_data[i] = (ProtobufCBinaryData){s[i].len, (uint8_t *)(uintptr_t)s[i].ptr};
+  } else {
+    set_raw(&a, t, count, &p);
+  }
+  size_t n = pb__tensor_proto__get_packed_size(&p);
+  uint8_t *buf = zn_arena_alloc(&a, n);
+  pb__tensor_proto__pack(&p, buf);
+  FILE *f = fopen(path, "wb");
+  bool ok = f && fwrite(buf, 1, n, f) == n;
+  int err = errno;
+  ok = f && fclose(f) == 0 && ok;
+  zn_arena_reset(&a);
+  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "cannot write '%s': %s", path, strerror(err));
+}
