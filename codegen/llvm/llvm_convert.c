@@ -98,6 +98,16 @@ static zn_lval to_bool(const cvt *c, zn_dtype from, zn_lval x) {
   return LLVMBuildICmp(c->b, LLVMIntNE, x, LLVMConstNull(t), "");
 }
 
+/* 64-bit integer to f64 where LLVM would call a library: high * 2^32 + low is rounded once, by the sum. */
+static zn_lval long_to_double(const cvt *c, bool sg, zn_lval x) {
+  zn_ltype f64 = ty(c, ZN_F64), i32 = ty(c, ZN_I32);
+  zn_lval high = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, x, ci(c, ZN_U64, 32), ""), i32, "");
+  zn_lval low = LLVMBuildUIToFP(c->b, LLVMBuildTrunc(c->b, x, i32, ""), f64, "");
+  high = sg ? LLVMBuildSIToFP(c->b, high, f64, "") : LLVMBuildUIToFP(c->b, high, f64, "");
+  high = LLVMBuildFMul(c->b, high, cf(c, ZN_F64, 4294967296.0), "");
+  return LLVMBuildFAdd(c->b, high, low, "");
+}
+
 static zn_lval convert(const cvt *c, zn_dtype from, zn_dtype to, zn_lval x, bool fast) {
   if (from == to) return x;
   if (to == ZN_BOOL) return to_bool(c, from, x);
@@ -119,6 +129,8 @@ static zn_lval convert(const cvt *c, zn_dtype from, zn_dtype to, zn_lval x, bool
     return to == ZN_F64 ? LLVMBuildFPExt(c->b, x, rt, "") : LLVMBuildFPTrunc(c->b, x, rt, "");
   if (from_float) return float_to_int(c, from, to, x, fast);
   bool sg = zn_is_signed(from);
+  if (to == ZN_F64 && zn_dtype_bytes(from) == 8 && c->m->arch == ZN_LA_ARM)
+    return long_to_double(c, sg, x);
   if (to_float)
     return sg ? LLVMBuildSIToFP(c->b, x, rt, "") : LLVMBuildUIToFP(c->b, x, rt, "");
   return LLVMBuildIntCast2(c->b, x, rt, sg, "");
