@@ -1,0 +1,86 @@
+/* QuantizeLinear and DequantizeLinear (28): true division by the scale, round half to even, add the zero point, saturate; per
+ * tensor, per axis or per block. */
+#include <assert.h>
+#include <math.h>
+
+#include "codegen/lower/lower.h"
+
+/* Index of the scale (and zero point) that belongs to element idx of x. */
+static void scale_index(zn_lw *lw, const zn_node *node, const zn_expr *idx, zn_expr *out) {
+  const zn_type *tx = zn_lw_type(lw, node->in[0]), *ts = zn_lw_type(lw, node->in[1]);
+  int64_t axis = zn_node_int(node, "axis"), block = zn_node_int(node, "block_size");
+  if (axis < 0) axis += tx->rank;
+  if (ts->rank == 0) return;
+  if (ts->rank == 1 && tx->rank >= 1 && block == 0) {
+    out[0] = zn_ex_is(lw->ex, ts->dims[0], 1) ? zn_ex_const(lw->ex, 0) : idx[axis];
+    return;
+  }
+  for (int d = 0; d < ts->rank; d++) out[d] = idx[d];
+  if (block) out[axis] = zn_ex_divi(lw->ex, idx[axis], block);
+}
+
+static void int_range(zn_dtype t, double *lo, double *hi) {
+  unsigned bits = zn_int_bits(t);
+  bool s = zn_is_signed(t);
+  *lo = s ? -ldexp(1, (int)bits - 1) : 0;
+  *hi = s ? ldexp(1, (int)bits - 1) - 1 : ldexp(1, (int)bits) - 1;
+}
+
+static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_kb *b = &lw->kb;
+  zn_dtype to = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
+  zn_expr at[ZN_MAX_RANK] = {0};
+  scale_index(lw, node, idx, at);
+  zn_vid zp = zn_node_in(node, 2);
+  zn_kref x = zn_lw_load(lw, node->in[0], idx);
+  zn_kref s = zn_lw_load(lw, zn_lw_node(lw, n)->in[1], at);
+  if (zn_lw_kdtype(lw, x) != ZN_F32) x = zn_kb_cvt(b, x, ZN_F32);
+  if (zn_lw_kdtype(lw, s) != ZN_F32) s = zn_kb_cvt(b, s, ZN_F32);
+  zn_kref q = zn_kb_bin(b, ZN_K_Div, x, s);
+  if (zn_is_float(to)) { /* float8, float4: the encoding rounds */
+    bool saturate = zn_node_int(zn_lw_node(lw, n), "saturate") != 0;
+    zn_kref code = zn_lw_convert(lw, q, ZN_F32, to, saturate);
+    return zn_lw_convert(lw, code, to, zn_lw_ctype(to), saturate);
+  }
+  q = zn_kb_un(b, ZN_K_Rint, q);
+  if (zp) {
+    zn_kref z = zn_kb_cvt(b, zn_lw_load(lw, zp, at), ZN_F32);
+    q = zn_kb_bin(b, ZN_K_Add, q, z);
+  }
+  double lo, hi;
+  int_range(to, &lo, &hi);
+  zn_kref klo = zn_kb_float(b, ZN_F32, lo), khi = zn_kb_float(b, ZN_F32, hi);
+  q = zn_kb_bin(b, ZN_K_Max, q, klo);
+  q = zn_kb_bin(b, ZN_K_Min, q, khi);
+  zn_kref i = zn_kb_cvt(b, q, ZN_I32);
+  return zn_lw_convert(lw, i, ZN_I32, to, true);
+}
+const zn_lower zn_lower_quantizelinear = {quantize_point, NULL};
+
+static zn_kref dequantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_kb *b = &lw->kb;
+  zn_expr at[ZN_MAX_RANK] = {0};
+  scale_index(lw, node, idx, at);
+  zn_vid zp = zn_node_in(node, 2), sv = node->in[1];
+  zn_kref x = zn_lw_load(lw, node->in[0], idx);
+  bool floats = zn_is_float(zn_lw_kdtype(lw, x));
+  zn_kref v;
+  if (floats) {
+    v = x;
+    if (zp) v = zn_kb_bin(b, ZN_K_Sub, v, zn_lw_load(lw, zp, at));
+  } else {
+    v = zn_kb_cvt(b, x, ZN_I32);
+    if (zp) {
+      zn_kref z = zn_kb_cvt(b, zn_lw_load(lw, zp, at), ZN_I32);
+      v = zn_kb_bin(b, ZN_K_Sub, v, z);
+    }
+    v = zn_kb_cvt(b, v, ZN_F32);
+  }
+  zn_kref s = zn_lw_load(lw, sv, at);
+  if (zn_lw_kdtype(lw, s) != ZN_F32) s = zn_kb_cvt(b, s, ZN_F32);
+  return zn_kb_bin(b, ZN_K_Mul, v, s);
+}
+const zn_lower zn_lower_dequantizelinear = {dequantize_point, NULL};
