@@ -7,7 +7,15 @@
 #include <time.h>
 
 #include "runtime/zenith_pool.h"
+#if __has_include("targets/exec_common.h")
 #include "targets/exec_common.h"
+#else
+zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, uint32_t num_in,
+                              uint32_t num_out,
+                              int32_t (*call)(void *user, bool plan, zn_tensor *in, zn_tensor *out,
+                                              void *ws, uint64_t ws_bytes),
+                              void *user, const zn_htensor *in, zn_htensor *out);
+#endif
 
 struct zn_exec {
   void *handle;

@@ -334,6 +334,7 @@ zn_kref zn_kb_bitcast(zn_kb *b, zn_kref a, zn_dtype to) {
   if (!ok1(b, ZN_K_Bitcast, a)) return 0;
   zn_dtype t = type_of(b, a);
   if (t == to) return a;
+  if (t == ZN_PTR && to == ZN_IDX) return put(b, ZN_K_Bitcast, to, 1, a, 0, 0, 0); /* the address */
   if (!zn_dtype_bytes(t) || zn_dtype_bytes(t) != zn_dtype_bytes(to) || !convertible(t) ||
       !convertible(to) || to == ZN_BOOL)
     return fail(b, ZN_K_Bitcast, "types have different sizes");

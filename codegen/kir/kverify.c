@@ -119,6 +119,7 @@ static void check_convert(verifier *v, const zn_kinst *in, zn_dtype t) {
     return;
   }
   CHECK(n == in->lanes, "lanes differ");
+  if (in->op == ZN_K_Bitcast && from == ZN_PTR && t == ZN_IDX) return;
   CHECK(loadable(from) && loadable(t), "type cannot be converted");
   if (in->op == ZN_K_Bitcast)
     CHECK(

@@ -45,8 +45,8 @@ static void set_field(entry *e, zn_kref tensors, uint32_t i, int off, zn_kref v)
 }
 
 static zn_kref is_null(entry *e, zn_kref p) {
-  zn_kref null = zn_kb_int(e->b, ZN_PTR, 0);
-  return zn_kb_cmp(e->b, ZN_K_Eq, p, null);
+  zn_kref addr = zn_kb_bitcast(e->b, p, ZN_IDX);
+  return zn_kb_cmp(e->b, ZN_K_Eq, addr, zn_kb_idx(e->b, 0));
 }
 
 static struct sym_var *find_sym(entry *e, zn_expr sym) {

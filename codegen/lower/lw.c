@@ -134,9 +134,15 @@ static bool has_loop_var(const zn_lw *lw, zn_expr e) {
   return false;
 }
 
+/* The first use of a parameter may stand inside a loop: every use names it anew, cleaning merges them. */
+static zn_kref param_again(zn_lw *lw, zn_kref first) {
+  zn_kinst p = lw->kb.f->insts[first];
+  return zn_kb_raw(&lw->kb, p);
+}
+
 static zn_kref int_param(zn_lw *lw, zn_expr e) {
   for (uint32_t i = 0; i < lw->num_ints; i++)
-    if (lw->ints[i].e == e) return lw->ints[i].k;
+    if (lw->ints[i].e == e) return param_again(lw, lw->ints[i].k);
   const char *name = zn_arena_printf(lw->arena, "n%u", lw->num_ints);
   zn_kref k = zn_kb_param(&lw->kb, name, ZN_KP_INT, ZN_IDX);
   if (lw->num_ints == lw->cap_ints) {
@@ -252,7 +258,7 @@ zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dty
       lw->kb.f->params[p].kind = ZN_KP_INOUT;
       lw->cur->args[p].access = ZN_KP_INOUT;
     }
-    return lw->ptrs[i].k;
+    return param_again(lw, lw->ptrs[i].k);
   }
   static const char *const stem[] = {"?", "in", "out", "w", "t"};
   const char *name = zn_arena_printf(lw->arena, "%s%u", stem[loc.kind], loc.index);

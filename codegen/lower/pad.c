@@ -1,0 +1,76 @@
+/* Pad in its four modes, as a point: inside, the operand; outside, the constant or a reflected, clamped or wrapped position. */
+#include <string.h>
+
+#include "codegen/lower/lower.h"
+
+/* Pads before axis d, from constants or shape arithmetic; false when only known at run time. */
+static bool pad_before(zn_lw *lw, const zn_node *node, int rank, zn_expr *out) {
+  const zn_value *p = &lw->g->vals[node->in[1]];
+  zn_vid axes = zn_node_in(node, 3);
+  int64_t ax[ZN_MAX_RANK * 2];
+  uint32_t n = (uint32_t)rank;
+  for (int d = 0; d < rank; d++) out[d] = zn_ex_const(lw->ex, 0), ax[d] = d;
+  if (axes && !zn_value_i64s(lw->g, axes, ax, ZN_MAX_RANK * 2, &n)) return false;
+  for (uint32_t i = 0; i < n; i++) {
+    int64_t a = ax[i] < 0 ? ax[i] + rank : ax[i];
+    if (p->elems && i < p->num_elems)
+      out[a] = p->elems[i];
+    else if (p->cst)
+      out[a] = zn_ex_const(lw->ex, zn_load_i64(p->cst->dtype, p->cst->data, i));
+    else
+      return false;
+  }
+  return true;
+}
+
+static zn_expr mirrored(zn_exprs *ex, zn_expr i, zn_expr n) { /* ... 2 1 | 0 1 2 .. n-1 | n-2 ... */
+  zn_expr period = zn_ex_max(ex, zn_ex_muli(ex, zn_ex_addi(ex, n, -1), 2), zn_ex_const(ex, 1));
+  zn_expr m = zn_ex_mod(ex, i, period);
+  return zn_ex_min(ex, m, zn_ex_sub(ex, period, m));
+}
+
+static zn_kref pad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
+  (void)out;
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  const zn_type *t = zn_lw_type(lw, node->in[0]);
+  const char *mode = zn_node_str(node, "mode");
+  zn_expr before[ZN_MAX_RANK], at[ZN_MAX_RANK], zero = zn_ex_const(ex, 0);
+  if (!pad_before(lw, node, t->rank, before)) {
+    zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
+            "pads that are computed at run time cannot be compiled yet");
+    lw->failed = true;
+    for (int d = 0; d < t->rank; d++) before[d] = zero;
+  }
+  zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  for (int d = 0; d < t->rank; d++) {
+    zn_expr i = zn_ex_sub(ex, idx[d], before[d]), top = zn_ex_addi(ex, t->dims[d], -1);
+    if (mode[0] == 'c' && (!zn_ex_le(ex, zero, i) || !zn_ex_lt(ex, i, t->dims[d]))) {
+      zn_kref in = zn_lw_in_range(lw, i, t->dims[d]);
+      inside = zn_kb_bin(b, ZN_K_And, inside, in);
+      i = zn_ex_max(ex, zn_ex_min(ex, i, top), zero);
+    } else if (mode[0] == 'e') {
+      i = zn_ex_max(ex, zn_ex_min(ex, i, top), zero);
+    } else if (mode[0] == 'r') {
+      i = mirrored(ex, i, t->dims[d]);
+    } else if (mode[0] == 'w') {
+      i = zn_ex_mod(ex, i, t->dims[d]);
+    }
+    at[d] = i;
+  }
+  int64_t always;
+  zn_vid fill = zn_node_in(node, 2);
+  if (zn_kf_const_int(b->f, inside, &always) && always) return zn_lw_load(lw, node->in[0], at);
+  zn_dtype ct = zn_lw_ctype((zn_dtype)t->dtype);
+  zn_kref v;
+  if (fill)
+    v = zn_lw_load(lw, fill, &zero);
+  else
+    v = zn_is_float(ct) ? zn_kb_float(b, ct, 0) : zn_kb_int(b, ct, 0);
+  for (int d = 0; d < t->rank; d++)
+    if (zn_ex_is(ex, t->dims[d], 0)) return v; /* nothing to read */
+  zn_kref x = zn_lw_load(lw, zn_lw_node(lw, n)->in[0], at);
+  return zn_kb_select(b, inside, x, v);
+}
+const zn_lower zn_lower_pad = {pad_point, NULL};

@@ -1,0 +1,182 @@
+/* MaxPool (with indices), AveragePool and LpPool over any number of spatial axes: lanes run along the last spatial axis, taps
+ * are serial loops. Taps outside the input are read at a clamped position and masked, so that no branch is needed. */
+#include <string.h>
+
+#include "codegen/lower/reduce.h"
+#include "codegen/lower/window.h"
+
+typedef struct pool {
+  zn_nid n;
+  zn_vid x, y, indices;
+  zn_type tx, ty;
+  zn_window w;
+  zn_dtype ct;
+  zn_expr idx[ZN_MAX_RANK];  /* output position */
+  zn_expr at[ZN_MAX_RANK];   /* clamped input position of the current tap */
+  zn_kref inside;            /* the tap lies within the input */
+  bool always;               /* ... provably */
+} pool;
+
+/* Opens the loops over the output; zn_lw_end twice closes them. */
+static void open_output(zn_lw *lw, pool *p) {
+  int r = p->ty.rank;
+  zn_lw_grid(lw, (uint32_t)r - 1, p->ty.dims, p->idx);
+  p->idx[r - 1] = zn_lw_for(lw, p->ty.dims[r - 1], ZN_FOR_VECTOR, 0);
+}
+
+/* Opens the loops over taps and locates the current one; zn_lw_end w.rank times closes them. */
+static void open_taps(zn_lw *lw, pool *p) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  zn_expr zero = zn_ex_const(ex, 0), pos[ZN_MAX_RANK] = {0};
+  for (int i = 0; i < p->w.rank; i++) {
+    zn_expr k = zn_lw_for(lw, zn_ex_const(ex, p->w.kernel[i]), ZN_FOR_SERIAL, 0);
+    zn_expr o = zn_ex_sub(ex, zn_ex_muli(ex, p->idx[i + 2], p->w.stride[i]), p->w.pad_lo[i]);
+    pos[i] = zn_ex_add(ex, o, zn_ex_muli(ex, k, p->w.dilation[i]));
+  }
+  p->at[0] = p->idx[0];
+  p->at[1] = p->idx[1];
+  p->inside = zn_kb_int(b, ZN_BOOL, 1);
+  p->always = true;
+  for (int i = 0; i < p->w.rank; i++) {
+    zn_expr n = p->tx.dims[i + 2], q = pos[i];
+    if (!zn_ex_le(ex, zero, q) || !zn_ex_lt(ex, q, n)) {
+      p->always = false;
+      zn_kref in = zn_lw_in_range(lw, q, n);
+      p->inside = zn_kb_bin(b, ZN_K_And, p->inside, in);
+      q = zn_ex_max(ex, zn_ex_min(ex, q, zn_ex_addi(ex, n, -1)), zero);
+    }
+    p->at[i + 2] = q;
+  }
+}
+
+static void close(zn_lw *lw, int loops) {
+  while (loops-- > 0) zn_lw_end(lw);
+}
+
+static pool read_node(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  pool p = {.n = n, .x = node->in[0], .y = node->out[0]};
+  p.tx = *zn_lw_type(lw, p.x);
+  p.ty = *zn_lw_type(lw, p.y);
+  p.ct = zn_lw_ctype((zn_dtype)p.tx.dtype);
+  return p;
+}
+
+/* Position of the current tap in the flattened input, row or column major over the spatial axes. */
+static zn_kref flat_position(zn_lw *lw, const pool *p) {
+  zn_exprs *ex = lw->ex;
+  bool column = zn_node_int(zn_lw_node(lw, p->n), "storage_order") != 0;
+  zn_expr f = zn_ex_add(ex, zn_ex_mul(ex, p->at[0], p->tx.dims[1]), p->at[1]), s = zn_ex_const(ex, 0);
+  for (int i = 0; i < p->w.rank; i++) {
+    int a = column ? p->w.rank - 1 - i : i;
+    f = zn_ex_mul(ex, f, p->tx.dims[i + 2]);
+    s = zn_ex_add(ex, zn_ex_mul(ex, s, p->tx.dims[a + 2]), p->at[a + 2]);
+  }
+  return zn_kb_cvt(&lw->kb, zn_lw_ix(lw, zn_ex_add(ex, f, s)), ZN_I64);
+}
+
+static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
+  zn_kb *b = &lw->kb;
+  pool p = read_node(lw, n);
+  const zn_node *node = zn_lw_node(lw, n);
+  p.indices = node->num_out > 1 ? node->out[1] : 0;
+  ZN_TRY(zn_window_read(lw, n, p.x, 0, p.y, &p.w));
+  zn_lw_kernel(lw, n, "maxpool");
+  open_output(lw, &p);
+  zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p.ct));
+  zn_kref where = p.indices ? zn_kb_var(b, zn_kb_int(b, ZN_I64, -1)) : 0;
+  open_taps(lw, &p);
+  zn_kref x = zn_lw_load(lw, p.x, p.at), old = zn_kb_get(b, best);
+  zn_kref more = zn_kb_cmp(b, ZN_K_Gt, x, old);
+  if (!p.always) more = zn_kb_bin(b, ZN_K_And, more, p.inside);
+  if (where) { /* the first tap inside counts even when it holds the least value */
+    zn_kref pos = flat_position(lw, &p), have = zn_kb_get(b, where);
+    zn_kref none = zn_kb_cmp(b, ZN_K_Lt, have, zn_kb_int(b, ZN_I64, 0));
+    zn_kref first = zn_kb_bin(b, ZN_K_And, none, p.inside);
+    zn_kref take = zn_kb_bin(b, ZN_K_Or, more, first);
+    zn_kb_set(b, where, zn_kb_select(b, take, pos, have));
+  }
+  zn_kb_set(b, best, zn_kb_select(b, more, x, old));
+  close(lw, p.w.rank);
+  if (where) zn_lw_store(lw, p.indices, p.idx, zn_kb_get(b, where));
+  zn_lw_emit(lw, p.y, p.idx, zn_kb_get(b, best));
+  close(lw, 2);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+const zn_lower zn_lower_maxpool = {NULL, maxpool_kernel};
+
+/* Taps of the window that lie within the padded input: what count_include_pad divides by. */
+static zn_expr padded_taps(zn_lw *lw, const pool *p) {
+  zn_exprs *ex = lw->ex;
+  zn_expr c = zn_ex_const(ex, 1);
+  for (int i = 0; i < p->w.rank; i++) {
+    zn_expr start = zn_ex_sub(ex, zn_ex_muli(ex, p->idx[i + 2], p->w.stride[i]), p->w.pad_lo[i]);
+    zn_expr left = zn_ex_sub(ex, zn_ex_add(ex, p->tx.dims[i + 2], p->w.pad_hi[i]), start);
+    zn_expr fit = zn_ex_ceildiv(ex, left, zn_ex_const(ex, p->w.dilation[i]));
+    c = zn_ex_mul(ex, c, zn_ex_min(ex, fit, zn_ex_const(ex, p->w.kernel[i])));
+  }
+  return c;
+}
+
+static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
+  zn_kb *b = &lw->kb;
+  bool include = zn_node_int(zn_lw_node(lw, n), "count_include_pad") != 0;
+  zn_lw_kernel(lw, n, "averagepool");
+  open_output(lw, p);
+  zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0)), cnt = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
+  open_taps(lw, p);
+  zn_kref x = zn_lw_load(lw, p->x, p->at), zero = zn_kb_float(b, p->ct, 0);
+  zn_kref v = p->always ? x : zn_kb_select(b, p->inside, x, zero);
+  zn_kref old = zn_kb_get(b, sum);
+  zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, old, v));
+  if (!include) {
+    zn_kref one = zn_kb_float(b, p->ct, 1), c = zn_kb_get(b, cnt);
+    zn_kref inc = p->always ? one : zn_kb_select(b, p->inside, one, zero);
+    zn_kb_set(b, cnt, zn_kb_bin(b, ZN_K_Add, c, inc));
+  }
+  close(lw, p->w.rank);
+  zn_kref d = include ? zn_kb_cvt(b, zn_lw_ix(lw, padded_taps(lw, p)), p->ct) : zn_kb_get(b, cnt);
+  zn_kref total = zn_kb_get(b, sum);
+  zn_lw_emit(lw, p->y, p->idx, zn_kb_bin(b, ZN_K_Div, total, d));
+  close(lw, 2);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+
+static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
+  zn_kb *b = &lw->kb;
+  double order = (double)zn_node_int(zn_lw_node(lw, n), "p");
+  zn_lw_kernel(lw, n, "lppool");
+  open_output(lw, p);
+  zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
+  open_taps(lw, p);
+  zn_kref a = zn_kb_un(b, ZN_K_Abs, zn_lw_load(lw, p->x, p->at)), v;
+  if (order == 1)
+    v = a;
+  else if (order == 2)
+    v = zn_kb_bin(b, ZN_K_Mul, a, a);
+  else
+    v = zn_kb_bin(b, ZN_K_Pow, a, zn_kb_float(b, p->ct, order));
+  zn_kref zero = zn_kb_float(b, p->ct, 0);
+  if (!p->always) v = zn_kb_select(b, p->inside, v, zero);
+  zn_kref old = zn_kb_get(b, sum);
+  zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, old, v));
+  close(lw, p->w.rank);
+  zn_kref s = zn_kb_get(b, sum);
+  if (order == 2) s = zn_kb_un(b, ZN_K_Sqrt, s);
+  if (order > 2) s = zn_kb_bin(b, ZN_K_Pow, s, zn_kb_float(b, p->ct, 1 / order));
+  zn_lw_emit(lw, p->y, p->idx, s);
+  close(lw, 2);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+
+static zn_status pool_kernel(zn_lw *lw, zn_nid n) {
+  pool p = read_node(lw, n);
+  ZN_TRY(zn_window_read(lw, n, p.x, 0, p.y, &p.w));
+  if (zn_lw_node(lw, n)->op == ZN_OP_LpPool) return lppool(lw, n, &p);
+  return averagepool(lw, n, &p);
+}
+const zn_lower zn_lower_pool = {NULL, pool_kernel};
