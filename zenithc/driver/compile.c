@@ -63,7 +63,7 @@ zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
   zn_graph *g;
   double t0 = zn_now();
   memset(out, 0, sizeof *out);
-  ZN_TRY(zn_onnx_load(c, o->model, &o->onnx, NULL, &g));
+  ZN_TRY(zn_load_graph(c, o->model, &o->onnx, &g));
   out->seconds_load = zn_now() - t0;
   return zn_compile_graph(c, g, o, out);
 }

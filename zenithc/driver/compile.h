@@ -28,6 +28,8 @@ typedef struct zn_compiled {
 
 /* Everything up to (not including) target->build. */
 zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out);
+/* .zg text or ONNX, by suffix. Constants may be views of files that stay mapped until the process ends. */
+zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out);
 /* From a graph that is loaded already (borrowed and rewritten). */
 zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out);
 /* "My model-v2.onnx" -> "my_model_v2": a C identifier in a. */

@@ -1,0 +1,225 @@
+/* zenithc MODEL -o OUT: compile, build in a temporary folder beside OUT, compare with the reference, then move the
+ * files into place. Nothing is written when anything fails. */
+#include <inttypes.h>
+
+#include "zenithc/driver/job.h"
+
+static const char *join_suffixes(zn_arena *a, const zn_target *t) {
+  zn_text s;
+  zn_text_init(&s, a);
+  for (uint32_t i = 0; t->suffixes[i]; i++) zn_text_printf(&s, "%s, ", t->suffixes[i]);
+  zn_text_puts(&s, ".zg, .zk");
+  return s.s;
+}
+
+/* The kind of artifact is OUT's suffix, or --emit. .zg and .zk are written for every target. */
+static zn_status choose_kind(zn_job *j) {
+  zn_ctx *c = j->c;
+  const char *emit = zn_opt_str(j->o, ZN_O_emit);
+  j->kind = emit ? zn_arena_printf(&c->perm, "%s%s", *emit == '.' ? "" : ".", emit) : zn_suffix(j->out);
+  if (!strcmp(j->kind, ".zg") || !strcmp(j->kind, ".zk")) return ZN_OK;
+  for (uint32_t i = 0; j->target->suffixes[i]; i++)
+    if (!strcmp(j->target->suffixes[i], j->kind)) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "%s: target %s cannot write %s%s", j->out, j->target->name,
+          *j->kind ? j->kind : "a file without suffix", *j->kind ? " files" : "");
+  zn_help(c, "it writes %s", join_suffixes(&c->tmp, j->target));
+  for (const zn_target *const *t = zn_targets; *t && *j->kind; t++)
+    for (uint32_t i = 0; (*t)->suffixes[i]; i++)
+      if (!strcmp((*t)->suffixes[i], j->kind)) zn_help(c, "--target=%s writes %s", (*t)->name, j->kind);
+  return ZN_ERR_USAGE;
+}
+
+static zn_status not_available(zn_job *j) {
+  zn_ctx *c = j->c;
+  if (zn_opt_given(j->o, ZN_O_calib)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--calib has no use: calibration belongs to a reduced --precision, which is not available");
+    return ZN_ERR_USAGE;
+  }
+  if (zn_opt_given(j->o, ZN_O_tune)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--tune is not available in this version: schedules come from the cost model");
+    return ZN_ERR_USAGE;
+  }
+  if ((zn_opt_given(j->o, ZN_O_passes) || zn_opt_given(j->o, ZN_O_stop_after)) && strcmp(j->kind, ".zg")) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--passes and --stop-after leave a graph that cannot be lowered; write it with -o NAME.zg");
+    return ZN_ERR_USAGE;
+  }
+  return ZN_OK;
+}
+
+static zn_status list_passes(const zn_opts *o, bool *out_done) {
+  const char *d = zn_opt_str(o, ZN_O_dump);
+  *out_done = d && strchr(d, '?');
+  for (unsigned i = 0; *out_done && i < zn_num_passes; i++)
+    printf("%c  %-8s -O%d  %s\n", zn_passes[i].letter, zn_passes[i].name, zn_passes[i].min_level, zn_passes[i].doc);
+  return ZN_OK;
+}
+
+static zn_status write_graph(zn_job *j) {
+  zn_graph *g;
+  zn_pass_opts p = j->co.pass;
+  zn_caps caps;
+  const char *named = zn_opt_str(j->o, ZN_O_passes);
+  ZN_TRY(j->target->caps(j->c, j->co.arch, &caps));
+  p.opt_level = j->co.opt_level;
+  p.math_fast = j->co.math_fast;
+  p.caps = &caps;
+  ZN_TRY(zn_load_graph(j->c, j->co.model, &j->co.onnx, &g));
+  if (named) ZN_TRY(zn_passes_run_named(j->c, g, named, &p));
+  else ZN_TRY(zn_passes_run(j->c, g, &p));
+  zn_text t;
+  zn_text_init(&t, &j->c->graph);
+  zn_graph_print(g, &t);
+  return zn_write_file(j->c, j->temp_out, t.s ? t.s : "", t.len);
+}
+
+static zn_status build(zn_job *j) {
+  zn_build_opts b = {.out = j->temp_out, .opt_level = j->co.opt_level};
+  const zn_target *t = strcmp(j->kind, ".zk") ? j->target : zn_target_find("interp");
+  double t0 = zn_now();
+  if (zn_opt_given(j->o, ZN_O_emit) && strcmp(zn_suffix(j->out), j->kind)) {
+    /* built under a name that has the suffix, renamed behind it */
+    b.out = zn_arena_printf(&j->c->perm, "%s%s", j->temp_out, j->kind);
+  }
+  ZN_TRY(t->build(j->c, j->k.mod, &j->k.caps, &b));
+  zn_arena_reset(&j->c->tmp);
+  if (b.out != j->temp_out && rename(b.out, j->temp_out))
+    return zn_fail(j->c, ZN_ERR_IO, j->out, "cannot be written");
+  j->seconds_build = zn_now() - t0;
+  return ZN_OK;
+}
+
+static uint64_t io_bytes(const zn_kio *io, uint32_t n, bool *known) {
+  uint64_t sum = 0, count;
+  for (uint32_t i = 0; i < n; i++) {
+    if (zn_dims_count(io[i].rank, io[i].dims, zn_dtype_bytes(io[i].dtype), &count))
+      sum += count * zn_dtype_bytes(io[i].dtype);
+    else
+      *known = false;
+  }
+  return sum;
+}
+
+/* --max-ram and --max-flash: against the plan and the file. */
+static zn_status check_limits(zn_job *j) {
+  zn_ctx *c = j->c;
+  const zn_kmod *m = j->k.mod;
+  bool known = true;
+  uint64_t in = io_bytes(m->inputs, m->num_inputs, &known), out = io_bytes(m->outputs, m->num_outputs, &known);
+  uint64_t ram = zn_opt_bytes(j->o, ZN_O_max_ram), flash = zn_opt_bytes(j->o, ZN_O_max_flash);
+  j->ram_bytes = m->workspace_bytes + in + out;
+  if (ram && !known) {
+    zn_error(c, NULL, "--max-ram cannot be checked: the model's shapes are symbolic");
+    zn_help(c, "fix them with --dim NAME=VALUE or --shape INPUT=DIMS");
+    return ZN_ERR_MODEL;
+  }
+  if (ram && j->ram_bytes > ram) {
+    zn_error(c, NULL, "needs %" PRIu64 " bytes of RAM, --max-ram allows %" PRIu64, j->ram_bytes, ram);
+    zn_note(c, "workspace %" PRIu64 " (no plan can use less than %" PRIu64 "), inputs %" PRIu64 ", outputs %" PRIu64,
+            m->workspace_bytes, j->k.plan.lower_bound, in, out);
+    return ZN_ERR_MODEL;
+  }
+  if (flash && (uint64_t)j->artifact_bytes > flash) {
+    uint64_t weights = 0;
+    for (uint32_t i = 0; i < m->num_consts; i++) weights += m->consts[i].count * zn_dtype_bytes(m->consts[i].dtype);
+    zn_error(c, NULL, "the artifact has %" PRId64 " bytes, --max-flash allows %" PRIu64, j->artifact_bytes, flash);
+    zn_note(c, "weights %" PRIu64 " bytes, code and tables %" PRIu64, weights,
+            (uint64_t)j->artifact_bytes > weights ? (uint64_t)j->artifact_bytes - weights : 0);
+    return ZN_ERR_MODEL;
+  }
+  return ZN_OK;
+}
+
+static int64_t folder_bytes(zn_ctx *c, const char *dir) {
+  const char **names;
+  uint32_t n;
+  int64_t sum = 0;
+  if (zn_list_dir(c, &c->tmp, dir, &names, &n) != ZN_OK) return 0;
+  for (uint32_t i = 0; i < n; i++)
+    if (!zn_has_suffix(names[i], ".h")) sum += zn_file_size(zn_arena_printf(&c->tmp, "%s/%s", dir, names[i]));
+  return sum;
+}
+
+static zn_status compile_and_check(zn_job *j) {
+  zn_ctx *c = j->c;
+  bool off = zn_opt_is(j->o, ZN_O_verify, "off");
+  j->co.provenance = zn_arena_printf(&c->perm, "zenithc %s; model sha256 %s; target %s; -O%d%s; verify=%s", ZN_VERSION,
+                                     j->model_sha, j->target->name, j->co.opt_level,
+                                     j->co.math_fast ? "; math=fast" : "", off ? "off" : "self-check");
+  ZN_TRY(zn_compile(c, &j->co, &j->k));
+  if (zn_opt_given(j->o, ZN_O_time))
+    fprintf(stderr, "load %.3f s  passes %.3f s  lower %.3f s  kernels %.3f s\n", j->k.seconds_load,
+            j->k.seconds_passes, j->k.seconds_lower, j->k.seconds_kernels);
+  ZN_TRY(build(j));
+  if (zn_opt_given(j->o, ZN_O_time)) fprintf(stderr, "build %.3f s\n", j->seconds_build);
+  j->artifact_bytes = folder_bytes(c, j->temp_dir);
+  ZN_TRY(check_limits(j));
+  if (off) {
+    j->verdict = "unchecked";
+    return ZN_OK;
+  }
+  return zn_job_selfcheck(j);
+}
+
+static const char *folder_of(zn_arena *a, const char *path) {
+  const char *base = zn_base_name(path);
+  return base == path ? "." : zn_arena_strndup(a, path, (size_t)(base - path) - (base - path > 1));
+}
+
+static void print_summary(const zn_job *j) {
+  if (zn_opt_given(j->o, ZN_O_quiet)) return;
+  fprintf(stderr, "%s: %" PRId64 " bytes", j->out, j->artifact_bytes);
+  if (j->k.mod) {
+    fprintf(stderr, ", %u kernels", j->k.mod->num_funcs >= 2 ? j->k.mod->num_funcs - 2 : 0);
+    if (j->k.mod->workspace_bytes) fprintf(stderr, ", workspace %" PRIu64, j->k.mod->workspace_bytes);
+  }
+  if (j->summary) fprintf(stderr, ", %s", j->summary);
+  fputc('\n', stderr);
+}
+
+static zn_status run_job(zn_job *j) {
+  zn_ctx *c = j->c;
+  ZN_TRY(zn_opts_compile(c, j->o, j->co.model, &j->co));
+  j->target = j->co.target;
+  ZN_TRY(choose_kind(j));
+  ZN_TRY(not_available(j));
+  const char *name = zn_opt_str(j->o, ZN_O_name);
+  j->co.name = zn_identifier_from_path(&c->perm, name ? name : j->out);
+  ZN_TRY(zn_sha256_file(c, j->co.model, j->model_sha));
+  ZN_TRY(zn_tmp_make(c, folder_of(&c->perm, j->out), &j->temp_dir));
+  j->temp_out = zn_arena_printf(&c->perm, "%s/%s", j->temp_dir, zn_base_name(j->out));
+  zn_status st;
+  if (!strcmp(j->kind, ".zg")) st = write_graph(j);
+  else st = compile_and_check(j);
+  if (st == ZN_OK && !j->artifact_bytes) j->artifact_bytes = folder_bytes(c, j->temp_dir);
+  zn_status reported = zn_job_report(j, st);
+  if (st == ZN_OK) st = reported;
+  if (st == ZN_OK) st = zn_tmp_publish(c, j->temp_dir, j->out);
+  if (st == ZN_OK) print_summary(j);
+  return st;
+}
+
+int zn_cmd_compile(zn_ctx *c, const zn_opts *o) {
+  bool done;
+  (void)list_passes(o, &done);
+  if (done) return 0;
+  if (o->num_args != 1) {
+    const char *names[ZN_CMD_COUNT];
+    for (unsigned i = 0; i < ZN_CMD_COUNT; i++) names[i] = zn_cmddefs[i].name;
+    const char *near = o->num_args ? zn_nearest(o->args[0], names, ZN_CMD_COUNT) : NULL;
+    zn_fail(c, ZN_ERR_USAGE, NULL, o->num_args ? "expected one model, got %u" : "no model given", o->num_args);
+    if (near) zn_help(c, "did you mean `zenithc %s`?", near);
+    else zn_help(c, "zenithc MODEL.onnx -o OUT.so; `zenithc --help` shows more");
+    return 2;
+  }
+  zn_job j = {.c = c, .o = o, .out = zn_opt_str(o, ZN_O_out)};
+  j.co.model = o->args[0];
+  c->file = o->args[0];
+  if (!j.out) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "no output given");
+    zn_help(c, "add -o NAME.so (shared object), -o NAME.o, -o NAME.c with --target=c, ...");
+    return 2;
+  }
+  zn_status st = run_job(&j);
+  zn_tmp_remove();
+  return zn_exit_code(st);
+}

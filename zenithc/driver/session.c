@@ -1,0 +1,227 @@
+/* Opens a model or an artifact so that it can be run: compile options from the command line, a temporary build, the
+ * target's loader, and inputs from files or the generator. */
+#include <inttypes.h>
+
+#include "targets/native.h"
+#include "zenithc/driver/tools.h"
+
+static zn_status find_target(zn_ctx *c, const char *name, const zn_target **out) {
+  *out = zn_target_find(name);
+  if (*out) return ZN_OK;
+  const char *names[64];
+  uint32_t n = 0;
+  for (const zn_target *const *t = zn_targets; *t && n < 64; t++) names[n++] = (*t)->name;
+  const char *near = zn_nearest(name, names, n);
+  zn_fail(c, ZN_ERR_USAGE, NULL, "unknown target '%s'", name);
+  if (near) zn_help(c, "did you mean --target=%s?", near);
+  else zn_help(c, "`zenithc targets` lists them");
+  return ZN_ERR_USAGE;
+}
+
+static zn_status check_precision(zn_ctx *c, const zn_opts *o) {
+  const char *p = zn_opt_str(o, ZN_O_precision);
+  if (!strcmp(p, "model") || !strcmp(p, "fp32")) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=%s is not available: the model's own types are kept (model, fp32)", p);
+  zn_help(c, "models that are quantised or stored in fp16 already compile as they are");
+  return ZN_ERR_USAGE;
+}
+
+zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_compile_opts *out) {
+  memset(out, 0, sizeof *out);
+  ZN_TRY(find_target(c, zn_opt_str(o, ZN_O_target), &out->target));
+  ZN_TRY(check_precision(c, o));
+  out->model = model;
+  out->arch = zn_opt_str(o, ZN_O_arch);
+  out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);
+  out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
+  out->onnx = (zn_onnx_opts){.dims = o->val[ZN_O_dim].v,
+                             .num_dims = o->val[ZN_O_dim].n,
+                             .shapes = o->val[ZN_O_shape].v,
+                             .num_shapes = o->val[ZN_O_shape].n};
+  out->pass.rewrite_limit = zn_opt_int(o, ZN_O_rewrite_limit, -1);
+  out->pass.dump = zn_opt_str(o, ZN_O_dump);
+  out->pass.time = zn_opt_given(o, ZN_O_time);
+  out->pass.verify_each = true;
+  out->pass.stop_after = zn_opt_str(o, ZN_O_stop_after);
+  return ZN_OK;
+}
+
+bool zn_session_is_native(const zn_session *s) { return s->target->run == zn_native_run; }
+
+static void from_mod(zn_session *s, const zn_kmod *mod) {
+  s->mod = mod;
+  s->num_in = mod->num_inputs;
+  s->num_out = mod->num_outputs;
+  s->in = mod->inputs;
+  s->out = mod->outputs;
+}
+
+static zn_kio *from_desc(zn_arena *a, const zn_io_desc *d, uint32_t n) {
+  zn_kio *io = ZN_ARRAY(a, zn_kio, n);
+  for (uint32_t i = 0; i < n; i++) {
+    io[i].name = d[i].name;
+    io[i].dtype = zn_dtype_from_onnx((int)d[i].dtype);
+    io[i].rank = d[i].rank;
+    memcpy(io[i].dims, d[i].shape, sizeof io[i].dims);
+    memcpy(io[i].dim_text, d[i].dim_names, sizeof io[i].dim_text);
+  }
+  return io;
+}
+
+static zn_status open_shared(zn_ctx *c, const char *path, zn_session *s) {
+  double t0 = zn_now();
+  s->target = zn_target_find("cpu");
+  ZN_TRY(zn_native_load(c, NULL, path, &s->exec));
+  s->seconds_load = zn_now() - t0;
+  const zn_model *m = zn_native_model(s->exec);
+  s->num_in = m->num_inputs;
+  s->num_out = m->num_outputs;
+  s->in = from_desc(&c->perm, m->inputs, m->num_inputs);
+  s->out = from_desc(&c->perm, m->outputs, m->num_outputs);
+  return ZN_OK;
+}
+
+static zn_status open_zk(zn_ctx *c, const char *path, zn_session *s) {
+  double t0 = zn_now();
+  const char *text, *base = zn_base_name(path);
+  size_t n;
+  zn_kmod *mod;
+  ZN_TRY(zn_read_file(c, &c->perm, path, &text, &n));
+  const char *dir = base == path ? "./" : zn_arena_strndup(&c->perm, path, (size_t)(base - path));
+  ZN_TRY(zn_kmod_parse(c, &c->perm, text, n, dir, &mod));
+  ZN_TRY(zn_kmod_verify(c, mod));
+  s->target = zn_target_find("interp");
+  from_mod(s, mod);
+  ZN_TRY(s->target->load(c, mod, path, &s->exec));
+  s->seconds_load = zn_now() - t0;
+  return ZN_OK;
+}
+
+zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
+                          zn_session *s) {
+  s->target = t;
+  s->graph = k->graph;
+  s->caps = k->caps;
+  s->plan = k->plan;
+  from_mod(s, k->mod);
+  const char *why = NULL;
+  if (!t->can_run || !t->load || !t->run || !t->can_run(&k->caps, &why)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "an artifact for --target=%s --arch=%s cannot run here%s%s", t->name,
+            k->caps.arch ? k->caps.arch : "", why ? ": " : "", why ? why : "");
+    zn_help(c, "--target=interp runs any model, slowly");
+    return ZN_ERR_USAGE;
+  }
+  double t0 = zn_now();
+  const char *path = zn_arena_printf(&c->graph, "%s/%s%s", dir, k->mod->name, t->suffixes[0]);
+  if (strcmp(t->name, "interp")) {
+    zn_build_opts b = {.out = path, .opt_level = level, .keep_names = true};
+    ZN_TRY(t->build(c, k->mod, &k->caps, &b));
+    zn_arena_reset(&c->tmp);
+  }
+  s->seconds_compile = zn_now() - t0;
+  t0 = zn_now();
+  zn_status st = t->load(c, k->mod, path, &s->exec);
+  s->seconds_load = zn_now() - t0;
+  return st;
+}
+
+zn_status zn_session_open(zn_ctx *c, const zn_opts *o, const char *path, zn_session *out) {
+  memset(out, 0, sizeof *out);
+  out->path = path;
+  if (zn_has_suffix(path, ".so")) return open_shared(c, path, out);
+  if (zn_has_suffix(path, ".zk")) return open_zk(c, path, out);
+  zn_compile_opts co;
+  zn_compiled k;
+  const char *dir;
+  c->file = path;
+  ZN_TRY(zn_opts_compile(c, o, path, &co));
+  double t0 = zn_now();
+  ZN_TRY(zn_compile(c, &co, &k));
+  double middle = zn_now() - t0;
+  ZN_TRY(zn_tmp_make(c, NULL, &dir));
+  zn_status st = zn_session_load(c, &k, co.target, co.opt_level, dir, out);
+  out->seconds_compile += middle;
+  if (st != ZN_OK) zn_tmp_remove();
+  return st;
+}
+
+void zn_session_close(zn_session *s) {
+  if (s->exec && s->target->unload) s->target->unload(s->exec);
+  s->exec = NULL;
+  zn_tmp_remove();
+}
+
+/* ---- inputs ---- */
+
+zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t) {
+  bool fine = t->dtype == io->dtype && t->rank == io->rank;
+  for (uint32_t d = 0; fine && d < t->rank; d++) fine = io->dims[d] < 0 || io->dims[d] == t->dims[d];
+  if (fine) return ZN_OK;
+  zn_text want;
+  zn_text_init(&want, &c->perm);
+  for (uint32_t d = 0; d < io->rank; d++)
+    if (io->dims[d] < 0) zn_text_printf(&want, "%s%s", d ? "," : "", io->dim_text[d]);
+    else zn_text_printf(&want, "%s%" PRId64, d ? "," : "", io->dims[d]);
+  return zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' is given as %s; the model expects %s[%s]", io->name,
+                 zn_tensor_text(&c->perm, t), zn_dtypes[io->dtype].name, want.s ? want.s : "");
+}
+
+static uint64_t next_random(uint64_t *s) { /* splitmix64 */
+  uint64_t z = *s += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static zn_status generate(zn_ctx *c, zn_arena *a, const zn_kio *io, uint64_t *seed, zn_htensor *out) {
+  int64_t dims[ZN_MAX_RANK];
+  if (io->dtype == ZN_STR) return zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' holds strings: give it with --input", io->name);
+  for (uint32_t d = 0; d < io->rank; d++) dims[d] = io->dims[d] < 0 ? 1 : io->dims[d];
+  *out = zn_htensor_new(a, io->dtype, io->rank, dims);
+  uint64_t n = zn_htensor_count(out) * (zn_dtypes[io->dtype].cls == 'C' ? 2 : 1);
+  zn_dtype t = io->dtype == ZN_C64 ? ZN_F32 : io->dtype == ZN_C128 ? ZN_F64 : io->dtype;
+  for (uint64_t i = 0; i < n; i++) {
+    uint64_t r = next_random(seed);
+    if (zn_is_float(t)) zn_store_f64(t, out->data, i, (double)(r >> 11) * 0x1p-52 - 1);
+    else zn_store_i64(t, out->data, i, (int64_t)(r & 1));
+  }
+  return ZN_OK;
+}
+
+static zn_status from_files(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_session *s, zn_htensor *in) {
+  const struct zn_optval *v = &o->val[ZN_O_input];
+  for (uint32_t k = 0; k < v->n; k++) {
+    size_t len = strcspn(v->v[k], "=");
+    uint32_t i = 0;
+    while (i < s->num_in && (strlen(s->in[i].name) != len || memcmp(s->in[i].name, v->v[k], len))) i++;
+    if (i == s->num_in) {
+      zn_fail(c, ZN_ERR_USAGE, NULL, "--input %s: the model has no input '%.*s'", v->v[k], (int)len, v->v[k]);
+      for (i = 0; i < s->num_in; i++) zn_note(c, "it has '%s'", s->in[i].name);
+      return ZN_ERR_USAGE;
+    }
+    ZN_TRY(zn_value_read(c, a, v->v[k] + len + 1, s->in[i].name, &in[i]));
+    ZN_TRY(zn_value_fits(c, &s->in[i], &in[i]));
+  }
+  return ZN_OK;
+}
+
+zn_status zn_session_inputs(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_session *s, zn_htensor **out) {
+  zn_htensor *in = ZN_ARRAY(a, zn_htensor, s->num_in);
+  uint64_t seed = (uint64_t)zn_opt_int(o, ZN_O_random, 0);
+  ZN_TRY(from_files(c, o, a, s, in));
+  for (uint32_t i = 0; i < s->num_in; i++) {
+    if (in[i].dtype == ZN_NONE) ZN_TRY(generate(c, a, &s->in[i], &seed, &in[i]));
+    in[i].name = s->in[i].name;
+  }
+  *out = in;
+  return ZN_OK;
+}
+
+zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out) {
+  if (!zn_has_suffix(path, ".zg")) return zn_onnx_load(c, path, opts, NULL, out);
+  const char *text, *base = zn_base_name(path);
+  size_t n;
+  ZN_TRY(zn_read_file(c, &c->graph, path, &text, &n));
+  const char *dir = base == path ? "." : zn_arena_strndup(&c->graph, path, (size_t)(base - path));
+  return zn_graph_parse(c, &c->graph, text, n, dir, out);
+}
