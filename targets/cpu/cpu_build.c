@@ -1,6 +1,7 @@
 /* Builds one artifact of the cpu target; the suffix of the output chooses its kind. */
 #include <unistd.h>
 
+#include "codegen/cstyle/cstyle.h"
 #include "codegen/llvm/llvm_emit.h"
 #include "targets/cpu/cpu.h"
 #include "targets/native.h"
@@ -57,11 +58,19 @@ static zn_status build_archive(zn_ctx *c, const zn_kmod *mod, const zn_caps *cap
   return st;
 }
 
+/* Modules of kernels only, as tests build them, have no entries to declare. */
+static bool has_model(const zn_kmod *mod) {
+  return mod->run_fn < mod->num_funcs && mod->funcs[mod->run_fn]->is_entry;
+}
+
 zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
   zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names};
   if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e);
-  if (ends_with(o->out, ".a")) return build_archive(c, mod, caps, e);
-  if (ends_with(o->out, ".o")) return zn_llvm_emit(c, mod, caps, &e);
+  bool archive = ends_with(o->out, ".a");
+  if (archive || ends_with(o->out, ".o")) {
+    ZN_TRY(archive ? build_archive(c, mod, caps, e) : zn_llvm_emit(c, mod, caps, &e));
+    return has_model(mod) ? zn_write_typed_header(c, mod, sibling(&c->tmp, o->out, ".h")) : ZN_OK;
+  }
   bool ir = ends_with(o->out, ".ll");
   if (!ir && !ends_with(o->out, ".s")) {
     zn_fail(c, ZN_ERR_USAGE, o->out, "target cpu cannot write this kind of file");

@@ -534,7 +534,7 @@ static void test_model(void **state) {
 /* The archive and the assembly text are whole: a C program links them. */
 static void test_archive(void **state) {
   (void)state;
-  const char *cc = "cd %s && printf 'extern const int net_model; int main(void){return net_model != 0x314e5a00;}' > m.c"
+  const char *cc = "cd %s && printf '#include \"net.h\"\nint main(void){return net_model.magic != ZN_MODEL_MAGIC;}' > m.c"
                    " && gcc m.c net.a -o ma && ./ma && gcc m.c net.s -o ms && ./ms && ar t net.a > /dev/null";
   char cmd[600];
   snprintf(cmd, sizeof cmd, cc, dir);
