@@ -3,7 +3,7 @@
  *
  * ZN_MATH_BOUNDS is the table K: no result is further than this from the exact one, in units of the
  * last place, with or without caps.fma. Measured by tests/sweep/sweep_math.c against wider libm:
- * f32 exp, log, tanh, erf and sigmoid over all 2^32 inputs (`make sweep` does so for all), the other
+ * f32 exp, log, tanh and erf over all 2^32 inputs (`make sweep` does so for all), the other
  * f32 functions over every 97th, f64 and functions of two arguments over samples of every range and
  * special values. NaN, infinities and signs of zero are those of C99. */
 #ifndef ZN_MATH_H
