@@ -127,13 +127,16 @@ static void build_module(zn_lmod *m) {
   LLVMDisposeMessage(msg);
 }
 
+/* Combining stops after its first round; LLVM would otherwise abort where a second one could do more. */
+#define COMBINE "instcombine<no-verify-fixpoint>"
+
 static const char *pipeline(int level) {
   if (level <= 0) return "function(sroa)";
-  if (level == 1) return "function(sroa,early-cse<memssa>,instcombine,simplifycfg)";
-  return "function(sroa,early-cse<memssa>,simplifycfg,instcombine,"
-         "loop-mssa(loop-instsimplify,loop-simplifycfg,licm),simplifycfg,instcombine,"
-         "loop(indvars,loop-deletion),gvn,sccp,instcombine,"
-         "loop-mssa(licm),dse,adce,simplifycfg,instcombine)";
+  if (level == 1) return "function(sroa,early-cse<memssa>," COMBINE ",simplifycfg)";
+  return "function(sroa,early-cse<memssa>,simplifycfg," COMBINE ","
+         "loop-mssa(loop-instsimplify,loop-simplifycfg,licm),simplifycfg," COMBINE ","
+         "loop(indvars,loop-deletion),gvn,sccp," COMBINE ","
+         "loop-mssa(licm),dse,adce,simplifycfg," COMBINE ")";
 }
 
 static void optimise(zn_lmod *m, LLVMTargetMachineRef tm) {

@@ -68,6 +68,17 @@ static zn_status check_inputs(zn_ctx *c, const zn_graph *g, const zn_node *nd, c
   return ZN_OK;
 }
 
+/* The dtype of a type set that has just one (Shape's T1 = i64), else ZN_NONE. */
+static zn_dtype only_member(const zn_schema *s, const char *type) {
+  zn_dtype found = ZN_NONE;
+  for (int t = ZN_NONE + 1; t < ZN_DTYPE_COUNT; t++) {
+    if (!zn_schema_allows(s, type, (zn_dtype)t)) continue;
+    if (found != ZN_NONE) return ZN_NONE;
+    found = (zn_dtype)t;
+  }
+  return found;
+}
+
 static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, binding *b) {
   for (uint32_t i = 0; i < nd->num_out; i++) {
     if (!nd->out[i]) continue;
@@ -84,6 +95,8 @@ static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, bi
       v->type.dtype = (uint8_t)fixed;
     } else if (d && *d != ZN_NONE) {
       v->type.dtype = (uint8_t)*d;
+    } else if (only_member(s, io->type) != ZN_NONE) {
+      v->type.dtype = (uint8_t)only_member(s, io->type);
     }
   }
 }
