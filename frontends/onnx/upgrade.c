@@ -24,8 +24,8 @@ void zn_upgrade(zn_unode *u) {
   if (u->ver < 6 && !*u->domain) zn_u_del(u, "consumed_inputs");
   snprintf(key, sizeof key, "%s:%s", u->domain, u->op);
   if (!zn_nmap_get(&u->s->I->upgrades, key, &i)) return;
-  const char *op = u->op;
-  for (; i < NUM_ROWS && !strcmp(rows[i].op, op) && !u->done; i++)
+  const char *op = u->op, *domain = u->domain;
+  for (; i < NUM_ROWS && !strcmp(rows[i].op, op) && !strcmp(rows[i].domain, domain) && !u->done; i++)
     if (u->ver < rows[i].below) rows[i].rule(u);
 }
 
