@@ -36,7 +36,7 @@ static void open_module(fixture *t, const char *arch) {
 
 static void close_module(fixture *t) { zn_ctx_fini(&t->c); }
 
-__attribute__((unused)) static void write_c(fixture *t, const char *path) {
+static void write_c(fixture *t, const char *path) {
   zn_build_opts o = {.out = path, .opt_level = 2};
   assert_int_equal(zn_target_c.build(&t->c, t->m, &t->caps, &o), ZN_OK);
 }
@@ -416,11 +416,319 @@ static void test_clang(void **state) {
 
 static void test_no_vector_extension(void **state) {
   (void)state;
-  compare_all("generic", "gcc", "-std=c99 -O1 -DZN_NO_VECTOR_EXT", true);
-  compare_all("generic", "gcc",
-              "-std=c99 -O0 -fsanitize=undefined -fsanitize-trap=all -DZN_NO_VECTOR_EXT", false);
+  compare_all(
+      "generic", "gcc",
+      "-std=c99 -O1 -DZN_NO_VECTOR_EXT -fsanitize=undefined -fsanitize-undefined-trap-on-error",
+      true);
 }
-//MORE
+
+/* ---- whole models ---- */
+
+enum { ROWS = 8, IN = 40, OUT = 10 };
+
+/* ws[i][k] = x[i][k] * 0.5 + 1, one row per grid step */
+static uint32_t scale_kernel(fixture *t) {
+  zn_kb *b = &t->b;
+  begin(t, ZN_F32, ZN_F32, "scale");
+  t->m->funcs[t->m->num_funcs - 1]->exported = false;
+  unsigned lanes = t->caps.vector_bytes ? t->caps.vector_bytes / 4 : 1;
+  zn_kref i = zn_kb_for(b, idx(t, 0), idx(t, ROWS), 1, ZN_FOR_GRID, 0);
+  zn_kref k = zn_kb_for(b, idx(t, 0), idx(t, IN), lanes, ZN_FOR_SERIAL, 0);
+  zn_kref at = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, i, idx(t, IN)), k);
+  zn_kref half =
+      zn_kb_bin(b, ZN_K_Mul, zn_kb_load(b, ZN_F32, lanes, t->x, at), one_of(t, ZN_F32, 0.5, lanes));
+  zn_kb_store(b, t->z, at, zn_kb_bin(b, ZN_K_Add, half, one_of(t, ZN_F32, 1, lanes)));
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_finish(b);
+  return t->m->num_funcs - 1;
+}
+
+/* y[i][j] = relu(sum_k ws[i][k] * w[k][j]) */
+static uint32_t dense_kernel(fixture *t) {
+  zn_kb *b = &t->b;
+  begin(t, ZN_F32, ZN_F32, "dense");
+  zn_kfunc *f = t->m->funcs[t->m->num_funcs - 1];
+  f->exported = false;
+  f->note = "MatMul fc1 + Relu";
+  zn_kref i = zn_kb_for(b, idx(t, 0), idx(t, ROWS), 1, ZN_FOR_GRID, 0);
+  zn_kref j = zn_kb_for(b, idx(t, 0), idx(t, OUT), 1, ZN_FOR_SERIAL, 0);
+  zn_kref sum = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0));
+  zn_kref k = zn_kb_for(b, idx(t, 0), idx(t, IN), 1, ZN_FOR_SERIAL, 0);
+  zn_kref x = zn_kb_load(b, ZN_F32, 1, t->x,
+                         zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, i, idx(t, IN)), k));
+  zn_kref w = zn_kb_load(b, ZN_F32, 1, t->y,
+                         zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, k, idx(t, OUT)), j));
+  zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, zn_kb_get(b, sum), zn_kb_bin(b, ZN_K_Mul, x, w)));
+  zn_kb_end(b);
+  zn_kref r = zn_kb_bin(b, ZN_K_Max, zn_kb_get(b, sum), zn_kb_float(b, ZN_F32, 0));
+  zn_kb_store(b, t->z, zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, i, idx(t, OUT)), j), r);
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_finish(b);
+  return t->m->num_funcs - 1;
+}
+
+static zn_kref begin_entry(fixture *t, const char *name, zn_kref *p) {
+  zn_kb *b = &t->b;
+  uint32_t fn = zn_kb_begin(b, &t->c, t->m, name, true);
+  p[0] = zn_kb_param(b, "in", ZN_KP_IN, ZN_U8);
+  p[1] = zn_kb_param(b, "out", ZN_KP_OUT, ZN_U8);
+  p[2] = zn_kb_param(b, "ws", ZN_KP_INOUT, ZN_U8);
+  p[3] = zn_kb_param(b, "ws_bytes", ZN_KP_INT, ZN_IDX);
+  p[4] = zn_kb_param(b, "host", ZN_KP_IN, ZN_U8);
+  return fn;
+}
+
+static void plan_entry(fixture *t) {
+  zn_kb *b = &t->b;
+  zn_kref p[5];
+  t->m->plan_fn = begin_entry(t, "plan", p);
+  zn_kb_store(b, p[2], idx(t, 0), zn_kb_int(b, ZN_U64, ROWS * IN * 4));
+  zn_kb_store(b, p[1], idx(t, 1), zn_kb_int(b, ZN_I64, ROWS * OUT * 4)); /* bytes */
+  zn_kb_store(b, p[1], idx(t, 4), zn_kb_int(b, ZN_I32, 1));              /* dtype, rank, shape */
+  zn_kb_store(b, p[1], idx(t, 5), zn_kb_int(b, ZN_I32, 2));
+  zn_kb_store(b, p[1], idx(t, 3), zn_kb_int(b, ZN_I64, ROWS));
+  zn_kb_store(b, p[1], idx(t, 4), zn_kb_int(b, ZN_I64, OUT));
+  zn_kb_ret(b, zn_kb_int(b, ZN_I32, ZN_RUN_OK));
+  zn_kb_finish(b);
+}
+
+static void run_entry(fixture *t, uint32_t scale, uint32_t dense, uint32_t weights) {
+  zn_kb *b = &t->b;
+  zn_kref p[5];
+  t->m->run_fn = begin_entry(t, "run", p);
+  zn_kref need = zn_kb_int(b, ZN_U64, t->caps.feature_bits);
+  zn_kref feat = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Features, .dtype = ZN_U64, .lanes = 1});
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Ne, zn_kb_bin(b, ZN_K_And, feat, need), need));
+  zn_kb_ret(b, zn_kb_int(b, ZN_I32, ZN_RUN_CPU));
+  zn_kb_end(b);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, p[3], idx(t, ROWS * IN * 4)));
+  zn_kb_ret(b, zn_kb_int(b, ZN_I32, ZN_RUN_WORKSPACE));
+  zn_kb_end(b);
+  zn_kref x = zn_kb_load(b, ZN_PTR, 1, p[0], idx(t, 0)),
+          y = zn_kb_load(b, ZN_PTR, 1, p[1], idx(t, 0));
+  zn_kref w = zn_kb_constaddr(b, weights);
+  zn_kref first[3] = {x, w, p[2]}, second[3] = {p[2], w, y};
+  zn_kb_call(b, scale, first, 3, idx(t, ROWS));
+  zn_kb_call(b, dense, second, 3, idx(t, ROWS));
+  zn_kb_ret(b, zn_kb_int(b, ZN_I32, ZN_RUN_OK));
+  zn_kb_finish(b);
+}
+
+static void make_model(fixture *t, const char *arch, bool large) {
+  static const zn_kio in = {
+      .name = "x", .dtype = ZN_F32, .rank = 2, .dims = {ROWS, IN}, .dim_text = {"", ""}};
+  static const zn_kio out = {
+      .name = "y:0", .dtype = ZN_F32, .rank = 2, .dims = {ROWS, OUT}, .dim_text = {"", ""}};
+  open_module(t, arch);
+  uint64_t count = large ? 300000 : IN * OUT;
+  float *w = ZN_ARRAY(&t->c.graph, float, count);
+  for (uint64_t i = 0; i < count; i++) w[i] = (float)((double)(i * 37 % 101) / 101.0 - 0.4);
+  static const int64_t odd[] = {INT64_MIN, -1, 5};
+  static const double special[] = {INFINITY, 0.1};
+  zn_kmod_add_const(t->m, "odd numbers", ZN_I64, 3, odd);
+  uint32_t weights = zn_kmod_add_const(t->m, "fc1.weight", ZN_F32, count, w);
+  zn_kmod_add_const(t->m, "special", ZN_F64, 2, special);
+  uint32_t scale = scale_kernel(t), dense = dense_kernel(t);
+  plan_entry(t);
+  run_entry(t, scale, dense, weights);
+  t->m->inputs = ZN_NEW(&t->c.graph, zn_kio);
+  t->m->outputs = ZN_NEW(&t->c.graph, zn_kio);
+  *t->m->inputs = in;
+  *t->m->outputs = out;
+  t->m->num_inputs = t->m->num_outputs = 1;
+  t->m->workspace_bytes = ROWS * IN * 4;
+  t->m->provenance = "made by hand";
+}
+
+static void model_input(fixture *t, zn_htensor *x) {
+  *x = zn_htensor_new(&t->c.graph, ZN_F32, 2, (const int64_t[]){ROWS, IN});
+  for (int i = 0; i < ROWS * IN; i++) ((float *)x->data)[i] = (float)(i % 17) * 0.0625f - 0.5f;
+}
+
+static void run_on(fixture *t, const zn_target *target, const char *path, const zn_htensor *x,
+                   zn_htensor *y) {
+  zn_exec *e = NULL;
+  memset(y, 0, sizeof *y);
+  assert_int_equal(target->load(&t->c, t->m, path, &e), ZN_OK);
+  assert_int_equal(target->run(&t->c, e, &t->c.graph, x, y), ZN_OK);
+  if (target->unload) target->unload(e);
+}
+
+static void check_target(const char *arch, bool large) {
+  fixture t;
+  zn_htensor x, want_y, got_y;
+  const char *why = "";
+  char path[256];
+  make_model(&t, arch, large);
+  if (!zn_target_c.can_run(&t.caps, &why)) {
+    printf("  %s skipped: %s\n", arch, why);
+    close_module(&t);
+    return;
+  }
+  snprintf(path, sizeof path, "%s/net%s.c", dir, large ? "-large" : "");
+  write_c(&t, path);
+  model_input(&t, &x);
+  run_on(&t, &zn_target_interp, NULL, &x, &want_y);
+  run_on(&t, &zn_target_c, path, &x, &got_y);
+  assert_int_equal(got_y.rank, 2);
+  assert_int_equal(got_y.dims[0], ROWS);
+  assert_int_equal(got_y.dims[1], OUT);
+  assert_memory_equal(want_y.data, got_y.data, ROWS * OUT * 4);
+  if (large) {
+    char bin[256];
+    snprintf(bin, sizeof bin, "%s/net-large.bin", dir);
+    FILE *f = fopen(bin, "rb");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    assert_int_equal((uint64_t)ftell(f), zn_cprint_weights_bytes(t.m));
+    fclose(f);
+  }
+  close_module(&t);
+}
+
+static void test_target(void **state) {
+  (void)state;
+  check_target("generic", false);
+  check_target("native", false);
+  check_target("generic", true);
+  fixture t;
+  memset(&t, 0, sizeof t);
+  zn_ctx_init(&t.c);
+  assert_int_equal(zn_target_c.caps(&t.c, "z80", &t.caps), ZN_ERR_USAGE);
+  zn_ctx_fini(&t.c);
+}
+
+/* The loader's own entry points: threads, preparation, timing, refusals. */
+static void test_native(void **state) {
+  (void)state;
+  fixture t;
+  zn_htensor x;
+  zn_exec *e;
+  zn_native_call call;
+  uint64_t ns[5];
+  char path[256];
+  make_model(&t, "generic", false);
+  snprintf(path, sizeof path, "%s/net.c", dir);
+  write_c(&t, path);
+  model_input(&t, &x);
+  assert_int_equal(zn_target_c.load(&t.c, t.m, path, &e), ZN_OK);
+  const zn_model *m = zn_native_model(e);
+  assert_string_equal(m->name, "net");
+  assert_int_equal(m->num_kernels, 2);
+  assert_string_equal(m->kernel_names[1], "dense");
+  assert_int_equal(m->weights_bytes, IN * OUT * 4 + 24 + 16);
+  assert_string_equal(m->outputs[0].name, "y:0");
+  for (unsigned threads = 1; threads <= 5; threads += 2) {
+    assert_int_equal(zn_native_set_threads(&t.c, e, threads), ZN_OK);
+    assert_int_equal(zn_native_prepare(&t.c, e, &t.c.graph, &x, &call), ZN_OK);
+    assert_int_equal(zn_native_time(&call, 50, 5, ns), ZN_RUN_OK);
+    if (threads == 1)
+      memcpy(want, call.out[0].u.data, ROWS * OUT * 4);
+    else
+      assert_memory_equal(want, call.out[0].u.data, ROWS * OUT * 4);
+  }
+  call.ws_bytes = 8;
+  assert_int_equal(zn_native_invoke(&call), ZN_RUN_WORKSPACE);
+  zn_native_unload(e);
+  assert_int_equal(zn_native_load(&t.c, t.m, path, &e), ZN_ERR_IO);
+  assert_int_equal(zn_native_load(&t.c, t.m, "libm.so.6", &e), ZN_ERR_IO);
+  close_module(&t);
+}
+
+/* Every architecture: nothing undefined but libgcc's 64-bit and double helpers on the Cortex-M4. */
+static void test_architectures(void **state) {
+  (void)state;
+  static const struct {
+    const char *arch, *cc, *flags, *allowed;
+  } rows[] = {{"generic", "gcc", "-O2", "^$"},
+              {"native", "gcc", "-O3 -march=native", "^$"},
+              {"generic", "clang-19", "-O2", "^$"},
+              {"native", "clang-19", "-O3 -march=native", "^$"},
+              {"aarch64", "aarch64-linux-gnu-gcc", "-O2", "^$"},
+              {"aarch64", "aarch64-linux-gnu-gcc", "-O3", "^$"},
+              {"aarch64", "clang-19", "-O3 --target=aarch64-linux-gnu", "^$"},
+              {"cortex-m4", "arm-none-eabi-gcc",
+               "-O2 -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16", "__aeabi_"},
+              {"cortex-m4", "arm-none-eabi-gcc", "-O3 -mcpu=cortex-m4 -mthumb -mfloat-abi=soft",
+               "__aeabi_"},
+              {"scalar32", "gcc", "-O2", "^$"}};
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    if (!have(rows[i].cc)) {
+      printf("  %s: not installed\n", rows[i].cc);
+      continue;
+    }
+    fixture t;
+    char path[256], object[256];
+    make_model(&t, rows[i].arch, i % 2);
+    for (int n = 0; n < NUMBERS; n++) {
+      ops_kernel(&t, numbers[n], 1);
+      if (t.caps.vector_bytes) ops_kernel(&t, numbers[n], 8);
+    }
+    for (int n = 0; n < NUMBERS; n++)
+      cvt_kernel(&t, ZN_F32, numbers[n] == ZN_F32 ? ZN_F16 : numbers[n], 1);
+    vec_kernel(&t, ZN_F32, 8);
+    snprintf(path, sizeof path, "%s/arch%u.c", dir, (unsigned)i);
+    snprintf(object, sizeof object, "%s/arch%u.o", dir, (unsigned)i);
+    write_c(&t, path);
+    shell("%s %s -Wa,-I%s -c %s -o %s", rows[i].cc, rows[i].flags, dir, path, object);
+    no_undefined(object, rows[i].allowed);
+    close_module(&t);
+  }
+}
+
+/* The header alone and beside zenith.h, in C and C++, and what it declares. */
+static void test_header(void **state) {
+  (void)state;
+  fixture t;
+  char path[256];
+  make_model(&t, "generic", false);
+  snprintf(path, sizeof path, "%s/net.c", dir);
+  write_c(&t, path);
+  snprintf(path, sizeof path, "%s/use.c", dir);
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  fprintf(
+      f,
+      "#ifdef BEFORE\n#include \"runtime/zenith.h\"\n#endif\n#include \"net.h\"\n#include "
+      "\"runtime/zenith.h\"\n"
+      "#ifdef __cplusplus\n#define ALIGN alignas(64)\n#else\n#define ALIGN _Alignas(64)\n#endif\n"
+      "ALIGN static unsigned char ws[net_WORKSPACE_BYTES];\nstatic float x[8][40], y[8][10];\n"
+      "int main(void) { return net_infer(x, y, ws) || y[0][0] < 1.0f || net_model.num_inputs != 1; "
+      "}\n");
+  fclose(f);
+  shell("gcc -O2 -c %s/net.c -o %s/net.o", dir, dir);
+  shell("gcc -std=c11 %s -Wno-pedantic -Wconversion -Wshadow -I. -I%s %s %s/net.o -o %s/use && "
+        "%s/use",
+        strict, dir, path, dir, dir, dir);
+  shell("gcc -std=c11 -DBEFORE %s -Wno-pedantic -I. -I%s %s %s/net.o -o %s/use && %s/use", strict,
+        dir, path, dir, dir, dir);
+  shell("g++ -x c++ %s -I. -I%s %s -x none %s/net.o -o %s/use && %s/use", strict, dir, path, dir,
+        dir, dir);
+  close_module(&t);
+}
+
+/* The examples, on the model made by hand; the firmware's bits are the host's. */
+static void test_examples(void **state) {
+  (void)state;
+  fixture t;
+  char path[256];
+  make_model(&t, "cortex-m4", false);
+  snprintf(path, sizeof path, "%s/net.c", dir);
+  write_c(&t, path);
+  shell("examples/embed-c/build.sh %s %s/embed && %s/embed 3 > %s/host.txt 2>/dev/null", path, dir,
+        dir, dir);
+  shell("examples/embed-cpp/build.sh %s %s/embedpp && %s/embedpp > /dev/null", path, dir, dir);
+  shell("gcc -O2 -fPIC -shared -DZN_MODEL_MAIN %s -o %s/net.so && %s/embedpp %s/net.so > /dev/null",
+        path, dir, dir, dir);
+  if (have("arm-none-eabi-gcc") && have("qemu-system-arm")) {
+    shell("examples/firmware-m4/build.sh %s %s/fw.elf", path, dir);
+    shell("examples/firmware-m4/run.sh %s/fw.elf > %s/fw.txt && diff %s/fw.txt %s/host.txt", dir,
+          dir, dir, dir);
+  }
+  close_module(&t);
+}
 
 static int make_dir(void **state) {
   (void)state;
@@ -434,11 +742,13 @@ static int remove_dir(void **state) {
   return getenv("KEEP") ? 0 : system(cmd);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_gcc),
-      cmocka_unit_test(test_clang),
-      cmocka_unit_test(test_no_vector_extension),
+      cmocka_unit_test(test_target),        cmocka_unit_test(test_native),
+      cmocka_unit_test(test_architectures), cmocka_unit_test(test_header),
+      cmocka_unit_test(test_examples),      cmocka_unit_test(test_gcc),
+      cmocka_unit_test(test_clang),         cmocka_unit_test(test_no_vector_extension),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
