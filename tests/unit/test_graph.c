@@ -75,6 +75,8 @@ static const char *const samples[] = {
     "  %sh: i64[4] elems [N, 2*N - 1, k, !\"a b\" + 4] inlined = Shape(%x) {start=0} @\"node 1\" source \"m.py:3\"\n"
     "  %parts.0: f32[*], _, %parts.1: f32[*] = Split(%x) {axis=1, num_outputs=3}\n"
     "  %cl: f32[*] = Clip(%u, _, $\"odd name\") kernel 3\n"
+    "  %al: f32[N] alias %v = Relu(%x)\n"
+    "  %nz: i64[2] content [k, ?] = Relu(%x)\n"
     "  %v: f32[N,16,4,4] block 8 axis 1 halo [0,0,1,1] [0,0,2,1] = Conv(%x, $z) {auto_pad=\"VALID\", pads=[0, 1, 0, 1]}\n"
     "  %cst: f32[2] = Constant() {value=const f32[2] [1, 2]}\n"
     "  %e: f32[*] = Elu(%u) {alpha=1.0} @/layer1/elu\n"

@@ -21,22 +21,19 @@ static uint32_t hash_name(const char *s) {
   return (uint32_t)((h * UINT64_C(0xc4ceb9fe1a85ec53)) >> 32);
 }
 
-static uint32_t hash_of(const zn_exprs *p, zn_expr e) {
-  const zn_ex_node *n = zn_ex_at(p, e);
-  return n->op == ZN_EX_SYM ? hash_name(n->name) : hash_node(n, p->ops + n->first);
-}
-
 static void table_add(zn_exprs *p, uint32_t h, zn_expr e) {
-  uint32_t mask = p->table_size - 1;
-  while (p->table[h & mask]) h++;
-  p->table[h & mask] = e;
+  uint32_t mask = p->table_size - 1, i = h;
+  while (p->table[i & mask].e) i++;
+  p->table[i & mask] = (zn_ex_slot){h, e};
 }
 
 static void table_grow(zn_exprs *p) {
-  p->table_size = p->table_size ? p->table_size * 2 : 1024;
-  p->table = ZN_ARRAY(p->a, uint32_t, p->table_size);
-  for (zn_expr e = ZN_EX_ZERO; e < p->num; e++)
-    if (!p->nodes[e].is_var) table_add(p, hash_of(p, e), e);
+  zn_ex_slot *old = p->table;
+  uint32_t n = p->table_size;
+  p->table_size = n ? n * 4 : 1024;
+  p->table = ZN_ARRAY(p->a, zn_ex_slot, p->table_size);
+  for (uint32_t i = 0; i < n; i++)
+    if (old[i].e) table_add(p, old[i].hash, old[i].e);
 }
 
 static zn_expr push_node(zn_exprs *p, zn_ex_node n, const zn_expr *ops) {
@@ -151,8 +148,9 @@ static void set_interval(const zn_exprs *p, zn_ex_node *n, const zn_expr *ops) {
 /* Finds or makes the node {op, coef, mono} with these operands; n is filled in but for what follows from them. */
 static zn_expr intern(zn_exprs *p, zn_ex_node n, const zn_expr *ops) {
   uint32_t h = hash_node(&n, ops), mask = p->table_size - 1;
-  for (uint32_t i = h; p->table[i & mask]; i++) {
-    zn_expr e = p->table[i & mask];
+  for (uint32_t i = h; p->table[i & mask].e; i++) {
+    if (p->table[i & mask].hash != h) continue;
+    zn_expr e = p->table[i & mask].e;
     const zn_ex_node *o = zn_ex_at(p, e);
     if (o->op != n.op || o->n != n.n || (n.op == ZN_EX_CONST && o->coef != n.coef)) continue;
     if (n.n == 0 || !memcmp(p->ops + o->first, ops, n.n * sizeof *ops)) return e;
@@ -207,8 +205,8 @@ static zn_expr new_sym(zn_exprs *p, zn_ex_node n) {
 
 zn_expr zn_ex_sym(zn_exprs *p, const char *name, int64_t lo, int64_t hi) {
   uint32_t h = hash_name(name), mask = p->table_size - 1;
-  for (uint32_t i = h; p->table[i & mask]; i++) {
-    zn_expr e = p->table[i & mask];
+  for (uint32_t i = h; p->table[i & mask].e; i++) {
+    zn_expr e = p->table[i & mask].e;
     if (zn_ex_at(p, e)->op == ZN_EX_SYM && !strcmp(zn_ex_at(p, e)->name, name)) return e;
   }
   zn_expr e = new_sym(p, (zn_ex_node){.name = zn_arena_strdup(p->a, name), .lo = lo, .hi = hi});

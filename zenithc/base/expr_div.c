@@ -49,7 +49,7 @@ static bool one_multiple(zn_exprs *p, zn_expr r, zn_expr m, int64_t *out_k) {
     }
   }
   if (!zn_ex_at(p, r)->bounded && !zn_ex_at(p, m)->bounded && zn_ex_at(p, m)->op == ZN_EX_CONST) return false;
-  for (int64_t k = 0; k >= -1; k--) {
+  for (int64_t k = zn_ex_at(p, r)->hi < 0 ? -1 : 0; k >= (zn_ex_at(p, r)->lo >= 0 ? 0 : -1); k--) {
     if (inside(p, r, m, k)) {
       *out_k = k;
       return true;

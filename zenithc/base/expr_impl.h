@@ -34,6 +34,11 @@ typedef struct zn_ex_poly {
   struct zn_ex_poly *next; /* free list */
 } zn_ex_poly;
 
+typedef struct zn_ex_slot {
+  uint32_t hash;
+  zn_expr e; /* 0 empty */
+} zn_ex_slot;
+
 typedef struct zn_ex_memo {
   uint32_t op; /* zn_ex_op + 1; 0 empty */
   zn_expr a, b, r;
@@ -51,7 +56,7 @@ struct zn_exprs {
   uint32_t num, cap;
   zn_expr *ops;
   uint32_t num_ops, cap_ops;
-  uint32_t *table; /* hash-consing: node ids, 0 empty */
+  zn_ex_slot *table; /* hash-consing */
   uint32_t table_size;
   zn_ex_memo *memo;
   uint32_t memo_size, memo_used;

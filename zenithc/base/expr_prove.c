@@ -93,6 +93,34 @@ bool zn_ex_nonneg(zn_exprs *p, zn_expr e, unsigned depth) {
   return false;
 }
 
+/* A cheap counterexample saves the search: two points that respect all bounds. At the low one loop variables are 0 and
+ * other symbols at their lower end, at the high one loop variables are at their extent - 1 and symbols a little up. */
+typedef struct point {
+  const zn_exprs *p;
+  bool high;
+  unsigned depth;
+} point;
+
+static bool coordinate(void *user, zn_expr s, int64_t *out) {
+  const point *at = user;
+  const zn_ex_node *n = zn_ex_at(at->p, s);
+  int64_t lo = n->lo == INT64_MIN ? n->hi < 0 ? n->hi : 0 : n->lo, extent;
+  *out = !at->high ? lo : n->hi == INT64_MAX || n->hi - lo > 100 ? lo + 37 : n->hi;
+  if (n->hi == INT64_MAX && lo > INT64_MAX - 100) *out = lo;
+  if (zn_ex_bad(n->extent)) return true;
+  point inner = {at->p, at->high, at->depth + 1};
+  if (at->depth > 16 || !zn_ex_eval(at->p, n->extent, coordinate, &inner, &extent) || extent <= lo) return false;
+  if (at->high) *out = extent - 1;
+  return true;
+}
+
+static bool refuted(const zn_exprs *p, zn_expr e) {
+  int64_t v;
+  point low = {p, false, 0}, high = {p, true, 0};
+  if (zn_ex_bad(e)) return true;
+  return (zn_ex_eval(p, e, coordinate, &high, &v) && v < 0) || (zn_ex_eval(p, e, coordinate, &low, &v) && v < 0);
+}
+
 enum { PROOF_DEPTH = 8 };
 
 bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
@@ -101,7 +129,8 @@ bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
   const zn_ex_node *x = zn_ex_at(p, a), *y = zn_ex_at(p, b);
   if (x->hi <= y->lo && x->hi != INT64_MAX && y->lo != INT64_MIN) return true;
   if (x->lo > y->hi) return false;
-  return zn_ex_nonneg(p, zn_ex_sub(p, b, a), PROOF_DEPTH);
+  zn_expr e = zn_ex_sub(p, b, a);
+  return !refuted(p, e) && zn_ex_nonneg(p, e, PROOF_DEPTH);
 }
 
 bool zn_ex_lt(zn_exprs *p, zn_expr a, zn_expr b) {

@@ -14,6 +14,8 @@ typedef struct scope { /* value names of one graph */
   zn_graph *g;
   slot *slots;
   uint32_t size, used;
+  slot *aliases; /* values and the names of those whose storage they share, which may be defined further down */
+  uint32_t num_aliases, cap_aliases;
 } scope;
 
 typedef struct parser {
@@ -194,7 +196,7 @@ static zn_status parse_u16s(zn_lexer *l, uint16_t *v, int n) {
   return zn_lex_expect(l, ']', "']'");
 }
 
-static zn_status parse_elems(parser *p, zn_value *v) {
+static zn_status parse_elems(parser *p, zn_expr **out, uint32_t *out_n) {
   zn_expr list[ZN_MAX_ELEMS];
   uint32_t n = 0;
   ZN_TRY(zn_lex_expect(&p->l, '[', "'['"));
@@ -204,22 +206,35 @@ static zn_status parse_elems(parser *p, zn_value *v) {
     ZN_TRY(zn_ex_parse(p->ex, &p->l, &list[n]));
     n++;
   }
-  v->elems = ZN_ARRAY(p->a, zn_expr, n);
-  memcpy(v->elems, list, n * sizeof *list);
-  v->num_elems = n;
+  *out = ZN_ARRAY(p->a, zn_expr, n);
+  memcpy(*out, list, n * sizeof *list);
+  *out_n = n;
   return zn_lex_expect(&p->l, ']', "']'");
 }
 
+static zn_status parse_contents(parser *p, zn_value *v, bool elems) {
+  uint32_t n = 0;
+  zn_lex_next(&p->l);
+  ZN_TRY(parse_elems(p, elems ? &v->elems : &v->content, &n));
+  if ((v->elems && v->content) && v->num_elems != n) return zn_lex_error(&p->l, "elems and content differ in length");
+  v->num_elems = n;
+  return ZN_OK;
+}
+
 /* The type of a value and the annotations behind it. */
-static zn_status parse_value(parser *p, zn_value *v) {
+static zn_status parse_value(parser *p, zn_value *v, const char **out_alias) {
   zn_lexer *l = &p->l;
   int64_t x = 0;
   *v = (zn_value){0};
+  *out_alias = NULL;
   ZN_TRY(zn_zg_parse_type(p->ex, l, &v->type));
   for (;;) {
-    if (zn_lex_is(l, "elems")) {
+    if (zn_lex_is(l, "elems") || zn_lex_is(l, "content")) {
+      ZN_TRY(parse_contents(p, v, zn_lex_is(l, "elems")));
+    } else if (zn_lex_is(l, "alias")) {
       zn_lex_next(l);
-      ZN_TRY(parse_elems(p, v));
+      if (!parse_sigil(p, '%', out_alias) && !parse_sigil(p, '$', out_alias))
+        return zn_lex_error(l, "expected a value, found '%s'", l->text);
     } else if (zn_lex_is(l, "inlined")) {
       zn_lex_next(l);
       v->inlined = true;
@@ -242,10 +257,16 @@ static zn_status parse_value(parser *p, zn_value *v) {
   }
 }
 
-static void apply_value(zn_value *to, const zn_value *from) {
+static void apply_value(parser *p, scope *s, zn_vid id, const zn_value *from, const char *alias) {
+  zn_value *to = &s->g->vals[id];
+  if (alias) ZN_PUSH(p->a, s->aliases, s->num_aliases, s->cap_aliases, ((slot){alias, id}));
   to->type = from->type;
   if (from->elems) {
     to->elems = from->elems;
+    to->num_elems = from->num_elems;
+  }
+  if (from->content) {
+    to->content = from->content;
     to->num_elems = from->num_elems;
   }
   to->inlined = from->inlined;
@@ -260,18 +281,18 @@ static zn_status parse_const_tensor(parser *p, const zn_type *y, zn_htensor *h) 
 }
 
 static zn_status parse_const(parser *p, scope *s) {
-  const char *name;
+  const char *name, *alias;
   zn_value v;
   zn_htensor *h = ZN_NEW(p->a, zn_htensor);
   zn_lex_next(&p->l); /* const */
   ZN_TRY(parse_new_name(p, s, '$', &name));
-  ZN_TRY(parse_value(p, &v));
+  ZN_TRY(parse_value(p, &v, &alias));
   ZN_TRY(zn_lex_expect(&p->l, '=', "'='"));
   ZN_TRY(parse_const_tensor(p, &v.type, h));
   h->name = name;
   zn_vid id = zn_graph_const(s->g, name, h);
-  v.elems = NULL;
-  apply_value(&s->g->vals[id], &v);
+  v.elems = v.content = NULL;
+  apply_value(p, s, id, &v, alias);
   define(p, s, name, id);
   return ZN_OK;
 }
@@ -407,7 +428,7 @@ static zn_status parse_trailer(parser *p, zn_graph *g, zn_nid n) {
 }
 
 typedef struct result {
-  const char *name; /* NULL: absent */
+  const char *name, *alias; /* NULL: absent */
   zn_value v;
 } result;
 
@@ -420,7 +441,7 @@ static zn_status parse_results(parser *p, scope *s, result **out, uint32_t *out_
     } else {
       ZN_TRY(parse_new_name(p, s, '%', &r.name));
       ZN_TRY(zn_lex_expect(&p->l, ':', "':'"));
-      ZN_TRY(parse_value(p, &r.v));
+      ZN_TRY(parse_value(p, &r.v, &r.alias));
     }
     if (*out_n == MAX_OPERANDS) return zn_lex_error(&p->l, "more than %d results", MAX_OPERANDS);
     ZN_PUSH(p->a, *out, *out_n, cap, r);
@@ -446,7 +467,7 @@ static zn_status parse_node(parser *p, scope *s) {
     if (!res[i].name) continue;
     if (s->used && find(s, res[i].name)->name) return zn_lex_error(l, "value %%%s is defined twice", res[i].name);
     outs[i] = zn_graph_value(g, res[i].name);
-    apply_value(&g->vals[outs[i]], &res[i].v);
+    apply_value(p, s, outs[i], &res[i].v, res[i].alias);
     g->vals[outs[i]].def = n;
     g->vals[outs[i]].def_out = i;
     define(p, s, res[i].name, outs[i]);
@@ -461,14 +482,14 @@ static zn_status parse_node(parser *p, scope *s) {
 static zn_status parse_inputs(parser *p, scope *s) {
   ZN_TRY(zn_lex_expect(&p->l, '(', "'('"));
   for (bool first = true; !zn_lex_accept(&p->l, ')'); first = false) {
-    const char *name;
+    const char *name, *alias;
     zn_value v;
     if (!first) ZN_TRY(zn_lex_expect(&p->l, ',', "',' or ')'"));
     ZN_TRY(parse_new_name(p, s, '%', &name));
     ZN_TRY(zn_lex_expect(&p->l, ':', "':'"));
-    ZN_TRY(parse_value(p, &v));
+    ZN_TRY(parse_value(p, &v, &alias));
     zn_vid id = zn_graph_input(s->g, name, v.type);
-    apply_value(&s->g->vals[id], &v);
+    apply_value(p, s, id, &v, alias);
     define(p, s, name, id);
   }
   return ZN_OK;
@@ -510,6 +531,11 @@ static zn_status parse_graph(parser *p, zn_graph *parent, scope *s, zn_graph **o
     zn_vid v = s->used ? find(s, outputs[i])->v : 0;
     if (!v) return zn_lex_error(l, "output '%s' of graph @%s is not defined", outputs[i], name);
     zn_graph_output(s->g, v);
+  }
+  for (uint32_t i = 0; i < s->num_aliases; i++) {
+    zn_vid v = find(s, s->aliases[i].name)->v;
+    if (!v) return zn_lex_error(l, "value '%s' behind alias is not defined", s->aliases[i].name);
+    s->g->vals[s->aliases[i].v].alias = v;
   }
   p->depth--;
   *out = s->g;

@@ -83,19 +83,26 @@ static void print_u16s(zn_text *t, const uint16_t *v, int n) {
   zn_text_puts(t, "]");
 }
 
+static void print_exprs(const printer *p, const char *head, const zn_expr *e, uint32_t n) {
+  zn_text_puts(p->t, head);
+  for (uint32_t i = 0; i < n; i++) {
+    if (i) zn_text_puts(p->t, ", ");
+    zn_ex_print(p->g->ex, e[i], p->t);
+  }
+  zn_text_puts(p->t, "]");
+}
+
 /* ": type" and what else is known of the value. */
 static void print_value(const printer *p, zn_vid v) {
   const zn_value *x = &p->g->vals[v];
   zn_text *t = p->t;
   zn_text_puts(t, x->cst ? " " : ": ");
   zn_zg_print_type(p->g->ex, &x->type, t);
-  if (x->elems && !x->cst) {
-    zn_text_puts(t, " elems [");
-    for (uint32_t i = 0; i < x->num_elems; i++) {
-      if (i) zn_text_puts(t, ", ");
-      zn_ex_print(p->g->ex, x->elems[i], t);
-    }
-    zn_text_puts(t, "]");
+  if (x->elems && !x->cst) print_exprs(p, " elems [", x->elems, x->num_elems);
+  if (x->content) print_exprs(p, " content [", x->content, x->num_elems);
+  if (x->alias) {
+    zn_text_puts(t, " alias ");
+    print_ref(p, x->alias);
   }
   if (x->inlined) zn_text_puts(t, " inlined");
   if (x->layout.block) zn_text_printf(t, " block %u axis %u", x->layout.block, x->layout.axis);
@@ -250,6 +257,7 @@ static void collect_graph(symbols *s, const zn_graph *g) {
     if (x->def && g->nodes[x->def].dead) continue;
     for (int d = 0; d < x->type.rank; d++) collect(s, x->type.dims[d]);
     for (uint32_t i = 0; i < x->num_elems && x->elems; i++) collect(s, x->elems[i]);
+    for (uint32_t i = 0; i < x->num_elems && x->content; i++) collect(s, x->content[i]);
   }
   for (uint32_t i = 0; i < g->num_order; i++) {
     const zn_node *n = &g->nodes[g->order[i]];
