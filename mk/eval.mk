@@ -9,3 +9,4 @@ $(B)/onnx-data/.done: tests/conformance/make_data.py
 eval-check: $(B)/eval_check $(B)/onnx-data/.done
 	$< $(B)/onnx-data/*/
 .PHONY: eval-check
+-include $(B)/eval_check.d

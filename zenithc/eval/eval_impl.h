@@ -104,6 +104,9 @@ void zn_ev_parallel(uint64_t n, double work, void (*fn)(void *user, uint64_t lo,
 /* In place over n numbers. */
 void zn_ev_softmax(const zn_ev *e, double *t, uint64_t n, bool logs);
 
+/* post_transform of the ai.onnx.ml classifiers, in place. */
+void zn_ev_post(const zn_ev *e, const char *post, double *y, uint64_t n);
+
 /* ---- shapes ---- */
 uint64_t zn_ev_count(uint32_t rank, const int64_t *dims);
 zn_status zn_ev_axis(zn_ev *e, int64_t axis, uint32_t rank, uint32_t *out);

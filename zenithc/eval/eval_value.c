@@ -217,6 +217,7 @@ static double to_e8m0(double x, const char *mode, bool saturate) {
 }
 
 static int64_t float_to_int(zn_dtype t, double x) {
+  if (zn_int_bits(t) < 8 && fabs(x) < 9e18) return zn_int_wrap(t, (int64_t)x); /* 2 and 4 bits keep the low bits */
   uint64_t cell = 0;
   zn_store_f64(t, &cell, 0, x);
   return zn_load_i64(t, &cell, 0);
