@@ -699,6 +699,8 @@ static void test_real_models(void **state) {
     zn_status st = zn_onnx_load(&c, path, &o, &maps, &g);
     if (st != ZN_OK) print_message("%s", messages);
     assert_int_equal(st, ZN_OK);
+    assert_int_equal(zn_infer_graph(&c, g), ZN_OK);
+    assert_int_equal(zn_graph_verify(&c, g), ZN_OK);
     loaded++;
     nodes += g->num_order;
     zn_onnx_unmap(&maps);
