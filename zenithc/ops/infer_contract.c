@@ -186,10 +186,35 @@ ZN_INFER(attention) {
   return ZN_OK;
 }
 
+/* A modifier of scores or probabilities: one tensor in, the same type out. */
+static zn_status modifier(const zn_inf *f, const char *name, const zn_type *t) {
+  if (!zn_node_has(f->nd, name)) return ZN_OK;
+  zn_graph *body = zn_node_graph(f->nd, name);
+  if (body->num_inputs != 1 + f->nd->num_captures || body->num_outputs != 1) {
+    return zn_inf_err(f, "%s must have one input and one output", name);
+  }
+  body->vals[body->inputs[0]].type = *t;
+  for (uint32_t i = 0; i < f->nd->num_captures; i++) {
+    const zn_value *v = &f->g->vals[f->nd->in[f->nd->num_in - f->nd->num_captures + i]];
+    zn_value *b = &body->vals[body->inputs[1 + i]];
+    b->type = v->type;
+    b->elems = v->elems;
+    b->num_elems = v->num_elems;
+  }
+  return zn_infer_graph(f->c, body);
+}
+
 ZN_INFER(pv_flexattention) {
-  const zn_type *q = zn_inf_in(f, 0), *v = zn_inf_in(f, 2);
+  const zn_type *q = zn_inf_in(f, 0), *k = zn_inf_in(f, 1), *v = zn_inf_in(f, 2);
   for (uint32_t i = 0; i < 3; i++) ZN_TRY(zn_inf_want_rank(f, i, 4));
-  if (!zn_inf_known(f, 0) || !zn_inf_known(f, 2)) return ZN_OK;
+  if (!zn_inf_known(f, 0) || !zn_inf_known(f, 1) || !zn_inf_known(f, 2)) return ZN_OK;
+  const zn_expr s[4] = {q->dims[0], q->dims[1], q->dims[2], k->dims[2]};
+  const zn_dtype p = zn_node_has(f->nd, "softmax_precision")
+                         ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "softmax_precision"))
+                         : q->dtype == ZN_F64 ? ZN_F64 : ZN_F32;
+  const zn_type scores = zn_type_tensor(p, 4, s);
+  ZN_TRY(modifier(f, "score_mod", &scores));
+  ZN_TRY(modifier(f, "prob_mod", &scores));
   const zn_expr y[4] = {q->dims[0], q->dims[1], q->dims[2], v->dims[3]};
   zn_inf_shape(f, 0, 4, y);
   return ZN_OK;

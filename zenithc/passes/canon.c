@@ -51,7 +51,7 @@ static bool does_nothing(const zn_graph *g, const zn_node *n) {
   switch ((unsigned)n->op) {
     case ZN_OP_Identity: return true;
     case ZN_OP_Cast:
-    case ZN_OP_CastLike: return i->dtype == o->dtype;
+    case ZN_OP_CastLike: return i->dtype == o->dtype && i->dtype != ZN_NONE;
     case ZN_OP_Reshape:
     case ZN_OP_Squeeze:
     case ZN_OP_Unsqueeze:
