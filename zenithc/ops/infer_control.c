@@ -134,6 +134,9 @@ static zn_status loop_body(const zn_inf *f, zn_graph *body, uint32_t nv, zn_type
     ZN_TRY(zn_infer_graph(f->c, body));
     for (uint32_t i = 0; i < nv; i++) {
       const zn_type *o = body_out(body, 1 + i);
+      if (carried[i].kind == ZN_V_OPT && o->kind == (carried[i].of ? ZN_V_SEQ : ZN_V_TENSOR)) {
+        continue; /* an optional takes what it may hold: the later iterations find it present */
+      }
       if (o->kind != carried[i].kind || (o->dtype != carried[i].dtype && o->kind == ZN_V_TENSOR)) {
         return zn_inf_err(f, "carried value %u changes its type in the body", i + 1);
       }
@@ -156,7 +159,10 @@ ZN_INFER(loop) {
     carried[i] = *zn_inf_in(f, 2 + i);
   }
   ZN_TRY(loop_body(f, body, nv, carried));
-  for (uint32_t i = 0; i < nv; i++) export_type(f, body, i, &carried[i]);
+  for (uint32_t i = 0; i < nv; i++) {
+    const bool opened = carried[i].kind == ZN_V_OPT && body_out(body, 1 + i)->kind != ZN_V_OPT;
+    export_type(f, body, i, opened ? body_out(body, 1 + i) : &carried[i]);
+  }
   zn_expr bound;
   zn_expr trips = trip_count(f, body, &bound);
   for (uint32_t o = nv; o < f->nd->num_out; o++) {
