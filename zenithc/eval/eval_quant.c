@@ -34,6 +34,10 @@ static uint64_t scale_index(const scales *o, uint64_t i) {
   return (i / (o->inner * o->n) * parts + k / o->block) * o->inner + i % o->inner;
 }
 
+static double scale_key(const zn_eval_val *s, uint64_t k) {
+  return zn_is_float((zn_dtype)s->dtype) ? zn_ev_key((zn_dtype)s->dtype, s->u.f[k]) : zn_ev_get(s, k);
+}
+
 static double zero_at(const scales *o, uint64_t k) { return o->z ? zn_ev_get(o->z, o->z->count == 1 ? 0 : k) : 0; }
 
 zn_status zn_eval_quantizelinear(zn_ev *e) {
@@ -49,7 +53,7 @@ zn_status zn_eval_quantizelinear(zn_ev *e) {
   for (uint64_t i = 0; i < x->count; i++) {
     uint64_t k = scale_index(&sc, i);
     double v = zn_ev_key((zn_dtype)(zn_is_float((zn_dtype)x->dtype) ? x->dtype : ZN_F64), zn_ev_get(x, i));
-    v = zn_ev_key(div, v / zn_ev_get(s, k));
+    v = zn_ev_key(div, v / scale_key(s, k));
     if (zn_is_float(t)) e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, v + zero_at(&sc, k), sat));
     else zn_ev_set(&e->out[0], i, rint(v) + zero_at(&sc, k));
   }

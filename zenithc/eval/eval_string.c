@@ -146,6 +146,7 @@ static char *to_posix(zn_ev *e, const char *p) {
       if (in) zn_text_printf(&t, set ? "%s" : "[%s]", in);
       else if (neg) zn_text_printf(&t, "[^%s]", neg);
       else if (ctl) zn_text_puts(&t, ctl);
+      else if (!set && (*p == 'b' || *p == 'B')) zn_text_printf(&t, "\\%c", *p);
       else if (set && *p == '-') dash = true;
       else if (set || isalnum((unsigned char)*p)) zn_text_put(&t, p, 1);
       else zn_text_printf(&t, "\\%c", *p);

@@ -155,6 +155,13 @@ zn_eval_val zn_eval_from_htensor(zn_arena *a, const zn_htensor *t) {
   return v;
 }
 
+static void store_bits(zn_dtype t, void *data, uint64_t k, uint32_t bits) {
+  uint16_t wide = (uint16_t)bits;
+  uint8_t byte = (uint8_t)bits;
+  if (zn_dtype_bytes(t) == 2) memcpy((char *)data + 2 * k, &wide, 2);
+  else memcpy((char *)data + k, &byte, 1);
+}
+
 zn_htensor zn_eval_to_htensor(zn_arena *a, const zn_eval_val *v) {
   zn_htensor t = zn_htensor_new(a, (zn_dtype)v->dtype, v->rank, v->dims);
   if (v->dtype == ZN_STR) {
@@ -162,6 +169,9 @@ zn_htensor zn_eval_to_htensor(zn_arena *a, const zn_eval_val *v) {
   } else if (zn_ev_is_cplx(t.dtype)) {
     zn_dtype part = t.dtype == ZN_C64 ? ZN_F32 : ZN_F64;
     for (uint64_t k = 0; k < 2 * v->count; k++) zn_store_f64(part, t.data, k, v->u.f[k]);
+  } else if (zn_is_float(t.dtype) && zn_dtype_bytes(t.dtype) <= 2) { /* infinities stay infinite */
+    for (uint64_t k = 0; k < v->count; k++)
+      store_bits(t.dtype, t.data, k, zn_float_encode(t.dtype, v->u.f[k], false));
   } else if (zn_is_float(t.dtype)) {
     for (uint64_t k = 0; k < v->count; k++) zn_store_f64(t.dtype, t.data, k, v->u.f[k]);
   } else {
