@@ -1,6 +1,7 @@
-/* Golden tests. A file is: "# RUN: pass,pass [-O<n>]" (or "# RUN: parse"), a .zg text, "# OUT" and the text expected after
- * those passes, or "# ERR" and the diagnostics. What is expected must also read back and print the same.
- *   run_golden [--rebase] FILE...     exit 0 when all agree; --rebase rewrites the expectations of those that differ. */
+/* Golden tests. A file is: "# RUN: pass,pass [-O<n>]" (or "# RUN: parse"), a .zg text, "# OUT" and
+ * the text expected after those passes, or "# ERR" and the diagnostics. What is expected must also
+ * read back and print the same. run_golden [--rebase] FILE...     exit 0 when all agree; --rebase
+ * rewrites the expectations of those that differ. */
 #include <stdio.h>
 
 #include "zenithc/passes/pass.h"
@@ -67,9 +68,18 @@ static zn_status run(zn_ctx *c, const test *t, zn_text *out) {
   const char *slash = strrchr(t->path, '/');
   snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - t->path) : 1, slash ? t->path : ".");
   ZN_TRY(zn_graph_parse(c, &c->graph, t->input, t->input_len, dir, &g));
-  static const zn_caps caps = {.target = "cpu", .arch = "x86-64-v3", .idx_bytes = 8, .vector_bytes = 32,
-                               .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true,
-                               .f64_native = true, .l1_bytes = 32768, .l2_bytes = 1 << 20, .cores = 4};
+  static const zn_caps caps = {.target = "cpu",
+                               .arch = "x86-64-v3",
+                               .idx_bytes = 8,
+                               .vector_bytes = 32,
+                               .vector_regs = 16,
+                               .fma = true,
+                               .f16_convert = true,
+                               .round_native = true,
+                               .f64_native = true,
+                               .l1_bytes = 32768,
+                               .l2_bytes = 1 << 20,
+                               .cores = 4};
   zn_pass_opts o = {.opt_level = t->level, .caps = &caps, .verify_each = true, .rewrite_limit = -1};
   ZN_TRY(zn_graph_verify(c, g));
   if (strcmp(t->passes, "parse") != 0) ZN_TRY(zn_passes_run_named(c, g, t->passes, &o));
@@ -79,7 +89,8 @@ static zn_status run(zn_ctx *c, const test *t, zn_text *out) {
   zn_text_init(&again, &c->perm);
   ZN_TRY(zn_graph_parse(c, &c->graph, out->s, out->len, dir, &copy));
   zn_graph_print(copy, &again);
-  if (strcmp(again.s, out->s) != 0) return zn_error(c, NULL, "the text does not read back:\n%s", again.s);
+  if (strcmp(again.s, out->s) != 0)
+    return zn_error(c, NULL, "the text does not read back:\n%s", again.s);
   return ZN_OK;
 }
 

@@ -1,5 +1,6 @@
-/* Element types: encodings against values computed by ml_dtypes 0.6 (as the ONNX reference uses them; saturating ones
- * after clipping, as its Cast does), every code decoded and encoded again, integers wrapping and saturating. */
+/* Element types: encodings against values computed by ml_dtypes 0.6 (as the ONNX reference uses
+ * them; saturating ones after clipping, as its Cast does), every code decoded and encoded again,
+ * integers wrapping and saturating. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -162,7 +163,8 @@ static bool same(zn_dtype t, uint32_t a, uint32_t b) {
 static void test_encode(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    uint32_t a = zn_float_encode(rows[i].t, rows[i].x, false), b = zn_float_encode(rows[i].t, rows[i].x, true);
+    uint32_t a = zn_float_encode(rows[i].t, rows[i].x, false),
+             b = zn_float_encode(rows[i].t, rows[i].x, true);
     if (!same(rows[i].t, a, rows[i].code) || !same(rows[i].t, b, rows[i].saturated))
       print_message("%s(%a): 0x%x 0x%x\n", zn_dtypes[rows[i].t].name, rows[i].x, a, b);
     assert_true(same(rows[i].t, a, rows[i].code));
@@ -182,7 +184,8 @@ static void test_every_code(void **state) {
       assert_true(same(t, zn_float_encode(t, x, isinf(x) ? false : true), code));
       if (code >= n / 2 || isnan(x)) continue;
       assert_true(x > before); /* codes of positive numbers are ordered */
-      if (code && !isinf(x) && t != ZN_F8E8M0) { /* ties go to the even code, anything above goes up */
+      if (code && !isinf(x) &&
+          t != ZN_F8E8M0) { /* ties go to the even code, anything above goes up */
         double mid = before + (x - before) / 2;
         assert_int_equal(zn_float_encode(t, mid, true), code & 1 ? code - 1 : code);
         assert_int_equal(zn_float_encode(t, nextafter(mid, INFINITY), true), code);
@@ -200,10 +203,25 @@ static void test_elements(void **state) {
     zn_dtype t;
     double x;
     int64_t stored;
-  } f[] = {{ZN_I8, -1.9, -1},  {ZN_I8, 200, 127},  {ZN_I8, -1e9, -128}, {ZN_U8, -3, 0},    {ZN_U8, 255.9, 255},
-           {ZN_I4, 9, 7},      {ZN_I4, -9, -8},    {ZN_U4, 16, 15},     {ZN_I2, 5, 1},     {ZN_U2, 5, 3},
-           {ZN_I64, 1e30, INT64_MAX}, {ZN_I64, -1e30, INT64_MIN}, {ZN_U64, 1e30, -1}, {ZN_U64, 18446744073709549568.0, -2048},
-           {ZN_I32, NAN, 0},   {ZN_BOOL, 0.5, 1},  {ZN_BOOL, -0.0, 0},  {ZN_BOOL, NAN, 1}, {ZN_U16, 70000, 65535}};
+  } f[] = {{ZN_I8, -1.9, -1},
+           {ZN_I8, 200, 127},
+           {ZN_I8, -1e9, -128},
+           {ZN_U8, -3, 0},
+           {ZN_U8, 255.9, 255},
+           {ZN_I4, 9, 7},
+           {ZN_I4, -9, -8},
+           {ZN_U4, 16, 15},
+           {ZN_I2, 5, 1},
+           {ZN_U2, 5, 3},
+           {ZN_I64, 1e30, INT64_MAX},
+           {ZN_I64, -1e30, INT64_MIN},
+           {ZN_U64, 1e30, -1},
+           {ZN_U64, 18446744073709549568.0, -2048},
+           {ZN_I32, NAN, 0},
+           {ZN_BOOL, 0.5, 1},
+           {ZN_BOOL, -0.0, 0},
+           {ZN_BOOL, NAN, 1},
+           {ZN_U16, 70000, 65535}};
   for (size_t i = 0; i < sizeof f / sizeof *f; i++) {
     zn_store_f64(f[i].t, buf, 1, f[i].x);
     assert_int_equal(zn_load_i64(f[i].t, buf, 1), f[i].stored);
@@ -241,7 +259,8 @@ static void test_tables(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_encode), cmocka_unit_test(test_every_code),
-                                     cmocka_unit_test(test_elements), cmocka_unit_test(test_tables)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_encode), cmocka_unit_test(test_every_code),
+      cmocka_unit_test(test_elements), cmocka_unit_test(test_tables)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* The expression algebra: canonical equality, the identities of expr.h, index round trips with constant and symbolic
- * extents, random expressions against brute-force evaluation, sticky overflow, text round trips, speed at scale. */
+/* The expression algebra: canonical equality, the identities of expr.h, index round trips with
+ * constant and symbolic extents, random expressions against brute-force evaluation, sticky
+ * overflow, text round trips, speed at scale. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,7 +87,8 @@ static void test_identities(void **state) {
   expect(w, "-7//2", "-4");
   expect(w, "-7 % 4", "1");
   assert_int_equal(zn_ex_div(w->p, parse(w, "n"), zn_ex_const(w->p, 0)), ZN_EX_NONE);
-  assert_int_equal(zn_ex_ceildiv(w->p, parse(w, "n"), zn_ex_const(w->p, 8)), parse(w, "(n + 7)//8"));
+  assert_int_equal(zn_ex_ceildiv(w->p, parse(w, "n"), zn_ex_const(w->p, 8)),
+                   parse(w, "(n + 7)//8"));
 }
 
 /* ((i*H + j)*W + k) is taken apart again. */
@@ -108,7 +110,8 @@ static void test_round_trips(void **state) {
   zn_exprs *p = ((world *)*state)->p;
   round_trip(p, zn_ex_const(p, 6), zn_ex_const(p, 10), zn_ex_const(p, 4));
   round_trip(p, zn_ex_const(p, 7), zn_ex_const(p, 13), zn_ex_sym(p, "B", 1, INT64_MAX));
-  zn_expr N = zn_ex_sym(p, "N", 1, INT64_MAX), M = zn_ex_sym(p, "M", 1, INT64_MAX), B = zn_ex_sym(p, "B", 1, INT64_MAX);
+  zn_expr N = zn_ex_sym(p, "N", 1, INT64_MAX), M = zn_ex_sym(p, "M", 1, INT64_MAX),
+          B = zn_ex_sym(p, "B", 1, INT64_MAX);
   round_trip(p, zn_ex_const(p, 7), N, B);
   round_trip(p, N, zn_ex_const(p, 12), B);
   round_trip(p, M, N, B);
@@ -215,7 +218,8 @@ typedef struct item {
   bool valid[8];
 } item;
 
-/* Bounds per symbol: two plain ones with negative values, two dimensions, two loop variables below the dimensions. */
+/* Bounds per symbol: two plain ones with negative values, two dimensions, two loop variables below
+ * the dimensions. */
 static void draw(sample *x) {
   x->val[0] = rnd(-20, 20);
   x->val[1] = rnd(-3, 9);
@@ -269,10 +273,12 @@ static void check_item(world *w, const item *it, const sample *s) {
     sample x = s[i];
     bool ok = zn_ex_eval(w->p, it->e, lookup, &x, &v);
     if (!ok || v != it->v[i] || v < lo || v > hi)
-      print_message("%s: got %lld, want %lld, range %lld..%lld at a=%lld b=%lld N=%lld M=%lld i=%lld j=%lld\n",
-                    text(w, it->e), (long long)v, (long long)it->v[i], (long long)lo, (long long)hi,
-                    (long long)x.val[0], (long long)x.val[1], (long long)x.val[2], (long long)x.val[3],
-                    (long long)x.val[4], (long long)x.val[5]);
+      print_message(
+          "%s: got %lld, want %lld, range %lld..%lld at a=%lld b=%lld N=%lld M=%lld i=%lld "
+          "j=%lld\n",
+          text(w, it->e), (long long)v, (long long)it->v[i], (long long)lo, (long long)hi,
+          (long long)x.val[0], (long long)x.val[1], (long long)x.val[2], (long long)x.val[3],
+          (long long)x.val[4], (long long)x.val[5]);
     assert_true(ok && v == it->v[i] && v >= lo && v <= hi);
   }
 }
@@ -348,10 +354,27 @@ static void check_text(world *w, zn_expr e) {
 
 static void test_text(void **state) {
   world *w = *state;
-  const char *same[] = {"8*batch + 1", "(n + 3)//2", "n % 4", "min(a, b)", "max(a, b)", "bcast(b, a)", "?",
-                        "-n + 3", "-2*n*m", "a*b + a - 7", "2*(n//3)", "(2*n)//3 + (n//3)*m", "(a//b) % c",
-                        "!\"unk 12\" + 1", "overflow()", "-9223372036854775808", "n + -9223372036854775808",
-                        "!\"7\"", "a//(b + 1)", "(min(a, b) + 1)//2", "batch-size + x.y"};
+  const char *same[] = {"8*batch + 1",
+                        "(n + 3)//2",
+                        "n % 4",
+                        "min(a, b)",
+                        "max(a, b)",
+                        "bcast(b, a)",
+                        "?",
+                        "-n + 3",
+                        "-2*n*m",
+                        "a*b + a - 7",
+                        "2*(n//3)",
+                        "(2*n)//3 + (n//3)*m",
+                        "(a//b) % c",
+                        "!\"unk 12\" + 1",
+                        "overflow()",
+                        "-9223372036854775808",
+                        "n + -9223372036854775808",
+                        "!\"7\"",
+                        "a//(b + 1)",
+                        "(min(a, b) + 1)//2",
+                        "batch-size + x.y"};
   for (size_t i = 0; i < sizeof same / sizeof *same; i++) check_text(w, parse(w, same[i]));
   assert_string_equal(text(w, parse(w, "1 + 8*batch")), "8*batch + 1");
   assert_string_equal(text(w, parse(w, "(3 + n)//2")), "(n + 1)//2 + 1");
@@ -360,9 +383,11 @@ static void test_text(void **state) {
     zn_expr e = parse(w, "z");
     const char *names[] = {"z", "y", "x", "m n", "k"};
     for (int i = 0; i < 8; i++) {
-      zn_expr b = rnd(0, 1) ? zn_ex_const(w->p, rnd(-9, 9)) : zn_ex_sym(w->p, names[rnd(0, 4)], 0, INT64_MAX);
+      zn_expr b = rnd(0, 1) ? zn_ex_const(w->p, rnd(-9, 9))
+                            : zn_ex_sym(w->p, names[rnd(0, 4)], 0, INT64_MAX);
       item x = {.e = e}, y = {.e = b};
-      zn_expr r = rnd(0, 1) ? combine(w->p, &x, &y, (int)rnd(0, 7)).e : combine(w->p, &y, &x, (int)rnd(0, 7)).e;
+      zn_expr r = rnd(0, 1) ? combine(w->p, &x, &y, (int)rnd(0, 7)).e
+                            : combine(w->p, &y, &x, (int)rnd(0, 7)).e;
       if (r > ZN_EX_OVERFLOW) e = r;
     }
     check_text(w, e);
@@ -374,11 +399,13 @@ static void test_many(void **state) {
   zn_exprs *p = ((world *)*state)->p;
   zn_expr N = zn_ex_sym(p, "N", 1, INT64_MAX);
   for (int c = 1; c <= 5000; c++) {
-    zn_expr W = zn_ex_addi(p, zn_ex_muli(p, N, 2), c), i = zn_ex_var(p, "i", N), j = zn_ex_var(p, "j", W);
+    zn_expr W = zn_ex_addi(p, zn_ex_muli(p, N, 2), c), i = zn_ex_var(p, "i", N),
+            j = zn_ex_var(p, "j", W);
     zn_expr flat = zn_ex_add(p, zn_ex_mul(p, i, W), j);
     assert_int_equal(zn_ex_mod(p, flat, W), j);
     assert_int_equal(zn_ex_div(p, flat, W), i);
-    for (int k = 1; k < 8; k++) (void)zn_ex_mod(p, zn_ex_divi(p, zn_ex_addi(p, flat, k), k + 1), zn_ex_const(p, c + k));
+    for (int k = 1; k < 8; k++)
+      (void)zn_ex_mod(p, zn_ex_divi(p, zn_ex_addi(p, flat, k), k + 1), zn_ex_const(p, c + k));
   }
 }
 

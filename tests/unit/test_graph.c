@@ -1,4 +1,5 @@
-/* Graph construction and editing, attributes, .zg text round trips, errors of the parser, the verifier. */
+/* Graph construction and editing, attributes, .zg text round trips, errors of the parser, the
+ * verifier. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -70,17 +71,21 @@ static const char *const samples[] = {
     "const $s str[2] = [\"a\\\"b\", \"\"]\n"
     "const $c c64[1] = [1.5, -2]\n"
     "const $r i8[40] = rand(7, -3, 4)\n"
-    "graph @main(%x: f32[N,2*N - 1,k,!\"a b\" + 4], %u: ?[*], %q: seq(f32[*]), %o2: opt(seq(f32[?,1])), "
+    "graph @main(%x: f32[N,2*N - 1,k,!\"a b\" + 4], %u: ?[*], %q: seq(f32[*]), %o2: "
+    "opt(seq(f32[?,1])), "
     "%m: map(i64, f32[])) -> (%y, %x, $h, %parts.1, $shape) {\n"
-    "  %sh: i64[4] elems [N, 2*N - 1, k, !\"a b\" + 4] inlined = Shape(%x) {start=0} @\"node 1\" source \"m.py:3\"\n"
+    "  %sh: i64[4] elems [N, 2*N - 1, k, !\"a b\" + 4] inlined = Shape(%x) {start=0} @\"node 1\" "
+    "source \"m.py:3\"\n"
     "  %parts.0: f32[*], _, %parts.1: f32[*] = Split(%x) {axis=1, num_outputs=3}\n"
     "  %cl: f32[*] = Clip(%u, _, $\"odd name\") kernel 3\n"
     "  %al: f32[N] alias %v = Relu(%x)\n"
     "  %nz: i64[2] content [k, ?] = Relu(%x)\n"
-    "  %v: f32[N,16,4,4] block 8 axis 1 halo [0,0,1,1] [0,0,2,1] = Conv(%x, $z) {auto_pad=\"VALID\", pads=[0, 1, 0, 1]}\n"
+    "  %v: f32[N,16,4,4] block 8 axis 1 halo [0,0,1,1] [0,0,2,1] = Conv(%x, $z) "
+    "{auto_pad=\"VALID\", pads=[0, 1, 0, 1]}\n"
     "  %cst: f32[2] = Constant() {value=const f32[2] [1, 2]}\n"
     "  %e: f32[*] = Elu(%u) {alpha=1.0} @/layer1/elu\n"
-    "  %y: f32[*] = RNN(%x, $s, $c, $o, $r, $big) {activations=[\"Tanh\"], activation_alpha=[0.5, 1.0]}\n"
+    "  %y: f32[*] = RNN(%x, $s, $c, $o, $r, $big) {activations=[\"Tanh\"], activation_alpha=[0.5, "
+    "1.0]}\n"
     "}\n",
     "zg 1\n"
     "graph @main(%c: bool[], %x: f32[4]) -> (%y) {\n"
@@ -94,7 +99,8 @@ static const char *const samples[] = {
 
 static void test_round_trip(void **state) {
   world *w = *state;
-  for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) assert_string_equal(text(w, parse(w, samples[i])), samples[i]);
+  for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
+    assert_string_equal(text(w, parse(w, samples[i])), samples[i]);
 }
 
 /* Any prefix and any damaged byte is an error or a graph, never a crash. */
@@ -109,7 +115,8 @@ static void test_damage(void **state) {
       (void)zn_graph_parse(&w->c, &w->c.graph, samples[i], k, NULL, &g);
       char *copy = zn_arena_strndup(&w->c.tmp, samples[i], n);
       copy[k] = "%$@!{}[](),=0x9\"?*-"[k % 19];
-      if (zn_graph_parse(&w->c, &w->c.graph, copy, n, NULL, &g) == ZN_OK) (void)zn_graph_verify(&w->c, g);
+      if (zn_graph_parse(&w->c, &w->c.graph, copy, n, NULL, &g) == ZN_OK)
+        (void)zn_graph_verify(&w->c, g);
       zn_arena_reset(&w->c.tmp);
     }
   }
@@ -121,10 +128,13 @@ static void test_errors(void **state) {
       {"zk 1", "this is no .zg text"},
       {"zg 2", "version 2"},
       {"zg 1 graph @m() -> (%y) {}", "output 'y' of graph @m is not defined"},
-      {"zg 1 graph @m(%x: f32[]) -> (%x) { %x: f32[] = Relu(%x) }", "line 1: value %x is defined twice"},
+      {"zg 1 graph @m(%x: f32[]) -> (%x) { %x: f32[] = Relu(%x) }",
+       "line 1: value %x is defined twice"},
       {"zg 1 graph @m(%x: f32[]) -> (%x) { %y: f32[] = Relux(%x) }", "'Relux' is no operator"},
-      {"zg 1 graph @m(%x: f32[]) -> (%x) { %y: f32[] = Relu(%z) }", "value 'z' is not defined above"},
-      {"zg 1 graph @m(%x: f32[]) -> (%x) { %y: f32[] = Elu(%x) {beta=1.0} }", "Elu has no attribute 'beta'"},
+      {"zg 1 graph @m(%x: f32[]) -> (%x) { %y: f32[] = Relu(%z) }",
+       "value 'z' is not defined above"},
+      {"zg 1 graph @m(%x: f32[]) -> (%x) { %y: f32[] = Elu(%x) {beta=1.0} }",
+       "Elu has no attribute 'beta'"},
       {"zg 1 graph @m(%x: f33[]) -> (%x) { }", "'f33' is no element type"},
       {"zg 1 const $w i8[2] = [1, 200]", "200 is no i8"},
       {"zg 1 const $w i8[3] = [1, 2]", "2 elements, expected 3"},
@@ -135,7 +145,8 @@ static void test_errors(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     zn_graph *g;
     w->said[0] = 0;
-    assert_int_equal(zn_graph_parse(&w->c, &w->c.graph, cases[i][0], strlen(cases[i][0]), NULL, &g), ZN_ERR_MODEL);
+    assert_int_equal(zn_graph_parse(&w->c, &w->c.graph, cases[i][0], strlen(cases[i][0]), NULL, &g),
+                     ZN_ERR_MODEL);
     if (!strstr(w->said, cases[i][1])) print_message("%s gives %s", cases[i][0], w->said);
     assert_non_null(strstr(w->said, cases[i][1]));
   }
@@ -196,7 +207,8 @@ static void test_verify(void **state) {
   zn_graph *g = parse(w, samples[0]);
   g->nodes[1].num_in = 1;
   assert_int_equal(zn_graph_verify(&w->c, g), ZN_ERR_MODEL);
-  assert_non_null(strstr(w->said, "node 'conv1' (Conv): malformed graph: 1 inputs, expected 2 to 3"));
+  assert_non_null(
+      strstr(w->said, "node 'conv1' (Conv): malformed graph: 1 inputs, expected 2 to 3"));
   g = parse(w, samples[0]);
   zn_node_set_int(g, 1, "grooup", 1);
   assert_int_equal(zn_graph_verify(&w->c, g), ZN_ERR_MODEL);

@@ -1,6 +1,7 @@
-/* The table of element types, and exact scalar conversions. Small floats are described by five numbers (exponent bits,
- * mantissa bits, bias, and what the top codes mean), so one encoder and one decoder serve them all: the value is scaled
- * to units of its last place, rounded to nearest even there, and the carry moves into the exponent by itself. */
+/* The table of element types, and exact scalar conversions. Small floats are described by five
+ * numbers (exponent bits, mantissa bits, bias, and what the top codes mean), so one encoder and one
+ * decoder serve them all: the value is scaled to units of its last place, rounded to nearest even
+ * there, and the carry moves into the exponent by itself. */
 #include "zenithc/base/dtype.h"
 
 #include <assert.h>
@@ -116,7 +117,8 @@ static uint32_t overflow_code(const float_format *f, zn_dtype t, bool negative, 
   return f->top == TOP_IEEE ? sign | (max_code(f) + 1) : nan_code(f, negative);
 }
 
-/* Negative numbers have no place in e8m0: NaN. Zero and everything below the smallest is the smallest if saturating. */
+/* Negative numbers have no place in e8m0: NaN. Zero and everything below the smallest is the
+ * smallest if saturating. */
 static uint32_t encode_e8m0(double x, bool saturate) {
   if (isnan(x) || x < 0) return 0xff;
   if (isinf(x)) return saturate ? 0xfe : 0xff;
@@ -192,7 +194,7 @@ static int64_t load_int(zn_dtype t, const void *data, uint64_t i) {
     case ZN_U2:
     case ZN_I4:
     case ZN_I2: return zn_int_wrap(t, AT(uint8_t));
-    default: assert(!"integer type"); return 0;
+    default: assert(false && "integer type"); return 0;
   }
 }
 
@@ -216,7 +218,8 @@ static int64_t to_int(zn_dtype t, double x) {
   unsigned bits = zn_int_bits(t);
   bool sgn = zn_is_signed(t);
   double hi = ldexp(1.0, (int)bits - (sgn ? 1 : 0)), lo = sgn ? -hi : 0.0; /* valid: lo <= x < hi */
-  if (x >= hi) return sgn ? (int64_t)(((uint64_t)1 << (bits - 1)) - 1) : (int64_t)(UINT64_MAX >> (64 - bits));
+  if (x >= hi)
+    return sgn ? (int64_t)(((uint64_t)1 << (bits - 1)) - 1) : (int64_t)(UINT64_MAX >> (64 - bits));
   if (x <= lo) return sgn ? -(int64_t)(((uint64_t)1 << (bits - 1)) - 1) - 1 : 0;
   return t == ZN_U64 ? (int64_t)(uint64_t)x : (int64_t)x;
 }

@@ -1,6 +1,7 @@
-/* The expression pool: hash-consed nodes, polynomials over atoms, intervals, and the walks over them (evaluation,
- * substitution, dependence). Division and modulo are in expr_div.c, proofs of inequalities in expr_prove.c, text in
- * expr_text.c. Operands always have smaller ids than their node. */
+/* The expression pool: hash-consed nodes, polynomials over atoms, intervals, and the walks over
+ * them (evaluation, substitution, dependence). Division and modulo are in expr_div.c, proofs of
+ * inequalities in expr_prove.c, text in expr_text.c. Operands always have smaller ids than their
+ * node. */
 #include <assert.h>
 
 #include "zenithc/base/expr_impl.h"
@@ -94,7 +95,8 @@ static void div_range(zn_ex_node *n, const zn_ex_node *x, const zn_ex_node *m) {
     n->hi = x->hi >= 0 ? end_div(x->hi, ml) : end_div(x->hi, m->hi);
     return;
   }
-  int64_t mag = x->lo == INT64_MIN ? INT64_MAX : max64(x->lo < 0 ? -x->lo : x->lo, x->hi < 0 ? -x->hi : x->hi);
+  int64_t mag = x->lo == INT64_MIN ? INT64_MAX
+                                   : max64(x->lo < 0 ? -x->lo : x->lo, x->hi < 0 ? -x->hi : x->hi);
   n->lo = mag == INT64_MAX ? INT64_MIN : -mag;
   n->hi = mag;
 }
@@ -106,7 +108,8 @@ static void mod_range(zn_ex_node *n, const zn_ex_node *x, const zn_ex_node *m) {
 }
 
 static void set_interval(const zn_exprs *p, zn_ex_node *n, const zn_expr *ops) {
-  const zn_ex_node *x = n->n > 0 ? zn_ex_at(p, ops[0]) : NULL, *y = n->n > 1 ? zn_ex_at(p, ops[1]) : NULL;
+  const zn_ex_node *x = n->n > 0 ? zn_ex_at(p, ops[0]) : NULL,
+                   *y = n->n > 1 ? zn_ex_at(p, ops[1]) : NULL;
   switch ((zn_ex_op)n->op) {
     case ZN_EX_CONST: n->lo = n->hi = n->coef; break;
     case ZN_EX_SYM:
@@ -126,7 +129,8 @@ static void set_interval(const zn_exprs *p, zn_ex_node *n, const zn_expr *ops) {
     case ZN_EX_MUL:
       n->lo = x->lo;
       n->hi = x->hi;
-      for (uint32_t i = 1; i < n->n; i++) mul_range(&n->lo, &n->hi, zn_ex_at(p, ops[i])->lo, zn_ex_at(p, ops[i])->hi);
+      for (uint32_t i = 1; i < n->n; i++)
+        mul_range(&n->lo, &n->hi, zn_ex_at(p, ops[i])->lo, zn_ex_at(p, ops[i])->hi);
       break;
     case ZN_EX_DIV: div_range(n, x, y); break;
     case ZN_EX_MOD: mod_range(n, x, y); break;
@@ -145,7 +149,8 @@ static void set_interval(const zn_exprs *p, zn_ex_node *n, const zn_expr *ops) {
   }
 }
 
-/* Finds or makes the node {op, coef, mono} with these operands; n is filled in but for what follows from them. */
+/* Finds or makes the node {op, coef, mono} with these operands; n is filled in but for what follows
+ * from them. */
 static zn_expr intern(zn_exprs *p, zn_ex_node n, const zn_expr *ops) {
   uint32_t h = hash_node(&n, ops), mask = p->table_size - 1;
   for (uint32_t i = h; p->table[i & mask].e; i++) {
@@ -215,15 +220,18 @@ zn_expr zn_ex_sym(zn_exprs *p, const char *name, int64_t lo, int64_t hi) {
 }
 
 zn_expr zn_ex_var(zn_exprs *p, const char *name, zn_expr extent) {
-  return new_sym(p, (zn_ex_node){.name = zn_arena_strdup(p->a, name), .is_var = true, .extent = extent});
+  return new_sym(
+      p, (zn_ex_node){.name = zn_arena_strdup(p->a, name), .is_var = true, .extent = extent});
 }
 
 void zn_ex_set_range(zn_exprs *p, zn_expr sym, int64_t lo, int64_t hi) {
   assert(zn_ex_at(p, sym)->op == ZN_EX_SYM);
-  if (zn_ex_at(p, sym)->is_var || (zn_ex_at(p, sym)->lo == lo && zn_ex_at(p, sym)->hi == hi)) return;
+  if (zn_ex_at(p, sym)->is_var || (zn_ex_at(p, sym)->lo == lo && zn_ex_at(p, sym)->hi == hi))
+    return;
   p->nodes[sym].lo = lo;
   p->nodes[sym].hi = hi;
-  for (zn_expr e = sym + 1; e < p->num; e++) set_interval(p, &p->nodes[e], p->ops + p->nodes[e].first);
+  for (zn_expr e = sym + 1; e < p->num; e++)
+    set_interval(p, &p->nodes[e], p->ops + p->nodes[e].first);
   p->memo_size = p->memo_used = 0; /* later simplifications may use the new bounds */
 }
 
@@ -239,7 +247,8 @@ void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent) {
   zn_ex_range(p, extent, &elo, &ehi);
   zn_ex_set_range(p, sym, lo, ehi == INT64_MAX ? ehi : ehi - 1);
   p->nodes[sym].extent = extent;
-  for (zn_expr e = sym; e < p->num; e++) p->nodes[e].bounded |= (p->nodes[e].syms & p->nodes[sym].syms) != 0;
+  for (zn_expr e = sym; e < p->num; e++)
+    p->nodes[e].bounded |= (p->nodes[e].syms & p->nodes[sym].syms) != 0;
 }
 
 uint64_t zn_ex_tag(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->tag; }
@@ -527,7 +536,9 @@ static bool depends(const zn_exprs *p, zn_expr e, zn_expr sym, uint32_t stamp) {
   return false;
 }
 
-bool zn_ex_depends(const zn_exprs *p, zn_expr e, zn_expr sym) { return depends(p, e, sym, ++*p->stamp); }
+bool zn_ex_depends(const zn_exprs *p, zn_expr e, zn_expr sym) {
+  return depends(p, e, sym, ++*p->stamp);
+}
 
 typedef struct eval_job {
   const zn_exprs *p;
@@ -578,8 +589,8 @@ static bool eval(const eval_job *j, zn_expr e, int64_t *out) {
   return ok;
 }
 
-bool zn_ex_eval(const zn_exprs *p, zn_expr e, bool (*sym)(void *user, zn_expr s, int64_t *out), void *user,
-                int64_t *out) {
+bool zn_ex_eval(const zn_exprs *p, zn_expr e, bool (*sym)(void *user, zn_expr s, int64_t *out),
+                void *user, int64_t *out) {
   eval_job j = {p, sym, user, ++*p->stamp};
   int64_t v;
   if (!eval(&j, e, &v)) return false;
@@ -604,7 +615,7 @@ static zn_expr apply(zn_exprs *p, zn_ex_op op, zn_expr a, zn_expr b) {
     case ZN_EX_MIN: return zn_ex_min(p, a, b);
     case ZN_EX_MAX: return zn_ex_max(p, a, b);
     case ZN_EX_BCAST: return zn_ex_bcast(p, a, b);
-    default: assert(!"binary operation"); return ZN_EX_NONE;
+    default: assert(false && "binary operation"); return ZN_EX_NONE;
   }
 }
 

@@ -1,30 +1,38 @@
 /* Floor division, modulo, min, max and broadcast of expressions.
  *
- * a // m and a % m by a divisor with a single term m = c*M proceed in steps, each exact for every value of the symbols:
+ * a // m and a % m by a divisor with a single term m = c*M proceed in steps, each exact for every
+ * value of the symbols:
  *   1. split a = m*q + r term by term;                       a//m = q + r//m        a%m = r%m
  *   2. r provably inside one multiple k of m:                r//m = k               r%m = r - k*m
  *   3. a common factor g of m and some terms, r = g*A + B with 0 <= B < g:
- *                                                            r//m = A//(m/g)        r%m = g*(A%(m/g)) + B
+ *                                                            r//m = A//(m/g)        r%m =
+ * g*(A%(m/g)) + B
  *   4. (x//n + s)//m = (x + n*s)//(n*m)      (x%n)//m = (x//m)%(n/m) when m divides n
  *      (k*(x%n) + s)%m = (k*x + s)%m when m divides k*n
- * What is left becomes an opaque atom. Divisors with several terms divide by long division. A divisor that is zero has no
- * value, so a symbol with lower bound 0 counts as positive in a divisor. */
+ * What is left becomes an opaque atom. Divisors with several terms divide by long division. A
+ * divisor that is zero has no value, so a symbol with lower bound 0 counts as positive in a
+ * divisor. */
 #include <assert.h>
 
 #include "zenithc/base/expr_impl.h"
 
 enum { MAX_NEST = 40 };
 
-static bool positive(const zn_exprs *p, zn_expr m) { return !zn_ex_bad(m) && zn_ex_at(p, m)->lo >= 0; }
+static bool positive(const zn_exprs *p, zn_expr m) {
+  return !zn_ex_bad(m) && zn_ex_at(p, m)->lo >= 0;
+}
 
-/* a = c*M*q + r; with M = 1 the constant goes to r in [0, c), other coefficients keep their sign. */
+/* a = c*M*q + r; with M = 1 the constant goes to r in [0, c), other coefficients keep their sign.
+ */
 static void split(zn_exprs *p, zn_expr a, int64_t c, zn_expr M, zn_expr *out_q, zn_expr *out_r) {
   zn_ex_poly *q = zn_ex_poly_get(p), *r = zn_ex_poly_get(p);
   uint32_t n = zn_ex_num_terms(p, a);
   for (uint32_t i = 0; i < n; i++) {
     zn_ex_term t = zn_ex_term_at(p, a, i);
     zn_expr left = zn_ex_mono_div(p, t.m, M);
-    int64_t k = !left || (t.k == INT64_MIN && c == -1) ? 0 : t.m == ZN_EX_ONE ? zn_floordiv(t.k, c) : t.k / c;
+    int64_t k = !left || (t.k == INT64_MIN && c == -1) ? 0
+                : t.m == ZN_EX_ONE                     ? zn_floordiv(t.k, c)
+                                                       : t.k / c;
     if (left) zn_ex_poly_term(p, q, k, left);
     zn_ex_poly_term(p, r, t.k - k * c, t.m);
   }
@@ -43,12 +51,14 @@ static bool one_multiple(zn_exprs *p, zn_expr r, zn_expr m, int64_t *out_k) {
   int64_t c;
   if (zn_ex_is_const(p, m, &c)) {
     const zn_ex_node *n = zn_ex_at(p, r);
-    if (n->lo != INT64_MIN && n->hi != INT64_MAX && zn_floordiv(n->lo, c) == zn_floordiv(n->hi, c)) {
+    if (n->lo != INT64_MIN && n->hi != INT64_MAX &&
+        zn_floordiv(n->lo, c) == zn_floordiv(n->hi, c)) {
       *out_k = zn_floordiv(n->lo, c);
       return true;
     }
   }
-  if (!zn_ex_at(p, r)->bounded && !zn_ex_at(p, m)->bounded && zn_ex_at(p, m)->op == ZN_EX_CONST) return false;
+  if (!zn_ex_at(p, r)->bounded && !zn_ex_at(p, m)->bounded && zn_ex_at(p, m)->op == ZN_EX_CONST)
+    return false;
   for (int64_t k = zn_ex_at(p, r)->hi < 0 ? -1 : 0; k >= (zn_ex_at(p, r)->lo >= 0 ? 0 : -1); k--) {
     if (inside(p, r, m, k)) {
       *out_k = k;
@@ -69,7 +79,8 @@ static int64_t gcd64(int64_t a, int64_t b) {
 }
 
 /* Step 3: finds g, A, B and m/g for r by m = c*M (c > 0). */
-static bool factor_split(zn_exprs *p, zn_expr r, int64_t c, zn_expr M, zn_expr *g, zn_expr *A, zn_expr *B, zn_expr *rest) {
+static bool factor_split(zn_exprs *p, zn_expr r, int64_t c, zn_expr M, zn_expr *g, zn_expr *A,
+                         zn_expr *B, zn_expr *rest) {
   uint32_t n = zn_ex_num_terms(p, r);
   for (uint32_t i = 0; i < n; i++) {
     zn_ex_term t = zn_ex_term_at(p, r, i);
@@ -88,7 +99,9 @@ static bool factor_split(zn_exprs *p, zn_expr r, int64_t c, zn_expr M, zn_expr *
 }
 
 /* The operands of a DIV or MOD atom. */
-static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) { return p->ops[zn_ex_at(p, e)->first + i]; }
+static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) {
+  return p->ops[zn_ex_at(p, e)->first + i];
+}
 
 /* The only DIV atom of r, when it stands alone with coefficient 1. */
 static zn_expr lone_div(const zn_exprs *p, zn_expr r) {
@@ -109,7 +122,8 @@ static zn_expr nested_div(zn_exprs *p, zn_expr r, zn_expr m, int64_t c, zn_expr 
   if (d) {
     zn_expr x = operand(p, d, 0), n = operand(p, d, 1);
     if (positive(p, n)) {
-      zn_expr s = zn_ex_mul(p, zn_ex_sub(p, r, d), n), top = zn_ex_add(p, x, s), bottom = zn_ex_mul(p, n, m);
+      zn_expr s = zn_ex_mul(p, zn_ex_sub(p, r, d), n), top = zn_ex_add(p, x, s),
+              bottom = zn_ex_mul(p, n, m);
       if (!zn_ex_bad(top) && !zn_ex_bad(bottom)) return zn_ex_div(p, top, bottom);
     }
   }
@@ -272,7 +286,8 @@ zn_expr zn_ex_mod(zn_exprs *p, zn_expr a, zn_expr b) {
 
 zn_expr zn_ex_ceildiv(zn_exprs *p, zn_expr a, zn_expr b) {
   int64_t c;
-  if (!zn_ex_bad(b) && zn_ex_is_const(p, b, &c) && c > 0) return zn_ex_div(p, zn_ex_addi(p, a, c - 1), b);
+  if (!zn_ex_bad(b) && zn_ex_is_const(p, b, &c) && c > 0)
+    return zn_ex_div(p, zn_ex_addi(p, a, c - 1), b);
   return negate(p, zn_ex_div(p, negate(p, a), b));
 }
 

@@ -1,6 +1,7 @@
-/* Inside the expression pool: what expr.c, expr_div.c, expr_prove.c and expr_text.c share. Nobody else includes this.
- * A polynomial under construction is a list of (coefficient, unit monomial) sorted by monomial id, the constant last;
- * a unit monomial is ONE, an atom, or a MUL node without coefficient. */
+/* Inside the expression pool: what expr.c, expr_div.c, expr_prove.c and expr_text.c share. Nobody
+ * else includes this. A polynomial under construction is a list of (coefficient, unit monomial)
+ * sorted by monomial id, the constant last; a unit monomial is ONE, an atom, or a MUL node without
+ * coefficient. */
 #ifndef ZN_EXPR_IMPL_H
 #define ZN_EXPR_IMPL_H
 #include "zenithc/base/expr.h"
@@ -102,7 +103,8 @@ zn_ex_term zn_ex_term_at(const zn_exprs *p, zn_expr e, uint32_t i);
 
 /* e >= 0, provably. */
 bool zn_ex_nonneg(zn_exprs *p, zn_expr e, unsigned depth);
-/* e = coef * atom + rest, only the top-level occurrences of the atom; false when it occurs squared. */
+/* e = coef * atom + rest, only the top-level occurrences of the atom; false when it occurs squared.
+ */
 bool zn_ex_split_atom(zn_exprs *p, zn_expr e, zn_expr atom, zn_expr *coef, zn_expr *rest);
 /* Sums with DIV or MOD atoms: a*(x//a) + x%a becomes x, x - a*(x//a) becomes x%a. */
 void zn_ex_pair_divmod(zn_exprs *p, zn_ex_poly *q);

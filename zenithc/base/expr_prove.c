@@ -1,7 +1,8 @@
-/* Proofs of e >= 0. Intervals answer most questions. Otherwise atoms are eliminated, the latest first (the bounds of a
- * loop variable refer to earlier ones only): in e = k*v + rest with k of one sign, v is replaced by the bound that makes e
- * smallest, which may be symbolic (the extent of a loop variable, the operands of // % min max). Linear decomposition,
- * dependence on symbols and the public inequalities live here too. */
+/* Proofs of e >= 0. Intervals answer most questions. Otherwise atoms are eliminated, the latest
+ * first (the bounds of a loop variable refer to earlier ones only): in e = k*v + rest with k of one
+ * sign, v is replaced by the bound that makes e smallest, which may be symbolic (the extent of a
+ * loop variable, the operands of // % min max). Linear decomposition, dependence on symbols and the
+ * public inequalities live here too. */
 #include <assert.h>
 
 #include "zenithc/base/expr_impl.h"
@@ -25,7 +26,9 @@ bool zn_ex_split_atom(zn_exprs *p, zn_expr e, zn_expr atom, zn_expr *coef, zn_ex
   return linear && !zn_ex_bad(*coef) && !zn_ex_bad(*rest);
 }
 
-static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) { return p->ops[zn_ex_at(p, e)->first + i]; }
+static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) {
+  return p->ops[zn_ex_at(p, e)->first + i];
+}
 
 /* k*by + scale*rest >= 0 */
 static bool with(zn_exprs *p, zn_expr k, zn_expr by, zn_expr rest, zn_expr scale, unsigned depth) {
@@ -50,7 +53,8 @@ static bool try_bound(zn_exprs *p, zn_expr v, zn_expr k, zn_expr rest, bool up, 
     } else if (op == ZN_EX_MOD && positive && !up) {
       if (with(p, k, zn_ex_addi(p, m, -1), rest, ZN_EX_ONE, depth)) return true;
       if (zn_ex_at(p, x)->lo >= 0 && with(p, k, x, rest, ZN_EX_ONE, depth)) return true;
-    } else if (op >= ZN_EX_MIN) { /* one operand is the value: both must do, or the one that bounds it */
+    } else if (op >=
+               ZN_EX_MIN) { /* one operand is the value: both must do, or the one that bounds it */
       bool either = (op == ZN_EX_MIN && !up) || (op == ZN_EX_MAX && up);
       bool first = with(p, k, x, rest, ZN_EX_ONE, depth);
       if (first && either) return true;
@@ -93,8 +97,9 @@ bool zn_ex_nonneg(zn_exprs *p, zn_expr e, unsigned depth) {
   return false;
 }
 
-/* A cheap counterexample saves the search: two points that respect all bounds. At the low one loop variables are 0 and
- * other symbols at their lower end, at the high one loop variables are at their extent - 1 and symbols a little up. */
+/* A cheap counterexample saves the search: two points that respect all bounds. At the low one loop
+ * variables are 0 and other symbols at their lower end, at the high one loop variables are at their
+ * extent - 1 and symbols a little up. */
 typedef struct point {
   const zn_exprs *p;
   bool high;
@@ -109,7 +114,8 @@ static bool coordinate(void *user, zn_expr s, int64_t *out) {
   if (n->hi == INT64_MAX && lo > INT64_MAX - 100) *out = lo;
   if (zn_ex_bad(n->extent)) return true;
   point inner = {at->p, at->high, at->depth + 1};
-  if (at->depth > 16 || !zn_ex_eval(at->p, n->extent, coordinate, &inner, &extent) || extent <= lo) return false;
+  if (at->depth > 16 || !zn_ex_eval(at->p, n->extent, coordinate, &inner, &extent) || extent <= lo)
+    return false;
   if (at->high) *out = extent - 1;
   return true;
 }
@@ -118,7 +124,8 @@ static bool refuted(const zn_exprs *p, zn_expr e) {
   int64_t v;
   point low = {p, false, 0}, high = {p, true, 0};
   if (zn_ex_bad(e)) return true;
-  return (zn_ex_eval(p, e, coordinate, &high, &v) && v < 0) || (zn_ex_eval(p, e, coordinate, &low, &v) && v < 0);
+  return (zn_ex_eval(p, e, coordinate, &high, &v) && v < 0) ||
+         (zn_ex_eval(p, e, coordinate, &low, &v) && v < 0);
 }
 
 enum { PROOF_DEPTH = 8 };

@@ -1,10 +1,13 @@
-/* Text of expressions. The printer orders terms and operands by content (degree, then names), not by age, so that a text
- * reads back and prints the same in any pool; the parser calls the ordinary constructors. */
+/* Text of expressions. The printer orders terms and operands by content (degree, then names), not
+ * by age, so that a text reads back and prints the same in any pool; the parser calls the ordinary
+ * constructors. */
 #include <assert.h>
 
 #include "zenithc/base/expr_impl.h"
 
-static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) { return p->ops[zn_ex_at(p, e)->first + i]; }
+static zn_expr operand(const zn_exprs *p, zn_expr e, uint32_t i) {
+  return p->ops[zn_ex_at(p, e)->first + i];
+}
 
 static int compare(const zn_exprs *p, zn_expr a, zn_expr b);
 
@@ -17,7 +20,8 @@ static uint32_t degree_of(const zn_exprs *p, zn_expr e) {
 enum { MAX_LIST = ZN_EX_MAX_TERMS };
 
 /* Operands of e, those of nested min in min (max in max) included. */
-static void gather(const zn_exprs *p, zn_expr e, zn_ex_op op, zn_expr *list, uint32_t *n, uint32_t max) {
+static void gather(const zn_exprs *p, zn_expr e, zn_ex_op op, zn_expr *list, uint32_t *n,
+                   uint32_t max) {
   const zn_ex_node *x = zn_ex_at(p, e);
   for (uint32_t i = 0; i < x->n && *n < max; i++) {
     zn_expr y = p->ops[x->first + i];
@@ -50,7 +54,8 @@ static uint32_t operands(const zn_exprs *p, zn_expr e, zn_expr *list, uint32_t m
   return n;
 }
 
-/* Order of terms: higher degree first, constants last; of factors: by kind, then name, then operands. */
+/* Order of terms: higher degree first, constants last; of factors: by kind, then name, then
+ * operands. */
 static int compare(const zn_exprs *p, zn_expr a, zn_expr b) {
   if (a == b) return 0;
   const zn_ex_node *x = zn_ex_at(p, a), *y = zn_ex_at(p, b);
@@ -60,8 +65,10 @@ static int compare(const zn_exprs *p, zn_expr a, zn_expr b) {
     int c = strcmp(x->name, y->name);
     return c ? c : a < b ? -1 : 1;
   }
-  if (x->op == ZN_EX_MUL && x->coef != 1) return compare(p, x->mono, b) ? compare(p, x->mono, b) : 1;
-  if (y->op == ZN_EX_MUL && y->coef != 1) return compare(p, a, y->mono) ? compare(p, a, y->mono) : -1;
+  if (x->op == ZN_EX_MUL && x->coef != 1)
+    return compare(p, x->mono, b) ? compare(p, x->mono, b) : 1;
+  if (y->op == ZN_EX_MUL && y->coef != 1)
+    return compare(p, a, y->mono) ? compare(p, a, y->mono) : -1;
   if (x->op != y->op) return x->op < y->op ? -1 : 1;
   if (x->op == ZN_EX_CONST) return x->coef < y->coef ? -1 : 1;
   zn_expr la[64] = {0}, lb[64] = {0};
@@ -199,7 +206,8 @@ static zn_status parse_call(parser *s, const char *name, zn_expr *out) {
                                                      : !strcmp(name, "max")   ? zn_ex_max
                                                      : !strcmp(name, "bcast") ? zn_ex_bcast
                                                                               : NULL;
-  if (!f) return zn_lex_error(s->l, "'%s' is no function of dimensions; known: min, max, bcast", name);
+  if (!f)
+    return zn_lex_error(s->l, "'%s' is no function of dimensions; known: min, max, bcast", name);
   ZN_TRY(parse_sum(s, out));
   do {
     zn_expr b;
@@ -266,7 +274,8 @@ static zn_status parse_product(parser *s, zn_expr *out) {
 }
 
 static zn_status parse_sum(parser *s, zn_expr *out) {
-  if (++s->depth > MAX_PAREN) return zn_lex_error(s->l, "dimension nested more than %d deep", MAX_PAREN);
+  if (++s->depth > MAX_PAREN)
+    return zn_lex_error(s->l, "dimension nested more than %d deep", MAX_PAREN);
   ZN_TRY(parse_product(s, out));
   while (s->l->tok == '+' || s->l->tok == '-') {
     bool minus = s->l->tok == '-';

@@ -1,4 +1,5 @@
-/* Attributes of nodes. Nodes hold what the model gave; the getters fall back to the schema's default. */
+/* Attributes of nodes. Nodes hold what the model gave; the getters fall back to the schema's
+ * default. */
 #include <assert.h>
 
 #include "zenithc/ops/op.h"
@@ -11,7 +12,8 @@ void zn_node_set_attr(zn_graph *g, zn_nid n, zn_attr a) {
     d->attrs[i] = a;
     return;
   }
-  d->attrs = zn_arena_grow(g->arena, d->attrs, d->num_attrs * sizeof a, (d->num_attrs + 1) * sizeof a);
+  d->attrs =
+      zn_arena_grow(g->arena, d->attrs, d->num_attrs * sizeof a, (d->num_attrs + 1) * sizeof a);
   d->attrs[d->num_attrs++] = a;
 }
 
@@ -46,7 +48,9 @@ bool zn_node_has(const zn_node *n, const char *name) { return zn_node_attr(n, na
 static const zn_attr *find(const zn_node *n, const char *name, zn_attr_kind kind) {
   const zn_schema_attr *s = zn_schema_find_attr(zn_op_schema(n->op), name);
   if (!s) ZN_BUG(NULL, "node '%s': %s has no attribute '%s'", n->name, zn_op_name(n->op), name);
-  if (s->kind != kind) ZN_BUG(NULL, "node '%s': attribute '%s' of %s has another kind", n->name, name, zn_op_name(n->op));
+  if (s->kind != kind)
+    ZN_BUG(NULL, "node '%s': attribute '%s' of %s has another kind", n->name, name,
+           zn_op_name(n->op));
   const zn_attr *a = zn_node_attr(n, name);
   if (a && (a->kind == kind || (kind == ZN_A_FLOAT && a->kind == ZN_A_INT))) return a;
   return s->has_default ? &s->def : NULL;

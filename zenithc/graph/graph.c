@@ -1,5 +1,6 @@
-/* Building and editing graphs: values, constants, nodes in execution order, replacement of values, topological order.
- * Names are kept unique by a small hash set beside the graph; everything else is plain arrays. */
+/* Building and editing graphs: values, constants, nodes in execution order, replacement of values,
+ * topological order. Names are kept unique by a small hash set beside the graph; everything else is
+ * plain arrays. */
 #include "zenithc/graph/graph.h"
 
 #include <assert.h>
@@ -139,10 +140,12 @@ void zn_graph_output(zn_graph *g, zn_vid v) {
   ZN_PUSH(g->arena, g->outputs, g->num_outputs, g->cap_outputs, v);
 }
 
-static zn_nid add_node(zn_graph *g, zn_op op, const char *name, const zn_vid *in, uint32_t num_in, uint32_t num_out) {
+static zn_nid add_node(zn_graph *g, zn_op op, const char *name, const zn_vid *in, uint32_t num_in,
+                       uint32_t num_out) {
   zn_nid id = g->num_nodes;
   zn_node n = {.op = op, .num_in = num_in, .num_out = num_out};
-  n.name = name && *name ? zn_arena_strdup(g->arena, name) : zn_arena_printf(g->arena, "%s_%u", zn_op_name(op), id);
+  n.name = name && *name ? zn_arena_strdup(g->arena, name)
+                         : zn_arena_printf(g->arena, "%s_%u", zn_op_name(op), id);
   n.in = ZN_ARRAY(g->arena, zn_vid, num_in);
   n.out = ZN_ARRAY(g->arena, zn_vid, num_out);
   if (num_in) memcpy(n.in, in, num_in * sizeof *in);
@@ -155,14 +158,15 @@ static zn_nid add_node(zn_graph *g, zn_op op, const char *name, const zn_vid *in
   return id;
 }
 
-zn_nid zn_graph_node(zn_graph *g, zn_op op, const char *name, const zn_vid *in, uint32_t num_in, uint32_t num_out) {
+zn_nid zn_graph_node(zn_graph *g, zn_op op, const char *name, const zn_vid *in, uint32_t num_in,
+                     uint32_t num_out) {
   zn_nid id = add_node(g, op, name, in, num_in, num_out);
   ZN_PUSH(g->arena, g->order, g->num_order, g->cap_order, id);
   return id;
 }
 
-zn_nid zn_graph_node_before(zn_graph *g, zn_nid before, zn_op op, const char *name, const zn_vid *in, uint32_t num_in,
-                            uint32_t num_out) {
+zn_nid zn_graph_node_before(zn_graph *g, zn_nid before, zn_op op, const char *name,
+                            const zn_vid *in, uint32_t num_in, uint32_t num_out) {
   zn_nid id = zn_graph_node(g, op, name, in, num_in, num_out);
   uint32_t at = g->num_order - 1;
   while (at > 0 && g->order[at] != before) at--;
@@ -224,12 +228,14 @@ uint32_t *zn_graph_uses(const zn_graph *g, zn_arena *a) {
   return uses;
 }
 
-/* Depth first from each node in its present order; a node is emitted after the producers of its inputs. */
+/* Depth first from each node in its present order; a node is emitted after the producers of its
+ * inputs. */
 bool zn_graph_toposort(zn_graph *g) {
   zn_graph_compact(g);
   enum { NEW, OPEN, DONE, ABSENT };
   uint8_t *state = ZN_ARRAY(g->arena, uint8_t, g->num_nodes);
-  zn_nid *stack = ZN_ARRAY(g->arena, zn_nid, g->num_order), *order = ZN_ARRAY(g->arena, zn_nid, g->num_order);
+  zn_nid *stack = ZN_ARRAY(g->arena, zn_nid, g->num_order),
+         *order = ZN_ARRAY(g->arena, zn_nid, g->num_order);
   uint32_t *next = ZN_ARRAY(g->arena, uint32_t, g->num_nodes), count = 0;
   memset(state, ABSENT, g->num_nodes);
   for (uint32_t i = 0; i < g->num_order; i++) state[g->order[i]] = NEW;

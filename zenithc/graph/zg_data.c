@@ -1,6 +1,7 @@
-/* Contents of constants in .zg text: lists of elements for small ones, and recipes (zeros, fill, iota, rand, file) which a
- * tensor remembers as its origin. Large contents without a recipe print as opaque(hash) and read back as numbers drawn from
- * that hash: enough to reproduce the structure of a dump, not its values. */
+/* Contents of constants in .zg text: lists of elements for small ones, and recipes (zeros, fill,
+ * iota, rand, file) which a tensor remembers as its origin. Large contents without a recipe print
+ * as opaque(hash) and read back as numbers drawn from that hash: enough to reproduce the structure
+ * of a dump, not its values. */
 #include <assert.h>
 #include <math.h>
 
@@ -24,7 +25,8 @@ void zn_zg_print_number(zn_dtype t, double x, zn_text *out) {
   for (int digits = 1; digits <= 9; digits++) {
     snprintf(buf, sizeof buf, "%.*g", digits, x);
     double y = strtod(buf, NULL);
-    if (narrow ? zn_float_encode(t, y, true) == zn_float_encode(t, x, true) : (float)y == (float)x) break;
+    if (narrow ? zn_float_encode(t, y, true) == zn_float_encode(t, x, true) : (float)y == (float)x)
+      break;
   }
   zn_text_puts(out, buf);
 }
@@ -75,7 +77,8 @@ static bool print_recipe(const zn_htensor *h, uint64_t n, zn_text *t) {
     zn_text_puts(t, "iota");
   } else if (n > MAX_INLINE) {
     uint64_t x = UINT64_C(1469598103934665603), bytes = zn_htensor_bytes(h);
-    for (uint64_t i = 0; i < bytes; i++) x = (x ^ ((const unsigned char *)h->data)[i]) * UINT64_C(1099511628211);
+    for (uint64_t i = 0; i < bytes; i++)
+      x = (x ^ ((const unsigned char *)h->data)[i]) * UINT64_C(1099511628211);
     zn_text_printf(t, "opaque(%llu)", (unsigned long long)(x >> 1));
   } else {
     return false;
@@ -126,7 +129,8 @@ static zn_status parse_number(zn_lexer *l, double *out) {
 
 static zn_status parse_random(zn_lexer *l, zn_arena *a, zn_htensor *h, bool opaque) {
   double lo, hi;
-  if (!is_number(h->dtype)) return zn_lex_error(l, "%s has no random contents", zn_dtypes[h->dtype].name);
+  if (!is_number(h->dtype))
+    return zn_lex_error(l, "%s has no random contents", zn_dtypes[h->dtype].name);
   ZN_TRY(zn_lex_expect(l, '(', "'('"));
   if (l->tok != ZN_TOK_INT) return zn_lex_error(l, "expected an integer seed, found '%s'", l->text);
   uint64_t seed = (uint64_t)l->i;
@@ -164,13 +168,17 @@ static zn_status parse_file(zn_lexer *l, zn_arena *a, const char *base_dir, zn_h
   const char *name = l->text;
   uint64_t bytes = zn_htensor_bytes(h);
   int64_t offset = 0;
-  if (l->tok != ZN_TOK_STRING) return zn_lex_error(l, "expected a file name in quotes, found '%s'", l->text);
+  if (l->tok != ZN_TOK_STRING)
+    return zn_lex_error(l, "expected a file name in quotes, found '%s'", l->text);
   if (!base_dir || strlen(name) != l->text_len || !safe_path(name) || h->dtype == ZN_STR)
-    return zn_lex_error(l, "cannot read contents from file '%s': only numbers, from below this text's folder", name);
+    return zn_lex_error(
+        l, "cannot read contents from file '%s': only numbers, from below this text's folder",
+        name);
   zn_lex_next(l);
   if (zn_lex_accept(l, '+')) {
     offset = l->i;
-    if (l->tok != ZN_TOK_INT || offset < 0) return zn_lex_error(l, "expected a byte offset, found '%s'", l->text);
+    if (l->tok != ZN_TOK_INT || offset < 0)
+      return zn_lex_error(l, "expected a byte offset, found '%s'", l->text);
     zn_lex_next(l);
   }
   zn_text o;
@@ -180,14 +188,16 @@ static zn_status parse_file(zn_lexer *l, zn_arena *a, const char *base_dir, zn_h
   if (offset) zn_text_printf(&o, "+%lld", (long long)offset);
   h->origin = o.s;
   FILE *f = fopen(zn_arena_printf(a, "%s/%s", base_dir, name), "rb");
-  bool ok = f && fseek(f, 0, SEEK_END) == 0 && ftell(f) >= offset && (uint64_t)(ftell(f) - offset) >= bytes;
+  bool ok = f && fseek(f, 0, SEEK_END) == 0 && ftell(f) >= offset &&
+            (uint64_t)(ftell(f) - offset) >= bytes;
   if (ok) {
     h->data = zn_arena_alloc(a, (size_t)bytes);
     ok = fseek(f, (long)offset, SEEK_SET) == 0 && fread(h->data, 1, (size_t)bytes, f) == bytes;
   }
   if (f) fclose(f);
-  return ok ? ZN_OK : zn_lex_error(l, "file '%s' cannot be read or is shorter than %lld + %llu bytes", name,
-                                   (long long)offset, (unsigned long long)bytes);
+  return ok ? ZN_OK
+            : zn_lex_error(l, "file '%s' cannot be read or is shorter than %lld + %llu bytes", name,
+                           (long long)offset, (unsigned long long)bytes);
 }
 
 static zn_status parse_element(zn_lexer *l, zn_htensor *h, uint64_t i) {
@@ -220,15 +230,18 @@ static zn_status parse_list(zn_lexer *l, zn_htensor *h) {
     ZN_TRY(parse_element(l, h, i));
   }
   if (i != n && l->tok == ']')
-    return zn_lex_error(l, "%llu elements, expected %llu", (unsigned long long)i, (unsigned long long)n);
+    return zn_lex_error(l, "%llu elements, expected %llu", (unsigned long long)i,
+                        (unsigned long long)n);
   return zn_lex_expect(l, ']', "']'");
 }
 
 static zn_status parse_fill(zn_lexer *l, zn_htensor *h, bool iota) {
   uint64_t n = zn_htensor_count(h);
   if (iota) {
-    for (uint64_t i = 0; i < n && zn_is_float(h->dtype); i++) zn_store_f64(h->dtype, h->data, i, (double)i);
-    for (uint64_t i = 0; i < n && !zn_is_float(h->dtype); i++) zn_store_i64(h->dtype, h->data, i, (int64_t)i);
+    for (uint64_t i = 0; i < n && zn_is_float(h->dtype); i++)
+      zn_store_f64(h->dtype, h->data, i, (double)i);
+    for (uint64_t i = 0; i < n && !zn_is_float(h->dtype); i++)
+      zn_store_i64(h->dtype, h->data, i, (int64_t)i);
     return ZN_OK;
   }
   uint64_t one = 0;
@@ -242,14 +255,16 @@ static zn_status parse_fill(zn_lexer *l, zn_htensor *h, bool iota) {
 
 zn_status zn_zg_parse_data(zn_lexer *l, zn_arena *a, const char *base_dir, zn_htensor *h) {
   uint64_t n, limit = (uint64_t)1 << 31;
-  if (!zn_dims_count(h->rank, h->dims, zn_dtype_bytes(h->dtype), &n) || n * zn_dtype_bytes(h->dtype) > limit)
+  if (!zn_dims_count(h->rank, h->dims, zn_dtype_bytes(h->dtype), &n) ||
+      n * zn_dtype_bytes(h->dtype) > limit)
     return zn_lex_error(l, "a constant of more than %llu bytes", (unsigned long long)limit);
   if (zn_lex_is(l, "file")) {
     zn_lex_next(l);
     return parse_file(l, a, base_dir, h);
   }
   bool list = l->tok == '[';
-  if (list && n > (uint64_t)(l->end - l->p) + 1) /* nothing is allocated for elements that cannot be there */
+  if (list && n > (uint64_t)(l->end - l->p) +
+                      1) /* nothing is allocated for elements that cannot be there */
     return zn_lex_error(l, "the list is shorter than %llu elements", (unsigned long long)n);
   *h = zn_htensor_new(a, h->dtype, h->rank, h->dims);
   if (zn_lex_accept(l, '[')) return parse_list(l, h);
@@ -261,6 +276,7 @@ zn_status zn_zg_parse_data(zn_lexer *l, zn_arena *a, const char *base_dir, zn_ht
   if (!strcmp(word, "iota") && numeric) return parse_fill(l, h, true);
   if (!strcmp(word, "rand")) return parse_random(l, a, h, false);
   if (!strcmp(word, "opaque")) return parse_random(l, a, h, true);
-  return zn_lex_error(l, "expected contents ([..], zeros, fill(x), iota, rand(seed), file \"..\"), found '%s'",
-                      *word ? word : l->text);
+  return zn_lex_error(
+      l, "expected contents ([..], zeros, fill(x), iota, rand(seed), file \"..\"), found '%s'",
+      *word ? word : l->text);
 }

@@ -1,5 +1,6 @@
-/* Parses .zg text into graphs. One scope of value names per graph (bodies see nothing from outside); every value must be
- * defined above its use, so what is read is in execution order. Attributes take their kind from the operator's schema. */
+/* Parses .zg text into graphs. One scope of value names per graph (bodies see nothing from
+ * outside); every value must be defined above its use, so what is read is in execution order.
+ * Attributes take their kind from the operator's schema. */
 #include <assert.h>
 
 #include "zenithc/graph/text_impl.h"
@@ -14,7 +15,8 @@ typedef struct scope { /* value names of one graph */
   zn_graph *g;
   slot *slots;
   uint32_t size, used;
-  slot *aliases; /* values and the names of those whose storage they share, which may be defined further down */
+  slot *aliases; /* values and the names of those whose storage they share, which may be defined
+                    further down */
   uint32_t num_aliases, cap_aliases;
 } scope;
 
@@ -37,7 +39,8 @@ static uint32_t hash(const char *s) {
 
 static slot *find(const scope *s, const char *name) {
   uint32_t i = hash(name);
-  while (s->slots[i & (s->size - 1)].name && strcmp(s->slots[i & (s->size - 1)].name, name) != 0) i++;
+  while (s->slots[i & (s->size - 1)].name && strcmp(s->slots[i & (s->size - 1)].name, name) != 0)
+    i++;
   return &s->slots[i & (s->size - 1)];
 }
 
@@ -74,8 +77,10 @@ static bool parse_sigil(parser *p, char sigil, const char **out) {
 }
 
 static zn_status parse_new_name(parser *p, scope *s, char sigil, const char **out) {
-  if (!parse_sigil(p, sigil, out)) return zn_lex_error(&p->l, "expected %cname, found '%s'", sigil, p->l.text);
-  if (s->used && find(s, *out)->name) return zn_lex_error(&p->l, "value %c%s is defined twice", sigil, *out);
+  if (!parse_sigil(p, sigil, out))
+    return zn_lex_error(&p->l, "expected %cname, found '%s'", sigil, p->l.text);
+  if (s->used && find(s, *out)->name)
+    return zn_lex_error(&p->l, "value %c%s is defined twice", sigil, *out);
   return ZN_OK;
 }
 
@@ -115,7 +120,8 @@ static zn_status parse_dtype(zn_lexer *l, uint8_t *out) {
     return ZN_OK;
   }
   zn_dtype t = l->tok == ZN_TOK_IDENT ? zn_dtype_from_name(l->text) : ZN_NONE;
-  if (t == ZN_NONE || t == ZN_IDX || t == ZN_PTR) return zn_lex_error(l, "'%s' is no element type", l->text);
+  if (t == ZN_NONE || t == ZN_IDX || t == ZN_PTR)
+    return zn_lex_error(l, "'%s' is no element type", l->text);
   *out = (uint8_t)t;
   zn_lex_next(l);
   return ZN_OK;
@@ -216,7 +222,8 @@ static zn_status parse_contents(parser *p, zn_value *v, bool elems) {
   uint32_t n = 0;
   zn_lex_next(&p->l);
   ZN_TRY(parse_elems(p, elems ? &v->elems : &v->content, &n));
-  if ((v->elems && v->content) && v->num_elems != n) return zn_lex_error(&p->l, "elems and content differ in length");
+  if ((v->elems && v->content) && v->num_elems != n)
+    return zn_lex_error(&p->l, "elems and content differ in length");
   v->num_elems = n;
   return ZN_OK;
 }
@@ -303,7 +310,8 @@ static zn_status parse_graph(parser *p, zn_graph *parent, scope *s, zn_graph **o
 
 static zn_status parse_attr_tensor(parser *p, zn_htensor *h) {
   zn_type y;
-  if (!zn_lex_is(&p->l, "const")) return zn_lex_error(&p->l, "expected const, found '%s'", p->l.text);
+  if (!zn_lex_is(&p->l, "const"))
+    return zn_lex_error(&p->l, "expected const, found '%s'", p->l.text);
   zn_lex_next(&p->l);
   ZN_TRY(zn_zg_parse_type(p->ex, &p->l, &y));
   return parse_const_tensor(p, &y, h);
@@ -383,7 +391,8 @@ static zn_status parse_attrs(parser *p, zn_graph *g, zn_nid n) {
   const zn_op op = g->nodes[n].op;
   for (bool first = true; !zn_lex_accept(&p->l, '}'); first = false) {
     if (!first) ZN_TRY(zn_lex_expect(&p->l, ',', "',' or '}'"));
-    if (p->l.tok != ZN_TOK_IDENT) return zn_lex_error(&p->l, "expected an attribute, found '%s'", p->l.text);
+    if (p->l.tok != ZN_TOK_IDENT)
+      return zn_lex_error(&p->l, "expected an attribute, found '%s'", p->l.text);
     const zn_schema_attr *sa = zn_schema_find_attr(zn_op_schema(op), p->l.text);
     if (!sa) return zn_lex_error(&p->l, "%s has no attribute '%s'", zn_op_name(op), p->l.text);
     zn_attr a = {.name = sa->name, .kind = sa->kind};
@@ -465,7 +474,8 @@ static zn_status parse_node(parser *p, scope *s) {
   zn_vid *outs = ZN_ARRAY(p->a, zn_vid, num_out);
   for (uint32_t i = 0; i < num_out; i++) {
     if (!res[i].name) continue;
-    if (s->used && find(s, res[i].name)->name) return zn_lex_error(l, "value %%%s is defined twice", res[i].name);
+    if (s->used && find(s, res[i].name)->name)
+      return zn_lex_error(l, "value %%%s is defined twice", res[i].name);
     outs[i] = zn_graph_value(g, res[i].name);
     apply_value(p, s, outs[i], &res[i].v, res[i].alias);
     g->vals[outs[i]].def = n;
@@ -516,7 +526,8 @@ static zn_status parse_graph(parser *p, zn_graph *parent, scope *s, zn_graph **o
   zn_lexer *l = &p->l;
   const char *name = NULL, **outputs;
   uint32_t num_outputs;
-  if (++p->depth > MAX_BODIES) return zn_lex_error(l, "bodies nested more than %d deep", MAX_BODIES);
+  if (++p->depth > MAX_BODIES)
+    return zn_lex_error(l, "bodies nested more than %d deep", MAX_BODIES);
   if (!zn_lex_is(l, "graph")) return zn_lex_error(l, "expected graph, found '%s'", l->text);
   zn_lex_next(l);
   if (!parse_sigil(p, '@', &name)) return zn_lex_error(l, "expected @name, found '%s'", l->text);
@@ -526,7 +537,8 @@ static zn_status parse_graph(parser *p, zn_graph *parent, scope *s, zn_graph **o
   ZN_TRY(parse_inputs(p, s));
   ZN_TRY(parse_outputs(p, &outputs, &num_outputs));
   ZN_TRY(zn_lex_expect(l, '{', "'{'"));
-  while (!zn_lex_accept(l, '}')) ZN_TRY(zn_lex_is(l, "const") ? parse_const(p, s) : parse_node(p, s));
+  while (!zn_lex_accept(l, '}'))
+    ZN_TRY(zn_lex_is(l, "const") ? parse_const(p, s) : parse_node(p, s));
   for (uint32_t i = 0; i < num_outputs; i++) {
     zn_vid v = s->used ? find(s, outputs[i])->v : 0;
     if (!v) return zn_lex_error(l, "output '%s' of graph @%s is not defined", outputs[i], name);
@@ -579,14 +591,17 @@ static zn_status parse_symbol(parser *p) {
   return ZN_OK;
 }
 
-zn_status zn_graph_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir, zn_graph **out) {
+zn_status zn_graph_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir,
+                         zn_graph **out) {
   parser p = {.a = a, .ex = zn_exprs_new(a), .base_dir = base_dir};
   scope s = {.g = zn_graph_new(a, p.ex, "main")};
   zn_lexer *l = &p.l;
   zn_lex_init(l, c, a, src, n);
-  if (!zn_lex_is(l, "zg")) return zn_lex_error(l, "this is no .zg text: it does not begin with 'zg 1'");
+  if (!zn_lex_is(l, "zg"))
+    return zn_lex_error(l, "this is no .zg text: it does not begin with 'zg 1'");
   zn_lex_next(l);
-  if (l->tok != ZN_TOK_INT || l->i != 1) return zn_lex_error(l, "version %s of .zg is unknown, expected 1", l->text);
+  if (l->tok != ZN_TOK_INT || l->i != 1)
+    return zn_lex_error(l, "version %s of .zg is unknown, expected 1", l->text);
   zn_lex_next(l);
   for (;;) {
     if (zn_lex_is(l, "producer")) {

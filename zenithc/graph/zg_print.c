@@ -1,5 +1,6 @@
-/* Prints graphs as .zg text: symbols with bounds, constants, then the nodes in order, bodies of control flow nested. All
- * that a pass may rely on is printed, and the text reads back to a graph that prints the same. */
+/* Prints graphs as .zg text: symbols with bounds, constants, then the nodes in order, bodies of
+ * control flow nested. All that a pass may rely on is printed, and the text reads back to a graph
+ * that prints the same. */
 #include <assert.h>
 
 #include "zenithc/graph/text_impl.h"
@@ -124,7 +125,8 @@ static void print_float(zn_text *t, double x) { /* always recognisable as one */
 
 static void print_tensor(const printer *p, const zn_htensor *h) {
   zn_text_printf(p->t, "const %s[", zn_dtypes[h->dtype].name);
-  for (uint32_t d = 0; d < h->rank; d++) zn_text_printf(p->t, d ? ",%lld" : "%lld", (long long)h->dims[d]);
+  for (uint32_t d = 0; d < h->rank; d++)
+    zn_text_printf(p->t, d ? ",%lld" : "%lld", (long long)h->dims[d]);
   zn_text_puts(p->t, "] ");
   zn_zg_print_data(h, p->t);
 }

@@ -1,5 +1,6 @@
-/* Checks the structure of graphs: ids in range, definitions before uses and consistent with their nodes, arity and
- * attributes as the schema says, unique names, bodies closed. What it finds after import is a bug of a pass. */
+/* Checks the structure of graphs: ids in range, definitions before uses and consistent with their
+ * nodes, arity and attributes as the schema says, unique names, bodies closed. What it finds after
+ * import is a bug of a pass. */
 #include "zenithc/ops/op.h"
 
 typedef struct checker {
@@ -8,26 +9,31 @@ typedef struct checker {
   uint8_t *defined; /* per value */
 } checker;
 
-static zn_status fault(const checker *k, const zn_node *n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static zn_status fault(const checker *k, const zn_node *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static zn_status fault(const checker *k, const zn_node *n, const char *fmt, ...) {
   char msg[512];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
-  const char *where = n ? zn_node_where(k->c, n) : zn_arena_printf(&k->c->tmp, "graph '%s'", k->g->name);
+  const char *where =
+      n ? zn_node_where(k->c, n) : zn_arena_printf(&k->c->tmp, "graph '%s'", k->g->name);
   return zn_error(k->c, where, "malformed graph: %s", msg);
 }
 
 static zn_status check_type(const checker *k, const zn_node *n, zn_vid v) {
   const zn_value *x = &k->g->vals[v];
   if (!x->name) return fault(k, n, "value %u has no name", v);
-  if (x->type.rank < -1 || x->type.rank > ZN_MAX_RANK || x->type.dtype >= ZN_DTYPE_COUNT || x->type.kind > ZN_V_MAP)
+  if (x->type.rank < -1 || x->type.rank > ZN_MAX_RANK || x->type.dtype >= ZN_DTYPE_COUNT ||
+      x->type.kind > ZN_V_MAP)
     return fault(k, n, "value '%s' has no valid type", x->name);
   int64_t count;
   if (x->elems && (x->num_elems > ZN_MAX_ELEMS ||
-                   (zn_ex_is_const(k->g->ex, zn_type_count(k->g->ex, &x->type), &count) && count != x->num_elems)))
-    return fault(k, n, "value '%s' tracks %u elements, its type has another number", x->name, x->num_elems);
+                   (zn_ex_is_const(k->g->ex, zn_type_count(k->g->ex, &x->type), &count) &&
+                    count != x->num_elems)))
+    return fault(k, n, "value '%s' tracks %u elements, its type has another number", x->name,
+                 x->num_elems);
   if (x->cst && (x->def || x->cst->dtype != x->type.dtype || (int)x->cst->rank != x->type.rank))
     return fault(k, n, "constant '%s' and its type differ", x->name);
   if (x->layout.block && x->layout.axis >= (x->type.rank > 0 ? x->type.rank : 1))
@@ -38,13 +44,16 @@ static zn_status check_type(const checker *k, const zn_node *n, zn_vid v) {
 static zn_status check_arity(const checker *k, const zn_node *n) {
   const zn_schema *s = zn_op_schema(n->op);
   uint32_t in = n->num_in - n->num_captures;
-  if (n->num_captures > n->num_in) return fault(k, n, "%u captures of %u inputs", n->num_captures, n->num_in);
-  if (in < s->min_in || in > s->max_in) return fault(k, n, "%u inputs, expected %u to %u", in, s->min_in, s->max_in);
+  if (n->num_captures > n->num_in)
+    return fault(k, n, "%u captures of %u inputs", n->num_captures, n->num_in);
+  if (in < s->min_in || in > s->max_in)
+    return fault(k, n, "%u inputs, expected %u to %u", in, s->min_in, s->max_in);
   if (n->num_out < s->min_out || n->num_out > s->max_out)
     return fault(k, n, "%u outputs, expected %u to %u", n->num_out, s->min_out, s->max_out);
   for (uint32_t i = 0; i < in; i++) {
     const zn_schema_io *io = &s->in[i < s->num_in ? i : s->num_in - 1];
-    if (!n->in[i] && !io->optional && !io->hetero) return fault(k, n, "required input %u '%s' is absent", i, io->name);
+    if (!n->in[i] && !io->optional && !io->hetero)
+      return fault(k, n, "required input %u '%s' is absent", i, io->name);
   }
   return ZN_OK;
 }
@@ -56,9 +65,11 @@ static zn_status check_attrs(const checker *k, const zn_node *n) {
     const zn_schema_attr *sa = zn_schema_find_attr(s, a->name);
     if (!sa) return fault(k, n, "unknown attribute '%s'", a->name);
     bool widened = sa->kind == ZN_A_FLOAT && a->kind == ZN_A_INT;
-    if (a->kind != sa->kind && !widened) return fault(k, n, "attribute '%s' has another kind", a->name);
+    if (a->kind != sa->kind && !widened)
+      return fault(k, n, "attribute '%s' has another kind", a->name);
     if (a->kind != ZN_A_GRAPH) continue;
-    if (!a->u.g || a->u.g->ex != k->g->ex) return fault(k, n, "body '%s' has another expression pool", a->name);
+    if (!a->u.g || a->u.g->ex != k->g->ex)
+      return fault(k, n, "body '%s' has another expression pool", a->name);
     ZN_TRY(zn_graph_verify(k->c, a->u.g));
   }
   for (uint32_t i = 0; i < s->num_attrs; i++)
@@ -71,15 +82,18 @@ static zn_status check_use(const checker *k, const zn_node *n, zn_vid v) {
   if (v >= k->g->num_vals) return fault(k, n, "value id %u of %u", v, k->g->num_vals);
   const zn_value *x = &k->g->vals[v];
   if (x->cst) return check_type(k, n, v);
-  if (!k->defined[v]) return fault(k, n, "value '%s' is used before its definition", x->name ? x->name : "?");
+  if (!k->defined[v])
+    return fault(k, n, "value '%s' is used before its definition", x->name ? x->name : "?");
   return ZN_OK;
 }
 
 static zn_status check_node(const checker *k, zn_nid id) {
-  if (id == 0 || id >= k->g->num_nodes) return fault(k, NULL, "node id %u of %u", id, k->g->num_nodes);
+  if (id == 0 || id >= k->g->num_nodes)
+    return fault(k, NULL, "node id %u of %u", id, k->g->num_nodes);
   const zn_node *n = &k->g->nodes[id];
   if (n->dead) return ZN_OK;
-  if (n->op == ZN_OP_NONE || n->op >= ZN_OP_COUNT) return fault(k, NULL, "node %u has no operator", id);
+  if (n->op == ZN_OP_NONE || n->op >= ZN_OP_COUNT)
+    return fault(k, NULL, "node %u has no operator", id);
   if (!n->name) return fault(k, NULL, "node %u has no name", id);
   for (uint32_t i = 0; i < n->num_in; i++)
     if (n->in[i]) ZN_TRY(check_use(k, n, n->in[i]));
@@ -90,7 +104,8 @@ static zn_status check_node(const checker *k, zn_nid id) {
     if (v == 0) continue;
     if (v >= k->g->num_vals) return fault(k, n, "output id %u of %u", v, k->g->num_vals);
     const zn_value *x = &k->g->vals[v];
-    if (x->def != id || x->def_out != i) return fault(k, n, "output '%s' names another definition", x->name);
+    if (x->def != id || x->def_out != i)
+      return fault(k, n, "output '%s' names another definition", x->name);
     if (k->defined[v]) return fault(k, n, "value '%s' is defined twice", x->name);
     k->defined[v] = 1;
     ZN_TRY(check_type(k, n, v));
@@ -98,7 +113,9 @@ static zn_status check_node(const checker *k, zn_nid id) {
   return ZN_OK;
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Of the values that live nodes, inputs and outputs mention. */
 static zn_status check_names(const checker *k) {
@@ -110,7 +127,8 @@ static zn_status check_names(const checker *k) {
     if (k->defined[v] || (g->vals[v].cst && uses[v])) names[n++] = g->vals[v].name;
   qsort(names, n, sizeof *names, compare_names);
   for (uint32_t i = 1; i < n; i++)
-    if (!strcmp(names[i - 1], names[i])) return fault(k, NULL, "two values are named '%s'", names[i]);
+    if (!strcmp(names[i - 1], names[i]))
+      return fault(k, NULL, "two values are named '%s'", names[i]);
   return ZN_OK;
 }
 
@@ -128,7 +146,8 @@ zn_status zn_graph_verify(zn_ctx *c, const zn_graph *g) {
     zn_vid v = g->outputs[i];
     if (v == 0) return fault(&k, NULL, "output %u is absent", i);
     ZN_TRY(check_use(&k, NULL, v));
-    if (!g->vals[v].is_output) return fault(&k, NULL, "output '%s' is not marked as one", g->vals[v].name);
+    if (!g->vals[v].is_output)
+      return fault(&k, NULL, "output '%s' is not marked as one", g->vals[v].name);
   }
   return check_names(&k);
 }

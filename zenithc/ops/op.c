@@ -1,5 +1,6 @@
-/* The operator registry: the rows of ops.def, and their schema strings parsed once into arity, types and attributes with
- * defaults. The strings are ours, so a mistake in one is a bug of ours and is found by the first test that runs. */
+/* The operator registry: the rows of ops.def, and their schema strings parsed once into arity,
+ * types and attributes with defaults. The strings are ours, so a mistake in one is a bug of ours
+ * and is found by the first test that runs. */
 #include "zenithc/ops/op.h"
 
 #include <assert.h>

@@ -1,5 +1,6 @@
-/* Parses the rows of scalar.def, once, into expression trees. Recursive descent over characters: comparison, sum, product,
- * sign, then numbers, 'strings', names and calls. A mistake in a row is ours and shows in the first test that runs. */
+/* Parses the rows of scalar.def, once, into expression trees. Recursive descent over characters:
+ * comparison, sum, product, sign, then numbers, 'strings', names and calls. A mistake in a row is
+ * ours and shows in the first test that runs. */
 #include <assert.h>
 #include <ctype.h>
 #include <pthread.h>
@@ -15,14 +16,16 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const struct {
   const char *name;
   uint32_t args;
-} functions[] = {{"add", 2},  {"sub", 2},   {"mul", 2},   {"div", 2},   {"min", 2},      {"max", 2},    {"mod", 2},
-                 {"fmod", 2}, {"and", 2},   {"or", 2},    {"xor", 2},   {"shl", 2},      {"shr", 2},    {"pow", 2},
-                 {"lt", 2},   {"le", 2},    {"gt", 2},    {"ge", 2},    {"eq", 2},       {"ne", 2},     {"streq", 2},
-                 {"neg", 1},  {"abs", 1},   {"not", 1},   {"sqrt", 1},  {"floor", 1},    {"ceil", 1},   {"trunc", 1},
-                 {"rint", 1}, {"exp", 1},   {"log", 1},   {"log1p", 1}, {"expm1", 1},    {"sin", 1},    {"cos", 1},
-                 {"tan", 1},  {"asin", 1},  {"acos", 1},  {"atan", 1},  {"sinh", 1},     {"cosh", 1},   {"tanh", 1},
-                 {"erf", 1},  {"asinh", 1}, {"acosh", 1}, {"atanh", 1}, {"sigmoid", 1},  {"isnan", 1},  {"isinf", 1},
-                 {"sign", 1}, {"select", 3}};
+} functions[] = {
+    {"add", 2},   {"sub", 2},   {"mul", 2},   {"div", 2},   {"min", 2},     {"max", 2},
+    {"mod", 2},   {"fmod", 2},  {"and", 2},   {"or", 2},    {"xor", 2},     {"shl", 2},
+    {"shr", 2},   {"pow", 2},   {"lt", 2},    {"le", 2},    {"gt", 2},      {"ge", 2},
+    {"eq", 2},    {"ne", 2},    {"streq", 2}, {"neg", 1},   {"abs", 1},     {"not", 1},
+    {"sqrt", 1},  {"floor", 1}, {"ceil", 1},  {"trunc", 1}, {"rint", 1},    {"exp", 1},
+    {"log", 1},   {"log1p", 1}, {"expm1", 1}, {"sin", 1},   {"cos", 1},     {"tan", 1},
+    {"asin", 1},  {"acos", 1},  {"atan", 1},  {"sinh", 1},  {"cosh", 1},    {"tanh", 1},
+    {"erf", 1},   {"asinh", 1}, {"acosh", 1}, {"atanh", 1}, {"sigmoid", 1}, {"isnan", 1},
+    {"isinf", 1}, {"sign", 1},  {"select", 3}};
 
 typedef struct cursor {
   const char *p;
@@ -100,7 +103,8 @@ static zn_sc *parse_primary(cursor *c) {
   }
   if (take(c, "'")) { /* text of streq: an ATTR node whose name is the text */
     size_t n = strcspn(c->p, "'");
-    zn_sc *e = new_node((zn_sc){.kind = ZN_SC_ATTR, .name = zn_arena_strndup(&trees.arena, c->p, n)});
+    zn_sc *e =
+        new_node((zn_sc){.kind = ZN_SC_ATTR, .name = zn_arena_strndup(&trees.arena, c->p, n)});
     c->p += n + 1;
     return e;
   }
@@ -145,7 +149,8 @@ static zn_sc *parse_sum(cursor *c) {
 }
 
 static zn_sc *parse_compare(cursor *c) {
-  static const char *const ops[][2] = {{"<=", "le"}, {">=", "ge"}, {"==", "eq"}, {"!=", "ne"}, {"<", "lt"}, {">", "gt"}};
+  static const char *const ops[][2] = {{"<=", "le"}, {">=", "ge"}, {"==", "eq"},
+                                       {"!=", "ne"}, {"<", "lt"},  {">", "gt"}};
   zn_sc *e[2] = {parse_sum(c), NULL};
   for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
     if (!take(c, ops[i][0])) continue;
