@@ -153,11 +153,7 @@ static zn_status compile_and_check(zn_job *j) {
   if (zn_opt_given(j->o, ZN_O_time)) fprintf(stderr, "build %.3f s\n", j->seconds_build);
   j->artifact_bytes = folder_bytes(c, j->temp_dir);
   ZN_TRY(check_limits(j));
-  if (off) {
-    j->verdict = "unchecked";
-    return ZN_OK;
-  }
-  return zn_job_selfcheck(j);
+  return off ? ZN_OK : zn_job_selfcheck(j);
 }
 
 static const char *folder_of(zn_arena *a, const char *path) {
@@ -172,7 +168,9 @@ static void print_summary(const zn_job *j) {
     fprintf(stderr, ", %u kernels", j->k.mod->num_funcs >= 2 ? j->k.mod->num_funcs - 2 : 0);
     if (j->k.mod->workspace_bytes) fprintf(stderr, ", workspace %" PRIu64, j->k.mod->workspace_bytes);
   }
-  if (j->summary) fprintf(stderr, ", %s", j->summary);
+  if (j->v.verdict == ZN_VERDICT_PASS) fprintf(stderr, ", %s", zn_verify_summary(&j->c->graph, &j->v));
+  else fputs(", not compared with the reference", stderr);
+  if (j->checked_on && strcmp(j->checked_on, "artifact")) fprintf(stderr, " on %s", j->checked_on);
   fputc('\n', stderr);
 }
 

@@ -97,15 +97,27 @@ static zn_status open_zk(zn_ctx *c, const char *path, zn_session *s) {
   return ZN_OK;
 }
 
-zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
-                          zn_session *s) {
+bool zn_can_run(const zn_target *t, const zn_caps *caps, const char **why) {
+  *why = NULL;
+  return t->can_run && t->load && t->run && t->can_run(caps, why);
+}
+
+zn_status zn_session_attach(zn_ctx *c, const zn_compiled *k, const zn_target *t, const char *path, zn_session *s) {
   s->target = t;
   s->graph = k->graph;
   s->caps = k->caps;
   s->plan = k->plan;
   from_mod(s, k->mod);
-  const char *why = NULL;
-  if (!t->can_run || !t->load || !t->run || !t->can_run(&k->caps, &why)) {
+  double t0 = zn_now();
+  zn_status st = t->load(c, k->mod, path, &s->exec);
+  s->seconds_load = zn_now() - t0;
+  return st;
+}
+
+zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
+                          zn_session *s) {
+  const char *why;
+  if (!zn_can_run(t, &k->caps, &why)) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "an artifact for --target=%s --arch=%s cannot run here%s%s", t->name,
             k->caps.arch ? k->caps.arch : "", why ? ": " : "", why ? why : "");
     zn_help(c, "--target=interp runs any model, slowly");
@@ -119,10 +131,7 @@ zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, i
     zn_arena_reset(&c->tmp);
   }
   s->seconds_compile = zn_now() - t0;
-  t0 = zn_now();
-  zn_status st = t->load(c, k->mod, path, &s->exec);
-  s->seconds_load = zn_now() - t0;
-  return st;
+  return zn_session_attach(c, k, t, path, s);
 }
 
 zn_status zn_session_open(zn_ctx *c, const zn_opts *o, const char *path, zn_session *out) {
@@ -149,72 +158,6 @@ void zn_session_close(zn_session *s) {
   if (s->exec && s->target->unload) s->target->unload(s->exec);
   s->exec = NULL;
   zn_tmp_remove();
-}
-
-/* ---- inputs ---- */
-
-zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t) {
-  bool fine = t->dtype == io->dtype && t->rank == io->rank;
-  for (uint32_t d = 0; fine && d < t->rank; d++) fine = io->dims[d] < 0 || io->dims[d] == t->dims[d];
-  if (fine) return ZN_OK;
-  zn_text want;
-  zn_text_init(&want, &c->perm);
-  for (uint32_t d = 0; d < io->rank; d++)
-    if (io->dims[d] < 0) zn_text_printf(&want, "%s%s", d ? "," : "", io->dim_text[d]);
-    else zn_text_printf(&want, "%s%" PRId64, d ? "," : "", io->dims[d]);
-  return zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' is given as %s; the model expects %s[%s]", io->name,
-                 zn_tensor_text(&c->perm, t), zn_dtypes[io->dtype].name, want.s ? want.s : "");
-}
-
-static uint64_t next_random(uint64_t *s) { /* splitmix64 */
-  uint64_t z = *s += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
-
-static zn_status generate(zn_ctx *c, zn_arena *a, const zn_kio *io, uint64_t *seed, zn_htensor *out) {
-  int64_t dims[ZN_MAX_RANK];
-  if (io->dtype == ZN_STR) return zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' holds strings: give it with --input", io->name);
-  for (uint32_t d = 0; d < io->rank; d++) dims[d] = io->dims[d] < 0 ? 1 : io->dims[d];
-  *out = zn_htensor_new(a, io->dtype, io->rank, dims);
-  uint64_t n = zn_htensor_count(out) * (zn_dtypes[io->dtype].cls == 'C' ? 2 : 1);
-  zn_dtype t = io->dtype == ZN_C64 ? ZN_F32 : io->dtype == ZN_C128 ? ZN_F64 : io->dtype;
-  for (uint64_t i = 0; i < n; i++) {
-    uint64_t r = next_random(seed);
-    if (zn_is_float(t)) zn_store_f64(t, out->data, i, (double)(r >> 11) * 0x1p-52 - 1);
-    else zn_store_i64(t, out->data, i, (int64_t)(r & 1));
-  }
-  return ZN_OK;
-}
-
-static zn_status from_files(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_session *s, zn_htensor *in) {
-  const struct zn_optval *v = &o->val[ZN_O_input];
-  for (uint32_t k = 0; k < v->n; k++) {
-    size_t len = strcspn(v->v[k], "=");
-    uint32_t i = 0;
-    while (i < s->num_in && (strlen(s->in[i].name) != len || memcmp(s->in[i].name, v->v[k], len))) i++;
-    if (i == s->num_in) {
-      zn_fail(c, ZN_ERR_USAGE, NULL, "--input %s: the model has no input '%.*s'", v->v[k], (int)len, v->v[k]);
-      for (i = 0; i < s->num_in; i++) zn_note(c, "it has '%s'", s->in[i].name);
-      return ZN_ERR_USAGE;
-    }
-    ZN_TRY(zn_value_read(c, a, v->v[k] + len + 1, s->in[i].name, &in[i]));
-    ZN_TRY(zn_value_fits(c, &s->in[i], &in[i]));
-  }
-  return ZN_OK;
-}
-
-zn_status zn_session_inputs(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_session *s, zn_htensor **out) {
-  zn_htensor *in = ZN_ARRAY(a, zn_htensor, s->num_in);
-  uint64_t seed = (uint64_t)zn_opt_int(o, ZN_O_random, 0);
-  ZN_TRY(from_files(c, o, a, s, in));
-  for (uint32_t i = 0; i < s->num_in; i++) {
-    if (in[i].dtype == ZN_NONE) ZN_TRY(generate(c, a, &s->in[i], &seed, &in[i]));
-    in[i].name = s->in[i].name;
-  }
-  *out = in;
-  return ZN_OK;
 }
 
 zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out) {

@@ -37,9 +37,6 @@ void zn_tensor_elem(zn_text *t, const zn_htensor *x, uint64_t i);
 /* Shape, dtype, min/max/mean, first values, top-5 of vectors. */
 void zn_tensor_summary(FILE *f, zn_arena *a, const zn_htensor *t, bool top);
 
-/* Does t fit what the model declares (dtype, rank, static dims)? Reports what differs. */
-zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t);
-
 /* ---- a model ready to run (session.c) ---- */
 typedef struct zn_session {
   const char *path;
@@ -60,11 +57,21 @@ zn_status zn_session_open(zn_ctx *c, const zn_opts *o, const char *path, zn_sess
 /* From a compiled model. dir: where the artifact is written (unused by targets that run the module itself). */
 zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
                           zn_session *out);
+/* An artifact that is built already (path; the interpreter runs the module). */
+zn_status zn_session_attach(zn_ctx *c, const zn_compiled *k, const zn_target *t, const char *path, zn_session *out);
+bool zn_can_run(const zn_target *t, const zn_caps *caps, const char **out_why);
 void zn_session_close(zn_session *s);
 /* Can the target's artifacts be dlopened here and timed? */
 bool zn_session_is_native(const zn_session *s);
-/* Values from --input files; the others from the generator with seed --random. */
-zn_status zn_session_inputs(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_session *s, zn_htensor **out);
+
+/* ---- inputs (inputs.c) ---- */
+/* Does t fit what the model declares (dtype, rank, static dims)? Reports what differs. */
+zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t);
+/* Values from --input files; the others are generated from the seed. Symbolic dimensions of generated inputs take
+ * --dim NAME=VALUE, what the files' shapes say, or `otherwise`. g may be NULL: then integers that index something are
+ * only known to be small. */
+zn_status zn_inputs_make(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_kio *io, uint32_t n, const zn_graph *g,
+                         uint64_t seed, int64_t otherwise, zn_htensor **out);
 
 /* ---- subcommands: each returns the exit code ---- */
 #define CMD(id, letter, args, doc, examples) int zn_cmd_##id(zn_ctx *c, const zn_opts *o);
