@@ -55,6 +55,12 @@ static struct sym_var *find_sym(entry *e, zn_expr sym) {
   return NULL;
 }
 
+static void unknown_size(entry *e, zn_expr sym, const char *why) {
+  if (!e->lw->failed)
+    zn_fail(e->lw->ctx, ZN_ERR_UNSUPPORTED, NULL, "size '%s' %s", zn_ex_name(e->lw->ex, sym), why);
+  e->lw->failed = true;
+}
+
 /* idx value of an expression over dimension symbols */
 static zn_kref ix(entry *e, zn_expr x) {
   zn_exprs *ex = e->lw->ex;
@@ -64,8 +70,9 @@ static zn_kref ix(entry *e, zn_expr x) {
   zn_ex_op op = zn_ex_kind(ex, x);
   if (op == ZN_EX_SYM) {
     struct sym_var *s = find_sym(e, x);
-    if (!s) ZN_BUG(e->lw->ctx, "size symbol '%s' is not bound by any input", zn_ex_name(ex, x));
-    return zn_kb_get(b, s->var);
+    if (s) return zn_kb_get(b, s->var);
+    unknown_size(e, x, "is computed at run time by an operator that does not tell it yet");
+    return zn_kb_idx(b, 1);
   }
   zn_kref r = ix(e, zn_ex_operand(ex, x, 0));
   for (uint32_t i = 1; i < zn_ex_arity(ex, x); i++) {
@@ -145,7 +152,12 @@ static zn_kref checked_bytes(entry *e, const zn_type *t) {
   zn_kref p = zn_kb_idx(b, zn_dtype_bytes((zn_dtype)t->dtype));
   for (int d = 0; d < t->rank; d++) {
     zn_kref n = ix(e, t->dims[d]), one = zn_kb_idx(b, 1);
-    int64_t c, pc;
+    int64_t c, pc, lo, hi;
+    zn_ex_range(e->lw->ex, t->dims[d], &lo, &hi);
+    if (lo < 0) {
+      zn_kref zero = zn_kb_idx(b, 0);
+      fail_if(e, zn_kb_cmp(b, ZN_K_Lt, n, zero), ZN_RUN_SHAPE);
+    }
     if (zn_kf_const_int(b->f, n, &c) && zn_kf_const_int(b->f, p, &pc) && (c == 0 || pc <= limit / c)) {
       p = zn_kb_idx(b, c * pc);
       continue;
@@ -167,6 +179,17 @@ static void check_buffer(entry *e, zn_kref tensors, uint32_t i, zn_kref need) {
   fail_if(e, zn_kb_bin(b, ZN_K_And, null, some), ZN_RUN_NULL);
 }
 
+/* Sizes that are elements of an input: read before anything is sized, by plan too. */
+static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
+  zn_kref data = field(e, e->in, i, T_DATA, ZN_PTR);
+  for (uint32_t k = 0; k < v->num_elems; k++) {
+    if (!v->content[k] || find_sym(e, v->content[k])) continue;
+    zn_kref at = zn_kb_idx(e->b, k);
+    zn_kref x = zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at);
+    declare_sym(e, v->content[k], zn_kb_cvt(e->b, x, ZN_IDX));
+  }
+}
+
 static void check_inputs(entry *e) {
   zn_lw *lw = e->lw;
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) {
@@ -176,7 +199,9 @@ static void check_inputs(entry *e) {
       zn_kref have = input_dim(e, i, d), want = s ? zn_kb_get(e->b, s->var) : ix(e, t->dims[d]);
       fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, have, want), ZN_RUN_SHAPE);
     }
-    if (e->run) check_buffer(e, e->in, i, checked_bytes(e, t));
+    const zn_value *v = &lw->g->vals[lw->g->inputs[i]];
+    if (e->run || v->content) check_buffer(e, e->in, i, checked_bytes(e, t));
+    if (v->content) bind_contents(e, i, v);
   }
 }
 
@@ -191,12 +216,25 @@ static void check_cpu(entry *e) {
 
 /* ---------------------------------------------------------------- outputs and workspace */
 
+/* Largest value of a data-dependent size, over other symbols; ZN_EX_NONE when unbounded. */
+static zn_expr sym_bound(entry *e, zn_expr sym) {
+  zn_expr extent = zn_ex_extent(e->lw->ex, sym);
+  if (extent) return zn_ex_addi(e->lw->ex, extent, -1);
+  int64_t lo, hi;
+  zn_ex_range(e->lw->ex, sym, &lo, &hi);
+  return hi < max_dim ? zn_ex_const(e->lw->ex, hi) : ZN_EX_NONE;
+}
+
 /* Data-dependent sizes are not known before the run: plan reports their bounds. */
 static zn_expr bounded(entry *e, zn_expr x) {
   for (uint32_t i = 0; i < e->lw->num_steps; i++) {
     const zn_step *s = &e->lw->steps[i];
     if (s->kind != ZN_STEP_SYM || !zn_ex_depends(e->lw->ex, x, s->sym)) continue;
-    zn_expr top = zn_ex_addi(e->lw->ex, zn_ex_extent(e->lw->ex, s->sym), -1);
+    zn_expr top = sym_bound(e, s->sym);
+    if (!top) {
+      unknown_size(e, s->sym, "has no upper bound");
+      top = zn_ex_const(e->lw->ex, 1);
+    }
     x = zn_ex_subst(e->lw->ex, x, &s->sym, &top, 1);
     i = UINT32_MAX; /* bounds may mention other symbols: start again */
   }
@@ -231,6 +269,8 @@ static zn_kref workspace_layout(entry *e) {
   for (uint32_t s = 0; s < p->num_slots; s++) {
     e->slot_off[s] = at;
     zn_kref size = round64(e, ix(e, bounded(e, p->slots[s])));
+    zn_kref nothing = zn_kb_idx(e->b, 0);
+    fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, size, nothing), ZN_RUN_SHAPE);
     at = zn_kb_bin(e->b, ZN_K_Add, at, size);
     zn_kref limit = zn_kb_idx(e->b, e->lw->caps->idx_bytes == 4 ? max_dim : max_bytes);
     zn_kref over = zn_kb_cmp(e->b, ZN_K_Gt, at, limit), zero = zn_kb_idx(e->b, 0);
@@ -280,7 +320,10 @@ static void emit_step(entry *e, const zn_step *s) {
   case ZN_STEP_CALL: emit_call(e, s); break;
   case ZN_STEP_SYM: {
     zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
-    zn_kref v = zn_kb_cvt(b, zn_kb_load(b, ZN_I64, 1, p, zero), ZN_IDX);
+    zero = zn_kb_idx(b, s->elem);
+    zn_kref v = zn_kb_cvt(b, zn_kb_load(b, s->dtype, 1, p, zero), ZN_IDX);
+    zn_expr top = sym_bound(e, s->sym);
+    if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);
     zn_kb_set(b, find_sym(e, s->sym)->var, v);
     break;
   }

@@ -58,7 +58,7 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
 
 typedef enum zn_step_kind {
   ZN_STEP_CALL,
-  ZN_STEP_SYM,        /* symbol := i64 element 0 of the buffer (data-dependent sizes) */
+  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer (data-dependent sizes) */
   ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,
@@ -81,6 +81,8 @@ typedef struct zn_step {
   uint32_t num_args, cap_args;
   zn_expr grid, a, b, sym;
   zn_loc loc;
+  uint32_t elem;
+  zn_dtype dtype;
   int32_t code;
   bool or_one;
 } zn_step;
@@ -166,6 +168,8 @@ zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dty
 /* Raw load/store at a flat element offset, converting to/from ctype. */
 zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset);
 void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k);
+/* Where stored value v lives; assigns a place on first use. */
+zn_loc zn_lw_loc(zn_lw *lw, zn_vid v);
 /* A workspace buffer for the steps of the current node only. */
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
 /* A packed or computed constant: data is borrowed. */

@@ -305,14 +305,14 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
   return n;
 }
 
-static zn_loc value_loc(zn_lw *lw, zn_vid v) {
+zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   if (lw->loc[v].kind != ZN_LOC_NONE) return lw->loc[v];
   const zn_value *val = &lw->g->vals[v];
   if (val->cst) {
     lw->loc[v] =
         zn_lw_const(lw, val->name, val->cst->dtype, zn_htensor_count(val->cst), val->cst->data);
   } else if (val->alias) {
-    lw->loc[v] = value_loc(lw, val->alias);
+    lw->loc[v] = zn_lw_loc(lw, val->alias);
   } else {
     zn_expr bytes = zn_ex_muli(lw->ex, stored_count(lw, v), zn_dtype_bytes(val->type.dtype));
     lw->loc[v] = (zn_loc){ZN_LOC_WS, new_buffer(lw, bytes)};
@@ -335,7 +335,7 @@ static zn_dtype storage_ktype(zn_dtype t) { /* what Load and Store move */
 }
 
 zn_kref zn_lw_ptr(zn_lw *lw, zn_vid v, zn_kparam_kind access) {
-  return zn_lw_ptr_loc(lw, value_loc(lw, v), access, storage_ktype(lw->g->vals[v].type.dtype));
+  return zn_lw_ptr_loc(lw, zn_lw_loc(lw, v), access, storage_ktype(lw->g->vals[v].type.dtype));
 }
 
 zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx) {
@@ -417,7 +417,7 @@ zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
   const zn_value *val = &lw->g->vals[v];
   uint64_t p;
   if (val->cst && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
-  if (!val->cst && val->elems && val->num_elems) return load_elems(lw, val, idx);
+  if (!val->cst && zn_value_known(val)) return load_elems(lw, val, idx);
   if (val->inlined) {
     const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);
     assert(l->point && "only point operators are inlined");
@@ -482,7 +482,7 @@ void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code) {
 }
 
 void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc) {
-  zn_step s = {.kind = ZN_STEP_SYM, .sym = sym, .loc = loc};
+  zn_step s = {.kind = ZN_STEP_SYM, .sym = sym, .loc = loc, .dtype = ZN_I64};
   ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
 }
 

@@ -221,9 +221,9 @@ static zn_kref map_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
 static bool can_merge(const zn_lw *lw, zn_vid v, int d) {
   const zn_value *val = &lw->g->vals[v];
   const zn_type *t = &val->type;
-  if (val->cst || (!val->inlined && !(val->elems && !val->cst)))
+  if (val->cst || (!val->inlined && !zn_value_known(val)))
     return !val->layout.block && !val->layout.has_halo;
-  if (val->elems) return false;
+  if (zn_value_known(val)) return false;
   const zn_node *n = zn_lw_node(lw, val->def);
   const unsigned flags = zn_ops[n->op].flags;
   if (!(flags & ZN_OPF_EW) && n->op != ZN_OP_Cast && n->op != ZN_OP_Identity) return false;
@@ -299,7 +299,7 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
   }
   const zn_value *val = &lw->g->vals[v];
   zn_kref k;
-  if (val->elems && !val->cst && val->num_elems) {
+  if (!val->cst && zn_value_known(val)) {
     k = zn_lw_load(lw, v, idx);
   } else {
     k = zn_lower_of(node->op)->point(lw, n, val->def_out, idx);

@@ -13,14 +13,12 @@ static const zn_lower *const table[ZN_OP_COUNT] = {
 
 const zn_lower *zn_lower_of(zn_op op) { return table[op]; }
 
-static bool elems_known(const zn_value *v) { return v->cst || (v->elems && v->num_elems); }
-
 /* Nothing of this node needs code: every output is dead, inlined, an alias or known shape arithmetic. */
 static bool is_silent(const zn_graph *g, const zn_node *n) {
   for (uint32_t i = 0; i < n->num_out; i++) {
     const zn_value *v = &g->vals[n->out[i]];
     if (!n->out[i] || v->alias || v->inlined) continue;
-    if (elems_known(v) && !v->is_output) continue;
+    if (zn_value_known(v) && !v->is_output) continue;
     return false;
   }
   return true;
@@ -74,6 +72,17 @@ static void require_broadcasts(zn_lw *lw, const zn_node *n) {
   }
 }
 
+/* Sizes that are elements of v: defined as soon as v is computed. */
+static void define_contents(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  for (uint32_t k = 0; val->content && k < val->num_elems; k++) {
+    if (!val->content[k]) continue;
+    zn_step s = {.kind = ZN_STEP_SYM, .sym = val->content[k], .loc = zn_lw_loc(lw, v), .elem = k,
+                 .dtype = (zn_dtype)val->type.dtype};
+    ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+  }
+}
+
 static zn_status lower_group(zn_lw *lw, zn_nid n) {
   zn_nid root = lw->g->nodes[n].group ? lw->g->nodes[n].group : n;
   const zn_node *node = zn_lw_node(lw, root);
@@ -83,7 +92,7 @@ static zn_status lower_group(zn_lw *lw, zn_nid n) {
     zn_vid v = zn_lw_node(lw, root)->out[i];
     if (!v) continue;
     const zn_value *val = &lw->g->vals[v];
-    if (val->inlined || val->alias || (elems_known(val) && !val->is_output)) continue;
+    if (val->inlined || val->alias || (zn_value_known(val) && !val->is_output)) continue;
     ZN_TRY(zn_lower_value_map(lw, root, v));
   }
   return ZN_OK;
@@ -97,6 +106,8 @@ zn_status zn_lower_nodes(zn_lw *lw) {
     require_broadcasts(lw, zn_lw_node(lw, n));
     if (is_silent(lw->g, zn_lw_node(lw, n))) continue;
     ZN_TRY(lower_group(lw, n));
+    for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)
+      if (zn_lw_node(lw, n)->out[k]) define_contents(lw, zn_lw_node(lw, n)->out[k]);
   }
   return ZN_OK;
 }
@@ -201,6 +212,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);
+  if (lw->failed) return ZN_ERR_UNSUPPORTED;
   if (out_stats) *out_stats = stats;
   *out = lw->mod;
   return ZN_OK;

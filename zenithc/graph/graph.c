@@ -333,3 +333,11 @@ bool zn_value_f64(const zn_graph *g, zn_vid v, double *out) {
 const char *zn_node_where(zn_ctx *c, const zn_node *n) {
   return zn_arena_printf(&c->tmp, "node '%s' (%s)", n->name, zn_op_name(n->op));
 }
+
+bool zn_value_known(const zn_value *v) {
+  if (v->cst) return true;
+  if (!v->elems || !v->num_elems) return false;
+  for (uint32_t k = 0; k < v->num_elems; k++)
+    if (v->elems[k] <= ZN_EX_OVERFLOW || (v->content && v->content[k])) return false;
+  return true;
+}

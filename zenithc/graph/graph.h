@@ -166,6 +166,8 @@ zn_type zn_type_static(zn_graph *g, zn_dtype t, int rank, const int64_t *dims);
 zn_expr zn_type_count(zn_exprs *ex, const zn_type *t); /* product of dims; ZN_EX_NONE when rank unknown */
 bool zn_type_is_static(const zn_exprs *ex, const zn_type *t, int64_t *out_dims);
 
+/* Every element is known without running the producer: a constant, or shape arithmetic over symbols of other values. */
+bool zn_value_known(const zn_value *v);
 /* Constant contents as int64 / double, row-major, from cst or elems. False when not constant or too many. */
 bool zn_value_i64s(const zn_graph *g, zn_vid v, int64_t *out, uint32_t max, uint32_t *out_n);
 bool zn_value_f64(const zn_graph *g, zn_vid v, double *out); /* single element */

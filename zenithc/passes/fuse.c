@@ -56,7 +56,7 @@ static bool same_dims(const zn_type *a, const zn_type *b) {
   return true;
 }
 
-static bool known(const zn_value *v) { return v->cst || (v->elems && v->num_elems); }
+static bool known(const zn_value *v) { return zn_value_known(v); }
 
 static bool plain(const zn_value *v) { return !v->layout.block && !v->layout.has_halo; }
 
@@ -91,7 +91,7 @@ static void alias_reshapes(fuser *f) {
     zn_vid in = n->in[0], out = n->out[0];
     const zn_value *vi = &g->vals[in], *vo = &g->vals[out];
     if (vi->inlined || vo->inlined || !plain(vi) || !plain(vo) || vi->type.kind != ZN_V_TENSOR) continue;
-    if (known(vo) || (vi->elems && !vi->cst)) continue;
+    if (known(vo) || (known(vi) && !vi->cst)) continue;
     zn_vid root = storage_root(g, in);
     if (!output_alias_ok(f, out, root) || !zn_pass_may_rewrite(f->o)) continue;
     g->vals[out].alias = in;
@@ -149,7 +149,7 @@ static bool readers_take_views(const fuser *f, zn_vid v) {
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
-  if (!is_point(n) || val->is_output || f->uses[v] == 0) return false;
+  if (!is_point(n) || val->is_output || f->uses[v] == 0 || val->content) return false;
   if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
@@ -222,7 +222,7 @@ static zn_vid extend(fuser *f, zn_nid root, zn_vid v) {
   zn_graph *g = f->g;
   zn_value *val = &g->vals[v];
   zn_nid host = val->is_output || f->uses[v] > 4 ? 0 : unique_host(f, v);
-  if (!host) return 0;
+  if (!host || val->content) return 0;
   const zn_node *r = &g->nodes[host];
   bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast;
   if (!ew || r->group) return 0;
