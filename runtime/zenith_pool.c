@@ -1,5 +1,7 @@
 /* A static-partition thread pool. The caller publishes a job by raising the generation; workers spin on it for a
- * short while, then sleep on a condition variable. The caller runs slice 0 itself and waits in the same way.
+ * short while, then sleep on a condition variable. A slice is claimed once per generation, by its own worker or, when
+ * that one is late (not scheduled, still waking), by the caller after its own slice: a busy machine costs little.
+ * Job fields are read only under a claim, and the caller waits for all claims, so they are stable.
  * Atomics are the GCC/Clang builtins, so that the file is C99. */
 #define _POSIX_C_SOURCE 200809L
 #include "zenith_pool.h"
@@ -14,6 +16,7 @@ typedef struct worker {
   struct zn_pool *pool;
   pthread_t id;
   unsigned index;
+  uint32_t claimed; /* atomic: the last generation whose slice of this worker was claimed */
 } worker;
 
 struct zn_pool {
@@ -23,7 +26,7 @@ struct zn_pool {
   pthread_mutex_t lock; /* guards the two conditions */
   pthread_cond_t wake, done;
   uint32_t generation; /* atomic: raised for each job */
-  uint32_t pending;    /* atomic: workers that have not finished the job */
+  uint32_t pending;    /* atomic: slices beside the caller's that are not finished */
   uint32_t sleepers;   /* atomic: workers inside wake */
   uint32_t waiting;    /* atomic: the caller is inside done */
   int stop;
@@ -68,6 +71,12 @@ static uint32_t await_job(zn_pool *p, uint32_t seen) {
   return g;
 }
 
+static int claim(worker *w, uint32_t generation) {
+  uint32_t expected = generation - 1;
+  return __atomic_compare_exchange_n(&w->claimed, &expected, generation, 0, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST);
+}
+
 static void finish_slice(zn_pool *p) {
   if (__atomic_sub_fetch(&p->pending, 1, __ATOMIC_SEQ_CST) != 0) return;
   if (!__atomic_load_n(&p->waiting, __ATOMIC_SEQ_CST)) return;
@@ -83,6 +92,7 @@ static void *worker_main(void *arg) {
   for (;;) {
     seen = await_job(p, seen);
     if (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) return NULL;
+    if (!claim(w, seen)) continue;
     run_slice(p, w->index);
     finish_slice(p);
   }
@@ -108,6 +118,15 @@ static void await_done(zn_pool *p) {
   pthread_mutex_unlock(&p->lock);
 }
 
+static void take_late_slices(zn_pool *p) {
+  uint32_t generation = __atomic_load_n(&p->generation, __ATOMIC_RELAXED);
+  for (unsigned i = 0; i + 1 < p->threads; i++) {
+    if (!claim(&p->workers[i], generation)) continue;
+    run_slice(p, i + 1);
+    __atomic_sub_fetch(&p->pending, 1, __ATOMIC_SEQ_CST);
+  }
+}
+
 void zn_pool_parallel_for(void *user, zn_kernel kernel, void *const *bufs, const intptr_t *ints,
                           intptr_t n) {
   zn_pool *p = (zn_pool *)user;
@@ -123,6 +142,7 @@ void zn_pool_parallel_for(void *user, zn_kernel kernel, void *const *bufs, const
   __atomic_store_n(&p->pending, p->threads - 1, __ATOMIC_SEQ_CST);
   publish(p);
   run_slice(p, 0);
+  take_late_slices(p);
   await_done(p);
   pthread_mutex_unlock(&p->busy);
 }

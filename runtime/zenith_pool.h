@@ -7,8 +7,9 @@
  *     NAME_run(in, out, ws, ws_bytes, &host);
  *     zn_pool_destroy(pool);
  *
- * The partition is static: of n iterations thread t always runs [n*t/T, n*(t+1)/T), so data stays in the cache of the
- * core that touched it. Idle threads spin for some microseconds, then sleep. The results never depend on the number
+ * The partition is static: of n iterations thread t runs [n*t/T, n*(t+1)/T), so data stays in the cache of the core
+ * that touched it; only a thread that is late loses its part to the caller. Idle threads spin for some microseconds,
+ * then sleep. The results never depend on the number
  * of threads. One pool may be shared: a call that finds it busy runs on the calling thread alone. */
 #ifndef ZENITH_POOL_H
 #define ZENITH_POOL_H

@@ -8,16 +8,23 @@
 
 enum { INLINE_MAX = 88 }; /* longest text that may still be nested */
 
-enum { READS_MEMORY = 1, READS_VARIABLE = 2 };
+enum { MAX_READS = 4 };
+
+typedef struct read_set { /* what a pending text reads */
+  bool memory;
+  uint8_t num_vars; /* MAX_READS + 1: any variable */
+  zn_kref vars[MAX_READS];
+} read_set;
 
 typedef struct value {
   const char *text; /* atom or parenthesised expression; NULL before the definition */
-  const char *
-      raw; /* unsigned form of a wrapping integer expression, without the outer casts; may be NULL */
-  uint32_t uses;
-  uint8_t reads;
-  uint8_t mask; /* bool vectors: width */
+  /* Sums and products of integers: the same as an unsigned expression without parentheses; else NULL. */
+  const char *raw;
+  char raw_kind; /* '+' sum, '*' product, 0 atom */
+  uint8_t mask;  /* bool vectors: width */
   bool pending;
+  uint32_t uses;
+  read_set reads;
 } value;
 
 typedef struct printer {
@@ -29,7 +36,7 @@ typedef struct printer {
   uint32_t *pending;
   uint32_t num_pending;
   int depth;
-  uint8_t reads; /* of the operands consumed since the instruction began */
+  read_set reads; /* of the operands consumed since the instruction began */
 } printer;
 
 static void indent(printer *p) {
@@ -75,20 +82,48 @@ static const char *bare(printer *p, const char *t) {
 static void declare(printer *p, zn_kref r) {
   value *v = &p->v[r];
   indent(p);
-  zn_text_printf(p->out, "%s v%u = %s;\n", cs_name(p->s, type_of(p, r)), r, bare(p, v->text));
-  v->text = fmt(p, "v%u", r);
-  v->raw = NULL;
-  v->reads = 0;
+  if (v->raw && zn_kf_dtype(p->f, r) == ZN_IDX) {
+    zn_text_printf(p->out, "%s v%u = %s;\n", p->s->dia->unsigned_idx, r, v->raw);
+    v->raw = fmt(p, "v%u", r);
+    v->text = fmt(p, "(%s)v%u", p->s->dia->scalar[ZN_IDX], r);
+    v->raw_kind = 0;
+  } else {
+    zn_text_printf(p->out, "%s v%u = %s;\n", cs_name(p->s, type_of(p, r)), r, bare(p, v->text));
+    v->text = fmt(p, "v%u", r);
+    v->raw = NULL;
+  }
+  memset(&v->reads, 0, sizeof v->reads);
   v->pending = false;
 }
 
-/* Declares pending values that read any of `reads`; 0 = all. */
-static void flush(printer *p, uint8_t reads) {
+static bool reads_var(const read_set *r, zn_kref var) {
+  for (uint32_t i = 0; i < r->num_vars && i < MAX_READS; i++)
+    if (r->vars[i] == var) return true;
+  return r->num_vars > MAX_READS;
+}
+
+static void add_var(read_set *r, zn_kref var) {
+  if (reads_var(r, var)) return;
+  if (r->num_vars < MAX_READS) r->vars[r->num_vars] = var;
+  r->num_vars++;
+}
+
+static void add_reads(read_set *r, const read_set *more) {
+  r->memory |= more->memory;
+  if (more->num_vars > MAX_READS) r->num_vars = MAX_READS + 1;
+  for (uint32_t i = 0; i < more->num_vars && i < MAX_READS; i++) add_var(r, more->vars[i]);
+}
+
+typedef enum flush_what { FLUSH_ALL, FLUSH_MEMORY, FLUSH_VAR } flush_what;
+
+/* Declares the pending values that must not move past what comes next. */
+static void flush(printer *p, flush_what what, zn_kref var) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < p->num_pending; i++) {
     zn_kref r = p->pending[i];
-    if (!p->v[r].pending) continue;
-    if (reads == 0 || (p->v[r].reads & reads))
+    const value *v = &p->v[r];
+    if (!v->pending) continue;
+    if (what == FLUSH_ALL || (what == FLUSH_MEMORY ? v->reads.memory : reads_var(&v->reads, var)))
       declare(p, r);
     else
       p->pending[kept++] = r;
@@ -100,18 +135,24 @@ static void flush(printer *p, uint8_t reads) {
 static const char *use(printer *p, zn_kref r) {
   value *v = &p->v[r];
   assert(v->text);
-  p->reads |= v->reads;
+  add_reads(&p->reads, &v->reads);
   v->pending = false;
   return v->text;
 }
 
 static const char *use_bare(printer *p, zn_kref r) { return bare(p, use(p, r)); }
 
+/* An index where the context converts to idx: the unsigned text will do. */
+static const char *use_index(printer *p, zn_kref r) {
+  const char *raw = p->v[r].raw, *text = use_bare(p, r);
+  return raw ? raw : text;
+}
+
 /* The operand as an unsigned number, for wrapping arithmetic. */
 static const char *use_raw(printer *p, zn_kref r, zn_dtype t) {
   const zn_kinst *in = &p->f->insts[r];
   const char *raw = p->v[r].raw, *text = use(p, r), *u = cs_unsigned(p->s, t);
-  if (raw) return raw;
+  if (raw) return p->v[r].raw_kind ? fmt(p, "(%s)", raw) : raw;
   if (in->op == ZN_K_Const && in->imm.i >= 0 && in->imm.i <= INT32_MAX)
     return fmt(p, "%" PRId64 "u", in->imm.i);
   return fmt(p, "(%s)%s", u, text);
@@ -165,10 +206,11 @@ static const char *by_constant(printer *p, const zn_kinst *in, zn_dtype t) {
   if (k->op != ZN_K_Const || !zn_kdt_is_int(t)) return NULL;
   int64_t n = k->imm.i, bits = t == ZN_IDX ? 31 : (int64_t)zn_dtype_bytes(t) * 8;
   const char *c = p->s->dia->scalar[t];
+  bool narrow = t != ZN_IDX && zn_dtype_bytes(t) < 4;
   if (n <= 0 || n > INT32_MAX) return NULL;
   if ((in->op == ZN_K_Div || in->op == ZN_K_Rem)) {
-    const char *a = use(p, in->a);
-    return fmt(p, "(%s)(%s %s %s)", c, a, in->op == ZN_K_Div ? "/" : "%", use(p, in->b));
+    const char *a = use(p, in->a), *cast = narrow ? fmt(p, "(%s)", c) : "";
+    return fmt(p, "%s(%s %s %s)", cast, a, in->op == ZN_K_Div ? "/" : "%", use(p, in->b));
   }
   if (n >= bits) return NULL;
   if (in->op == ZN_K_Shl) {
@@ -177,6 +219,52 @@ static const char *by_constant(printer *p, const zn_kinst *in, zn_dtype t) {
   }
   if (in->op == ZN_K_Shr) return fmt(p, "(%s)(%s >> %" PRId64 ")", c, use(p, in->a), n);
   return NULL;
+}
+
+typedef struct term { /* an operand of index arithmetic */
+  const char *text;
+  char kind;        /* as value.raw_kind */
+  bool is_unsigned; /* else a signed atom */
+  bool is_const;
+  int64_t k;
+} term;
+
+static term use_term(printer *p, zn_kref r) {
+  const value *v = &p->v[r];
+  const zn_kinst *in = &p->f->insts[r];
+  term t = {
+      .kind = v->raw ? v->raw_kind : 0, .is_unsigned = v->raw, .is_const = in->op == ZN_K_Const};
+  const char *raw = v->raw, *text = use(p, r);
+  t.text = raw ? raw : text;
+  if (t.is_const) t.k = in->imm.i;
+  return t;
+}
+
+/* Sums and products of indexes as one unsigned expression. C evaluates a chain from the left, so its first two terms
+ * must hold an unsigned one; the rest follows. Constants go last. */
+static void print_index_arith(printer *p, zn_kref r, const zn_kinst *in) {
+  char op = *op_symbol((zn_kop)in->op);
+  term a = use_term(p, in->a), b = use_term(p, in->b);
+  bool chained = b.kind == '*' || (b.kind == '+' && op != '*');
+  if (op != '-' && ((a.is_const && !b.is_const) || (!a.is_unsigned && chained))) {
+    term t = a;
+    a = b;
+    b = t;
+  }
+  if (b.is_const && b.k == 0 && op != '*') {
+    define(p, r, a.is_unsigned ? fmt(p, "(%s)(%s)", p->s->dia->scalar[ZN_IDX], a.text) : a.text,
+           a.is_unsigned ? a.text : NULL);
+    if (p->v[r].pending) p->v[r].raw_kind = a.kind;
+    return;
+  }
+  if (!a.is_unsigned && !b.is_unsigned) a.text = fmt(p, "(%s)%s", p->s->dia->unsigned_idx, a.text);
+  if (op == '*' && a.kind == '+') a.text = fmt(p, "(%s)", a.text);
+  if (b.kind == '+' && op != '+') b.text = fmt(p, "(%s)", b.text);
+  bool negative = op == '+' && b.is_const && b.k < 0 && b.k > -INT32_MAX;
+  const char *raw =
+      negative ? fmt(p, "%s - %" PRId64, a.text, -b.k) : fmt(p, "%s %c %s", a.text, op, b.text);
+  define(p, r, fmt(p, "(%s)(%s)", p->s->dia->scalar[ZN_IDX], raw), raw);
+  if (p->v[r].pending) p->v[r].raw_kind = op == '*' ? '*' : '+';
 }
 
 static void print_scalar_arith(printer *p, zn_kref r, const zn_kinst *in) {
@@ -188,10 +276,13 @@ static void print_scalar_arith(printer *p, zn_kref r, const zn_kinst *in) {
   } else if (sig[2] != '-') {
     const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
     define(p, r, cs_scalar_fma(p->s, t, a, b, c), NULL);
+  } else if (wraps(op, t) && t == ZN_IDX) {
+    print_index_arith(p, r, in);
   } else if (wraps(op, t)) {
     const char *a = use_raw(p, in->a, t), *b = use_raw(p, in->b, t);
-    const char *raw = fmt(p, "(%s %s %s)", a, op_symbol(op), b);
-    define(p, r, fmt(p, "(%s)%s", p->s->dia->scalar[t], raw), raw);
+    const char *raw = fmt(p, "%s %s %s", a, op_symbol(op), b);
+    define(p, r, fmt(p, "(%s)(%s)", p->s->dia->scalar[t], raw), raw);
+    if (p->v[r].pending) p->v[r].raw_kind = '+';
   } else {
     const char *text = by_constant(p, in, t);
     if (!text) {
@@ -361,7 +452,7 @@ static const char *mem_tag(zn_dtype t) { return t == ZN_PTR ? "ptr" : zn_dtypes[
 static void print_load(printer *p, zn_kref r, const zn_kinst *in) {
   bool gather = p->f->insts[in->b].lanes > 1;
   if (in->dtype == ZN_BOOL && in->lanes > 1) p->v[r].mask = 1;
-  const char *base = use_bare(p, in->a), *at = use_bare(p, in->b), *text;
+  const char *base = use_bare(p, in->a), *at = use_index(p, in->b), *text;
   cs_type t = type_of(p, r);
   if (in->lanes == 1)
     text = fmt(p, "ZN_LD(%s, %s, %s)", mem_tag((zn_dtype)in->dtype), base, at);
@@ -369,16 +460,16 @@ static void print_load(printer *p, zn_kref r, const zn_kinst *in) {
     text = fmt(p, "%s(%s, %s)", cs_vec_gather(p->s, t, type_of(p, in->b)), base, at);
   else
     text = fmt(p, "%s(%s, %s)", cs_vec_load(p->s, t, in->imm.i), base, at);
-  p->reads |= READS_MEMORY;
+  p->reads.memory = true;
   define(p, r, text, NULL);
 }
 
 static void print_store(printer *p, const zn_kinst *in) {
   bool scatter = p->f->insts[in->b].lanes > 1;
   cs_type t = type_of(p, in->c);
-  const char *base = use_bare(p, in->a), *at = use_bare(p, in->b);
+  const char *base = use_bare(p, in->a), *at = use_index(p, in->b);
   const char *v = t.mask ? use_mask(p, in->c, t.mask = 1) : use_bare(p, in->c);
-  flush(p, READS_MEMORY);
+  flush(p, FLUSH_MEMORY, 0);
   indent(p);
   if (in->lanes == 1)
     zn_text_printf(p->out, "ZN_ST(%s, %s, %s, %s);\n", mem_tag((zn_dtype)in->dtype), base, at, v);
@@ -420,8 +511,8 @@ static void open_region(printer *p) {
 
 static void print_for(printer *p, zn_kref r, const zn_kinst *in) {
   bool grid = (in->c & 255) == ZN_FOR_GRID;
-  const char *lo = use_bare(p, in->a), *hi = use(p, in->b), *step = "++";
-  if (grid || p->reads) { /* the bounds are taken once */
+  const char *lo = use_index(p, in->a), *hi = use(p, in->b), *step = "++";
+  if (grid || p->reads.memory || p->reads.num_vars) { /* the bounds are taken once */
     indent(p);
     if (grid)
       zn_text_printf(p->out, "const zi n%u = end < %s ? end : %s;\n", r, hi, hi);
@@ -429,7 +520,7 @@ static void print_for(printer *p, zn_kref r, const zn_kinst *in) {
       zn_text_printf(p->out, "const zi n%u = %s;\n", r, bare(p, hi));
     hi = fmt(p, "n%u", r);
   }
-  flush(p, 0);
+  flush(p, FLUSH_ALL, 0);
   if (in->imm.i != 1) step = fmt(p, " += %" PRId64, in->imm.i);
   indent(p);
   zn_text_printf(p->out, "for (zi i%u = %s; i%u < %s; i%u%s)", r, grid ? "begin" : lo, r, hi, r,
@@ -443,7 +534,7 @@ static void print_call(printer *p, const zn_kinst *in) {
   uint32_t bufs = 0, ints = 0, kb = 0, ki = 0;
   for (uint32_t i = 0; i < k->num_params; i++)
     *(k->params[i].kind == ZN_KP_INT ? &ints : &bufs) += 1;
-  flush(p, 0);
+  flush(p, FLUSH_ALL, 0);
   indent(p);
   zn_text_printf(p->out, "{ /* %s */\n", k->note ? k->note : k->name);
   p->depth++;
@@ -461,7 +552,8 @@ static void print_call(printer *p, const zn_kinst *in) {
     bool is_int = k->params[i].kind == ZN_KP_INT;
     indent(p);
     zn_text_printf(p->out, "%s[%u] = %s;\n", is_int ? "n" : "b", is_int ? ki++ : kb++,
-                   use_bare(p, p->f->extra[in->a + i]));
+                   is_int ? use_index(p, p->f->extra[in->a + i])
+                          : use_bare(p, p->f->extra[in->a + i]));
   }
   indent(p);
   zn_text_printf(p->out, "zn_launch(host, %uu, %s, b, n, %s);\n", p->s->kernel_no[in->imm.i],
@@ -480,11 +572,11 @@ static void print_variable(printer *p, zn_kref r, const zn_kinst *in) {
     p->v[r].text = fmt(p, "r%u", r);
   } else if (in->op == ZN_K_Get) {
     p->v[r].mask = p->v[in->a].mask;
-    p->reads = READS_VARIABLE;
+    add_var(&p->reads, in->a);
     define(p, r, p->v[in->a].text, NULL);
   } else {
     const char *x = p->v[in->a].mask ? use_mask(p, in->b, p->v[in->a].mask) : use_bare(p, in->b);
-    flush(p, READS_VARIABLE);
+    flush(p, FLUSH_VAR, in->a);
     indent(p);
     zn_text_printf(p->out, "r%u = %s;\n", in->a, x);
   }
@@ -505,13 +597,13 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
     break;
   case ZN_K_If:
     t = use_bare(p, in->a);
-    flush(p, 0);
+    flush(p, FLUSH_ALL, 0);
     indent(p);
     zn_text_printf(p->out, "if (%s)", t);
     open_region(p);
     break;
   case ZN_K_Loop:
-    flush(p, 0);
+    flush(p, FLUSH_ALL, 0);
     indent(p);
     zn_text_puts(p->out, "for (;;)");
     open_region(p);
@@ -530,7 +622,7 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
     print_call(p, in);
     break;
   default: /* Else, End */
-    flush(p, 0);
+    flush(p, FLUSH_ALL, 0);
     p->depth--;
     indent(p);
     zn_text_puts(p->out, in->op == ZN_K_Else ? "} else {\n" : "}\n");
@@ -548,7 +640,7 @@ static const char *param_name(printer *p, uint32_t i) {
 static void print_inst(printer *p, zn_kref r) {
   const zn_kinst *in = &p->f->insts[r];
   zn_kop op = (zn_kop)in->op;
-  p->reads = 0;
+  memset(&p->reads, 0, sizeof p->reads);
   if (zn_kops[op].cls != 'S' && op != ZN_K_Store && p->v[r].uses == 0)
     return; /* no effect, not needed */
   switch (zn_kops[op].cls) {
@@ -670,8 +762,9 @@ void cs_print_kernel(cs_state *s, uint32_t fn) {
   const zn_kfunc *f = s->mod->funcs[fn];
   put_note(s, f);
   if (f->exported) zn_text_printf(&s->body, "void %s%s;\n", s->kernel_names[fn], params);
-  zn_text_printf(&s->body, "%s void %s%s {\n", f->exported ? s->dia->exported_qual : s->dia->kernel_qual,
-                 s->kernel_names[fn], params);
+  zn_text_printf(&s->body, "%s void %s%s {\n",
+                 f->exported ? s->dia->exported_qual : s->dia->kernel_qual, s->kernel_names[fn],
+                 params);
   print_body(s, f, kernel_params);
   zn_text_puts(&s->body, "}\n");
 }

@@ -9,11 +9,12 @@ typedef struct zn_cdialect {
   /* Text after the ABI declarations: includes, pragmas, ZN_INLINE, ZN_VEC, ZN_ALIAS, ZN_ALIGN64. */
   const char *const *prologue; /* lines, NULL-terminated */
   const char *kernel_qual;     /* in front of a kernel's `void` */
-  const char *exported_qual; /* the same for one that is visible outside */
+  const char *exported_qual;   /* the same for one that is visible outside */
   const char *helper_qual;     /* in front of a helper function */
-  const char *scalar[ZN_DTYPE_COUNT]; /* spelling of each element type; NULL: another's (f16: u16) */
-  const char *unsigned_idx;   /* spelling of the unsigned twin of idx */
-  bool host_entries;          /* print entry functions and the descriptor */
+  const char
+      *scalar[ZN_DTYPE_COUNT]; /* spelling of each element type; NULL: another's (f16: u16) */
+  const char *unsigned_idx;    /* spelling of the unsigned twin of idx */
+  bool host_entries;           /* print entry functions and the descriptor */
 } zn_cdialect;
 
 extern const zn_cdialect zn_cdialect_c99;

@@ -28,7 +28,7 @@ static const arch_row archs[] = {
       .f64_native = true,
       .l1_bytes = 32 << 10,
       .l2_bytes = 512 << 10},
-     "",
+     "-Wno-psabi",
      "any"},
     {{.target = "c",
       .arch = "x86-64-v3",
@@ -41,7 +41,7 @@ static const arch_row archs[] = {
       .feature_bits = V3,
       .l1_bytes = 32 << 10,
       .l2_bytes = 1 << 20},
-     "-march=x86-64-v3",
+     "-march=x86-64-v3 -Wno-psabi",
      "x86_64"},
     {{.target = "c",
       .arch = "aarch64",
@@ -227,8 +227,8 @@ static zn_status run_compiler(zn_ctx *c, const char *source, const char *object)
   const char *slash = strrchr(source, '/');
   int dir_len = slash ? (int)(slash - source) : 1;
   n += read_cflags(c, source, argv + n, 16);
-  const char *const fixed[] = {"-O2", "-fPIC", "-shared", "-w", "-DZN_MODEL_MAIN",
-                               "-o",  object,  source};
+  const char *const fixed[] = {"-O2", "-Wno-psabi", "-fPIC", "-shared", "-w", "-DZN_MODEL_MAIN",
+                               "-o",  object,       source};
   for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
     argv[n++] = zn_arena_strdup(&c->tmp, fixed[i]);
   argv[n++] = zn_arena_printf(&c->tmp, "-Wa,-I%.*s", dir_len, slash ? source : ".");
