@@ -1,7 +1,8 @@
 /* Runs the reference evaluator on folders in the ONNX test convention and counts agreements:
- *   eval_check [-v] [--rtol X] [--atol X] [--rel X] [--f32] DIR...      DIR/model.onnx + DIR/test_data_set_*
- * --rel X compares max|difference| / max|reference| instead of element by element. Every folder is evaluated in a process
- * of its own with a time limit, so that one crash is one failure. */
+ *   eval_check [-v] [--rtol X] [--atol X] [--rel X] [--f32] DIR...      DIR/model.onnx +
+ * DIR/test_data_set_*
+ * --rel X compares max|difference| / max|reference| instead of element by element. Every folder is
+ * evaluated in a process of its own with a time limit, so that one crash is one failure. */
 #include <math.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -37,29 +38,36 @@ static zn_status read_value(zn_ctx *c, const char *path, zn_vkind kind, zn_eval_
   return ZN_OK;
 }
 
-static void describe(const char *name, const zn_eval_val *ref, const zn_eval_val *got, const zn_metric *m) {
+static void describe(const char *name, const zn_eval_val *ref, const zn_eval_val *got,
+                     const zn_metric *m) {
   printf("    output '%s': ", name);
   if (!m->same_type) {
     printf("expected kind %d %s [", ref->kind, zn_dtypes[ref->dtype].name);
     for (uint32_t d = 0; d < ref->rank; d++) printf(" %lld", (long long)ref->dims[d]);
-    printf(" ] n=%llu, got kind %d %s [", (unsigned long long)ref->count, got->kind, zn_dtypes[got->dtype].name);
+    printf(" ] n=%llu, got kind %d %s [", (unsigned long long)ref->count, got->kind,
+           zn_dtypes[got->dtype].name);
     for (uint32_t d = 0; d < got->rank; d++) printf(" %lld", (long long)got->dims[d]);
     printf(" ] n=%llu\n", (unsigned long long)got->count);
     return;
   }
-  printf("eta %.2g, rel %.2g, abs %.2g, tensor rel %.2g, %llu non-finite, %llu unequal (max %g) of %llu\n", m->eta_max,
-         m->rel_max, m->abs_max, m->rel_tensor, (unsigned long long)m->nonfinite_bad, (unsigned long long)m->unequal,
-         m->int_max, (unsigned long long)m->n);
+  printf("eta %.2g, rel %.2g, abs %.2g, tensor rel %.2g, %llu non-finite, %llu unequal (max %g) of "
+         "%llu\n",
+         m->eta_max, m->rel_max, m->abs_max, m->rel_tensor, (unsigned long long)m->nonfinite_bad,
+         (unsigned long long)m->unequal, m->int_max, (unsigned long long)m->n);
   if (ref->kind != ZN_V_TENSOR) return;
   uint64_t shown = 0;
   for (uint64_t k = 0; k < ref->count && shown < 6; k++) {
     if (ref->dtype == ZN_STR) {
-      printf("      '%.*s' '%.*s'\n", (int)ref->u.s[k].len, ref->u.s[k].ptr, (int)got->u.s[k].len, got->u.s[k].ptr);
+      printf("      '%.*s' '%.*s'\n", (int)ref->u.s[k].len, ref->u.s[k].ptr, (int)got->u.s[k].len,
+             got->u.s[k].ptr);
       shown++;
     } else if (zn_is_float((zn_dtype)ref->dtype)) {
-      if (ref->u.f[k] != got->u.f[k] && ++shown) printf("      [%llu] %.9g, got %.9g\n", (unsigned long long)k, ref->u.f[k], got->u.f[k]);
-    } else if (ref->dtype != ZN_C64 && ref->dtype != ZN_C128 && ref->u.i[k] != got->u.i[k] && ++shown) {
-      printf("      [%llu] %lld, got %lld\n", (unsigned long long)k, (long long)ref->u.i[k], (long long)got->u.i[k]);
+      if (ref->u.f[k] != got->u.f[k] && ++shown)
+        printf("      [%llu] %.9g, got %.9g\n", (unsigned long long)k, ref->u.f[k], got->u.f[k]);
+    } else if (ref->dtype != ZN_C64 && ref->dtype != ZN_C128 && ref->u.i[k] != got->u.i[k] &&
+               ++shown) {
+      printf("      [%llu] %lld, got %lld\n", (unsigned long long)k, (long long)ref->u.i[k],
+             (long long)got->u.i[k]);
     }
   }
 }
@@ -68,7 +76,8 @@ static void describe(const char *name, const zn_eval_val *ref, const zn_eval_val
 static bool is_random(const zn_graph *g) {
   for (uint32_t k = 0; k < g->num_order; k++) {
     const zn_node *n = &g->nodes[g->order[k]];
-    if ((zn_ops[n->op].flags & ZN_OPF_RANDOM) || (n->op == ZN_OP_Dropout && zn_node_in(n, 2))) return true;
+    if ((zn_ops[n->op].flags & ZN_OPF_RANDOM) || (n->op == ZN_OP_Dropout && zn_node_in(n, 2)))
+      return true;
   }
   return false;
 }
@@ -78,7 +87,8 @@ static int run_set(zn_ctx *c, const zn_graph *g, const char *dir, int set, const
   char path[4096];
   snprintf(path, sizeof path, "%s/test_data_set_%d", dir, set);
   if (access(path, R_OK) != 0) return -1;
-  zn_eval_val *in = ZN_ARRAY(&c->graph, zn_eval_val, g->num_inputs), *out = ZN_ARRAY(&c->graph, zn_eval_val, g->num_outputs);
+  zn_eval_val *in = ZN_ARRAY(&c->graph, zn_eval_val, g->num_inputs),
+              *out = ZN_ARRAY(&c->graph, zn_eval_val, g->num_outputs);
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     snprintf(path, sizeof path, "%s/test_data_set_%d/input_%u.pb", dir, set, i);
     if (access(path, R_OK) != 0) continue;
@@ -87,7 +97,9 @@ static int run_set(zn_ctx *c, const zn_graph *g, const char *dir, int set, const
   zn_eval_tap tap = {0};
   struct timespec t0, t1;
   clock_gettime(CLOCK_MONOTONIC, &t0);
-  if (zn_eval_graph(c, g, o->f32 ? ZN_EVAL_F32_SEQ : ZN_EVAL_F64, &c->graph, in, out, &tap) != ZN_OK) return 0;
+  if (zn_eval_graph(c, g, o->f32 ? ZN_EVAL_F32_SEQ : ZN_EVAL_F64, &c->graph, in, out, &tap) !=
+      ZN_OK)
+    return 0;
   clock_gettime(CLOCK_MONOTONIC, &t1);
   int ok = 1;
   bool random = is_random(g);
@@ -97,16 +109,21 @@ static int run_set(zn_ctx *c, const zn_graph *g, const char *dir, int set, const
     const zn_value *v = &g->vals[g->outputs[i]];
     snprintf(path, sizeof path, "%s/test_data_set_%d/output_%u.pb", dir, set, i);
     if (access(path, R_OK) != 0) continue;
-    if (read_value(c, path, out[i].set ? (zn_vkind)out[i].kind : ZN_V_TENSOR, &ref) != ZN_OK) return 0;
-    if (out[i].set && out[i].kind == ZN_V_TENSOR && zn_is_float((zn_dtype)out[i].dtype)) { /* as stored in its dtype */
+    if (read_value(c, path, out[i].set ? (zn_vkind)out[i].kind : ZN_V_TENSOR, &ref) != ZN_OK)
+      return 0;
+    if (out[i].set && out[i].kind == ZN_V_TENSOR &&
+        zn_is_float((zn_dtype)out[i].dtype)) { /* as stored in its dtype */
       zn_htensor h = zn_eval_to_htensor(&c->graph, &out[i]);
       out[i] = zn_eval_from_htensor(&c->graph, &h);
     }
     zn_metric m;
     zn_metric_compare(&c->graph, &ref, &out[i], &m);
-    bool good = o->rel > 0 ? m.same_type && !m.nonfinite_bad && !m.unequal && m.rel_tensor <= o->rel
-                           : zn_metric_allclose(&ref, &out[i], ref.dtype == ZN_BF16 ? fmax(o->rtol, 0x1p-6) : o->rtol, o->atol) ||
-                                 zn_metric_pass(&m, 1e-6); /* the expected data carry fp32 rounding themselves */
+    bool good =
+        o->rel > 0
+            ? m.same_type && !m.nonfinite_bad && !m.unequal && m.rel_tensor <= o->rel
+            : zn_metric_allclose(&ref, &out[i],
+                                 ref.dtype == ZN_BF16 ? fmax(o->rtol, 0x1p-6) : o->rtol, o->atol) ||
+                  zn_metric_pass(&m, 1e-6); /* the expected data carry fp32 rounding themselves */
     if (random) good = m.same_type;
     if (m.rel_tensor > worst) worst = m.rel_tensor;
     if (!good) describe(v->name, &ref, &out[i], &m);
@@ -114,7 +131,8 @@ static int run_set(zn_ctx *c, const zn_graph *g, const char *dir, int set, const
   }
   if (o->verbose)
     printf("    set %d: %.2f s, peak %.1f MB, worst relative difference %.2g\n", set,
-           (double)(t1.tv_sec - t0.tv_sec) + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-9, (double)tap.peak_bytes * 1e-6, worst);
+           (double)(t1.tv_sec - t0.tv_sec) + (double)(t1.tv_nsec - t0.tv_nsec) * 1e-9,
+           (double)tap.peak_bytes * 1e-6, worst);
   return ok;
 }
 

@@ -1,4 +1,5 @@
-/* The reference evaluator on graphs built here: values, rounding, control flow, memory, metric, generated inputs. */
+/* The reference evaluator on graphs built here: values, rounding, control flow, memory, metric,
+ * generated inputs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,10 +41,12 @@ static void scalar_and_broadcast(void **state) {
   (void)state;
   fix f;
   open_fix(&f);
-  zn_vid a = input(&f, "a", ZN_F32, 2, (int64_t[]){2, 2}), b = input(&f, "b", ZN_F32, 1, (int64_t[]){2});
+  zn_vid a = input(&f, "a", ZN_F32, 2, (int64_t[]){2, 2}),
+         b = input(&f, "b", ZN_F32, 1, (int64_t[]){2});
   zn_vid s = node(&f, ZN_OP_Add, (zn_vid[]){a, b}, 2);
   zn_graph_output(f.g, node(&f, ZN_OP_Relu, &s, 1));
-  zn_eval_val in[2] = {floats(&f, ZN_F32, 2, (int64_t[]){2, 2}, (double[]){1, -5, 3, 4}), floats(&f, ZN_F32, 1, (int64_t[]){2}, (double[]){0.5, 1})};
+  zn_eval_val in[2] = {floats(&f, ZN_F32, 2, (int64_t[]){2, 2}, (double[]){1, -5, 3, 4}),
+                       floats(&f, ZN_F32, 1, (int64_t[]){2}, (double[]){0.5, 1})};
   zn_eval_val out;
   assert_int_equal(zn_eval_graph(&f.c, f.g, ZN_EVAL_F64, &f.c.graph, in, &out, NULL), ZN_OK);
   const double want[] = {1.5, 0, 3.5, 5};
@@ -72,7 +75,9 @@ static void decisions_in_declared_type(void **state) {
   zn_vid a = input(&f, "a", ZN_F32, 0, NULL), b = input(&f, "b", ZN_F32, 0, NULL);
   zn_vid p = node(&f, ZN_OP_Mul, (zn_vid[]){a, b}, 2);
   zn_graph_output(f.g, node(&f, ZN_OP_Floor, &p, 1));
-  zn_eval_val in[2] = {floats(&f, ZN_F32, 0, NULL, (double[]){10}), floats(&f, ZN_F32, 0, NULL, (double[]){0.7})}, out;
+  zn_eval_val in[2] = {floats(&f, ZN_F32, 0, NULL, (double[]){10}),
+                       floats(&f, ZN_F32, 0, NULL, (double[]){0.7})},
+              out;
   assert_int_equal(zn_eval_graph(&f.c, f.g, ZN_EVAL_F64, &f.c.graph, in, &out, NULL), ZN_OK);
   assert_true(out.u.f[0] == 7);
   zn_ctx_fini(&f.c);
@@ -84,11 +89,14 @@ static void noise_floor(void **state) {
   fix f;
   open_fix(&f);
   enum { K = 301 };
-  zn_vid a = input(&f, "a", ZN_F32, 2, (int64_t[]){3, K}), b = input(&f, "b", ZN_F32, 2, (int64_t[]){K, 5});
+  zn_vid a = input(&f, "a", ZN_F32, 2, (int64_t[]){3, K}),
+         b = input(&f, "b", ZN_F32, 2, (int64_t[]){K, 5});
   zn_graph_output(f.g, node(&f, ZN_OP_MatMul, (zn_vid[]){a, b}, 2));
   zn_htensor h[2];
   assert_int_equal(zn_gen_inputs(&f.c, f.g, &f.c.graph, ZN_GEN_NORMAL, 7, NULL, 0, h), ZN_OK);
-  zn_eval_val in[2] = {zn_eval_from_htensor(&f.c.graph, &h[0]), zn_eval_from_htensor(&f.c.graph, &h[1])}, out[4];
+  zn_eval_val in[2] = {zn_eval_from_htensor(&f.c.graph, &h[0]),
+                       zn_eval_from_htensor(&f.c.graph, &h[1])},
+              out[4];
   for (zn_eval_mode m = ZN_EVAL_F64; m <= ZN_EVAL_F32_BLOCK8; m++)
     assert_int_equal(zn_eval_graph(&f.c, f.g, m, &f.c.graph, in, &out[m], NULL), ZN_OK);
   double naive = 0, floor_of;
@@ -110,7 +118,8 @@ static void loop_body(void **state) {
   zn_type i64 = zn_type_static(f.g, ZN_I64, 0, NULL), bl = zn_type_static(f.g, ZN_BOOL, 0, NULL);
   zn_type f32 = zn_type_static(f.g, ZN_F32, 0, NULL);
   zn_graph_input(b, "i", i64);
-  zn_vid cond = zn_graph_input(b, "cond", bl), v = zn_graph_input(b, "v", f32), step = zn_graph_input(b, "step", f32);
+  zn_vid cond = zn_graph_input(b, "cond", bl), v = zn_graph_input(b, "v", f32),
+         step = zn_graph_input(b, "step", f32);
   zn_vid s = zn_node_out(b, zn_graph_node(b, ZN_OP_Add, "add", (zn_vid[]){v, step}, 2, 1), 0);
   zn_graph_output(b, cond);
   zn_graph_output(b, s);
@@ -125,7 +134,9 @@ static void loop_body(void **state) {
   f.g->nodes[n].num_captures = 1;
   zn_graph_output(f.g, zn_node_out(f.g, n, 0));
   zn_graph_output(f.g, zn_node_out(f.g, n, 1));
-  zn_eval_val in[2] = {floats(&f, ZN_F32, 0, NULL, (double[]){1}), floats(&f, ZN_F32, 0, NULL, (double[]){0.25})}, out[2];
+  zn_eval_val in[2] = {floats(&f, ZN_F32, 0, NULL, (double[]){1}),
+                       floats(&f, ZN_F32, 0, NULL, (double[]){0.25})},
+              out[2];
   assert_int_equal(zn_eval_graph(&f.c, f.g, ZN_EVAL_F64, &f.c.graph, in, out, NULL), ZN_OK);
   assert_true(out[0].u.f[0] == 2);
   assert_int_equal(out[1].dims[0], 4);
@@ -155,7 +166,8 @@ static void folds_one_node(void **state) {
   (void)state;
   fix f;
   open_fix(&f);
-  zn_vid a = input(&f, "a", ZN_F32, 1, (int64_t[]){1}), b = input(&f, "b", ZN_F32, 1, (int64_t[]){1});
+  zn_vid a = input(&f, "a", ZN_F32, 1, (int64_t[]){1}),
+         b = input(&f, "b", ZN_F32, 1, (int64_t[]){1});
   zn_nid n = zn_graph_node(f.g, ZN_OP_Div, "d", (zn_vid[]){a, b}, 2, 1);
   zn_htensor x = zn_htensor_new(&f.c.graph, ZN_F32, 1, (int64_t[]){1}), y = x, out;
   y.data = zn_arena_alloc(&f.c.graph, 4);
@@ -177,9 +189,12 @@ static void errors_name_the_node(void **state) {
   fix f;
   open_fix(&f);
   f.c.sink = swallow;
-  zn_vid x = input(&f, "x", ZN_F32, 1, (int64_t[]){3}), i = input(&f, "i", ZN_I64, 1, (int64_t[]){1});
+  zn_vid x = input(&f, "x", ZN_F32, 1, (int64_t[]){3}),
+         i = input(&f, "i", ZN_I64, 1, (int64_t[]){1});
   zn_graph_output(f.g, node(&f, ZN_OP_Gather, (zn_vid[]){x, i}, 2));
-  zn_eval_val in[2] = {floats(&f, ZN_F32, 1, (int64_t[]){3}, (double[]){1, 2, 3}), floats(&f, ZN_I64, 1, (int64_t[]){1}, (double[]){3})}, out;
+  zn_eval_val in[2] = {floats(&f, ZN_F32, 1, (int64_t[]){3}, (double[]){1, 2, 3}),
+                       floats(&f, ZN_I64, 1, (int64_t[]){1}, (double[]){3})},
+              out;
   assert_int_equal(zn_eval_graph(&f.c, f.g, ZN_EVAL_F64, &f.c.graph, in, &out, NULL), ZN_ERR_MODEL);
   assert_int_equal(f.c.errors, 1);
   zn_ctx_fini(&f.c);
@@ -189,11 +204,15 @@ static void metric_rules(void **state) {
   (void)state;
   fix f;
   open_fix(&f);
-  const double y[] = {1, -1, NAN, INFINITY}, z[] = {1, -1.1, NAN, INFINITY}, w[] = {1, -1, 0, INFINITY};
-  zn_eval_val a = floats(&f, ZN_F64, 1, (int64_t[]){4}, y), b = floats(&f, ZN_F64, 1, (int64_t[]){4}, z), c = floats(&f, ZN_F64, 1, (int64_t[]){4}, w);
+  const double y[] = {1, -1, NAN, INFINITY}, z[] = {1, -1.1, NAN, INFINITY},
+               w[] = {1, -1, 0, INFINITY};
+  zn_eval_val a = floats(&f, ZN_F64, 1, (int64_t[]){4}, y),
+              b = floats(&f, ZN_F64, 1, (int64_t[]){4}, z),
+              c = floats(&f, ZN_F64, 1, (int64_t[]){4}, w);
   zn_metric m;
   zn_metric_compare(&f.c.graph, &a, &b, &m);
-  assert_true(m.same_type && m.nonfinite_bad == 0 && fabs(m.eta_max - 0.05) < 1e-12 && fabs(m.rel_max - 0.1) < 1e-12);
+  assert_true(m.same_type && m.nonfinite_bad == 0 && fabs(m.eta_max - 0.05) < 1e-12 &&
+              fabs(m.rel_max - 0.1) < 1e-12);
   assert_true(zn_metric_pass(&m, 0.06) && !zn_metric_pass(&m, 0.04));
   zn_metric_compare(&f.c.graph, &a, &c, &m);
   assert_int_equal(m.nonfinite_bad, 1);
@@ -225,10 +244,15 @@ static void generated_indices_fit(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(scalar_and_broadcast), cmocka_unit_test(integers_wrap), cmocka_unit_test(decisions_in_declared_type),
-      cmocka_unit_test(noise_floor), cmocka_unit_test(loop_body), cmocka_unit_test(frees_after_last_use),
-      cmocka_unit_test(folds_one_node), cmocka_unit_test(errors_name_the_node), cmocka_unit_test(metric_rules),
-      cmocka_unit_test(generated_indices_fit)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(scalar_and_broadcast),
+                                     cmocka_unit_test(integers_wrap),
+                                     cmocka_unit_test(decisions_in_declared_type),
+                                     cmocka_unit_test(noise_floor),
+                                     cmocka_unit_test(loop_body),
+                                     cmocka_unit_test(frees_after_last_use),
+                                     cmocka_unit_test(folds_one_node),
+                                     cmocka_unit_test(errors_name_the_node),
+                                     cmocka_unit_test(metric_rules),
+                                     cmocka_unit_test(generated_indices_fit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Attention and its relatives: scaled dot-product attention with masks, windows and caches, FlexAttention, rotary
- * embeddings, linear attention, the causal convolution with state, SwiGLU. */
+/* Attention and its relatives: scaled dot-product attention with masks, windows and caches,
+ * FlexAttention, rotary embeddings, linear attention, the causal convolution with state, SwiGLU. */
 #include "zenithc/eval/eval_impl.h"
 
 /* [B, H, S, D] operand, given as rank 4 or packed as [B, S, H*D]. */
@@ -16,7 +16,8 @@ static zn_status heads_of(zn_ev *e, const zn_eval_val *v, int64_t num, heads *h)
     h->sb = h->H * h->sh;
     return ZN_OK;
   }
-  if (v->rank != 3 || num < 1 || v->dims[2] % num) return zn_ev_fail(e, "%lld heads do not divide the hidden size", (long long)num);
+  if (v->rank != 3 || num < 1 || v->dims[2] % num)
+    return zn_ev_fail(e, "%lld heads do not divide the hidden size", (long long)num);
   *h = (heads){v->u.f, v->dims[0], num, v->dims[1], v->dims[2] / num, 0, 0, v->dims[2]};
   h->sh = h->D;
   h->sb = h->S * v->dims[2];
@@ -24,9 +25,11 @@ static zn_status heads_of(zn_ev *e, const zn_eval_val *v, int64_t num, heads *h)
 }
 
 /* Rank-4 concatenation of past [B,H,P,D] (may be NULL) and the new heads. */
-static zn_status present(zn_ev *e, const zn_eval_val *past, const heads *h, zn_dtype t, zn_eval_val *out) {
+static zn_status present(zn_ev *e, const zn_eval_val *past, const heads *h, zn_dtype t,
+                         zn_eval_val *out) {
   int64_t P = past ? past->dims[2] : 0, dims[4] = {h->B, h->H, P + h->S, h->D};
-  if (past && (past->rank != 4 || past->dims[0] != h->B || past->dims[1] != h->H || past->dims[3] != h->D))
+  if (past &&
+      (past->rank != 4 || past->dims[0] != h->B || past->dims[1] != h->H || past->dims[3] != h->D))
     return zn_ev_fail(e, "the past cache does not fit the new keys");
   ZN_TRY(zn_ev_new(e, t, 4, dims, out));
   for (int64_t b = 0; b < h->B; b++)
@@ -34,7 +37,8 @@ static zn_status present(zn_ev *e, const zn_eval_val *past, const heads *h, zn_d
       double *o = out->u.f + (b * h->H + n) * dims[2] * h->D;
       if (past) memcpy(o, past->u.f + (b * h->H + n) * P * h->D, (size_t)(P * h->D) * sizeof *o);
       for (int64_t s = 0; s < h->S; s++)
-        memcpy(o + (P + s) * h->D, h->p + b * h->sb + n * h->sh + s * h->ss, (size_t)h->D * sizeof *o);
+        memcpy(o + (P + s) * h->D, h->p + b * h->sb + n * h->sh + s * h->ss,
+               (size_t)h->D * sizeof *o);
     }
   return ZN_OK;
 }
@@ -52,7 +56,9 @@ typedef struct attn {
 /* Additive bias of query i, key j: 0, the mask's number, or -inf. */
 static double bias_at(const attn *a, int64_t b, int64_t h, int64_t i, int64_t j) {
   int64_t off = a->len ? a->len->u.i[b] - a->q.S : a->past, p = off + i;
-  if ((a->causal && j > p) || (a->left >= 0 && p - j > a->left) || (a->right >= 0 && j - p > a->right)) return -INFINITY;
+  if ((a->causal && j > p) || (a->left >= 0 && p - j > a->left) ||
+      (a->right >= 0 && j - p > a->right))
+    return -INFINITY;
   if (a->len && j >= a->len->u.i[b]) return -INFINITY;
   if (!a->mask) return 0;
   if (j >= a->mlast) return -INFINITY; /* a shorter mask is padded */
@@ -62,13 +68,15 @@ static double bias_at(const attn *a, int64_t b, int64_t h, int64_t i, int64_t j)
 }
 
 /* One query row: probabilities in p; *tap gets the number that qk_matmul_output asks for. */
-static void attn_row(const zn_ev *e, const attn *a, int64_t b, int64_t h, int64_t i, double *p, double *tap, int64_t mode) {
+static void attn_row(const zn_ev *e, const attn *a, int64_t b, int64_t h, int64_t i, double *p,
+                     double *tap, int64_t mode) {
   const double *q = a->q.p + b * a->q.sb + h * a->q.sh + i * a->q.ss;
   int64_t hk = h / (a->q.H / a->Hk);
   double root = sqrt(a->scale), qs[1024];
   double *qv = a->q.D <= 1024 ? qs : malloc((size_t)a->q.D * sizeof *qv);
   if (!qv) abort(); /* one head */
-  for (int64_t d = 0; d < a->q.D; d++) qv[d] = e->mode == ZN_EVAL_F64 ? q[d] * a->scale : zn_ev_r(e, q[d] * root);
+  for (int64_t d = 0; d < a->q.D; d++)
+    qv[d] = e->mode == ZN_EVAL_F64 ? q[d] * a->scale : zn_ev_r(e, q[d] * root);
   bool any = false;
   for (int64_t j = 0; j < a->S; j++) {
     const double *k = a->k + ((b * a->Hk + hk) * a->S + j) * a->q.D;
@@ -110,9 +118,13 @@ zn_status zn_eval_attention(zn_ev *e) {
   const zn_eval_val *Q = e->in[0], *pk = zn_ev_in(e, 4), *pv = zn_ev_in(e, 5);
   const zn_attr *sc = zn_node_attr(e->n, "scale"), *nq = zn_node_attr(e->n, "q_num_heads"),
                 *nk = zn_node_attr(e->n, "kv_num_heads");
-  attn a = {.mask = zn_ev_in(e, 3), .len = zn_ev_in(e, 6), .causal = zn_node_int(e->n, "is_causal") != 0,
-            .cap = zn_node_float(e->n, "softcap"), .left = zn_node_int(e->n, "left_window_size"),
-            .right = zn_node_int(e->n, "right_window_size"), .past = pk ? pk->dims[2] : 0};
+  attn a = {.mask = zn_ev_in(e, 3),
+            .len = zn_ev_in(e, 6),
+            .causal = zn_node_int(e->n, "is_causal") != 0,
+            .cap = zn_node_float(e->n, "softcap"),
+            .left = zn_node_int(e->n, "left_window_size"),
+            .right = zn_node_int(e->n, "right_window_size"),
+            .past = pk ? pk->dims[2] : 0};
   heads k = {0}, v = {0};
   ZN_TRY(heads_of(e, Q, nq ? nq->u.i : 0, &a.q));
   ZN_TRY(heads_of(e, e->in[1], nk ? nk->u.i : 0, &k));
@@ -129,7 +141,8 @@ zn_status zn_eval_attention(zn_ev *e) {
   a.Dv = v.D;
   a.scale = sc ? sc->u.f : 1 / sqrt((double)a.q.D);
   ZN_TRY(attn_mask(e, &a));
-  int64_t d4[4] = {a.q.B, a.q.H, a.q.S, a.Dv}, d3[3] = {a.q.B, a.q.S, a.q.H * a.Dv}, dq[4] = {a.q.B, a.q.H, a.q.S, a.S};
+  int64_t d4[4] = {a.q.B, a.q.H, a.q.S, a.Dv}, d3[3] = {a.q.B, a.q.S, a.q.H * a.Dv},
+          dq[4] = {a.q.B, a.q.H, a.q.S, a.S};
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)Q->dtype, Q->rank == 4 ? 4 : 3, Q->rank == 4 ? d4 : d3));
   if (zn_ev_wants(e, 3)) ZN_TRY(zn_ev_out(e, 3, (zn_dtype)Q->dtype, 4, dq));
   double *p = ZN_ARRAY(e->tmp, double, a.S + 1), *y = e->out[0].u.f;
@@ -139,10 +152,13 @@ zn_status zn_eval_attention(zn_ev *e) {
     attn_row(e, &a, b, h, i, p, zn_ev_wants(e, 3) ? e->out[3].u.f + r * a.S : NULL, mode);
     int64_t at = Q->rank == 4 ? r * a.Dv : (b * a.q.S + i) * a.q.H * a.Dv + h * a.Dv;
     const double *vh = a.v + (b * a.Hk + h / (a.q.H / a.Hk)) * a.S * a.Dv;
-    for (int64_t d = 0; d < a.Dv; d++) y[at + d] = zn_ev_dot(e, p, 1, vh + d, (uint64_t)a.Dv, (uint64_t)a.S);
+    for (int64_t d = 0; d < a.Dv; d++)
+      y[at + d] = zn_ev_dot(e, p, 1, vh + d, (uint64_t)a.Dv, (uint64_t)a.S);
   }
-  if (zn_ev_wants(e, 1)) e->out[1] = K; else zn_ev_release(e->run, &K);
-  if (zn_ev_wants(e, 2)) e->out[2] = V; else zn_ev_release(e->run, &V);
+  if (zn_ev_wants(e, 1)) e->out[1] = K;
+  else zn_ev_release(e->run, &K);
+  if (zn_ev_wants(e, 2)) e->out[2] = V;
+  else zn_ev_release(e->run, &V);
   return ZN_OK;
 }
 
@@ -156,7 +172,8 @@ static zn_status modify(zn_ev *e, const char *name, zn_eval_val *x) {
   for (uint32_t i = 0; i < nc; i++)
     if (e->in[e->num_in - nc + i]) in[1 + i] = *e->in[e->num_in - nc + i];
   zn_evframe *f = zn_ev_frame(e->run, at->u.g);
-  zn_status st = at->u.g->num_outputs == 1 ? zn_ev_call(f, in, nc + 1, &out) : zn_ev_fail(e, "%s must have one output", name);
+  zn_status st = at->u.g->num_outputs == 1 ? zn_ev_call(f, in, nc + 1, &out)
+                                           : zn_ev_fail(e, "%s must have one output", name);
   zn_ev_frame_free(f);
   if (st != ZN_OK) return st;
   if (out.count != x->count) return zn_ev_fail(e, "%s changes the shape", name);
@@ -170,7 +187,8 @@ zn_status zn_eval_pv_flexattention(zn_ev *e) {
   ZN_TRY(heads_of(e, e->in[0], 0, &q));
   ZN_TRY(heads_of(e, e->in[1], 0, &k));
   ZN_TRY(heads_of(e, e->in[2], 0, &v));
-  if (k.H == 0 || q.H % k.H || k.D != q.D || v.S != k.S) return zn_ev_fail(e, "Q, K and V do not fit together");
+  if (k.H == 0 || q.H % k.H || k.D != q.D || v.S != k.S)
+    return zn_ev_fail(e, "Q, K and V do not fit together");
   const zn_attr *sc = zn_node_attr(e->n, "scale"), *pr = zn_node_attr(e->n, "softmax_precision");
   double scale = sc ? sc->u.f : 1 / sqrt((double)q.D);
   zn_dtype st = pr ? zn_dtype_from_onnx((int)pr->u.i) : e->in[0]->dtype == ZN_F64 ? ZN_F64 : ZN_F32;
@@ -179,19 +197,26 @@ zn_status zn_eval_pv_flexattention(zn_ev *e) {
   ZN_TRY(zn_ev_new(e, st, 4, dims, &s));
   for (int64_t r = 0; r < q.B * q.H * q.S; r++)
     for (int64_t j = 0; j < k.S; j++)
-      s.u.f[r * k.S + j] = zn_ev_r(e, scale * zn_ev_dot(e, q.p + r * q.D, 1, k.p + ((r / (q.H * q.S) * k.H + r / q.S % q.H / (q.H / k.H)) * k.S + j) * k.D, 1, (uint64_t)q.D));
+      s.u.f[r * k.S + j] = zn_ev_r(
+          e,
+          scale * zn_ev_dot(
+                      e, q.p + r * q.D, 1,
+                      k.p + ((r / (q.H * q.S) * k.H + r / q.S % q.H / (q.H / k.H)) * k.S + j) * k.D,
+                      1, (uint64_t)q.D));
   ZN_TRY(modify(e, "score_mod", &s));
   zn_eval_val p;
   ZN_TRY(zn_ev_new(e, st, 4, dims, &p));
   memcpy(p.u.f, s.u.f, s.count * sizeof(double));
   zn_ev_release(e->run, &s);
-  for (int64_t r = 0; r < q.B * q.H * q.S; r++) zn_ev_softmax(e, p.u.f + r * k.S, (uint64_t)k.S, false);
+  for (int64_t r = 0; r < q.B * q.H * q.S; r++)
+    zn_ev_softmax(e, p.u.f + r * k.S, (uint64_t)k.S, false);
   ZN_TRY(modify(e, "prob_mod", &p));
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)e->in[0]->dtype, 4, od));
   for (int64_t r = 0; r < q.B * q.H * q.S; r++) {
     const double *vh = v.p + (r / (q.H * q.S) * k.H + r / q.S % q.H / (q.H / k.H)) * v.sh;
     for (int64_t d = 0; d < v.D; d++)
-      e->out[0].u.f[r * v.D + d] = zn_ev_dot(e, p.u.f + r * k.S, 1, vh + d, (uint64_t)v.D, (uint64_t)k.S);
+      e->out[0].u.f[r * v.D + d] = zn_ev_dot(e, p.u.f + r * k.S, 1, vh + d, (uint64_t)v.D,
+                                             (uint64_t)k.S);
   }
   zn_ev_release(e->run, &p);
   return ZN_OK;
@@ -206,14 +231,16 @@ zn_status zn_eval_rotaryembedding(zn_ev *e) {
   ZN_TRY(heads_of(e, x, nh ? nh->u.i : 0, &h));
   if (rot == 0) rot = h.D;
   int64_t half = rot / 2;
-  if (rot > h.D || rot % 2 || cs->rank != (pos ? 2U : 3U) || cs->dims[cs->rank - 1] != half || sn->count != cs->count)
+  if (rot > h.D || rot % 2 || cs->rank != (pos ? 2U : 3U) || cs->dims[cs->rank - 1] != half ||
+      sn->count != cs->count)
     return zn_ev_fail(e, "the caches do not fit a rotary dimension of %lld", (long long)rot);
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   memcpy(e->out[0].u.f, x->u.f, x->count * sizeof(double));
   for (int64_t b = 0; b < h.B; b++)
     for (int64_t s = 0; s < h.S; s++) {
       int64_t row = pos ? pos->u.i[pos->count == 1 ? 0 : b * h.S + s] : b * h.S + s;
-      if (row < 0 || (uint64_t)((row + 1) * half) > cs->count) return zn_ev_fail(e, "position %lld is outside the cache", (long long)row);
+      if (row < 0 || (uint64_t)((row + 1) * half) > cs->count)
+        return zn_ev_fail(e, "position %lld is outside the cache", (long long)row);
       const double *c = cs->u.f + row * half, *si = sn->u.f + row * half;
       for (int64_t n = 0; n < h.H; n++) {
         const double *in = h.p + b * h.sb + n * h.sh + s * h.ss;
@@ -229,18 +256,22 @@ zn_status zn_eval_rotaryembedding(zn_ev *e) {
 }
 
 /* One token for one key/value head: the state S [dk, dv] is updated in place. */
-static void linear_step(const zn_ev *e, double *S, const double *k, const double *v, const double *g, bool g_vec,
-                        double beta, bool delta, int64_t dk, int64_t dv, double *tmp) {
+static void linear_step(const zn_ev *e, double *S, const double *k, const double *v,
+                        const double *g, bool g_vec, double beta, bool delta, int64_t dk,
+                        int64_t dv, double *tmp) {
   for (int64_t i = 0; g && i < dk; i++) {
     double d = zn_ev_r(e, exp(g[g_vec ? i : 0]));
     for (int64_t j = 0; j < dv; j++) S[i * dv + j] = zn_ev_r(e, S[i * dv + j] * d);
   }
   for (int64_t j = 0; j < dv; j++) {
     tmp[j] = v[j];
-    if (delta) tmp[j] = zn_ev_r(e, beta * zn_ev_r(e, v[j] - zn_ev_dot(e, k, 1, S + j, (uint64_t)dv, (uint64_t)dk)));
+    if (delta)
+      tmp[j] = zn_ev_r(
+          e, beta * zn_ev_r(e, v[j] - zn_ev_dot(e, k, 1, S + j, (uint64_t)dv, (uint64_t)dk)));
   }
   for (int64_t i = 0; i < dk; i++)
-    for (int64_t j = 0; j < dv; j++) S[i * dv + j] = zn_ev_r(e, S[i * dv + j] + zn_ev_r(e, k[i] * tmp[j]));
+    for (int64_t j = 0; j < dv; j++)
+      S[i * dv + j] = zn_ev_r(e, S[i * dv + j] + zn_ev_r(e, k[i] * tmp[j]));
 }
 
 zn_status zn_eval_linearattention(zn_ev *e) {
@@ -252,7 +283,8 @@ zn_status zn_eval_linearattention(zn_ev *e) {
   ZN_TRY(heads_of(e, e->in[2], nk, &v));
   const char *rule = zn_node_str(e->n, "update_rule");
   bool gated = strncmp(rule, "gated", 5) == 0, delta = strstr(rule, "delta") != NULL;
-  if (q.H % k.H || q.D != k.D || v.H != k.H || (gated && !decay) || (delta && !beta)) return zn_ev_fail(e, "the operands do not fit the update rule");
+  if (q.H % k.H || q.D != k.D || v.H != k.H || (gated && !decay) || (delta && !beta))
+    return zn_ev_fail(e, "the operands do not fit the update rule");
   double scale = zn_node_float(e->n, "scale");
   if (scale == 0) scale = 1 / sqrt((double)q.D);
   int64_t sd[4] = {q.B, k.H, k.D, v.D}, od[3] = {q.B, q.S, q.H * v.D};
@@ -269,10 +301,13 @@ zn_status zn_eval_linearattention(zn_ev *e) {
         double *s = S.u.f + (b * k.H + h) * k.D * v.D;
         const double *g = gated ? decay->u.f + (b * q.S + t) * decay->dims[2] + h * gw : NULL;
         double bt = delta ? beta->u.f[(b * q.S + t) * bw + (bw == 1 ? 0 : h)] : 1;
-        linear_step(e, s, k.p + b * k.sb + t * k.ss + h * k.D, v.p + b * v.sb + t * v.ss + h * v.D, g, gw > 1, bt, delta, k.D, v.D, tmp);
+        linear_step(e, s, k.p + b * k.sb + t * k.ss + h * k.D, v.p + b * v.sb + t * v.ss + h * v.D,
+                    g, gw > 1, bt, delta, k.D, v.D, tmp);
         for (int64_t n = h * (q.H / k.H); n < (h + 1) * (q.H / k.H); n++)
           for (int64_t j = 0; j < v.D; j++)
-            e->out[0].u.f[((b * q.S + t) * q.H + n) * v.D + j] = zn_ev_r(e, scale * zn_ev_dot(e, q.p + b * q.sb + t * q.ss + n * q.D, 1, s + j, (uint64_t)v.D, (uint64_t)k.D));
+            e->out[0].u.f[((b * q.S + t) * q.H + n) * v.D + j] = zn_ev_r(
+                e, scale * zn_ev_dot(e, q.p + b * q.sb + t * q.ss + n * q.D, 1, s + j,
+                                     (uint64_t)v.D, (uint64_t)k.D));
       }
   if (e->num_out > 1 && zn_ev_wants(e, 1)) e->out[1] = S;
   else zn_ev_release(e->run, &S);
@@ -281,7 +316,8 @@ zn_status zn_eval_linearattention(zn_ev *e) {
 
 zn_status zn_eval_causalconvwithstate(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *w = e->in[1], *bias = zn_ev_in(e, 2), *past = zn_ev_in(e, 3);
-  if (x->rank != 3 || w->rank != 3 || w->dims[0] != x->dims[1]) return zn_ev_fail(e, "input and weight must be [batch, channels, length] and [channels, 1, k]");
+  if (x->rank != 3 || w->rank != 3 || w->dims[0] != x->dims[1])
+    return zn_ev_fail(e, "input and weight must be [batch, channels, length] and [channels, 1, k]");
   int64_t B = x->dims[0], C = x->dims[1], L = x->dims[2], K = w->dims[2], sd[3] = {B, C, K - 1};
   bool silu = strcmp(zn_node_str(e->n, "activation"), "none") != 0;
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, 3, x->dims));
@@ -295,7 +331,8 @@ zn_status zn_eval_causalconvwithstate(zn_ev *e) {
       if (bias) s = zn_ev_r(e, s + bias->u.f[bc % C]);
       e->out[0].u.f[bc * L + i] = silu ? zn_ev_r(e, s * zn_ev_r(e, 1 / (1 + exp(-s)))) : s;
     }
-    if (zn_ev_wants(e, 1) && K > 1) memcpy(e->out[1].u.f + bc * (K - 1), line + L, (size_t)(K - 1) * sizeof *line);
+    if (zn_ev_wants(e, 1) && K > 1)
+      memcpy(e->out[1].u.f + bc * (K - 1), line + L, (size_t)(K - 1) * sizeof *line);
   }
   return ZN_OK;
 }

@@ -10,7 +10,8 @@ zn_status zn_ev_attr_ints(zn_ev *e, const char *name, uint32_t n, int64_t fill, 
   return ZN_OK;
 }
 
-zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bool ceil_mode, zn_ev_win *w) {
+zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bool ceil_mode,
+                       zn_ev_win *w) {
   memset(w, 0, sizeof *w);
   if (x->rank < 3) return zn_ev_fail(e, "input has rank %u, expected at least 3", x->rank);
   w->n = x->rank - 2;
@@ -18,7 +19,9 @@ zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bo
   ZN_TRY(zn_ev_attr_ints(e, "strides", w->n, 1, w->s));
   ZN_TRY(zn_ev_attr_ints(e, "dilations", w->n, 1, w->d));
   ZN_TRY(zn_ev_attr_ints(e, "pads", 2 * w->n, 0, pads));
-  const char *mode = zn_schema_find_attr(zn_op_schema(e->op), "auto_pad") ? zn_node_str(e->n, "auto_pad") : "NOTSET";
+  const char *mode = zn_schema_find_attr(zn_op_schema(e->op), "auto_pad")
+                         ? zn_node_str(e->n, "auto_pad")
+                         : "NOTSET";
   for (uint32_t d = 0; d < w->n; d++) {
     w->in[d] = x->dims[d + 2];
     w->k[d] = kernel[d];
@@ -88,8 +91,8 @@ static void mm_f64(const zn_ev *e, const mm *s, const double *a, const double *b
       oa += ix[d] * s->bsa[d];
       ob += ix[d] * s->bsb[d];
     }
-    zn_ev_gemm(e, s->M, s->N, s->K, a + (uint64_t)oa * s->M * s->K, s->K, b + (uint64_t)ob * s->K * s->N, s->N,
-               y + i * s->M * s->N, s->N);
+    zn_ev_gemm(e, s->M, s->N, s->K, a + (uint64_t)oa * s->M * s->K, s->K,
+               b + (uint64_t)ob * s->K * s->N, s->N, y + i * s->M * s->N, s->N);
     zn_ev_next(s->brank, s->bdims, ix);
   }
 }
@@ -107,7 +110,8 @@ static void mm_i64(const mm *s, zn_dtype t, const int64_t *a, const int64_t *b, 
     for (uint64_t m = 0; m < s->M; m++)
       for (uint64_t n = 0; n < s->N; n++) {
         uint64_t sum = 0;
-        for (uint64_t k = 0; k < s->K; k++) sum += (uint64_t)am[m * s->K + k] * (uint64_t)bm[k * s->N + n];
+        for (uint64_t k = 0; k < s->K; k++)
+          sum += (uint64_t)am[m * s->K + k] * (uint64_t)bm[k * s->N + n];
         y[(i * s->M + m) * s->N + n] = zn_int_wrap(t, (int64_t)sum);
       }
     zn_ev_next(s->brank, s->bdims, ix);
@@ -120,10 +124,8 @@ zn_status zn_eval_matmul(zn_ev *e) {
   mm s;
   ZN_TRY(mm_shape(e, a, b, &s));
   ZN_TRY(zn_ev_out(e, 0, t, s.orank, s.odims));
-  if (zn_is_float(t))
-    mm_f64(e, &s, a->u.f, b->u.f, e->out[0].u.f);
-  else
-    mm_i64(&s, t, a->u.i, b->u.i, e->out[0].u.i);
+  if (zn_is_float(t)) mm_f64(e, &s, a->u.f, b->u.f, e->out[0].u.f);
+  else mm_i64(&s, t, a->u.i, b->u.i, e->out[0].u.i);
   return ZN_OK;
 }
 
@@ -146,13 +148,14 @@ zn_status zn_eval_gemm(zn_ev *e) {
   double alpha = zn_node_float(e->n, "alpha"), beta = zn_node_float(e->n, "beta");
   int64_t dims[2] = {(int64_t)M, (int64_t)N};
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)a->dtype, 2, dims));
-  double *y = ZN_ARRAY(e->tmp, double, M * N + 1);
+  double *y = ZN_ARRAY(e->tmp, double, M *N + 1);
   zn_ev_gemm(e, M, N, K, matrix(e, a, ta), K, matrix(e, b, tb), N, y, N);
   int64_t cs[2] = {0};
   if (c) {
     if (c->rank > 2) return zn_ev_fail(e, "C has rank %u, expected at most 2", c->rank);
     for (uint32_t d = 0; d < c->rank; d++)
-      if (c->dims[d] != 1 && c->dims[d] != dims[2 - c->rank + d]) return zn_ev_fail(e, "C does not broadcast");
+      if (c->dims[d] != 1 && c->dims[d] != dims[2 - c->rank + d])
+        return zn_ev_fail(e, "C does not broadcast");
     zn_ev_bstrides(c, 2, cs);
   }
   for (uint64_t m = 0; m < M; m++)
@@ -171,7 +174,8 @@ zn_status zn_eval_gemm(zn_ev *e) {
 static double *centred(const zn_ev *e, const zn_eval_val *x, const zn_eval_val *zp, bool by_row) {
   double *d = zn_ev_doubles(e, x);
   if (!zp || x->rank == 0) return d;
-  uint64_t cols = (uint64_t)x->dims[x->rank - 1], rows = x->rank > 1 ? (uint64_t)x->dims[x->rank - 2] : 1;
+  uint64_t cols = (uint64_t)x->dims[x->rank - 1],
+           rows = x->rank > 1 ? (uint64_t)x->dims[x->rank - 2] : 1;
   uint64_t n = by_row ? rows : cols;
   for (uint64_t i = 0; i < x->count; i++) {
     uint64_t line = by_row ? i / cols % rows : i % cols, mat = i / (rows * cols);
@@ -189,23 +193,25 @@ zn_status zn_eval_matmulinteger(zn_ev *e) {
   ZN_TRY(zn_ev_out(e, 0, ZN_I32, s.orank, s.odims));
   double *y = ZN_ARRAY(e->tmp, double, e->out[0].count + 1);
   mm_f64(e, &s, centred(e, a, zn_ev_in(e, 2), true), centred(e, b, zn_ev_in(e, 3), false), y);
-  for (uint64_t i = 0; i < e->out[0].count; i++) e->out[0].u.i[i] = zn_int_wrap(ZN_I32, (int64_t)y[i]);
+  for (uint64_t i = 0; i < e->out[0].count; i++)
+    e->out[0].u.i[i] = zn_int_wrap(ZN_I32, (int64_t)y[i]);
   return ZN_OK;
 }
 
 /* Rounds half to even, adds the zero point, saturates (float8: encodes). */
 static void requantize(zn_eval_val *y, uint64_t i, double x, double zp) {
   zn_dtype t = (zn_dtype)y->dtype;
-  if (zn_is_float(t))
-    y->u.f[i] = zn_float_decode(t, zn_float_encode(t, x + zp, true));
-  else
-    zn_ev_set(y, i, rint(x) + zp);
+  if (zn_is_float(t)) y->u.f[i] = zn_float_decode(t, zn_float_encode(t, x + zp, true));
+  else zn_ev_set(y, i, rint(x) + zp);
 }
 
-static double scale_at(const zn_eval_val *s, uint64_t i) { return zn_ev_get(s, s->count == 1 ? 0 : i % s->count); }
+static double scale_at(const zn_eval_val *s, uint64_t i) {
+  return zn_ev_get(s, s->count == 1 ? 0 : i % s->count);
+}
 
 zn_status zn_eval_qlinearmatmul(zn_ev *e) {
-  const zn_eval_val *a = e->in[0], *b = e->in[3], *sa = e->in[1], *sb = e->in[4], *sy = e->in[6], *zy = e->in[7];
+  const zn_eval_val *a = e->in[0], *b = e->in[3], *sa = e->in[1], *sb = e->in[4], *sy = e->in[6],
+                    *zy = e->in[7];
   e->mode = ZN_EVAL_F64;
   mm s;
   ZN_TRY(mm_shape(e, a, b, &s));
@@ -221,14 +227,15 @@ zn_status zn_eval_qlinearmatmul(zn_ev *e) {
 }
 
 /* ---- convolutions ---- */
-static zn_status conv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val *w, zn_ev_win *win, int64_t *dims) {
+static zn_status conv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val *w, zn_ev_win *win,
+                            int64_t *dims) {
   if (x->rank < 3 || w->rank != x->rank)
     return zn_ev_fail(e, "X has rank %u and W rank %u", x->rank, w->rank);
   ZN_TRY(zn_ev_window(e, x, w->dims + 2, false, win));
   int64_t group = zn_node_int(e->n, "group");
   if (group < 1 || w->dims[1] * group != x->dims[1])
-    return zn_ev_fail(e, "W wants %lld channels in each of %lld groups, X has %lld", (long long)w->dims[1],
-                      (long long)group, (long long)x->dims[1]);
+    return zn_ev_fail(e, "W wants %lld channels in each of %lld groups, X has %lld",
+                      (long long)w->dims[1], (long long)group, (long long)x->dims[1]);
   dims[0] = x->dims[0];
   dims[1] = w->dims[0];
   memcpy(dims + 2, win->out, win->n * sizeof *dims);
@@ -240,10 +247,12 @@ zn_status zn_eval_conv(zn_ev *e) {
   zn_ev_win win;
   int64_t dims[ZN_MAX_RANK];
   ZN_TRY(conv_shape(e, x, w, &win, dims));
-  if (b && b->count != (uint64_t)w->dims[0]) return zn_ev_fail(e, "B does not have one item per output channel");
+  if (b && b->count != (uint64_t)w->dims[0])
+    return zn_ev_fail(e, "B does not have one item per output channel");
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
-  return zn_ev_conv(e, x->u.f, w->u.f, b ? b->u.f : NULL, (uint64_t)x->dims[0], (uint64_t)x->dims[1],
-                    (uint64_t)w->dims[0], (uint64_t)zn_node_int(e->n, "group"), &win, e->out[0].u.f);
+  return zn_ev_conv(e, x->u.f, w->u.f, b ? b->u.f : NULL, (uint64_t)x->dims[0],
+                    (uint64_t)x->dims[1], (uint64_t)w->dims[0],
+                    (uint64_t)zn_node_int(e->n, "group"), &win, e->out[0].u.f);
 }
 
 /* Weights minus their zero point, a scalar or one per output channel. */
@@ -254,8 +263,9 @@ static double *centred_weights(const zn_ev *e, const zn_eval_val *w, const zn_ev
   return d;
 }
 
-static zn_status conv_exact(zn_ev *e, const zn_eval_val *x, const zn_eval_val *zx, const zn_eval_val *w,
-                            const zn_eval_val *zw, const zn_eval_val *b, zn_dtype t, double **y) {
+static zn_status conv_exact(zn_ev *e, const zn_eval_val *x, const zn_eval_val *zx,
+                            const zn_eval_val *w, const zn_eval_val *zw, const zn_eval_val *b,
+                            zn_dtype t, double **y) {
   zn_ev_win win;
   int64_t dims[ZN_MAX_RANK];
   e->mode = ZN_EVAL_F64; /* integers below 2^53: exact */
@@ -264,30 +274,35 @@ static zn_status conv_exact(zn_ev *e, const zn_eval_val *x, const zn_eval_val *z
   *y = ZN_ARRAY(e->tmp, double, e->out[0].count + 1);
   double *xd = zn_ev_doubles(e, x), z = zx ? zn_ev_get(zx, 0) : 0;
   for (uint64_t i = 0; i < x->count; i++) xd[i] -= z;
-  return zn_ev_conv(e, xd, centred_weights(e, w, zw), b ? zn_ev_doubles(e, b) : NULL, (uint64_t)x->dims[0],
-                    (uint64_t)x->dims[1], (uint64_t)w->dims[0], (uint64_t)zn_node_int(e->n, "group"), &win, *y);
+  return zn_ev_conv(e, xd, centred_weights(e, w, zw), b ? zn_ev_doubles(e, b) : NULL,
+                    (uint64_t)x->dims[0], (uint64_t)x->dims[1], (uint64_t)w->dims[0],
+                    (uint64_t)zn_node_int(e->n, "group"), &win, *y);
 }
 
 zn_status zn_eval_convinteger(zn_ev *e) {
   double *y;
   ZN_TRY(conv_exact(e, e->in[0], zn_ev_in(e, 2), e->in[1], zn_ev_in(e, 3), NULL, ZN_I32, &y));
-  for (uint64_t i = 0; i < e->out[0].count; i++) e->out[0].u.i[i] = zn_int_wrap(ZN_I32, (int64_t)y[i]);
+  for (uint64_t i = 0; i < e->out[0].count; i++)
+    e->out[0].u.i[i] = zn_int_wrap(ZN_I32, (int64_t)y[i]);
   return ZN_OK;
 }
 
 zn_status zn_eval_qlinearconv(zn_ev *e) {
   const zn_eval_val *sx = e->in[1], *sw = e->in[4], *sy = e->in[6], *zy = e->in[7];
   double *y;
-  ZN_TRY(conv_exact(e, e->in[0], e->in[2], e->in[3], e->in[5], zn_ev_in(e, 8), (zn_dtype)zy->dtype, &y));
+  ZN_TRY(conv_exact(e, e->in[0], e->in[2], e->in[3], e->in[5], zn_ev_in(e, 8), (zn_dtype)zy->dtype,
+                    &y));
   uint64_t outer, M, inner;
   zn_ev_split(&e->out[0], 1, &outer, &M, &inner);
   for (uint64_t i = 0; i < e->out[0].count; i++)
-    requantize(&e->out[0], i, y[i] * zn_ev_get(sx, 0) * scale_at(sw, i / inner % M) / zn_ev_get(sy, 0),
+    requantize(&e->out[0], i,
+               y[i] * zn_ev_get(sx, 0) * scale_at(sw, i / inner % M) / zn_ev_get(sy, 0),
                zn_ev_get(zy, 0));
   return ZN_OK;
 }
 
-/* ---- transposed convolution: per output channel, a product over the input channels, then scattered ---- */
+/* ---- transposed convolution: per output channel, a product over the input channels, then
+ * scattered ---- */
 typedef struct deconv {
   const zn_ev *e;
   const zn_eval_val *x, *w, *b;
@@ -328,14 +343,16 @@ static void deconv_channel(const deconv *c, uint64_t job, double *wm, double *co
 static void deconv_part(void *p, uint64_t lo, uint64_t hi) {
   const deconv *c = p;
   uint64_t Cg = (uint64_t)c->x->dims[1] / c->group;
-  double *wm = malloc((size_t)(c->kk * Cg + 1) * sizeof *wm), *cols = malloc((size_t)(c->kk * c->in_n + 1) * sizeof *wm);
+  double *wm = malloc((size_t)(c->kk * Cg + 1) * sizeof *wm),
+         *cols = malloc((size_t)(c->kk * c->in_n + 1) * sizeof *wm);
   if (!wm || !cols) abort(); /* no larger than the weights and one output channel */
   for (uint64_t j = lo; j < hi; j++) deconv_channel(c, j, wm, cols);
   free(wm);
   free(cols);
 }
 
-static zn_status deconv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val *w, zn_ev_win *win) {
+static zn_status deconv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val *w,
+                              zn_ev_win *win) {
   memset(win, 0, sizeof *win);
   win->n = x->rank - 2;
   int64_t pads[2 * ZN_MAX_RANK], extra[ZN_MAX_RANK], want[ZN_MAX_RANK];
@@ -363,7 +380,8 @@ static zn_status deconv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val 
       win->lo[d] = valid ? 0 : pads[d];
       win->out[d] = full - win->lo[d] - (valid ? 0 : pads[d + win->n]);
     }
-    if (win->out[d] < 0) return zn_ev_fail(e, "output extent %lld is negative", (long long)win->out[d]);
+    if (win->out[d] < 0)
+      return zn_ev_fail(e, "output extent %lld is negative", (long long)win->out[d]);
   }
   return ZN_OK;
 }
@@ -371,14 +389,21 @@ static zn_status deconv_shape(zn_ev *e, const zn_eval_val *x, const zn_eval_val 
 zn_status zn_eval_convtranspose(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *w = e->in[1], *b = zn_ev_in(e, 2);
   int64_t group = zn_node_int(e->n, "group");
-  if (x->rank < 3 || w->rank != x->rank || w->dims[0] != x->dims[1] || group < 1 || x->dims[1] % group)
+  if (x->rank < 3 || w->rank != x->rank || w->dims[0] != x->dims[1] || group < 1 ||
+      x->dims[1] % group)
     return zn_ev_fail(e, "X, W and group do not fit together");
   zn_ev_win win;
   ZN_TRY(deconv_shape(e, x, w, &win));
   int64_t dims[ZN_MAX_RANK] = {x->dims[0], w->dims[1] * group};
   memcpy(dims + 2, win.out, win.n * sizeof *dims);
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
-  deconv c = {.e = e, .x = x, .w = w, .b = b, .win = &win, .group = (uint64_t)group, .M = (uint64_t)dims[1],
+  deconv c = {.e = e,
+              .x = x,
+              .w = w,
+              .b = b,
+              .win = &win,
+              .group = (uint64_t)group,
+              .M = (uint64_t)dims[1],
               .y = e->out[0].u.f};
   c.kk = zn_ev_count(win.n, win.k);
   c.in_n = zn_ev_count(win.n, win.in);

@@ -1,4 +1,5 @@
-/* Control flow: bodies are evaluated in frames of their own; captured values are the trailing inputs. */
+/* Control flow: bodies are evaluated in frames of their own; captured values are the trailing
+ * inputs. */
 #include "zenithc/eval/eval_impl.h"
 
 static bool truth(const zn_eval_val *v) { return v->count > 0 && zn_ev_get(v, 0) != 0; }
@@ -16,7 +17,9 @@ static zn_eval_val *body_inputs(zn_ev *e, uint32_t own) {
 
 zn_status zn_eval_if_(zn_ev *e) {
   const zn_graph *g = zn_node_graph(e->n, truth(e->in[0]) ? "then_branch" : "else_branch");
-  if (!g || g->num_outputs != e->num_out) return zn_ev_fail(e, "the branch has %u outputs, expected %u", g ? g->num_outputs : 0, e->num_out);
+  if (!g || g->num_outputs != e->num_out)
+    return zn_ev_fail(e, "the branch has %u outputs, expected %u", g ? g->num_outputs : 0,
+                      e->num_out);
   zn_evframe *f = zn_ev_frame(e->run, g);
   zn_status st = zn_ev_call(f, body_inputs(e, 0), e->n->num_captures, e->out);
   zn_ev_frame_free(f);
@@ -29,10 +32,12 @@ typedef struct stack {
   uint32_t n, cap;
 } stack;
 
-static zn_status stack_join(zn_ev *e, stack *s, int64_t axis, const zn_graph *g, uint32_t body_out, zn_eval_val *out) {
+static zn_status stack_join(zn_ev *e, stack *s, int64_t axis, const zn_graph *g, uint32_t body_out,
+                            zn_eval_val *out) {
   zn_type unknown = {.dtype = ZN_F32};
   const zn_type *t = g->outputs[body_out] ? &g->vals[g->outputs[body_out]].type : &unknown;
-  zn_eval_val first = {.dtype = t->dtype ? t->dtype : ZN_F32, .rank = t->rank > 0 ? (uint32_t)t->rank : 0};
+  zn_eval_val first = {.dtype = t->dtype ? t->dtype : ZN_F32,
+                       .rank = t->rank > 0 ? (uint32_t)t->rank : 0};
   for (uint32_t d = 0; s->n == 0 && d < first.rank; d++) {
     int64_t k;
     first.dims[d] = zn_ex_is_const(g->ex, t->dims[d], &k) ? k : 0;
@@ -42,7 +47,8 @@ static zn_status stack_join(zn_ev *e, stack *s, int64_t axis, const zn_graph *g,
   if (rank > ZN_MAX_RANK) return zn_ev_fail(e, "rank exceeds %d", ZN_MAX_RANK);
   ZN_TRY(zn_ev_axis(e, axis, rank, &a));
   int64_t dims[ZN_MAX_RANK];
-  for (uint32_t d = 0; d < rank; d++) dims[d] = d == a ? (int64_t)s->n : first.dims[d < a ? d : d - 1];
+  for (uint32_t d = 0; d < rank; d++)
+    dims[d] = d == a ? (int64_t)s->n : first.dims[d < a ? d : d - 1];
   ZN_TRY(zn_ev_new(e, (zn_dtype)first.dtype, rank, dims, out));
   uint64_t outer, n, inner;
   zn_ev_split(out, a, &outer, &n, &inner);
@@ -51,7 +57,8 @@ static zn_status stack_join(zn_ev *e, stack *s, int64_t axis, const zn_graph *g,
     if (s->v[k].kind != ZN_V_TENSOR || s->v[k].count != outer * inner)
       return zn_ev_fail(e, "a scan output changes its shape between iterations");
     for (uint64_t o = 0; o < outer; o++)
-      memcpy((char *)out->u.p + (o * n + k) * inner * es, (const char *)s->v[k].u.p + o * inner * es, inner * es);
+      memcpy((char *)out->u.p + (o * n + k) * inner * es,
+             (const char *)s->v[k].u.p + o * inner * es, inner * es);
     zn_ev_release(e->run, &s->v[k]);
   }
   return ZN_OK;
@@ -79,7 +86,8 @@ static zn_status loop_run(zn_ev *e, const zn_graph *g, zn_evframe *f, uint32_t n
       zn_ev_release(e->run, &in[2 + i]);
       in[2 + i] = out[1 + i];
     }
-    for (uint32_t i = 0; i < ns; i++) ZN_PUSH(e->tmp, scans[i].v, scans[i].n, scans[i].cap, out[1 + nv + i]);
+    for (uint32_t i = 0; i < ns; i++)
+      ZN_PUSH(e->tmp, scans[i].v, scans[i].n, scans[i].cap, out[1 + nv + i]);
     if (!cv && !mv && iter == INT64_MAX - 1) break;
   }
   for (uint32_t i = 0; i < nv; i++) e->out[i] = in[2 + i];
@@ -90,19 +98,22 @@ static zn_status loop_run(zn_ev *e, const zn_graph *g, zn_evframe *f, uint32_t n
 zn_status zn_eval_loop(zn_ev *e) {
   const zn_graph *g = zn_node_graph(e->n, "body");
   uint32_t fixed = 2 + e->n->num_captures;
-  if (!g || e->num_in < fixed || g->num_outputs < e->num_in - fixed + 1 || e->num_out != g->num_outputs - 1)
+  if (!g || e->num_in < fixed || g->num_outputs < e->num_in - fixed + 1 ||
+      e->num_out != g->num_outputs - 1)
     return zn_ev_fail(e, "the body does not fit the loop");
   uint32_t nv = e->num_in - fixed, ns = e->num_out - nv;
   stack *scans = ZN_ARRAY(e->tmp, stack, ns + 1);
   zn_evframe *f = zn_ev_frame(e->run, g);
   zn_status st = loop_run(e, g, f, nv, scans);
-  for (uint32_t i = 0; st == ZN_OK && i < ns; i++) st = stack_join(e, &scans[i], 0, g, 1 + nv + i, &e->out[nv + i]);
+  for (uint32_t i = 0; st == ZN_OK && i < ns; i++)
+    st = stack_join(e, &scans[i], 0, g, 1 + nv + i, &e->out[nv + i]);
   zn_ev_frame_free(f);
   return st;
 }
 
 /* Slice k of v along axis a (a fresh tensor without that axis). */
-static zn_status slice_at(zn_ev *e, const zn_eval_val *v, uint32_t a, uint64_t k, zn_eval_val *out) {
+static zn_status slice_at(zn_ev *e, const zn_eval_val *v, uint32_t a, uint64_t k,
+                          zn_eval_val *out) {
   int64_t dims[ZN_MAX_RANK];
   uint64_t outer, n, inner;
   for (uint32_t d = 0; d + 1 < v->rank; d++) dims[d] = v->dims[d < a ? d : d + 1];
@@ -110,7 +121,8 @@ static zn_status slice_at(zn_ev *e, const zn_eval_val *v, uint32_t a, uint64_t k
   ZN_TRY(zn_ev_new(e, (zn_dtype)v->dtype, v->rank - 1, dims, out));
   size_t es = zn_ev_esize((zn_dtype)v->dtype);
   for (uint64_t o = 0; o < outer; o++)
-    memcpy((char *)out->u.p + o * inner * es, (const char *)v->u.p + (o * n + k) * inner * es, inner * es);
+    memcpy((char *)out->u.p + o * inner * es, (const char *)v->u.p + (o * n + k) * inner * es,
+           inner * es);
   return ZN_OK;
 }
 
@@ -124,7 +136,8 @@ static zn_status scan_init(zn_ev *e, scan *s) {
   memset(s, 0, sizeof *s);
   s->g = zn_node_graph(e->n, "body");
   int64_t ns = zn_node_int(e->n, "num_scan_inputs"), own = (int64_t)e->num_in - e->n->num_captures;
-  if (!s->g || ns < 1 || ns > own || ns > 64) return zn_ev_fail(e, "num_scan_inputs is %lld", (long long)ns);
+  if (!s->g || ns < 1 || ns > own || ns > 64)
+    return zn_ev_fail(e, "num_scan_inputs is %lld", (long long)ns);
   s->nscan = (uint32_t)ns;
   s->nstate = (uint32_t)(own - ns);
   if (s->g->num_outputs != e->num_out || e->num_out < s->nstate || e->num_out - s->nstate > 64)
@@ -147,16 +160,18 @@ static zn_status scan_init(zn_ev *e, scan *s) {
 
 static zn_status scan_run(zn_ev *e, const scan *s, zn_evframe *f, stack *outs) {
   uint32_t own = s->nstate + s->nscan;
-  zn_eval_val *in = body_inputs(e, own), *out = ZN_ARRAY(e->tmp, zn_eval_val, s->g->num_outputs + 1);
+  zn_eval_val *in = body_inputs(e, own),
+              *out = ZN_ARRAY(e->tmp, zn_eval_val, s->g->num_outputs + 1);
   for (uint32_t i = 0; i < s->nstate; i++) in[i] = zn_ev_share(e->in[i]);
   for (int64_t t = 0; t < s->len; t++) {
     for (uint32_t i = 0; i < s->nscan; i++)
-      ZN_TRY(slice_at(e, e->in[s->nstate + i], (uint32_t)s->in_axis[i], (uint64_t)(s->in_dir[i] ? s->len - 1 - t : t),
-                      &in[s->nstate + i]));
+      ZN_TRY(slice_at(e, e->in[s->nstate + i], (uint32_t)s->in_axis[i],
+                      (uint64_t)(s->in_dir[i] ? s->len - 1 - t : t), &in[s->nstate + i]));
     ZN_TRY(zn_ev_call(f, in, own + e->n->num_captures, out));
     for (uint32_t i = 0; i < own; i++) zn_ev_release(e->run, &in[i]);
     for (uint32_t i = 0; i < s->nstate; i++) in[i] = out[i];
-    for (uint32_t i = 0; i < s->nout; i++) ZN_PUSH(e->tmp, outs[i].v, outs[i].n, outs[i].cap, out[s->nstate + i]);
+    for (uint32_t i = 0; i < s->nout; i++)
+      ZN_PUSH(e->tmp, outs[i].v, outs[i].n, outs[i].cap, out[s->nstate + i]);
   }
   for (uint32_t i = 0; i < s->nstate; i++) e->out[i] = in[i];
   return ZN_OK;

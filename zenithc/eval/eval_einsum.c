@@ -1,22 +1,25 @@
-/* Einsum, any equation: loops over the output labels, sums the product of all operands over the rest. */
+/* Einsum, any equation: loops over the output labels, sums the product of all operands over the
+ * rest. */
 #include "zenithc/eval/eval_impl.h"
 
 enum { LABELS = 2 * 26 + ZN_MAX_RANK, MAX_IN = 16 };
 
 typedef struct einsum {
-  int64_t dim[LABELS];                       /* 0: label unused (an extent of 0 is kept as -1) */
-  uint8_t term[MAX_IN][2 * ZN_MAX_RANK];     /* labels of each operand's axes */
+  int64_t dim[LABELS];                   /* 0: label unused (an extent of 0 is kept as -1) */
+  uint8_t term[MAX_IN][2 * ZN_MAX_RANK]; /* labels of each operand's axes */
   uint32_t len[MAX_IN + 1];
   uint8_t out[2 * ZN_MAX_RANK];
-  uint32_t num, ell;                         /* operands; axes behind the ellipsis */
+  uint32_t num, ell; /* operands; axes behind the ellipsis */
 } einsum;
 
 static int label_of(char ch) {
   return ch >= 'a' && ch <= 'z' ? ch - 'a' : ch >= 'A' && ch <= 'Z' ? 26 + ch - 'A' : -1;
 }
 
-/* One term up to ',', '-' or the end. `rank` fixes how many axes its ellipsis covers (-1: output). */
-static zn_status parse_term(zn_ev *e, einsum *s, const char **p, int rank, uint8_t *out, uint32_t *len) {
+/* One term up to ',', '-' or the end. `rank` fixes how many axes its ellipsis covers (-1: output).
+ */
+static zn_status parse_term(zn_ev *e, einsum *s, const char **p, int rank, uint8_t *out,
+                            uint32_t *len) {
   uint32_t letters = 0, n = 0;
   for (const char *q = *p; *q && *q != ',' && *q != '-'; q++) letters += label_of(*q) >= 0;
   for (; **p && **p != ',' && **p != '-'; (*p)++) {
@@ -27,7 +30,8 @@ static zn_status parse_term(zn_ev *e, einsum *s, const char **p, int rank, uint8
       if (strncmp(*p, "...", 3) != 0) return zn_ev_fail(e, "the equation is not valid");
       *p += 2;
       axes = rank < 0 ? s->ell : (uint32_t)rank - letters;
-      if (rank >= 0 && (uint32_t)rank < letters) return zn_ev_fail(e, "a term has more labels than axes");
+      if (rank >= 0 && (uint32_t)rank < letters)
+        return zn_ev_fail(e, "a term has more labels than axes");
       if (axes > s->ell) s->ell = axes;
       l = LABELS - (int)axes;
     } else if (l < 0) {
@@ -39,7 +43,9 @@ static zn_status parse_term(zn_ev *e, einsum *s, const char **p, int rank, uint8
     }
   }
   *len = n;
-  return rank >= 0 && n != (uint32_t)rank ? zn_ev_fail(e, "a term has %u labels for rank %d", n, rank) : ZN_OK;
+  return rank >= 0 && n != (uint32_t)rank
+             ? zn_ev_fail(e, "a term has %u labels for rank %d", n, rank)
+             : ZN_OK;
 }
 
 static zn_status parse(zn_ev *e, einsum *s) {
@@ -55,7 +61,9 @@ static zn_status parse(zn_ev *e, einsum *s) {
       uint8_t l = s->term[s->num][d];
       int64_t n = x->dims[d] ? x->dims[d] : -1;
       if (s->dim[l] == 0 || s->dim[l] == 1) s->dim[l] = n;
-      else if (n != 1 && n != s->dim[l]) return zn_ev_fail(e, "a label has extents %lld and %lld", (long long)n, (long long)s->dim[l]);
+      else if (n != 1 && n != s->dim[l])
+        return zn_ev_fail(e, "a label has extents %lld and %lld", (long long)n,
+                          (long long)s->dim[l]);
       seen[l]++;
     }
     if (*p == ',') p++;
@@ -65,7 +73,8 @@ static zn_status parse(zn_ev *e, einsum *s) {
     p += 2;
     ZN_TRY(parse_term(e, s, &p, -1, s->out, &nout));
   } else { /* implicit: the ellipsis, then labels that occur once, A-Z before a-z */
-    for (uint32_t k = 0; ellipsis && k < s->ell; k++) s->out[nout++] = (uint8_t)(LABELS - s->ell + k);
+    for (uint32_t k = 0; ellipsis && k < s->ell; k++)
+      s->out[nout++] = (uint8_t)(LABELS - s->ell + k);
     for (int k = 0; k < 52 && nout < ZN_MAX_RANK; k++) {
       int l = k < 26 ? 26 + k : k - 26;
       if (seen[l] == 1) s->out[nout++] = (uint8_t)l;
@@ -91,7 +100,8 @@ typedef struct sums { /* the summed labels */
   uint64_t count;
 } sums;
 
-static void products(const zn_ev *e, const einsum *s, const sums *r, int64_t (*st)[LABELS], const int64_t *base, double *t) {
+static void products(const zn_ev *e, const einsum *s, const sums *r, int64_t (*st)[LABELS],
+                     const int64_t *base, double *t) {
   int64_t ix[LABELS] = {0}, at[MAX_IN];
   uint32_t last = r->rank ? r->rank - 1 : 0;
   int64_t n = r->rank ? r->dims[last] : 1;
@@ -110,7 +120,8 @@ static void products(const zn_ev *e, const einsum *s, const sums *r, int64_t (*s
   }
 }
 
-static int64_t products_i(const zn_ev *e, const einsum *s, const sums *r, int64_t (*st)[LABELS], const int64_t *base) {
+static int64_t products_i(const zn_ev *e, const einsum *s, const sums *r, int64_t (*st)[LABELS],
+                          const int64_t *base) {
   int64_t ix[LABELS] = {0};
   uint64_t total = 0;
   for (uint64_t k = 0; k < r->count; k++, zn_ev_next(r->rank, r->dims, ix)) {
@@ -129,7 +140,8 @@ zn_status zn_eval_einsum(zn_ev *e) {
   einsum s;
   ZN_TRY(parse(e, &s));
   uint32_t nout = s.len[MAX_IN];
-  int64_t dims[ZN_MAX_RANK], (*st)[LABELS] = zn_arena_array(e->tmp, MAX_IN, sizeof *st), ix[ZN_MAX_RANK] = {0};
+  int64_t dims[ZN_MAX_RANK], (*st)[LABELS] = zn_arena_array(e->tmp, MAX_IN, sizeof *st),
+                             ix[ZN_MAX_RANK] = {0};
   bool kept[LABELS] = {0};
   for (uint32_t d = 0; d < nout; d++) {
     if (s.dim[s.out[d]] == 0) return zn_ev_fail(e, "an output label occurs in no operand");

@@ -1,5 +1,6 @@
-/* Dense products: the one matrix multiplication and the one convolution behind every contraction of the evaluator.
- * Each output element is summed in an order fixed by the mode, so results do not depend on the number of threads. */
+/* Dense products: the one matrix multiplication and the one convolution behind every contraction of
+ * the evaluator. Each output element is summed in an order fixed by the mode, so results do not
+ * depend on the number of threads. */
 #include "zenithc/eval/eval_impl.h"
 
 typedef struct gemm {
@@ -13,8 +14,8 @@ typedef struct gemm {
 enum { KB = 64, NB = 256, FB = 64 };
 
 /* Two rows of C by nb columns, four steps of k at a time. */
-static void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
-                      double *restrict c0, double *restrict c1) {
+static void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
+                      uint64_t kb, uint64_t nb, double *restrict c0, double *restrict c1) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
     const double *b0 = b + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
@@ -32,12 +33,14 @@ static void rows2_f64(const double *a0, const double *a1, const double *b, uint6
     }
 }
 
-static void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb, double *restrict c) {
+static void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
+                    double *restrict c) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
     const double *b0 = b + k * ldb, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;
     double p0 = a[k], p1 = a[k + 1], p2 = a[k + 2], p3 = a[k + 3];
-    for (uint64_t j = 0; j < nb; j++) c[j] = c[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j];
+    for (uint64_t j = 0; j < nb; j++)
+      c[j] = c[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j];
   }
   for (; k < kb; k++)
     for (uint64_t j = 0; j < nb; j++) c[j] += a[k] * b[k * ldb + j];
@@ -51,8 +54,8 @@ static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint6
       uint64_t kb = g->K - k < KB ? g->K - k : KB, m = m0;
       const double *b = g->B + k * g->ldb + j;
       for (; m + 2 <= m1; m += 2)
-        rows2_f64(g->A + m * g->lda + k, g->A + (m + 1) * g->lda + k, b, g->ldb, kb, nb, g->C + m * g->ldc + j,
-                  g->C + (m + 1) * g->ldc + j);
+        rows2_f64(g->A + m * g->lda + k, g->A + (m + 1) * g->lda + k, b, g->ldb, kb, nb,
+                  g->C + m * g->ldc + j, g->C + (m + 1) * g->ldc + j);
       if (m < m1) row_f64(g->A + m * g->lda + k, b, g->ldb, kb, nb, g->C + m * g->ldc + j);
     }
   }
@@ -80,26 +83,23 @@ static void part_f32(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint6
 }
 
 static void part(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  if (g->mode == ZN_EVAL_F64)
-    part_f64(g, m0, m1, n0, n1);
-  else
-    part_f32(g, m0, m1, n0, n1);
+  if (g->mode == ZN_EVAL_F64) part_f64(g, m0, m1, n0, n1);
+  else part_f32(g, m0, m1, n0, n1);
 }
 
 static void by_rows(void *p, uint64_t lo, uint64_t hi) { part(p, lo, hi, 0, ((gemm *)p)->N); }
 static void by_cols(void *p, uint64_t lo, uint64_t hi) { part(p, 0, ((gemm *)p)->M, lo, hi); }
 
-void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double *A, uint64_t lda, const double *B,
-                uint64_t ldb, double *C, uint64_t ldc) {
+void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double *A, uint64_t lda,
+                const double *B, uint64_t ldb, double *C, uint64_t ldc) {
   gemm g = {e->mode, M, N, K, A, B, C, lda, ldb, ldc};
   double work = (double)M * (double)N * (double)K;
-  if (M >= 4)
-    zn_ev_parallel(M, work, by_rows, &g);
-  else
-    zn_ev_parallel(N, work, by_cols, &g);
+  if (M >= 4) zn_ev_parallel(M, work, by_rows, &g);
+  else zn_ev_parallel(N, work, by_cols, &g);
 }
 
-/* ---- convolution: columns of a panel are output positions, rows are (channel, kernel position) ---- */
+/* ---- convolution: columns of a panel are output positions, rows are (channel, kernel position)
+ * ---- */
 typedef struct conv {
   zn_eval_mode mode;
   const double *x, *w, *bias;
@@ -109,7 +109,8 @@ typedef struct conv {
 } conv;
 
 /* One row of the panel: channel plane xc, kernel position kp, output positions [j0, j0 + nt). */
-static void panel_row(const zn_ev_win *w, const double *xc, const int64_t *kp, uint64_t j0, uint64_t nt, double *row) {
+static void panel_row(const zn_ev_win *w, const double *xc, const int64_t *kp, uint64_t j0,
+                      uint64_t nt, double *row) {
   uint32_t last = w->n - 1;
   int64_t o[ZN_MAX_RANK];
   uint64_t r = j0;
@@ -144,11 +145,20 @@ static void conv_tile(const conv *c, uint64_t job, double *panel) {
   for (uint64_t ch = 0; ch < Cg; ch++) {
     int64_t kp[ZN_MAX_RANK] = {0};
     for (uint64_t k = 0; k < c->kk; k++) {
-      panel_row(c->win, c->x + (n * c->C + gr * Cg + ch) * c->in_n, kp, j0, nt, panel + (ch * c->kk + k) * nt);
+      panel_row(c->win, c->x + (n * c->C + gr * Cg + ch) * c->in_n, kp, j0, nt,
+                panel + (ch * c->kk + k) * nt);
       zn_ev_next(c->win->n, c->win->k, kp);
     }
   }
-  gemm g = {c->mode, Mg, nt, K, c->w + gr * Mg * K, panel, c->y + (n * c->M + gr * Mg) * c->out_n + j0, K, nt,
+  gemm g = {c->mode,
+            Mg,
+            nt,
+            K,
+            c->w + gr * Mg * K,
+            panel,
+            c->y + (n * c->M + gr * Mg) * c->out_n + j0,
+            K,
+            nt,
             c->out_n};
   part(&g, 0, Mg, 0, nt);
   for (uint64_t m = 0; c->bias && m < Mg; m++)
@@ -166,12 +176,20 @@ static void conv_part(void *p, uint64_t lo, uint64_t hi) {
   free(panel);
 }
 
-zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N, uint64_t C,
-                     uint64_t M, uint64_t group, const zn_ev_win *win, double *y) {
+zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N,
+                     uint64_t C, uint64_t M, uint64_t group, const zn_ev_win *win, double *y) {
   if (group == 0 || C % group || M % group)
-    return zn_ev_fail(e, "%llu input and %llu output channels do not divide into %llu groups", (unsigned long long)C,
-                      (unsigned long long)M, (unsigned long long)group);
-  conv c = {.mode = e->mode, .x = x, .w = w, .bias = bias, .y = y, .C = C, .M = M, .group = group, .win = win,
+    return zn_ev_fail(e, "%llu input and %llu output channels do not divide into %llu groups",
+                      (unsigned long long)C, (unsigned long long)M, (unsigned long long)group);
+  conv c = {.mode = e->mode,
+            .x = x,
+            .w = w,
+            .bias = bias,
+            .y = y,
+            .C = C,
+            .M = M,
+            .group = group,
+            .win = win,
             .N = N};
   c.kk = zn_ev_count(win->n, win->k);
   c.in_n = zn_ev_count(win->n, win->in);
@@ -182,6 +200,7 @@ zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *b
   if (c.tile > c.out_n) c.tile = c.out_n;
   if (c.out_n == 0 || M == 0 || N == 0) return ZN_OK;
   c.tiles = (c.out_n + c.tile - 1) / c.tile;
-  zn_ev_parallel(N * group * c.tiles, (double)N * (double)M * (double)K * (double)c.out_n, conv_part, &c);
+  zn_ev_parallel(N * group * c.tiles, (double)N * (double)M * (double)K * (double)c.out_n,
+                 conv_part, &c);
   return ZN_OK;
 }

@@ -1,4 +1,5 @@
-/* Inside the evaluator: what operator functions see. Each row of ops.def names one function zn_eval_X(zn_ev *). */
+/* Inside the evaluator: what operator functions see. Each row of ops.def names one function
+ * zn_eval_X(zn_ev *). */
 #ifndef ZN_EVAL_IMPL_H
 #define ZN_EVAL_IMPL_H
 #include <math.h>
@@ -6,7 +7,8 @@
 #include "zenithc/eval/eval.h"
 #include "zenithc/ops/op.h"
 
-/* A refcounted block of memory. All blocks of a run are on one list, so that a failing run frees everything. */
+/* A refcounted block of memory. All blocks of a run are on one list, so that a failing run frees
+ * everything. */
 struct zn_eval_buf {
   zn_eval_buf *prev, *next;
   uint64_t refs, bytes;
@@ -16,12 +18,12 @@ struct zn_eval_buf {
 typedef struct zn_evrun {
   zn_ctx *c;
   zn_eval_mode mode;
-  zn_arena *keep;     /* lives until the caller is done: strings, results */
+  zn_arena *keep; /* lives until the caller is done: strings, results */
   zn_eval_tap *tap;
-  zn_eval_buf list;   /* head of the ring of live blocks */
+  zn_eval_buf list; /* head of the ring of live blocks */
   uint64_t live, peak;
   uint32_t depth;
-  bool quiet;         /* report no errors */
+  bool quiet; /* report no errors */
 } zn_evrun;
 
 /* One node being evaluated. */
@@ -42,17 +44,21 @@ typedef struct zn_ev {
 
 typedef zn_status (*zn_eval_fn)(zn_ev *e);
 extern const zn_eval_fn zn_eval_table[ZN_OP_COUNT];
-#define OP(name, domain, since, schema, infer, eval, expand, lower, flags) zn_status zn_eval_##eval(zn_ev *e);
+#define OP(name, domain, since, schema, infer, eval, expand, lower, flags)                         \
+  zn_status zn_eval_##eval(zn_ev *e);
 #include "zenithc/ops/ops.def"
 #undef OP
 
-zn_status zn_ev_todo(zn_ev *e); /* "not in the reference evaluator yet" */
 /* Error at this node. */
 zn_status zn_ev_fail(zn_ev *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- values ---- */
-static inline const zn_eval_val *zn_ev_in(const zn_ev *e, uint32_t i) { return i < e->num_in ? e->in[i] : NULL; }
-static inline bool zn_ev_wants(const zn_ev *e, uint32_t i) { return i < e->num_out && e->n->out[i] != 0; }
+static inline const zn_eval_val *zn_ev_in(const zn_ev *e, uint32_t i) {
+  return i < e->num_in ? e->in[i] : NULL;
+}
+static inline bool zn_ev_wants(const zn_ev *e, uint32_t i) {
+  return i < e->num_out && e->n->out[i] != 0;
+}
 /* Bytes per element as held here: 8 or 16. */
 static inline size_t zn_ev_esize(zn_dtype t) {
   return t == ZN_STR || t == ZN_C64 || t == ZN_C128 ? 16 : 8;
@@ -67,7 +73,8 @@ zn_status zn_ev_list(zn_ev *e, zn_vkind kind, zn_dtype t, uint64_t n, zn_eval_va
 zn_eval_val zn_ev_share(const zn_eval_val *v); /* another reference to the same contents */
 void zn_ev_release(zn_evrun *r, zn_eval_val *v);
 /* Output i = input v with another shape of the same count. */
-zn_status zn_ev_view(zn_ev *e, uint32_t i, const zn_eval_val *v, uint32_t rank, const int64_t *dims);
+zn_status zn_ev_view(zn_ev *e, uint32_t i, const zn_eval_val *v, uint32_t rank,
+                     const int64_t *dims);
 /* A string that lives as long as the results. */
 zn_str zn_ev_str(zn_ev *e, const char *s, uint64_t n);
 int zn_ev_strcmp(const zn_str *a, const zn_str *b);
@@ -79,7 +86,8 @@ static inline double zn_ev_get(const zn_eval_val *v, uint64_t k) {
 static inline int64_t zn_ev_geti(const zn_eval_val *v, uint64_t k) {
   return zn_is_float((zn_dtype)v->dtype) ? (int64_t)v->u.f[k] : v->u.i[k];
 }
-/* Stores x into a numeric tensor: floats as they are, integers truncated, saturated (NaN 0), bool x != 0. */
+/* Stores x into a numeric tensor: floats as they are, integers truncated, saturated (NaN 0), bool x
+ * != 0. */
 void zn_ev_set(zn_eval_val *v, uint64_t k, double x);
 /* Input i as int64s of rank <= 1; *n = count. False when absent. */
 bool zn_ev_ints(const zn_ev *e, uint32_t i, const int64_t **out, uint32_t *n);
@@ -94,12 +102,16 @@ static inline double zn_ev_key(zn_dtype t, double x) {
 }
 /* Sum of n numbers in the mode's order (F64: pairwise). */
 double zn_ev_sum(const zn_ev *e, const double *x, uint64_t n, uint64_t stride);
-double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, uint64_t sy, uint64_t n);
-/* C[M,N] = A[M,K] B[K,N], row-major with row strides; C is overwritten. Sums in the mode's order. */
-void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double *A, uint64_t lda, const double *B,
-                uint64_t ldb, double *C, uint64_t ldc);
-/* Calls fn(user, lo, hi) on disjoint parts of [0, n), on two threads when the work (multiply-adds) is worth it. */
-void zn_ev_parallel(uint64_t n, double work, void (*fn)(void *user, uint64_t lo, uint64_t hi), void *user);
+double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, uint64_t sy,
+                 uint64_t n);
+/* C[M,N] = A[M,K] B[K,N], row-major with row strides; C is overwritten. Sums in the mode's order.
+ */
+void zn_ev_gemm(const zn_ev *e, uint64_t M, uint64_t N, uint64_t K, const double *A, uint64_t lda,
+                const double *B, uint64_t ldb, double *C, uint64_t ldc);
+/* Calls fn(user, lo, hi) on disjoint parts of [0, n), on two threads when the work (multiply-adds)
+ * is worth it. */
+void zn_ev_parallel(uint64_t n, double work, void (*fn)(void *user, uint64_t lo, uint64_t hi),
+                    void *user);
 
 /* In place over n numbers. */
 void zn_ev_softmax(const zn_ev *e, double *t, uint64_t n, bool logs);
@@ -111,8 +123,10 @@ void zn_ev_post(const zn_ev *e, const char *post, double *y, uint64_t n);
 uint64_t zn_ev_count(uint32_t rank, const int64_t *dims);
 zn_status zn_ev_axis(zn_ev *e, int64_t axis, uint32_t rank, uint32_t *out);
 /* outer * dims[axis] * inner */
-void zn_ev_split(const zn_eval_val *v, uint32_t axis, uint64_t *outer, uint64_t *n, uint64_t *inner);
-zn_status zn_ev_bcast(zn_ev *e, const zn_eval_val *const *v, uint32_t n, uint32_t *out_rank, int64_t *out_dims);
+void zn_ev_split(const zn_eval_val *v, uint32_t axis, uint64_t *outer, uint64_t *n,
+                 uint64_t *inner);
+zn_status zn_ev_bcast(zn_ev *e, const zn_eval_val *const *v, uint32_t n, uint32_t *out_rank,
+                      int64_t *out_dims);
 /* Element strides of v seen with the broadcast shape (0 for repeated axes). */
 void zn_ev_bstrides(const zn_eval_val *v, uint32_t rank, int64_t *strides);
 /* Steps the index vector in row-major order. */
@@ -124,8 +138,8 @@ static inline void zn_ev_next(uint32_t rank, const int64_t *dims, int64_t *ix) {
 }
 void zn_ev_strides(uint32_t rank, const int64_t *dims, int64_t *strides);
 /* dst[k] = src[sum ix*strides + base] over all ix in dims, elements of esize bytes. */
-void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const int64_t *dims, const int64_t *strides,
-                  int64_t base);
+void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const int64_t *dims,
+                  const int64_t *strides, int64_t base);
 static inline void zn_ev_copy1(void *dst, uint64_t i, const void *src, uint64_t j, size_t esize) {
   memcpy((char *)dst + i * esize, (const char *)src + j * esize, esize);
 }
@@ -133,20 +147,22 @@ static inline void zn_ev_copy1(void *dst, uint64_t i, const void *src, uint64_t 
 /* ---- windows: convolution and pooling ---- */
 typedef struct zn_ev_win {
   uint32_t n; /* spatial axes: all but the first two */
-  int64_t in[ZN_MAX_RANK], out[ZN_MAX_RANK], k[ZN_MAX_RANK], s[ZN_MAX_RANK], d[ZN_MAX_RANK], lo[ZN_MAX_RANK],
-      hi[ZN_MAX_RANK];
+  int64_t in[ZN_MAX_RANK], out[ZN_MAX_RANK], k[ZN_MAX_RANK], s[ZN_MAX_RANK], d[ZN_MAX_RANK],
+      lo[ZN_MAX_RANK], hi[ZN_MAX_RANK];
 } zn_ev_win;
-/* From attributes strides, dilations, pads, auto_pad (and ceil_mode for pools) and the given kernel extents. */
-zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bool ceil_mode, zn_ev_win *w);
+/* From attributes strides, dilations, pads, auto_pad (and ceil_mode for pools) and the given kernel
+ * extents. */
+zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bool ceil_mode,
+                       zn_ev_win *w);
 /* Attribute ints of exactly n items, or `fill` when absent. */
 zn_status zn_ev_attr_ints(zn_ev *e, const char *name, uint32_t n, int64_t fill, int64_t *out);
 /* y[N,M,out] = conv(x[N,C,in], w[M,C/group,k]); bias may be NULL. */
-zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N, uint64_t C,
-                     uint64_t M, uint64_t group, const zn_ev_win *win, double *y);
+zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *bias, uint64_t N,
+                     uint64_t C, uint64_t M, uint64_t group, const zn_ev_win *win, double *y);
 
 /* ---- conversion: one element from src[j] to dst[i], with the rules of Cast ---- */
-zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j, bool saturate,
-                      const char *round_mode);
+zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j,
+                      bool saturate, const char *round_mode);
 
 /* ---- bodies ---- */
 typedef struct zn_evframe zn_evframe;

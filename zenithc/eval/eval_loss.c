@@ -1,23 +1,30 @@
 /* Losses, optimisers, dropout and the random operators.
  *
- * Random numbers: element k of a result is drawn from splitmix64, whose state starts at the seed: the bits of the seed
- * attribute (float attributes: as a double), or a hash of the node's name. Uniform: the upper 53 bits. Normal: Box-Muller
- * on two uniforms (cosine branch). Dropout and Bernoulli use one uniform per element. */
+ * Random numbers: element k of a result is drawn from splitmix64, whose state starts at the seed:
+ * the bits of the seed attribute (float attributes: as a double), or a hash of the node's name.
+ * Uniform: the upper 53 bits. Normal: Box-Muller on two uniforms (cosine branch). Dropout and
+ * Bernoulli use one uniform per element. */
 #include "zenithc/eval/eval_impl.h"
 
 /* loss[N, d...] = -weight[t] * logp[N, t, d...], then reduced. */
-static zn_status nll(zn_ev *e, const zn_eval_val *x, const double *logp, const zn_eval_val *target, const zn_eval_val *weight) {
-  if (x->rank < 2 || target->rank + 1 != x->rank) return zn_ev_fail(e, "scores have rank %u, labels %u", x->rank, target->rank);
+static zn_status nll(zn_ev *e, const zn_eval_val *x, const double *logp, const zn_eval_val *target,
+                     const zn_eval_val *weight) {
+  if (x->rank < 2 || target->rank + 1 != x->rank)
+    return zn_ev_fail(e, "scores have rank %u, labels %u", x->rank, target->rank);
   uint64_t N, C, inner;
   zn_ev_split(x, 1, &N, &C, &inner);
-  if (target->count != N * inner || (weight && weight->count != C)) return zn_ev_fail(e, "labels or weights do not fit the scores");
+  if (target->count != N * inner || (weight && weight->count != C))
+    return zn_ev_fail(e, "labels or weights do not fit the scores");
   const zn_attr *ig = zn_node_attr(e->n, "ignore_index");
   const char *red = zn_node_str(e->n, "reduction");
-  double *loss = ZN_ARRAY(e->tmp, double, N * inner + 1), *ws = ZN_ARRAY(e->tmp, double, N * inner + 1);
+  double *loss = ZN_ARRAY(e->tmp, double, N *inner + 1),
+         *ws = ZN_ARRAY(e->tmp, double, N *inner + 1);
   for (uint64_t k = 0; k < N * inner; k++) {
     int64_t t = target->u.i[k];
     if (ig && t == ig->u.i) continue; /* loss and weight stay 0 */
-    if (t < 0 || t >= (int64_t)C) return zn_ev_fail(e, "label %lld is outside %llu classes", (long long)t, (unsigned long long)C);
+    if (t < 0 || t >= (int64_t)C)
+      return zn_ev_fail(e, "label %lld is outside %llu classes", (long long)t,
+                        (unsigned long long)C);
     ws[k] = weight ? weight->u.f[t] : 1;
     loss[k] = zn_ev_r(e, -logp[(k / inner * C + (uint64_t)t) * inner + k % inner] * ws[k]);
   }
@@ -67,7 +74,8 @@ static void step_adagrad(const zn_ev *e, const opt *o, double x, double g, doubl
   *nx = zn_ev_r(e, x - r * gr / (sqrt(*h) + o->eps));
 }
 
-static void step_adam(const zn_ev *e, const opt *o, double x, double g, double *nx, double *v, double *h) {
+static void step_adam(const zn_ev *e, const opt *o, double x, double g, double *nx, double *v,
+                      double *h) {
   double gr = zn_ev_r(e, o->norm * x + g), r = o->r;
   *v = zn_ev_r(e, o->alpha * *v + (1 - o->alpha) * gr);
   *h = zn_ev_r(e, o->beta * *h + (1 - o->beta) * gr * gr);
@@ -81,12 +89,16 @@ static void step_momentum(const zn_ev *e, const opt *o, double x, double g, doub
   *nx = zn_ev_r(e, x - o->r * (o->nesterov ? gr + o->alpha * *v : *v));
 }
 
-/* Inputs R, T, then n parameters, n gradients, n states (Adam: 2n); outputs: new parameters, new states. */
+/* Inputs R, T, then n parameters, n gradients, n states (Adam: 2n); outputs: new parameters, new
+ * states. */
 zn_status zn_eval_train(zn_ev *e) {
   bool adam = e->op == ZN_OP_Adam, mom = e->op == ZN_OP_Momentum;
   uint32_t groups = adam ? 4 : 3, n = e->num_in < 2 ? 0 : (e->num_in - 2) / groups;
-  if (n == 0 || e->num_in != 2 + groups * n || e->num_out != (groups - 1) * n) return zn_ev_fail(e, "inputs do not come in groups of %u", groups);
-  opt o = {.r = zn_ev_get(e->in[0], 0), .t = zn_ev_get(e->in[1], 0), .norm = zn_node_float(e->n, "norm_coefficient")};
+  if (n == 0 || e->num_in != 2 + groups * n || e->num_out != (groups - 1) * n)
+    return zn_ev_fail(e, "inputs do not come in groups of %u", groups);
+  opt o = {.r = zn_ev_get(e->in[0], 0),
+           .t = zn_ev_get(e->in[1], 0),
+           .norm = zn_node_float(e->n, "norm_coefficient")};
   if (adam || mom) {
     o.alpha = zn_node_float(e->n, "alpha");
     o.beta = zn_node_float(e->n, "beta");
@@ -96,9 +108,12 @@ zn_status zn_eval_train(zn_ev *e) {
   if (!adam && !mom) o.decay = zn_node_float(e->n, "decay_factor");
   if (mom) o.nesterov = strcmp(zn_node_str(e->n, "mode"), "nesterov") == 0;
   for (uint32_t i = 0; i < n; i++) {
-    const zn_eval_val *x = e->in[2 + i], *g = e->in[2 + n + i], *s = e->in[2 + 2 * n + i], *h = adam ? e->in[2 + 3 * n + i] : s;
-    if (g->count != x->count || s->count != x->count || h->count != x->count) return zn_ev_fail(e, "parameter %u and its state differ in shape", i + 1);
-    for (uint32_t k = 0; k < groups - 1; k++) ZN_TRY(zn_ev_out(e, k * n + i, (zn_dtype)x->dtype, x->rank, x->dims));
+    const zn_eval_val *x = e->in[2 + i], *g = e->in[2 + n + i], *s = e->in[2 + 2 * n + i],
+                      *h = adam ? e->in[2 + 3 * n + i] : s;
+    if (g->count != x->count || s->count != x->count || h->count != x->count)
+      return zn_ev_fail(e, "parameter %u and its state differ in shape", i + 1);
+    for (uint32_t k = 0; k < groups - 1; k++)
+      ZN_TRY(zn_ev_out(e, k * n + i, (zn_dtype)x->dtype, x->rank, x->dims));
     for (uint64_t k = 0; k < x->count; k++) {
       double nx, a = s->u.f[k], b = h->u.f[k];
       if (adam) step_adam(e, &o, x->u.f[k], g->u.f[k], &nx, &a, &b);
@@ -112,11 +127,13 @@ zn_status zn_eval_train(zn_ev *e) {
   return ZN_OK;
 }
 
-/* Import differentiates the graph; a Gradient node that remains names tensors that no longer exist. */
+/* Import differentiates the graph; a Gradient node that remains names tensors that no longer exist.
+ */
 zn_status zn_eval_gradient(zn_ev *e) {
   if (e->run->quiet) return ZN_ERR_UNSUPPORTED;
-  return zn_fail(e->c, ZN_ERR_UNSUPPORTED, zn_node_where(e->c, e->n),
-                 "Gradient refers to a graph by the names of its tensors and cannot be evaluated as a node");
+  return zn_fail(
+      e->c, ZN_ERR_UNSUPPORTED, zn_node_where(e->c, e->n),
+      "Gradient refers to a graph by the names of its tensors and cannot be evaluated as a node");
 }
 
 /* ---- dropout and random numbers ---- */
@@ -145,7 +162,9 @@ zn_status zn_eval_random(zn_ev *e) {
   const zn_eval_val *x = zn_ev_in(e, 0);
   const zn_attr *dt = zn_node_attr(e->n, "dtype");
   bool like = e->num_in > 0;
-  zn_dtype t = dt ? zn_dtype_from_onnx((int)dt->u.i) : like && zn_op_schema(e->op)->num_in ? (zn_dtype)x->dtype : ZN_F32;
+  zn_dtype t = dt                                    ? zn_dtype_from_onnx((int)dt->u.i)
+               : like && zn_op_schema(e->op)->num_in ? (zn_dtype)x->dtype
+                                                     : ZN_F32;
   int64_t dims[ZN_MAX_RANK];
   uint32_t rank = 0;
   if (like) {
@@ -157,11 +176,15 @@ zn_status zn_eval_random(zn_ev *e) {
     for (uint32_t d = 0; d < rank; d++) dims[d] = shape[d];
   }
   ZN_TRY(zn_ev_out(e, 0, t, rank, dims));
-  bool normal = e->op == ZN_OP_RandomNormal || e->op == ZN_OP_RandomNormalLike, bern = e->op == ZN_OP_Bernoulli;
-  double a = bern ? 0 : zn_node_float(e->n, normal ? "mean" : "low"), b = bern ? 1 : zn_node_float(e->n, normal ? "scale" : "high");
+  bool normal = e->op == ZN_OP_RandomNormal || e->op == ZN_OP_RandomNormalLike,
+       bern = e->op == ZN_OP_Bernoulli;
+  double a = bern ? 0 : zn_node_float(e->n, normal ? "mean" : "low"),
+         b = bern ? 1 : zn_node_float(e->n, normal ? "scale" : "high");
   uint64_t state = zn_ev_seed(e);
   for (uint64_t k = 0; k < e->out[0].count; k++) {
-    double v = bern ? zn_ev_uniform(&state) < x->u.f[k] : normal ? a + b * zn_ev_normal(&state) : a + (b - a) * zn_ev_uniform(&state);
+    double v = bern     ? zn_ev_uniform(&state) < x->u.f[k]
+               : normal ? a + b * zn_ev_normal(&state)
+                        : a + (b - a) * zn_ev_uniform(&state);
     zn_ev_set(&e->out[0], k, v);
   }
   return ZN_OK;

@@ -1,4 +1,5 @@
-/* Sums in the mode's order, index arithmetic, two-thread loops and random numbers: what operator families share. */
+/* Sums in the mode's order, index arithmetic, two-thread loops and random numbers: what operator
+ * families share. */
 #include <pthread.h>
 
 #include "zenithc/eval/eval_impl.h"
@@ -16,17 +17,17 @@ static double pairwise(const double *x, uint64_t n, uint64_t stride) {
 double zn_ev_sum(const zn_ev *e, const double *x, uint64_t n, uint64_t stride) {
   float s[8] = {0};
   switch (e->mode) {
-    case ZN_EVAL_F32_SEQ:
-      for (uint64_t k = 0; k < n; k++) s[0] += (float)x[k * stride];
-      break;
-    case ZN_EVAL_F32_REV:
-      for (uint64_t k = n; k-- > 0;) s[0] += (float)x[k * stride];
-      break;
-    case ZN_EVAL_F32_BLOCK8:
-      for (uint64_t k = 0; k < n; k++) s[k % 8] += (float)x[k * stride];
-      for (int i = 1; i < 8; i++) s[0] += s[i];
-      break;
-    default: return pairwise(x, n, stride);
+  case ZN_EVAL_F32_SEQ:
+    for (uint64_t k = 0; k < n; k++) s[0] += (float)x[k * stride];
+    break;
+  case ZN_EVAL_F32_REV:
+    for (uint64_t k = n; k-- > 0;) s[0] += (float)x[k * stride];
+    break;
+  case ZN_EVAL_F32_BLOCK8:
+    for (uint64_t k = 0; k < n; k++) s[k % 8] += (float)x[k * stride];
+    for (int i = 1; i < 8; i++) s[0] += s[i];
+    break;
+  default: return pairwise(x, n, stride);
   }
   return (double)s[0];
 }
@@ -40,7 +41,8 @@ static double dot_f64(const double *x, uint64_t sx, const double *y, uint64_t sy
   return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
-double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, uint64_t sy, uint64_t n) {
+double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, uint64_t sy,
+                 uint64_t n) {
   if (e->mode == ZN_EVAL_F64) return dot_f64(x, sx, y, sy, n);
   float s[8] = {0};
   for (uint64_t j = 0; j < n; j++) {
@@ -89,13 +91,15 @@ zn_status zn_ev_axis(zn_ev *e, int64_t axis, uint32_t rank, uint32_t *out) {
   return ZN_OK;
 }
 
-void zn_ev_split(const zn_eval_val *v, uint32_t axis, uint64_t *outer, uint64_t *n, uint64_t *inner) {
+void zn_ev_split(const zn_eval_val *v, uint32_t axis, uint64_t *outer, uint64_t *n,
+                 uint64_t *inner) {
   *outer = zn_ev_count(axis, v->dims);
   *n = (uint64_t)v->dims[axis];
   *inner = zn_ev_count(v->rank - axis - 1, v->dims + axis + 1);
 }
 
-zn_status zn_ev_bcast(zn_ev *e, const zn_eval_val *const *v, uint32_t n, uint32_t *out_rank, int64_t *out_dims) {
+zn_status zn_ev_bcast(zn_ev *e, const zn_eval_val *const *v, uint32_t n, uint32_t *out_rank,
+                      int64_t *out_dims) {
   uint32_t rank = 0;
   for (uint32_t i = 0; i < n; i++)
     if (v[i] && v[i]->rank > rank) rank = v[i]->rank;
@@ -106,7 +110,8 @@ zn_status zn_ev_bcast(zn_ev *e, const zn_eval_val *const *v, uint32_t n, uint32_
       int64_t y = v[i]->dims[v[i]->rank + d - rank];
       if (x == 1) x = y;
       else if (y != 1 && y != x)
-        return zn_ev_fail(e, "dimensions %lld and %lld do not broadcast", (long long)x, (long long)y);
+        return zn_ev_fail(e, "dimensions %lld and %lld do not broadcast", (long long)x,
+                          (long long)y);
     }
     out_dims[d] = x;
   }
@@ -133,8 +138,8 @@ void zn_ev_bstrides(const zn_eval_val *v, uint32_t rank, int64_t *strides) {
   }
 }
 
-void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const int64_t *dims, const int64_t *strides,
-                  int64_t base) {
+void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const int64_t *dims,
+                  const int64_t *strides, int64_t base) {
   int64_t ix[ZN_MAX_RANK + 1] = {0};
   uint64_t total = zn_ev_count(rank, dims);
   if (total == 0) return;
@@ -178,7 +183,8 @@ uint64_t zn_ev_seed(const zn_ev *e) {
   } else if (a && a->kind == ZN_A_INT) {
     s = (uint64_t)a->u.i;
   } else {
-    for (const char *p = e->n->name; p && *p; p++) s = (s ^ (unsigned char)*p) * UINT64_C(1099511628211);
+    for (const char *p = e->n->name; p && *p; p++)
+      s = (s ^ (unsigned char)*p) * UINT64_C(1099511628211);
   }
   return s;
 }

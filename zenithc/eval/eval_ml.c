@@ -20,11 +20,14 @@ zn_status zn_eval_ml_arrayfeatureextractor(zn_ev *e) {
   memcpy(dims, x->dims, sizeof dims);
   dims[x->rank - 1] = (int64_t)y->count;
   int64_t two[2] = {1, (int64_t)y->count};
-  ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank == 1 ? 2 : x->rank, x->rank == 1 ? two : dims));
+  ZN_TRY(
+      zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank == 1 ? 2 : x->rank, x->rank == 1 ? two : dims));
   for (uint64_t r = 0; r < rows; r++)
     for (uint64_t k = 0; k < y->count; k++) {
-      if (y->u.i[k] < 0 || y->u.i[k] >= n) return zn_ev_fail(e, "index %lld is outside %lld", (long long)y->u.i[k], (long long)n);
-      zn_ev_copy1(e->out[0].u.p, r * y->count + k, x->u.p, r * (uint64_t)n + (uint64_t)y->u.i[k], zn_ev_esize((zn_dtype)x->dtype));
+      if (y->u.i[k] < 0 || y->u.i[k] >= n)
+        return zn_ev_fail(e, "index %lld is outside %lld", (long long)y->u.i[k], (long long)n);
+      zn_ev_copy1(e->out[0].u.p, r * y->count + k, x->u.p, r * (uint64_t)n + (uint64_t)y->u.i[k],
+                  zn_ev_esize((zn_dtype)x->dtype));
     }
   return ZN_OK;
 }
@@ -41,10 +44,13 @@ zn_status zn_eval_ml_castmap(zn_ev *e) {
   const zn_eval_val *m = e->in[0], *keys = &m->u.items[0], *vals = &m->u.items[1];
   const char *to = zn_node_str(e->n, "cast_to");
   bool sparse = strcmp(zn_node_str(e->n, "map_form"), "SPARSE") == 0;
-  zn_dtype t = strcmp(to, "TO_STRING") == 0 ? ZN_STR : strcmp(to, "TO_INT64") == 0 ? ZN_I64 : ZN_F32;
+  zn_dtype t = strcmp(to, "TO_STRING") == 0  ? ZN_STR
+               : strcmp(to, "TO_INT64") == 0 ? ZN_I64
+                                             : ZN_F32;
   int64_t dims[2] = {1, sparse ? zn_node_int(e->n, "max_map") : (int64_t)keys->count};
   ZN_TRY(zn_ev_out(e, 0, t, 2, dims));
-  for (uint64_t k = 0; t == ZN_STR && k < e->out[0].count; k++) e->out[0].u.s[k] = zn_ev_str(e, "", 0);
+  for (uint64_t k = 0; t == ZN_STR && k < e->out[0].count; k++)
+    e->out[0].u.s[k] = zn_ev_str(e, "", 0);
   uint64_t *order = ZN_ARRAY(e->tmp, uint64_t, keys->count + 1); /* by key */
   for (uint64_t k = 0; k < keys->count; k++) {
     uint64_t j = k;
@@ -53,7 +59,8 @@ zn_status zn_eval_ml_castmap(zn_ev *e) {
   }
   for (uint64_t k = 0; k < keys->count; k++) {
     int64_t at = sparse ? keys->u.i[order[k]] : (int64_t)k;
-    if (at >= 0 && at < dims[1]) ZN_TRY(zn_ev_cast1(e, &e->out[0], (uint64_t)at, vals, order[k], true, "up"));
+    if (at >= 0 && at < dims[1])
+      ZN_TRY(zn_ev_cast1(e, &e->out[0], (uint64_t)at, vals, order[k], true, "up"));
   }
   return ZN_OK;
 }
@@ -63,14 +70,18 @@ static bool str_is(const zn_str *a, const zn_str *b) { return zn_ev_strcmp(a, b)
 zn_status zn_eval_ml_categorymapper(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   const zn_attr *ints = ml_attr(e, "cats_int64s"), *strs = ml_attr(e, "cats_strings");
-  if (!ints || !strs || ints->n != strs->n) return zn_ev_fail(e, "cats_int64s and cats_strings differ in length");
+  if (!ints || !strs || ints->n != strs->n)
+    return zn_ev_fail(e, "cats_int64s and cats_strings differ in length");
   bool from_str = x->dtype == ZN_STR;
   const char *def = zn_node_str(e->n, "default_string");
   ZN_TRY(zn_ev_out(e, 0, from_str ? ZN_I64 : ZN_STR, x->rank, x->dims));
   for (uint64_t k = 0; k < x->count; k++) {
     uint32_t j = 0;
-    while (j < ints->n && !(from_str ? str_is(&x->u.s[k], &strs->u.ss[j]) : x->u.i[k] == ints->u.is[j])) j++;
-    if (from_str) e->out[0].u.i[k] = j < ints->n ? ints->u.is[j] : zn_node_int(e->n, "default_int64");
+    while (j < ints->n &&
+           !(from_str ? str_is(&x->u.s[k], &strs->u.ss[j]) : x->u.i[k] == ints->u.is[j]))
+      j++;
+    if (from_str)
+      e->out[0].u.i[k] = j < ints->n ? ints->u.is[j] : zn_node_int(e->n, "default_int64");
     else e->out[0].u.s[k] = j < ints->n ? strs->u.ss[j] : zn_ev_str(e, def, strlen(def));
   }
   return ZN_OK;
@@ -78,14 +89,17 @@ zn_status zn_eval_ml_categorymapper(zn_ev *e) {
 
 zn_status zn_eval_ml_dictvectorizer(zn_ev *e) {
   const zn_eval_val *m = e->in[0], *keys = &m->u.items[0], *vals = &m->u.items[1];
-  const zn_attr *ints = ml_attr(e, "int64_vocabulary"), *strs = ml_attr(e, "string_vocabulary"), *voc = ints ? ints : strs;
-  if (!voc || (keys->dtype == ZN_STR) != (voc == strs)) return zn_ev_fail(e, "the vocabulary does not fit the map's keys");
+  const zn_attr *ints = ml_attr(e, "int64_vocabulary"), *strs = ml_attr(e, "string_vocabulary"),
+                *voc = ints ? ints : strs;
+  if (!voc || (keys->dtype == ZN_STR) != (voc == strs))
+    return zn_ev_fail(e, "the vocabulary does not fit the map's keys");
   int64_t dims[2] = {1, voc->n};
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)vals->dtype, 2, dims));
   for (uint32_t j = 0; j < voc->n; j++) {
     if (vals->dtype == ZN_STR) e->out[0].u.s[j] = zn_ev_str(e, "", 0);
     for (uint64_t k = 0; k < keys->count; k++)
-      if (strs && voc == strs ? str_is(&keys->u.s[k], &strs->u.ss[j]) : keys->u.i[k] == ints->u.is[j])
+      if (strs && voc == strs ? str_is(&keys->u.s[k], &strs->u.ss[j])
+                              : keys->u.i[k] == ints->u.is[j])
         zn_ev_copy1(e->out[0].u.p, j, vals->u.p, k, zn_ev_esize((zn_dtype)vals->dtype));
   }
   return ZN_OK;
@@ -107,7 +121,8 @@ zn_status zn_eval_ml_featurevectorizer(zn_ev *e) {
     rows_cols(e->in[i], &r, &c);
     int64_t w = i < nd ? want[i] : c;
     for (int64_t k = 0; k < rows; k++)
-      for (int64_t j = 0; j < w && j < c; j++) e->out[0].u.f[k * total + at + j] = zn_ev_get(e->in[i], (uint64_t)(k * c + j));
+      for (int64_t j = 0; j < w && j < c; j++)
+        e->out[0].u.f[k * total + at + j] = zn_ev_get(e->in[i], (uint64_t)(k * c + j));
     at += w;
   }
   return ZN_OK;
@@ -118,7 +133,8 @@ zn_status zn_eval_ml_imputer(zn_ev *e) {
   bool f = zn_is_float((zn_dtype)x->dtype);
   const zn_attr *v = ml_attr(e, f ? "imputed_value_floats" : "imputed_value_int64s");
   if (!v) return zn_ev_fail(e, "the imputed values are missing");
-  double old = f ? zn_node_float(e->n, "replaced_value_float") : (double)zn_node_int(e->n, "replaced_value_int64");
+  double old = f ? zn_node_float(e->n, "replaced_value_float")
+                 : (double)zn_node_int(e->n, "replaced_value_int64");
   int64_t rows, cols;
   rows_cols(x, &rows, &cols);
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
@@ -146,7 +162,12 @@ static bool label_list(zn_ev *e, const char *stem, zn_eval_val *out) {
       *out = zn_eval_from_htensor(e->tmp, a->u.t);
       return true;
     }
-    *out = (zn_eval_val){.set = true, .dtype = s == 0 ? ZN_F32 : s == 1 ? ZN_I64 : ZN_STR, .rank = 1, .count = a->n};
+    *out = (zn_eval_val){.set = true,
+                         .dtype = s == 0   ? ZN_F32
+                                  : s == 1 ? ZN_I64
+                                           : ZN_STR,
+                         .rank = 1,
+                         .count = a->n};
     if (s == 2) {
       out->u.p = ZN_ARRAY(e->tmp, zn_str, a->n);
       memcpy(out->u.p, a->u.ss, a->n * sizeof(zn_str));
@@ -160,7 +181,8 @@ static bool label_list(zn_ev *e, const char *stem, zn_eval_val *out) {
 }
 
 static bool same_label(const zn_eval_val *a, uint64_t i, const zn_eval_val *b, uint64_t j) {
-  if (a->dtype == ZN_STR || b->dtype == ZN_STR) return a->dtype == b->dtype && str_is(&a->u.s[i], &b->u.s[j]);
+  if (a->dtype == ZN_STR || b->dtype == ZN_STR)
+    return a->dtype == b->dtype && str_is(&a->u.s[i], &b->u.s[j]);
   double x = zn_ev_get(a, i), y = zn_ev_get(b, j);
   return (isnan(x) && isnan(y)) || x == y;
 }
@@ -216,7 +238,8 @@ zn_status zn_eval_ml_normalizer(zn_ev *e) {
 
 zn_status zn_eval_ml_onehotencoder(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  const zn_attr *ints = ml_attr(e, "cats_int64s"), *strs = ml_attr(e, "cats_strings"), *cats = x->dtype == ZN_STR ? strs : ints;
+  const zn_attr *ints = ml_attr(e, "cats_int64s"), *strs = ml_attr(e, "cats_strings"),
+                *cats = x->dtype == ZN_STR ? strs : ints;
   if (!cats || x->rank >= ZN_MAX_RANK) return zn_ev_fail(e, "the categories do not fit the input");
   int64_t dims[ZN_MAX_RANK];
   memcpy(dims, x->dims, sizeof dims);
@@ -226,7 +249,8 @@ zn_status zn_eval_ml_onehotencoder(zn_ev *e) {
   for (uint64_t k = 0; k < x->count; k++) {
     bool hit = false;
     for (uint32_t j = 0; j < cats->n && !hit; j++) {
-      hit = x->dtype == ZN_STR ? str_is(&x->u.s[k], &strs->u.ss[j]) : (int64_t)zn_ev_get(x, k) == ints->u.is[j];
+      hit = x->dtype == ZN_STR ? str_is(&x->u.s[k], &strs->u.ss[j])
+                               : (int64_t)zn_ev_get(x, k) == ints->u.is[j];
       if (hit) e->out[0].u.f[k * cats->n + j] = 1;
     }
     if (!hit && !zeros) return zn_ev_fail(e, "a category is unknown");
@@ -240,7 +264,8 @@ zn_status zn_eval_ml_scaler(zn_ev *e) {
   const double *off = zn_node_floats(e->n, "offset", &no), *sc = zn_node_floats(e->n, "scale", &ns);
   int64_t rows, cols;
   rows_cols(x, &rows, &cols);
-  if ((no > 1 && no != cols) || (ns > 1 && ns != cols)) return zn_ev_fail(e, "offset and scale do not have one item per feature");
+  if ((no > 1 && no != cols) || (ns > 1 && ns != cols))
+    return zn_ev_fail(e, "offset and scale do not have one item per feature");
   ZN_TRY(zn_ev_out(e, 0, ZN_F32, x->rank, x->dims));
   for (uint64_t k = 0; k < x->count; k++) {
     uint64_t c = k % (uint64_t)cols;
@@ -252,10 +277,12 @@ zn_status zn_eval_ml_scaler(zn_ev *e) {
 
 zn_status zn_eval_ml_zipmap(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  const zn_attr *ints = ml_attr(e, "classlabels_int64s"), *strs = ml_attr(e, "classlabels_strings"), *lab = ints ? ints : strs;
+  const zn_attr *ints = ml_attr(e, "classlabels_int64s"), *strs = ml_attr(e, "classlabels_strings"),
+                *lab = ints ? ints : strs;
   int64_t rows, cols;
   rows_cols(x, &rows, &cols);
-  if (!lab || lab->n != cols) return zn_ev_fail(e, "%u labels for %lld columns", lab ? lab->n : 0, (long long)cols);
+  if (!lab || lab->n != cols)
+    return zn_ev_fail(e, "%u labels for %lld columns", lab ? lab->n : 0, (long long)cols);
   ZN_TRY(zn_ev_list(e, ZN_V_SEQ, ZN_F32, (uint64_t)rows, &e->out[0]));
   for (int64_t r = 0; r < rows; r++) {
     zn_eval_val *m = &e->out[0].u.items[r];
@@ -296,16 +323,19 @@ static zn_status trees_init(zn_ev *e, trees *t) {
   ZN_TRY(need(e, "leaf_targetids", &t->target, &t->leaves));
   t->missing = zn_node_ints(e->n, "nodes_missing_value_tracks_true", &nm);
   const zn_attr *sp = zn_node_attr(e->n, "nodes_splits"), *mo = zn_node_attr(e->n, "nodes_modes"),
-                *we = zn_node_attr(e->n, "leaf_weights"), *me = zn_node_attr(e->n, "membership_values");
+                *we = zn_node_attr(e->n, "leaf_weights"),
+                *me = zn_node_attr(e->n, "membership_values");
   t->nodes = n[0];
-  if (!sp || !mo || !we) return zn_ev_fail(e, "nodes_splits, nodes_modes and leaf_weights are required");
+  if (!sp || !mo || !we)
+    return zn_ev_fail(e, "nodes_splits, nodes_modes and leaf_weights are required");
   t->split = zn_eval_from_htensor(e->tmp, sp->u.t);
   t->mode = zn_eval_from_htensor(e->tmp, mo->u.t);
   t->weight = zn_eval_from_htensor(e->tmp, we->u.t);
   if (me) t->member = zn_eval_from_htensor(e->tmp, me->u.t);
   for (int i = 1; i < 5; i++)
     if (n[i] != t->nodes) return zn_ev_fail(e, "the node lists differ in length");
-  if (t->split.count != t->nodes || t->mode.count != t->nodes || t->weight.count != t->leaves || (t->missing && nm && nm != t->nodes))
+  if (t->split.count != t->nodes || t->mode.count != t->nodes || t->weight.count != t->leaves ||
+      (t->missing && nm && nm != t->nodes))
     return zn_ev_fail(e, "the node lists differ in length");
   if (!nm) t->missing = NULL;
   t->member_at = ZN_ARRAY(e->tmp, uint64_t, t->nodes + 1);
@@ -323,22 +353,24 @@ static bool branch(const trees *t, int64_t k, double x, zn_dtype dt) {
   x = zn_ev_key(dt, x);
   if (t->missing && t->missing[k] && isnan(x)) return true;
   switch (t->mode.u.i[k]) {
-    case 0: return x <= s;
-    case 1: return x < s;
-    case 2: return x >= s;
-    case 3: return x > s;
-    case 4: return x == s;
-    case 5: return x != s;
-    default:
-      for (uint64_t j = t->member_at[k]; j < t->member.count && !isnan(t->member.u.f[j]); j++)
-        if (t->member.u.f[j] == x) return true;
-      return false;
+  case 0: return x <= s;
+  case 1: return x < s;
+  case 2: return x >= s;
+  case 3: return x > s;
+  case 4: return x == s;
+  case 5: return x != s;
+  default:
+    for (uint64_t j = t->member_at[k]; j < t->member.count && !isnan(t->member.u.f[j]); j++)
+      if (t->member.u.f[j] == x) return true;
+    return false;
   }
 }
 
-static zn_status leaf_of(zn_ev *e, const trees *t, int64_t k, const double *x, int64_t cols, int64_t *out) {
+static zn_status leaf_of(zn_ev *e, const trees *t, int64_t k, const double *x, int64_t cols,
+                         int64_t *out) {
   bool leaf = t->nodes == 0;
-  if (!leaf && k >= 0 && k < t->nodes && t->truel[k] && t->falsel[k] && t->truen[k] == t->falsen[k]) { /* one leaf */
+  if (!leaf && k >= 0 && k < t->nodes && t->truel[k] && t->falsel[k] &&
+      t->truen[k] == t->falsen[k]) { /* one leaf */
     k = t->truen[k];
     leaf = true;
   }
@@ -359,10 +391,12 @@ zn_status zn_eval_ml_treeensemble(zn_ev *e) {
   trees t;
   ZN_TRY(trees_init(e, &t));
   const zn_attr *nt = zn_node_attr(e->n, "n_targets");
-  int64_t agg = zn_node_int(e->n, "aggregate_function"), post = zn_node_int(e->n, "post_transform"), rows, cols;
+  int64_t agg = zn_node_int(e->n, "aggregate_function"), post = zn_node_int(e->n, "post_transform"),
+          rows, cols;
   rows_cols(x, &rows, &cols);
   int64_t n = nt ? nt->u.i : 1, dims[2] = {rows, n};
-  if (n < 1 || post < 0 || post > 4) return zn_ev_fail(e, "n_targets or post_transform is not valid");
+  if (n < 1 || post < 0 || post > 4)
+    return zn_ev_fail(e, "n_targets or post_transform is not valid");
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, 2, dims));
   double *y = ZN_ARRAY(e->tmp, double, n + 1), *xd = zn_ev_doubles(e, x);
   uint64_t *hits = ZN_ARRAY(e->tmp, uint64_t, n + 1);

@@ -1,4 +1,5 @@
-/* ai.onnx.ml: linear models and support vector machines, and the score transforms that classifiers share. */
+/* ai.onnx.ml: linear models and support vector machines, and the score transforms that classifiers
+ * share. */
 #include "zenithc/eval/eval_impl.h"
 
 static double logistic(double x) { return x < 0 ? 1 - 1 / (1 + exp(x)) : 1 / (1 + exp(-x)); }
@@ -63,10 +64,12 @@ static void shape_rows(const zn_eval_val *x, uint64_t *rows, uint64_t *cols) {
 zn_status zn_eval_ml_linearregressor(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   uint32_t nc, ni;
-  const double *co = zn_node_floats(e->n, "coefficients", &nc), *in = zn_node_floats(e->n, "intercepts", &ni);
+  const double *co = zn_node_floats(e->n, "coefficients", &nc),
+               *in = zn_node_floats(e->n, "intercepts", &ni);
   uint64_t rows, cols, T = (uint64_t)zn_node_int(e->n, "targets");
   shape_rows(x, &rows, &cols);
-  if (T < 1 || nc != T * cols || (ni && ni != T)) return zn_ev_fail(e, "%u coefficients for %llu features", nc, (unsigned long long)cols);
+  if (T < 1 || nc != T * cols || (ni && ni != T))
+    return zn_ev_fail(e, "%u coefficients for %llu features", nc, (unsigned long long)cols);
   int64_t dims[2] = {(int64_t)rows, (int64_t)T};
   ZN_TRY(zn_ev_out(e, 0, ZN_F32, 2, dims));
   double *xd = zn_ev_doubles(e, x);
@@ -84,13 +87,15 @@ zn_status zn_eval_ml_linearregressor(zn_ev *e) {
 zn_status zn_eval_ml_linearclassifier(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   uint32_t nc, ni;
-  const double *co = zn_node_floats(e->n, "coefficients", &nc), *in = zn_node_floats(e->n, "intercepts", &ni);
+  const double *co = zn_node_floats(e->n, "coefficients", &nc),
+               *in = zn_node_floats(e->n, "intercepts", &ni);
   const char *post = zn_node_str(e->n, "post_transform");
   labels lab = labels_of(e);
   uint64_t rows, cols;
   shape_rows(x, &rows, &cols);
   uint64_t C = cols ? nc / cols : 0, W = C == 1 && lab.n == 2 ? 2 : C;
-  if (C < 1 || C * cols != nc || (ni && ni != C)) return zn_ev_fail(e, "%u coefficients for %llu features", nc, (unsigned long long)cols);
+  if (C < 1 || C * cols != nc || (ni && ni != C))
+    return zn_ev_fail(e, "%u coefficients for %llu features", nc, (unsigned long long)cols);
   int64_t dims[2] = {(int64_t)rows, (int64_t)W};
   ZN_TRY(zn_ev_out(e, 0, lab.strs && !lab.ints ? ZN_STR : ZN_I64, 1, dims));
   ZN_TRY(zn_ev_out(e, 1, ZN_F32, 2, dims));
@@ -105,8 +110,12 @@ zn_status zn_eval_ml_linearclassifier(zn_ev *e) {
     uint64_t best = best_of(y, W);
     zn_ev_post(e, post, y, W);
     if (W > 1) put_label(&e->out[0], r, &lab, best);
-    else if (lab.strs && !lab.ints) e->out[0].u.s[r] = y[0] >= (post[0] == 'N' ? 0 : 0.5) ? lab.strs->u.ss[0] : zn_ev_str(e, "", 0);
-    else e->out[0].u.i[r] = y[0] >= (post[0] == 'N' ? 0 : 0.5) ? (lab.ints ? lab.ints->u.is[0] : 1) : 0;
+    else if (lab.strs && !lab.ints)
+      e->out[0].u.s[r] = y[0] >= (post[0] == 'N' ? 0 : 0.5) ? lab.strs->u.ss[0]
+                                                            : zn_ev_str(e, "", 0);
+    else
+      e->out[0].u.i[r] = y[0] >= (post[0] == 'N' ? 0 : 0.5) ? (lab.ints ? lab.ints->u.is[0] : 1)
+                                                            : 0;
   }
   return ZN_OK;
 }
@@ -136,7 +145,8 @@ static void svm_init(const zn_ev *e, svm *s, bool classifier) {
   s->kernel = zn_node_str(e->n, "kernel_type")[0];
 }
 
-static double kernel(const zn_ev *e, const svm *s, char k, const double *a, const double *b, uint64_t n, double *tmp) {
+static double kernel(const zn_ev *e, const svm *s, char k, const double *a, const double *b,
+                     uint64_t n, double *tmp) {
   if (k == 'R') {
     for (uint64_t i = 0; i < n; i++) tmp[i] = zn_ev_r(e, a[i] - b[i]);
     return zn_ev_r(e, exp(zn_ev_r(e, -s->gamma * zn_ev_dot(e, tmp, 1, tmp, 1, n))));
@@ -154,13 +164,16 @@ zn_status zn_eval_ml_svmregressor(zn_ev *e) {
   uint64_t rows, cols, n = (uint64_t)zn_node_int(e->n, "n_supports");
   shape_rows(x, &rows, &cols);
   bool one = zn_node_int(e->n, "one_class") != 0;
-  if (!s.nrho || (n ? s.nsv != n * cols || s.nco < n : s.nco != cols)) return zn_ev_fail(e, "the support vectors do not fit %llu features", (unsigned long long)cols);
+  if (!s.nrho || (n ? s.nsv != n * cols || s.nco < n : s.nco != cols))
+    return zn_ev_fail(e, "the support vectors do not fit %llu features", (unsigned long long)cols);
   int64_t dims[2] = {(int64_t)rows, 1};
   ZN_TRY(zn_ev_out(e, 0, ZN_F32, 2, dims));
-  double *xd = zn_ev_doubles(e, x), *k = ZN_ARRAY(e->tmp, double, n + 1), *tmp = ZN_ARRAY(e->tmp, double, cols + 1);
+  double *xd = zn_ev_doubles(e, x), *k = ZN_ARRAY(e->tmp, double, n + 1),
+         *tmp = ZN_ARRAY(e->tmp, double, cols + 1);
   for (uint64_t r = 0; r < rows; r++) {
     double y;
-    for (uint64_t j = 0; j < n; j++) k[j] = kernel(e, &s, s.kernel, xd + r * cols, s.sv + j * cols, cols, tmp);
+    for (uint64_t j = 0; j < n; j++)
+      k[j] = kernel(e, &s, s.kernel, xd + r * cols, s.sv + j * cols, cols, tmp);
     y = n ? zn_ev_dot(e, k, 1, s.co, 1, n) : kernel(e, &s, 'L', xd + r * cols, s.co, cols, tmp);
     y = zn_ev_r(e, y + s.rho[0]);
     if (one) y = y > 0 ? 1 : -1;
@@ -170,7 +183,8 @@ zn_status zn_eval_ml_svmregressor(zn_ev *e) {
   return ZN_OK;
 }
 
-/* Pairwise probabilities R to class probabilities, the second method of Wu, Lin and Weng (JMLR 5, 2004). */
+/* Pairwise probabilities R to class probabilities, the second method of Wu, Lin and Weng (JMLR 5,
+ * 2004). */
 static void couple(const double *R, uint64_t k, double *P, double *Q, double *Qp) {
   for (uint64_t t = 0; t < k; t++) {
     P[t] = 1 / (double)k;
@@ -211,13 +225,16 @@ typedef struct svc {
 } svc;
 
 /* Scores of one row (votes in `votes` when there are support vectors); returns how many scores. */
-static uint64_t svc_scores(const zn_ev *e, const svc *m, const double *x, double *score, double *votes, double *k, double *tmp) {
+static uint64_t svc_scores(const zn_ev *e, const svc *m, const double *x, double *score,
+                           double *votes, double *k, double *tmp) {
   if (!m->V) {
     for (uint64_t c = 0; c < m->C; c++)
-      score[c] = zn_ev_r(e, m->s.rho[0] + kernel(e, &m->s, 'L', x, m->s.co + c * m->cols, m->cols, tmp));
+      score[c] = zn_ev_r(e, m->s.rho[0] +
+                                kernel(e, &m->s, 'L', x, m->s.co + c * m->cols, m->cols, tmp));
     return m->C;
   }
-  for (uint64_t j = 0; j < m->V; j++) k[j] = kernel(e, &m->s, m->s.kernel, x, m->s.sv + j * m->cols, m->cols, tmp);
+  for (uint64_t j = 0; j < m->V; j++)
+    k[j] = kernel(e, &m->s, m->s.kernel, x, m->s.sv + j * m->cols, m->cols, tmp);
   uint64_t at = 0, si = 0;
   memset(votes, 0, m->C * sizeof *votes);
   for (uint64_t i = 0; i < m->C; si += (uint64_t)m->per[i++]) {
@@ -270,17 +287,21 @@ static zn_status svc_init(zn_ev *e, svc *m, uint64_t cols) {
   m->cols = cols;
   for (uint32_t i = 0; i < np; i++) m->V += (uint64_t)m->per[i];
   uint64_t pairs = m->C * (m->C - 1) / 2;
-  if (m->V ? np != m->C || m->s.nsv != m->V * cols || m->s.nco != (m->C - 1) * m->V || m->s.nrho < pairs
+  if (m->V ? np != m->C || m->s.nsv != m->V * cols || m->s.nco != (m->C - 1) * m->V ||
+                 m->s.nrho < pairs
            : m->s.nco != m->C * cols || m->s.nrho < 1)
-    return zn_ev_fail(e, "the support vectors do not fit %llu features and %llu classes", (unsigned long long)cols, (unsigned long long)m->C);
+    return zn_ev_fail(e, "the support vectors do not fit %llu features and %llu classes",
+                      (unsigned long long)cols, (unsigned long long)m->C);
   m->proba = m->V && m->s.npa > 0;
-  if (m->proba && (m->s.npa < pairs || m->s.npb < pairs)) return zn_ev_fail(e, "prob_a and prob_b are too short");
+  if (m->proba && (m->s.npa < pairs || m->s.npb < pairs))
+    return zn_ev_fail(e, "prob_a and prob_b are too short");
   m->positive = true;
   for (uint32_t i = 0; i < m->s.nco; i++) m->positive = m->positive && m->s.co[i] >= 0;
   return ZN_OK;
 }
 
-/* Label of one row: an index into the labels, or (plain) the label itself for the classes 1 and 0. */
+/* Label of one row: an index into the labels, or (plain) the label itself for the classes 1 and 0.
+ */
 static uint64_t svc_label(const svc *m, const double *pick, uint64_t n, int *add, bool *plain) {
   uint64_t best = best_of(pick, n);
   double w = pick[best];
@@ -301,9 +322,11 @@ zn_status zn_eval_ml_svmclassifier(zn_ev *e) {
   shape_rows(x, &rows, &cols);
   ZN_TRY(svc_init(e, &m, cols));
   uint64_t pairs = m.C * (m.C - 1) / 2, room = pairs + m.C + 2;
-  double *xd = zn_ev_doubles(e, x), *y = ZN_ARRAY(e->tmp, double, room), *votes = ZN_ARRAY(e->tmp, double, m.C + 1),
-         *P = ZN_ARRAY(e->tmp, double, room), *k = ZN_ARRAY(e->tmp, double, m.V + 1), *tmp = ZN_ARRAY(e->tmp, double, cols + 1),
-         *mem = ZN_ARRAY(e->tmp, double, 2 * m.C * m.C + m.C + 1), *all = ZN_ARRAY(e->tmp, double, rows * room + 1);
+  double *xd = zn_ev_doubles(e, x), *y = ZN_ARRAY(e->tmp, double, room),
+         *votes = ZN_ARRAY(e->tmp, double, m.C + 1), *P = ZN_ARRAY(e->tmp, double, room),
+         *k = ZN_ARRAY(e->tmp, double, m.V + 1), *tmp = ZN_ARRAY(e->tmp, double, cols + 1),
+         *mem = ZN_ARRAY(e->tmp, double, 2 * m.C * m.C + m.C + 1),
+         *all = ZN_ARRAY(e->tmp, double, rows *room + 1);
   int64_t dims[2] = {(int64_t)rows, 0};
   ZN_TRY(zn_ev_out(e, 0, m.lab.strs && !m.lab.ints ? ZN_STR : ZN_I64, 1, dims));
   for (uint64_t r = 0; r < rows; r++) {

@@ -27,11 +27,12 @@ zn_status zn_eval_batchnormalization(zn_ev *e) {
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   if (training && zn_ev_wants(e, 1)) ZN_TRY(zn_ev_out(e, 1, (zn_dtype)mu->dtype, 1, mu->dims));
   if (training && zn_ev_wants(e, 2)) ZN_TRY(zn_ev_out(e, 2, (zn_dtype)va->dtype, 1, va->dims));
-  double *t = ZN_ARRAY(e->tmp, double, outer * inner + 1);
+  double *t = ZN_ARRAY(e->tmp, double, outer *inner + 1);
   for (uint64_t c = 0; c < C; c++) {
     double m = mu->u.f[c], v = va->u.f[c];
     if (training) {
-      for (uint64_t k = 0; k < outer * inner; k++) t[k] = x->u.f[(k / inner * C + c) * inner + k % inner];
+      for (uint64_t k = 0; k < outer * inner; k++)
+        t[k] = x->u.f[(k / inner * C + c) * inner + k % inner];
       moments(e, t, outer * inner, &m, &v);
       if (zn_ev_wants(e, 1)) e->out[1].u.f[c] = zn_ev_r(e, mu->u.f[c] * mom + m * (1 - mom));
       if (zn_ev_wants(e, 2)) e->out[2].u.f[c] = zn_ev_r(e, va->u.f[c] * mom + v * (1 - mom));
@@ -46,13 +47,16 @@ zn_status zn_eval_batchnormalization(zn_ev *e) {
   return ZN_OK;
 }
 
-/* InstanceNormalization (one group per channel) and GroupNormalization; scale and bias per channel. */
+/* InstanceNormalization (one group per channel) and GroupNormalization; scale and bias per channel.
+ */
 zn_status zn_eval_instancenorm(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *sc = e->in[1], *b = e->in[2];
   if (x->rank < 2) return zn_ev_fail(e, "input has rank %u, expected at least 2", x->rank);
-  uint64_t N = (uint64_t)x->dims[0], C = (uint64_t)x->dims[1], S = zn_ev_count(x->rank - 2, x->dims + 2);
+  uint64_t N = (uint64_t)x->dims[0], C = (uint64_t)x->dims[1],
+           S = zn_ev_count(x->rank - 2, x->dims + 2);
   uint64_t G = e->op == ZN_OP_GroupNormalization ? (uint64_t)zn_node_int(e->n, "num_groups") : C;
-  if (G == 0 || C % G || sc->count != C || b->count != C) return zn_ev_fail(e, "groups, scale and bias do not fit %llu channels", (unsigned long long)C);
+  if (G == 0 || C % G || sc->count != C || b->count != C)
+    return zn_ev_fail(e, "groups, scale and bias do not fit %llu channels", (unsigned long long)C);
   double eps = zn_node_float(e->n, "epsilon");
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   uint64_t n = C / G * S;
@@ -79,11 +83,14 @@ zn_status zn_eval_layernorm(zn_ev *e) {
   double eps = zn_node_float(e->n, "epsilon");
   uint64_t outer = zn_ev_count(a, x->dims), n = zn_ev_count(x->rank - a, x->dims + a);
   int64_t dims[ZN_MAX_RANK], ss[ZN_MAX_RANK], bs[ZN_MAX_RANK], ix[ZN_MAX_RANK] = {0};
-  if (sc->rank > x->rank || (b && b->rank > x->rank)) return zn_ev_fail(e, "scale has a higher rank than X");
+  if (sc->rank > x->rank || (b && b->rank > x->rank))
+    return zn_ev_fail(e, "scale has a higher rank than X");
   zn_ev_bstrides(sc, x->rank, ss);
   if (b) zn_ev_bstrides(b, x->rank, bs);
   for (uint32_t d = 0; d < x->rank; d++) dims[d] = d < a ? x->dims[d] : 1;
-  zn_dtype st = rms || zn_node_int(e->n, "stash_type") == 0 ? ZN_F32 : zn_dtype_from_onnx((int)zn_node_int(e->n, "stash_type"));
+  zn_dtype st = rms || zn_node_int(e->n, "stash_type") == 0
+                    ? ZN_F32
+                    : zn_dtype_from_onnx((int)zn_node_int(e->n, "stash_type"));
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)(rms ? sc->dtype : x->dtype), x->rank, x->dims));
   if (!rms && zn_ev_wants(e, 1)) ZN_TRY(zn_ev_out(e, 1, st, x->rank, dims));
   if (!rms && zn_ev_wants(e, 2)) ZN_TRY(zn_ev_out(e, 2, st, x->rank, dims));
@@ -116,7 +123,8 @@ zn_status zn_eval_layernorm(zn_ev *e) {
 
 static zn_status lrn(zn_ev *e, const zn_eval_val *x) {
   int64_t size = zn_node_int(e->n, "size");
-  double alpha = zn_node_float(e->n, "alpha"), beta = zn_node_float(e->n, "beta"), bias = zn_node_float(e->n, "bias");
+  double alpha = zn_node_float(e->n, "alpha"), beta = zn_node_float(e->n, "beta"),
+         bias = zn_node_float(e->n, "bias");
   if (x->rank < 2 || size < 1) return zn_ev_fail(e, "LRN needs channels and a positive size");
   uint64_t outer, C, inner;
   zn_ev_split(x, 1, &outer, &C, &inner);
@@ -169,12 +177,18 @@ static zn_status mean_variance(zn_ev *e, const zn_eval_val *x) {
     ZN_TRY(zn_ev_axis(e, axes[i], x->rank, &a));
     red[a] = true;
   }
-  int64_t st[ZN_MAX_RANK], od[ZN_MAX_RANK], os[ZN_MAX_RANK], id[ZN_MAX_RANK], is[ZN_MAX_RANK], ox[ZN_MAX_RANK] = {0};
+  int64_t st[ZN_MAX_RANK], od[ZN_MAX_RANK], os[ZN_MAX_RANK], id[ZN_MAX_RANK], is[ZN_MAX_RANK],
+      ox[ZN_MAX_RANK] = {0};
   uint32_t ko = 0, ki = 0;
   zn_ev_strides(x->rank, x->dims, st);
   for (uint32_t d = 0; d < x->rank; d++) {
-    if (red[d]) { id[ki] = x->dims[d]; is[ki++] = st[d]; }
-    else { od[ko] = x->dims[d]; os[ko++] = st[d]; }
+    if (red[d]) {
+      id[ki] = x->dims[d];
+      is[ki++] = st[d];
+    } else {
+      od[ko] = x->dims[d];
+      os[ko++] = st[d];
+    }
   }
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   uint64_t outer = zn_ev_count(ko, od), n = zn_ev_count(ki, id);
@@ -185,7 +199,8 @@ static zn_status mean_variance(zn_ev *e, const zn_eval_val *x) {
     zn_ev_gather(t, x->u.f, 8, ki, id, is, base);
     double m, v;
     moments(e, t, n, &m, &v);
-    double sd = zn_ev_r(e, zn_ev_r(e, sqrt(v)) + 1e-9); /* epsilon of the operator's function body */
+    double sd = zn_ev_r(e,
+                        zn_ev_r(e, sqrt(v)) + 1e-9); /* epsilon of the operator's function body */
     for (uint64_t k = 0; k < n; k++, zn_ev_next(ki, id, ix)) {
       int64_t i = base;
       for (uint32_t d = 0; d < ki; d++) i += ix[d] * is[d];

@@ -1,14 +1,17 @@
-/* Quantisation: round half to even, then saturate; per tensor, per axis and blocked scales. Decisions are taken in the
- * declared types: x and the quotient are rounded to the scale's type first. */
+/* Quantisation: round half to even, then saturate; per tensor, per axis and blocked scales.
+ * Decisions are taken in the declared types: x and the quotient are rounded to the scale's type
+ * first. */
 #include "zenithc/eval/eval_impl.h"
 
 typedef struct scales {
   const zn_eval_val *s, *z;
-  uint64_t n, inner, block; /* axis extent, elements behind it, block size (0: one scale per index) */
+  uint64_t n, inner,
+      block; /* axis extent, elements behind it, block size (0: one scale per index) */
   bool scalar;
 } scales;
 
-static zn_status scales_init(zn_ev *e, const zn_eval_val *x, const zn_eval_val *s, const zn_eval_val *z, scales *o) {
+static zn_status scales_init(zn_ev *e, const zn_eval_val *x, const zn_eval_val *s,
+                             const zn_eval_val *z, scales *o) {
   int64_t block = zn_node_int(e->n, "block_size"), axis = zn_node_int(e->n, "axis");
   *o = (scales){.s = s, .z = z, .n = 1, .inner = 1, .scalar = s->count == 1 && s->rank <= 1};
   if (o->scalar) return ZN_OK;
@@ -35,26 +38,34 @@ static uint64_t scale_index(const scales *o, uint64_t i) {
 }
 
 static double scale_key(const zn_eval_val *s, uint64_t k) {
-  return zn_is_float((zn_dtype)s->dtype) ? zn_ev_key((zn_dtype)s->dtype, s->u.f[k]) : zn_ev_get(s, k);
+  return zn_is_float((zn_dtype)s->dtype) ? zn_ev_key((zn_dtype)s->dtype, s->u.f[k])
+                                         : zn_ev_get(s, k);
 }
 
-static double zero_at(const scales *o, uint64_t k) { return o->z ? zn_ev_get(o->z, o->z->count == 1 ? 0 : k) : 0; }
+static double zero_at(const scales *o, uint64_t k) {
+  return o->z ? zn_ev_get(o->z, o->z->count == 1 ? 0 : k) : 0;
+}
 
 zn_status zn_eval_quantizelinear(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *s = e->in[1], *z = zn_ev_in(e, 2);
   zn_dtype t = z ? (zn_dtype)z->dtype : ZN_U8;
-  if (!z && zn_node_int(e->n, "output_dtype")) t = zn_dtype_from_onnx((int)zn_node_int(e->n, "output_dtype"));
+  if (!z && zn_node_int(e->n, "output_dtype"))
+    t = zn_dtype_from_onnx((int)zn_node_int(e->n, "output_dtype"));
   int64_t prec = zn_node_int(e->n, "precision");
-  zn_dtype div = prec ? zn_dtype_from_onnx((int)prec) : zn_is_float((zn_dtype)s->dtype) && s->dtype != ZN_F8E8M0 ? (zn_dtype)s->dtype : ZN_F32;
+  zn_dtype div = prec ? zn_dtype_from_onnx((int)prec)
+                 : zn_is_float((zn_dtype)s->dtype) && s->dtype != ZN_F8E8M0 ? (zn_dtype)s->dtype
+                                                                            : ZN_F32;
   scales sc;
   ZN_TRY(scales_init(e, x, s, z, &sc));
   ZN_TRY(zn_ev_out(e, 0, t, x->rank, x->dims));
   bool sat = zn_node_int(e->n, "saturate") != 0;
   for (uint64_t i = 0; i < x->count; i++) {
     uint64_t k = scale_index(&sc, i);
-    double v = zn_ev_key((zn_dtype)(zn_is_float((zn_dtype)x->dtype) ? x->dtype : ZN_F64), zn_ev_get(x, i));
+    double v = zn_ev_key((zn_dtype)(zn_is_float((zn_dtype)x->dtype) ? x->dtype : ZN_F64),
+                         zn_ev_get(x, i));
     v = zn_ev_key(div, v / scale_key(s, k));
-    if (zn_is_float(t)) e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, v + zero_at(&sc, k), sat));
+    if (zn_is_float(t))
+      e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, v + zero_at(&sc, k), sat));
     else zn_ev_set(&e->out[0], i, rint(v) + zero_at(&sc, k));
   }
   return ZN_OK;

@@ -21,32 +21,33 @@ static double sum_of(const zn_ev *e, double *t, uint64_t n) { return zn_ev_sum(e
 static double reduce_f(const zn_ev *e, zn_op op, double *t, uint64_t n) {
   double m = op == ZN_OP_ReduceMin ? INFINITY : -INFINITY, p = 1;
   switch (op) {
-    case ZN_OP_ReduceSum: return sum_of(e, t, n);
-    case ZN_OP_ReduceMean: return n ? zn_ev_r(e, sum_of(e, t, n) / (double)n) : NAN;
-    case ZN_OP_ReduceLogSum: return zn_ev_r(e, log(sum_of(e, t, n)));
-    case ZN_OP_ReduceL1:
-      for (uint64_t k = 0; k < n; k++) t[k] = fabs(t[k]);
-      return sum_of(e, t, n);
-    case ZN_OP_ReduceSumSquare:
-    case ZN_OP_ReduceL2:
-      for (uint64_t k = 0; k < n; k++) t[k] = zn_ev_r(e, t[k] * t[k]);
-      p = sum_of(e, t, n);
-      return op == ZN_OP_ReduceL2 ? zn_ev_r(e, sqrt(p)) : p;
-    case ZN_OP_ReduceProd:
-      for (uint64_t k = 0; k < n; k++) p = zn_ev_r(e, p * t[e->mode == ZN_EVAL_F32_REV ? n - 1 - k : k]);
-      return p;
-    case ZN_OP_ReduceMax:
-    case ZN_OP_ReduceMin:
-      for (uint64_t k = 0; k < n; k++) {
-        if (isnan(t[k])) return t[k];
-        if (op == ZN_OP_ReduceMax ? t[k] > m : t[k] < m) m = t[k];
-      }
-      return m;
-    default: /* ReduceLogSumExp */
-      for (uint64_t k = 0; k < n; k++) m = t[k] > m ? t[k] : m;
-      if (n == 0 || isinf(m)) return m;
-      for (uint64_t k = 0; k < n; k++) t[k] = zn_ev_r(e, exp(zn_ev_r(e, t[k] - m)));
-      return zn_ev_r(e, m + zn_ev_r(e, log(sum_of(e, t, n))));
+  case ZN_OP_ReduceSum: return sum_of(e, t, n);
+  case ZN_OP_ReduceMean: return n ? zn_ev_r(e, sum_of(e, t, n) / (double)n) : NAN;
+  case ZN_OP_ReduceLogSum: return zn_ev_r(e, log(sum_of(e, t, n)));
+  case ZN_OP_ReduceL1:
+    for (uint64_t k = 0; k < n; k++) t[k] = fabs(t[k]);
+    return sum_of(e, t, n);
+  case ZN_OP_ReduceSumSquare:
+  case ZN_OP_ReduceL2:
+    for (uint64_t k = 0; k < n; k++) t[k] = zn_ev_r(e, t[k] * t[k]);
+    p = sum_of(e, t, n);
+    return op == ZN_OP_ReduceL2 ? zn_ev_r(e, sqrt(p)) : p;
+  case ZN_OP_ReduceProd:
+    for (uint64_t k = 0; k < n; k++)
+      p = zn_ev_r(e, p * t[e->mode == ZN_EVAL_F32_REV ? n - 1 - k : k]);
+    return p;
+  case ZN_OP_ReduceMax:
+  case ZN_OP_ReduceMin:
+    for (uint64_t k = 0; k < n; k++) {
+      if (isnan(t[k])) return t[k];
+      if (op == ZN_OP_ReduceMax ? t[k] > m : t[k] < m) m = t[k];
+    }
+    return m;
+  default: /* ReduceLogSumExp */
+    for (uint64_t k = 0; k < n; k++) m = t[k] > m ? t[k] : m;
+    if (n == 0 || isinf(m)) return m;
+    for (uint64_t k = 0; k < n; k++) t[k] = zn_ev_r(e, exp(zn_ev_r(e, t[k] - m)));
+    return zn_ev_r(e, m + zn_ev_r(e, log(sum_of(e, t, n))));
   }
 }
 
@@ -54,27 +55,30 @@ static int64_t reduce_i(zn_op op, zn_dtype t, const int64_t *x, uint64_t n) {
   uint64_t s = 0, p = 1;
   int64_t lo = t == ZN_BOOL ? 1 : INT64_MAX, hi = t == ZN_BOOL || t == ZN_U64 ? 0 : INT64_MIN;
   bool u64 = t == ZN_U64;
-  if (u64) lo = -1; /* all ones */
+  if (u64) lo = -1;                     /* all ones */
   if (n == 0 && !u64 && t != ZN_BOOL) { /* the type's extremes */
     unsigned bits = zn_int_bits(t);
     hi = zn_is_signed(t) ? (bits == 64 ? INT64_MIN : -(INT64_C(1) << (bits - 1))) : 0;
-    lo = zn_is_signed(t) ? (bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - 1)) - 1) : (INT64_C(1) << bits) - 1;
+    lo = zn_is_signed(t) ? (bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - 1)) - 1)
+                         : (INT64_C(1) << bits) - 1;
   }
   for (uint64_t k = 0; k < n; k++) {
     bool neg = !u64 && x[k] < 0;
     uint64_t v = (uint64_t)x[k];
-    s += op == ZN_OP_ReduceL1 && neg ? 0 - v : op == ZN_OP_ReduceSumSquare || op == ZN_OP_ReduceL2 ? v * v : v;
+    s += op == ZN_OP_ReduceL1 && neg                           ? 0 - v
+         : op == ZN_OP_ReduceSumSquare || op == ZN_OP_ReduceL2 ? v * v
+                                                               : v;
     p *= v;
     if (u64 ? v < (uint64_t)lo : x[k] < lo) lo = x[k];
     if (u64 ? v > (uint64_t)hi : x[k] > hi) hi = x[k];
   }
   switch (op) {
-    case ZN_OP_ReduceMax: return hi;
-    case ZN_OP_ReduceMin: return lo;
-    case ZN_OP_ReduceProd: return zn_int_wrap(t, (int64_t)p);
-    case ZN_OP_ReduceMean: return n == 0 ? 0 : u64 ? (int64_t)(s / n) : (int64_t)s / (int64_t)n;
-    case ZN_OP_ReduceL2: return zn_int_wrap(t, (int64_t)sqrt((double)s));
-    default: return zn_int_wrap(t, (int64_t)s);
+  case ZN_OP_ReduceMax: return hi;
+  case ZN_OP_ReduceMin: return lo;
+  case ZN_OP_ReduceProd: return zn_int_wrap(t, (int64_t)p);
+  case ZN_OP_ReduceMean: return n == 0 ? 0 : u64 ? (int64_t)(s / n) : (int64_t)s / (int64_t)n;
+  case ZN_OP_ReduceL2: return zn_int_wrap(t, (int64_t)sqrt((double)s));
+  default: return zn_int_wrap(t, (int64_t)s);
   }
 }
 
@@ -138,7 +142,8 @@ zn_status zn_eval_argreduce(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   uint32_t a, rank = 0;
   ZN_TRY(zn_ev_axis(e, zn_node_int(e->n, "axis"), x->rank, &a));
-  bool keep = zn_node_int(e->n, "keepdims") != 0, last = zn_node_int(e->n, "select_last_index") != 0;
+  bool keep = zn_node_int(e->n, "keepdims") != 0,
+       last = zn_node_int(e->n, "select_last_index") != 0;
   bool max = e->op == ZN_OP_ArgMax, f = zn_is_float((zn_dtype)x->dtype), u64 = x->dtype == ZN_U64;
   int64_t dims[ZN_MAX_RANK];
   for (uint32_t d = 0; d < x->rank; d++)
@@ -152,12 +157,14 @@ zn_status zn_eval_argreduce(zn_ev *e) {
       uint64_t i = base + k * inner, b = base + best * inner;
       int c; /* new against best */
       if (f) {
-        double p = zn_ev_key((zn_dtype)x->dtype, x->u.f[i]), q = zn_ev_key((zn_dtype)x->dtype, x->u.f[b]);
+        double p = zn_ev_key((zn_dtype)x->dtype, x->u.f[i]),
+               q = zn_ev_key((zn_dtype)x->dtype, x->u.f[b]);
         c = isnan(q) ? -1 : isnan(p) ? (max ? 1 : -1) * (max ? 1 : -1) : (p > q) - (p < q);
         if (isnan(p) && !isnan(q)) c = max ? 1 : -1; /* NaN wins, as in numpy */
         if (isnan(q)) c = isnan(p) ? 0 : max ? -1 : 1;
       } else {
-        c = u64 ? ((uint64_t)x->u.i[i] > (uint64_t)x->u.i[b]) - ((uint64_t)x->u.i[i] < (uint64_t)x->u.i[b])
+        c = u64 ? ((uint64_t)x->u.i[i] > (uint64_t)x->u.i[b]) -
+                      ((uint64_t)x->u.i[i] < (uint64_t)x->u.i[b])
                 : (x->u.i[i] > x->u.i[b]) - (x->u.i[i] < x->u.i[b]);
       }
       if (!max) c = -c;
@@ -184,10 +191,16 @@ static zn_status cumulate(zn_ev *e, bool prod) {
     for (uint64_t k = 0; k < n; k++) {
       uint64_t at = o / inner * n * inner + o % inner + (rev ? n - 1 - k : k) * inner;
       bool fl = zn_is_float(t);
-      if (excl) { if (fl) e->out[0].u.f[at] = f; else e->out[0].u.i[at] = zn_int_wrap(t, (int64_t)i); }
+      if (excl) {
+        if (fl) e->out[0].u.f[at] = f;
+        else e->out[0].u.i[at] = zn_int_wrap(t, (int64_t)i);
+      }
       if (fl) f = zn_ev_r(e, prod ? f * x->u.f[at] : f + x->u.f[at]);
       else i = prod ? i * (uint64_t)x->u.i[at] : i + (uint64_t)x->u.i[at];
-      if (!excl) { if (fl) e->out[0].u.f[at] = f; else e->out[0].u.i[at] = zn_int_wrap(t, (int64_t)i); }
+      if (!excl) {
+        if (fl) e->out[0].u.f[at] = f;
+        else e->out[0].u.i[at] = zn_int_wrap(t, (int64_t)i);
+      }
     }
   }
   return ZN_OK;
@@ -227,7 +240,8 @@ zn_status zn_eval_softmax(zn_ev *e) {
       t[k] = x->u.f[base + k * inner];
       if (zn_ev_key((zn_dtype)x->dtype, t[k]) > zn_ev_key((zn_dtype)x->dtype, t[best])) best = k;
     }
-    if (e->op == ZN_OP_Hardmax) for (uint64_t k = 0; k < n; k++) t[k] = k == best;
+    if (e->op == ZN_OP_Hardmax)
+      for (uint64_t k = 0; k < n; k++) t[k] = k == best;
     else zn_ev_softmax(e, t, n, e->op == ZN_OP_LogSoftmax);
     for (uint64_t k = 0; k < n; k++) e->out[0].u.f[base + k * inner] = t[k];
   }

@@ -47,7 +47,7 @@ static uint32_t fill_taps(const resize *r, const axis_map *m, double x, tap *t) 
                : strcmp(r->nearest, "ceil") == 0              ? ceil(x)
                : strcmp(r->nearest, "round_prefer_ceil") == 0 ? floor(x + 0.5)
                                                               : ceil(x - 0.5);
-    t[0] = (tap){k < 0 ? 0 : k > (double)m->in - 1 ? m->in - 1 : (int64_t)k, 1};
+    t[0] = (tap){k<0 ? 0 : k>(double) m->in - 1 ? m->in - 1 : (int64_t)k, 1};
     return 1;
   }
   bool lin = r->mode[0] == 'l';
@@ -65,7 +65,8 @@ static uint32_t fill_taps(const resize *r, const axis_map *m, double x, tap *t) 
 
 static void map_axis(zn_ev *e, const resize *r, axis_map *m) {
   bool crop = strcmp(r->coord, "tf_crop_and_resize") == 0;
-  m->identity = m->out == m->in && fabs(m->scale - 1) < 1e-9 && (!crop || (m->roi0 == 0 && m->roi1 == 1));
+  m->identity = m->out == m->in && fabs(m->scale - 1) < 1e-9 &&
+                (!crop || (m->roi0 == 0 && m->roi1 == 1));
   if (m->identity) return;
   double s = r->antialias && m->scale < 1 ? m->scale : 1;
   m->width = (uint32_t)(2 * (r->mode[0] == 'c' ? 2 : 1) / s) + 3;
@@ -85,10 +86,12 @@ static zn_status plan(zn_ev *e, const zn_eval_val *x, axis_map *m, uint32_t *axe
   const int64_t *ax = zn_node_ints(e->n, "axes", &na);
   *num = ax ? na : x->rank;
   bool by_scale = sc && sc->count > 0;
-  if ((by_scale ? sc->count : sz ? sz->count : 0) != *num) return zn_ev_fail(e, "scales or sizes do not name %u axes", *num);
+  if ((by_scale ? sc->count : sz ? sz->count : 0) != *num)
+    return zn_ev_fail(e, "scales or sizes do not name %u axes", *num);
   const char *policy = zn_node_str(e->n, "keep_aspect_ratio_policy");
   double common = policy[0] == 's' ? 0 : strcmp(policy, "not_larger") == 0 ? INFINITY : -INFINITY;
-  for (uint32_t d = 0; d < x->rank; d++) m[d] = (axis_map){.in = x->dims[d], .out = x->dims[d], .scale = 1, .roi1 = 1};
+  for (uint32_t d = 0; d < x->rank; d++)
+    m[d] = (axis_map){.in = x->dims[d], .out = x->dims[d], .scale = 1, .roi1 = 1};
   for (uint32_t i = 0; i < *num; i++) {
     ZN_TRY(zn_ev_axis(e, ax ? ax[i] : (int64_t)i, x->rank, &axes[i]));
     axis_map *a = &m[axes[i]];
@@ -100,7 +103,9 @@ static zn_status plan(zn_ev *e, const zn_eval_val *x, axis_map *m, uint32_t *axe
       a->out = sz->u.i[i];
       if (a->out < 0) return zn_ev_fail(e, "a size is negative");
       a->scale = a->in ? (double)a->out / (double)a->in : 1;
-      if (policy[0] != 's') common = strcmp(policy, "not_larger") == 0 ? fmin(common, a->scale) : fmax(common, a->scale);
+      if (policy[0] != 's')
+        common = strcmp(policy, "not_larger") == 0 ? fmin(common, a->scale)
+                                                   : fmax(common, a->scale);
     }
     if (roi && roi->count == 2 * (uint64_t)*num) {
       a->roi0 = zn_ev_get(roi, i);
@@ -115,7 +120,8 @@ static zn_status plan(zn_ev *e, const zn_eval_val *x, axis_map *m, uint32_t *axe
   return ZN_OK;
 }
 
-static void apply_axis(const zn_ev *e, const resize *r, const axis_map *m, const double *x, uint64_t outer, uint64_t inner, double *y) {
+static void apply_axis(const zn_ev *e, const resize *r, const axis_map *m, const double *x,
+                       uint64_t outer, uint64_t inner, double *y) {
   for (uint64_t o = 0; o < outer; o++)
     for (int64_t k = 0; k < m->out; k++)
       for (uint64_t i = 0; i < inner; i++) {
@@ -123,7 +129,8 @@ static void apply_axis(const zn_ev *e, const resize *r, const axis_map *m, const
         const tap *tp = m->taps + k * m->width;
         uint32_t n = m->count[k];
         for (uint32_t j = 0; j < n; j++) {
-          double p = zn_ev_r(e, tp[j].w * x[(o * (uint64_t)m->in + (uint64_t)tp[j].at) * inner + i]);
+          double p = zn_ev_r(e,
+                             tp[j].w * x[(o * (uint64_t)m->in + (uint64_t)tp[j].at) * inner + i]);
           if (n <= 256) t[j] = p;
           else s = zn_ev_r(e, s + p);
         }
@@ -151,9 +158,12 @@ static zn_status pick_nearest(zn_ev *e, const zn_eval_val *x, const axis_map *m,
 
 zn_status zn_eval_resize(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  resize r = {.coord = zn_node_str(e->n, "coordinate_transformation_mode"), .mode = zn_node_str(e->n, "mode"),
-              .nearest = zn_node_str(e->n, "nearest_mode"), .a = zn_node_float(e->n, "cubic_coeff_a"),
-              .extra = zn_node_float(e->n, "extrapolation_value"), .antialias = zn_node_int(e->n, "antialias") != 0,
+  resize r = {.coord = zn_node_str(e->n, "coordinate_transformation_mode"),
+              .mode = zn_node_str(e->n, "mode"),
+              .nearest = zn_node_str(e->n, "nearest_mode"),
+              .a = zn_node_float(e->n, "cubic_coeff_a"),
+              .extra = zn_node_float(e->n, "extrapolation_value"),
+              .antialias = zn_node_int(e->n, "antialias") != 0,
               .exclude = zn_node_int(e->n, "exclude_outside") != 0};
   axis_map m[ZN_MAX_RANK];
   uint32_t axes[ZN_MAX_RANK], num;
@@ -166,7 +176,8 @@ zn_status zn_eval_resize(zn_ev *e) {
   }
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
   if (r.mode[0] == 'n') return pick_nearest(e, x, m, &r);
-  if (x->dtype == ZN_STR || zn_ev_is_cplx((zn_dtype)x->dtype)) return zn_ev_fail(e, "only mode nearest works on this type");
+  if (x->dtype == ZN_STR || zn_ev_is_cplx((zn_dtype)x->dtype))
+    return zn_ev_fail(e, "only mode nearest works on this type");
   double *cur = zn_ev_doubles(e, x);
   int64_t now[ZN_MAX_RANK];
   memcpy(now, x->dims, sizeof now);

@@ -39,9 +39,13 @@ static double activate(const rnn *r, const act *a, double x) {
 }
 
 static bool uses(const char *name, bool beta, double *def) {
-  static const struct { const char *n; bool a, b; double da, db; } t[] = {
-      {"Affine", 1, 1, 1, 0},      {"LeakyRelu", 1, 0, 0.01, 0},  {"ThresholdedRelu", 1, 0, 1, 0},
-      {"ScaledTanh", 1, 1, 1, 1},  {"HardSigmoid", 1, 1, 0.2, 0.5}, {"Elu", 1, 0, 1, 0}};
+  static const struct {
+    const char *n;
+    bool a, b;
+    double da, db;
+  } t[] = {{"Affine", 1, 1, 1, 0},          {"LeakyRelu", 1, 0, 0.01, 0},
+           {"ThresholdedRelu", 1, 0, 1, 0}, {"ScaledTanh", 1, 1, 1, 1},
+           {"HardSigmoid", 1, 1, 0.2, 0.5}, {"Elu", 1, 0, 1, 0}};
   for (size_t i = 0; i < sizeof t / sizeof *t; i++)
     if (strcasecmp(name, t[i].n) == 0) {
       *def = beta ? t[i].db : t[i].da;
@@ -51,11 +55,13 @@ static bool uses(const char *name, bool beta, double *def) {
 }
 
 static zn_status read_acts(zn_ev *e, rnn *r, uint32_t per) {
-  static const char *const known[] = {"Sigmoid", "Tanh", "Relu", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh",
-                                      "HardSigmoid", "Elu", "Softsign", "Softplus"};
+  static const char *const known[] = {
+      "Sigmoid",    "Tanh",        "Relu", "Affine",   "LeakyRelu", "ThresholdedRelu",
+      "ScaledTanh", "HardSigmoid", "Elu",  "Softsign", "Softplus"};
   const zn_attr *names = zn_node_attr(e->n, "activations");
   uint32_t na, nb, ia = 0, ib = 0;
-  const double *al = zn_node_floats(e->n, "activation_alpha", &na), *be = zn_node_floats(e->n, "activation_beta", &nb);
+  const double *al = zn_node_floats(e->n, "activation_alpha", &na),
+               *be = zn_node_floats(e->n, "activation_beta", &nb);
   for (uint32_t d = 0; d < r->D; d++)
     for (uint32_t k = 0; k < per; k++) {
       act *a = &r->f[d][k];
@@ -66,7 +72,8 @@ static zn_status read_acts(zn_ev *e, rnn *r, uint32_t per) {
       memcpy(a->name, given.ptr, given.len);
       a->name[given.len] = 0;
       bool ok = false;
-      for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok = ok || strcasecmp(a->name, known[i]) == 0;
+      for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        ok = ok || strcasecmp(a->name, known[i]) == 0;
       if (!ok) return zn_ev_fail(e, "unknown activation '%s'", a->name);
       if (uses(a->name, false, &a->alpha) && ia < na) a->alpha = al[ia++];
       if (uses(a->name, true, &a->beta) && ib < nb) a->beta = be[ib++];
@@ -86,7 +93,9 @@ static double bias_at(const rnn *r, uint64_t d, uint64_t row, bool rec) {
 }
 static double pre(const rnn *r, uint64_t d, uint64_t row, const double *x, const double *h) {
   double s = zn_ev_r(r->e, in_part(r, d, row, x) + rec_part(r, d, row, h));
-  return r->bias ? zn_ev_r(r->e, s + zn_ev_r(r->e, bias_at(r, d, row, false) + bias_at(r, d, row, true))) : s;
+  return r->bias ? zn_ev_r(r->e,
+                           s + zn_ev_r(r->e, bias_at(r, d, row, false) + bias_at(r, d, row, true)))
+                 : s;
 }
 
 static void step_rnn(const rnn *r, uint64_t d, const double *x, double *h, double *nh) {
@@ -166,16 +175,19 @@ static zn_status read_rnn(zn_ev *e, rnn *r) {
   const char *dir = zn_node_str(e->n, "direction");
   r->reverse_only = strcmp(dir, "reverse") == 0;
   r->D = strcmp(dir, "bidirectional") == 0 ? 2 : 1;
-  if (r->X->rank != 3 || r->R->rank != 3 || r->W->rank != 3) return zn_ev_fail(e, "X, W and R must have rank 3");
+  if (r->X->rank != 3 || r->R->rank != 3 || r->W->rank != 3)
+    return zn_ev_fail(e, "X, W and R must have rank 3");
   r->T = (uint64_t)r->X->dims[r->layout];
   r->B = (uint64_t)r->X->dims[!r->layout];
   r->I = (uint64_t)r->X->dims[2];
   r->H = (uint64_t)r->R->dims[2];
   uint64_t rows = r->D * r->G * r->H;
-  if (r->W->count != rows * r->I || r->R->count != rows * r->H || (r->bias && r->bias->count != 2 * rows) ||
-      (r->h0 && r->h0->count != r->D * r->B * r->H) || (r->c0 && r->c0->count != r->D * r->B * r->H) ||
-      (r->P && r->P->count != 3 * r->D * r->H) || (r->len && r->len->count != r->B))
-    return zn_ev_fail(e, "the operands' shapes do not fit hidden size %llu", (unsigned long long)r->H);
+  if (r->W->count != rows * r->I || r->R->count != rows * r->H ||
+      (r->bias && r->bias->count != 2 * rows) || (r->h0 && r->h0->count != r->D * r->B * r->H) ||
+      (r->c0 && r->c0->count != r->D * r->B * r->H) || (r->P && r->P->count != 3 * r->D * r->H) ||
+      (r->len && r->len->count != r->B))
+    return zn_ev_fail(e, "the operands' shapes do not fit hidden size %llu",
+                      (unsigned long long)r->H);
   return read_acts(e, r, lstm ? 3 : e->op == ZN_OP_GRU ? 2 : 1);
 }
 
@@ -195,7 +207,8 @@ static void run_lane(zn_ev *e, const rnn *r, uint64_t d, uint64_t b, double *buf
     else if (r->G == 3) step_gru(r, d, x, h, tmp);
     else step_lstm(r, d, x, h, c, tmp);
     if (e->out[0].set)
-      memcpy(e->out[0].u.f + (r->layout ? (b * r->T + t) * D + d : (t * D + d) * r->B + b) * H, h, H * sizeof *h);
+      memcpy(e->out[0].u.f + (r->layout ? (b * r->T + t) * D + d : (t * D + d) * r->B + b) * H, h,
+             H * sizeof *h);
   }
   if (e->num_out > 1 && e->out[1].set) memcpy(e->out[1].u.f + state, h, H * sizeof *h);
   if (e->num_out > 2 && e->out[2].set) memcpy(e->out[2].u.f + state, c, H * sizeof *c);

@@ -1,4 +1,5 @@
-/* Running graphs: frames hold the values of one graph while it is evaluated, and free each after its last use. */
+/* Running graphs: frames hold the values of one graph while it is evaluated, and free each after
+ * its last use. */
 #include "zenithc/eval/eval_impl.h"
 
 enum { MAX_DEPTH = 64 };
@@ -6,10 +7,10 @@ enum { MAX_DEPTH = 64 };
 struct zn_evframe {
   zn_evrun *run;
   const zn_graph *g;
-  zn_eval_val *vals;   /* by value id */
-  uint32_t *uses;      /* uses by live nodes and outputs */
-  uint32_t *left;      /* uses still to come in this call */
-  bool keep_consts;    /* a body: its constants serve the next call too */
+  zn_eval_val *vals; /* by value id */
+  uint32_t *uses;    /* uses by live nodes and outputs */
+  uint32_t *left;    /* uses still to come in this call */
+  bool keep_consts;  /* a body: its constants serve the next call too */
   zn_arena mem, tmp;
 };
 
@@ -21,12 +22,6 @@ zn_status zn_ev_fail(zn_ev *e, const char *fmt, ...) {
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
   return zn_error(e->c, zn_node_where(e->c, e->n), "%s", msg);
-}
-
-zn_status zn_ev_todo(zn_ev *e) {
-  if (e->run->quiet) return ZN_ERR_UNSUPPORTED;
-  return zn_fail(e->c, ZN_ERR_UNSUPPORTED, zn_node_where(e->c, e->n),
-                 "operator %s is not in the reference evaluator yet", zn_op_name(e->n->op));
 }
 
 static uint32_t *count_uses(const zn_graph *g, zn_arena *a) {
@@ -123,8 +118,15 @@ static zn_status run_op(zn_ev *e) {
 static zn_status run_node(zn_evframe *f, zn_nid id) {
   const zn_graph *g = f->g;
   const zn_node *n = &g->nodes[id];
-  zn_ev e = {.run = f->run, .c = f->run->c, .g = g, .n = n, .id = id, .op = n->op, .num_in = n->num_in,
-             .num_out = n->num_out, .tmp = &f->tmp};
+  zn_ev e = {.run = f->run,
+             .c = f->run->c,
+             .g = g,
+             .n = n,
+             .id = id,
+             .op = n->op,
+             .num_in = n->num_in,
+             .num_out = n->num_out,
+             .tmp = &f->tmp};
   const zn_eval_val **in = ZN_ARRAY(&f->tmp, const zn_eval_val *, n->num_in);
   e.in = in;
   e.out = ZN_ARRAY(&f->tmp, zn_eval_val, n->num_out);
@@ -140,10 +142,8 @@ static zn_status run_node(zn_evframe *f, zn_nid id) {
   zn_eval_tap *tap = f->run->tap;
   if (tap && tap->node) tap->node(tap->user, g, id, e.out, n->num_out);
   for (uint32_t i = 0; i < n->num_out; i++) {
-    if (n->out[i] && f->left[n->out[i]])
-      f->vals[n->out[i]] = e.out[i];
-    else
-      zn_ev_release(f->run, &e.out[i]);
+    if (n->out[i] && f->left[n->out[i]]) f->vals[n->out[i]] = e.out[i];
+    else zn_ev_release(f->run, &e.out[i]);
   }
   for (uint32_t i = 0; i < n->num_in; i++)
     if (drop_last_use(f, n->in[i])) zn_ev_release(f->run, &f->vals[n->in[i]]);
@@ -172,8 +172,8 @@ zn_status zn_ev_call(zn_evframe *f, const zn_eval_val *in, uint32_t num_in, zn_e
   const zn_graph *g = f->g;
   if (num_in != g->num_inputs || f->run->depth >= MAX_DEPTH) {
     if (f->run->quiet) return ZN_ERR_MODEL;
-    return zn_error(f->run->c, NULL, "body '%s' takes %u inputs, %u given (nesting depth %u)", g->name,
-                    g->num_inputs, num_in, f->run->depth);
+    return zn_error(f->run->c, NULL, "body '%s' takes %u inputs, %u given (nesting depth %u)",
+                    g->name, g->num_inputs, num_in, f->run->depth);
   }
   f->run->depth++;
   memcpy(f->left, f->uses, g->num_vals * sizeof *f->left);
@@ -219,8 +219,8 @@ static zn_eval_val keep_value(zn_arena *a, const zn_eval_val *v) {
   return k;
 }
 
-zn_status zn_eval_graph(zn_ctx *c, const zn_graph *g, zn_eval_mode mode, zn_arena *a, const zn_eval_val *in,
-                        zn_eval_val *out, zn_eval_tap *tap) {
+zn_status zn_eval_graph(zn_ctx *c, const zn_graph *g, zn_eval_mode mode, zn_arena *a,
+                        const zn_eval_val *in, zn_eval_val *out, zn_eval_tap *tap) {
   zn_evrun run;
   run_init(&run, c, mode, a, tap);
   zn_evframe f;
@@ -262,17 +262,23 @@ zn_status zn_eval_node(zn_ctx *c, zn_graph *g, zn_nid id, const zn_htensor **in,
     vals[i] = zn_eval_from_htensor(&tmp, in[i]);
     ptrs[i] = &vals[i];
   }
-  zn_ev e = {.run = &run, .c = c, .g = g, .n = n, .id = id, .op = n->op, .num_in = n->num_in,
-             .num_out = n->num_out, .tmp = &tmp, .in = ptrs};
+  zn_ev e = {.run = &run,
+             .c = c,
+             .g = g,
+             .n = n,
+             .id = id,
+             .op = n->op,
+             .num_in = n->num_in,
+             .num_out = n->num_out,
+             .tmp = &tmp,
+             .in = ptrs};
   e.out = ZN_ARRAY(&tmp, zn_eval_val, n->num_out);
   zn_status st = run_op(&e);
   for (uint32_t i = 0; i < n->num_out; i++) {
     memset(&out[i], 0, sizeof out[i]);
     if (st != ZN_OK || !e.out[i].set) continue;
-    if (e.out[i].kind != ZN_V_TENSOR)
-      st = ZN_ERR_UNSUPPORTED;
-    else
-      out[i] = zn_eval_to_htensor(g->arena, &e.out[i]);
+    if (e.out[i].kind != ZN_V_TENSOR) st = ZN_ERR_UNSUPPORTED;
+    else out[i] = zn_eval_to_htensor(g->arena, &e.out[i]);
   }
   run_fini(&run);
   zn_arena_reset(&tmp);

@@ -1,6 +1,7 @@
-/* Elementwise operators: walks scalar.def's expression trees over blocks of elements. Every tree node has a class:
- * numbers (double, rounded per step in the F32 modes) or integers of one dtype, which wrap exactly. Operators that
- * need more than the expression language (strings, complex, attributes that select a formula) are written out here. */
+/* Elementwise operators: walks scalar.def's expression trees over blocks of elements. Every tree
+ * node has a class: numbers (double, rounded per step in the F32 modes) or integers of one dtype,
+ * which wrap exactly. Operators that need more than the expression language (strings, complex,
+ * attributes that select a formula) are written out here. */
 #include "zenithc/eval/eval_impl.h"
 
 enum { BLOCK = 256 };
@@ -16,11 +17,11 @@ typedef struct walk {
   zn_ev *e;
   const zn_eval_val *const *in; /* operands by input number */
   uint32_t num_in;
-  const int64_t (*off)[BLOCK];  /* element offsets of each operand in this block */
-  uint32_t n;                   /* elements in this block */
-  vec *pool;                    /* one for each tree node */
+  const int64_t (*off)[BLOCK]; /* element offsets of each operand in this block */
+  uint32_t n;                  /* elements in this block */
+  vec *pool;                   /* one for each tree node */
   uint32_t used;
-  zn_dtype round;               /* f16, bf16: decisions (floor, compare) are taken on values of this type */
+  zn_dtype round; /* f16, bf16: decisions (floor, compare) are taken on values of this type */
 } walk;
 
 static double as_f(const vec *v, uint32_t k) {
@@ -55,43 +56,67 @@ static const struct {
   const char *name;
   double (*fn)(double);
   bool decides; /* discontinuous: acts on the operand rounded to its dtype */
-} unary[] = {{"neg", neg, 0},       {"abs", fabs, 0},         {"exp", exp, 0},       {"log", log, 0},
-             {"sqrt", sqrt, 0},     {"sin", sin, 0},          {"cos", cos, 0},       {"tan", tan, 0},
-             {"asin", asin, 0},     {"acos", acos, 0},        {"atan", atan, 0},     {"sinh", sinh, 0},
-             {"cosh", cosh, 0},     {"tanh", tanh, 0},        {"asinh", asinh, 0},   {"acosh", acosh, 0},
-             {"atanh", atanh, 0},   {"erf", erf, 0},          {"sigmoid", sigmoid, 0}, {"log1p", log1p, 0},
-             {"expm1", expm1, 0},   {"floor", floor, 1},      {"ceil", ceil, 1},     {"trunc", trunc, 1},
-             {"rint", round_half_even, 1}, {"round", round_half_even, 1}, {"sign", sign, 0},
-             {"rsqrt", rsqrt, 0},   {"recip", recip, 0},      {"softplus", softplus, 0}, {"cvt", identity, 0}};
+} unary[] = {{"neg", neg, 0},
+             {"abs", fabs, 0},
+             {"exp", exp, 0},
+             {"log", log, 0},
+             {"sqrt", sqrt, 0},
+             {"sin", sin, 0},
+             {"cos", cos, 0},
+             {"tan", tan, 0},
+             {"asin", asin, 0},
+             {"acos", acos, 0},
+             {"atan", atan, 0},
+             {"sinh", sinh, 0},
+             {"cosh", cosh, 0},
+             {"tanh", tanh, 0},
+             {"asinh", asinh, 0},
+             {"acosh", acosh, 0},
+             {"atanh", atanh, 0},
+             {"erf", erf, 0},
+             {"sigmoid", sigmoid, 0},
+             {"log1p", log1p, 0},
+             {"expm1", expm1, 0},
+             {"floor", floor, 1},
+             {"ceil", ceil, 1},
+             {"trunc", trunc, 1},
+             {"rint", round_half_even, 1},
+             {"round", round_half_even, 1},
+             {"sign", sign, 0},
+             {"rsqrt", rsqrt, 0},
+             {"recip", recip, 0},
+             {"softplus", softplus, 0},
+             {"cvt", identity, 0}};
 static const struct {
   const char *name;
   double (*fn)(double, double);
   bool decides;
-} binary[] = {{"add", add, 0},     {"sub", sub, 0},         {"mul", mul, 0},    {"div", divide, 0},
-              {"min", min_nan, 0}, {"max", max_nan, 0},     {"pow", pow, 0},    {"mod", py_mod, 1},
-              {"fmod", fmod, 1},   {"rem", fmod, 1},        {"atan2", atan2, 0}, {"copysign", copysign, 0}};
+} binary[] = {{"add", add, 0},    {"sub", sub, 0},     {"mul", mul, 0},
+              {"div", divide, 0}, {"min", min_nan, 0}, {"max", max_nan, 0},
+              {"pow", pow, 0},    {"mod", py_mod, 1},  {"fmod", fmod, 1},
+              {"rem", fmod, 1},   {"atan2", atan2, 0}, {"copysign", copysign, 0}};
 static const char *const compares[] = {"lt", "le", "gt", "ge", "eq", "ne"};
 
 static bool compare_f(int op, double a, double b) {
   switch (op) {
-    case 0: return a < b;
-    case 1: return a <= b;
-    case 2: return a > b;
-    case 3: return a >= b;
-    case 4: return a == b;
-    default: return a != b;
+  case 0: return a < b;
+  case 1: return a <= b;
+  case 2: return a > b;
+  case 3: return a >= b;
+  case 4: return a == b;
+  default: return a != b;
   }
 }
 
 static bool compare_i(int op, zn_dtype t, int64_t a, int64_t b) {
   bool lt = t == ZN_U64 ? (uint64_t)a < (uint64_t)b : a < b;
   switch (op) {
-    case 0: return lt;
-    case 1: return lt || a == b;
-    case 2: return !lt && a != b;
-    case 3: return !lt;
-    case 4: return a == b;
-    default: return a != b;
+  case 0: return lt;
+  case 1: return lt || a == b;
+  case 2: return !lt && a != b;
+  case 3: return !lt;
+  case 4: return a == b;
+  default: return a != b;
   }
 }
 
@@ -143,8 +168,9 @@ static bool int_step(const char *f, zn_dtype t, int64_t a, int64_t b, int64_t *o
   else if (strcmp(f, "abs") == 0) *out = zn_is_signed(t) && a < 0 ? (int64_t)(0 - x) : a;
   else if (strcmp(f, "not") == 0) *out = t == ZN_BOOL ? !a : ~a;
   else if (strcmp(f, "sign") == 0) *out = t == ZN_U64 ? a != 0 : (a > 0) - (a < 0);
-  else if (strcmp(f, "floor") == 0 || strcmp(f, "ceil") == 0 || strcmp(f, "rint") == 0 || strcmp(f, "round") == 0 ||
-           strcmp(f, "trunc") == 0 || strcmp(f, "cvt") == 0) *out = a;
+  else if (strcmp(f, "floor") == 0 || strcmp(f, "ceil") == 0 || strcmp(f, "rint") == 0 ||
+           strcmp(f, "round") == 0 || strcmp(f, "trunc") == 0 || strcmp(f, "cvt") == 0)
+    *out = a;
   else return false;
   *out = t == ZN_BOOL ? *out & 1 : zn_int_wrap(t, *out);
   return true;
@@ -158,8 +184,9 @@ static zn_status walk_compare(walk *w, int op, const vec *a, const vec *b, vec *
   v->t = ZN_BOOL;
   zn_dtype t = a->t == ZN_BOOL ? b->t : a->t;
   for (uint32_t k = 0; k < w->n; k++)
-    v->i[k] = ints ? compare_i(op, t, a->i[k], b->i[k])
-                   : compare_f(op, zn_ev_key(w->round, as_f(a, k)), zn_ev_key(w->round, as_f(b, k)));
+    v->i[k] = ints
+                  ? compare_i(op, t, a->i[k], b->i[k])
+                  : compare_f(op, zn_ev_key(w->round, as_f(a, k)), zn_ev_key(w->round, as_f(b, k)));
   return ZN_OK;
 }
 
@@ -175,7 +202,8 @@ static zn_status walk_select(walk *w, const vec *c, const vec *a, const vec *b, 
   return ZN_OK;
 }
 
-static zn_status walk_float(walk *w, const char *f, uint32_t nargs, const vec *a, const vec *b, vec *v) {
+static zn_status walk_float(walk *w, const char *f, uint32_t nargs, const vec *a, const vec *b,
+                            vec *v) {
   v->is_int = false;
   bool single = w->e->single;
   for (size_t j = 0; nargs == 1 && j < sizeof unary / sizeof *unary; j++) {
@@ -200,15 +228,18 @@ static zn_status walk_float(walk *w, const char *f, uint32_t nargs, const vec *a
     }
     return ZN_OK;
   }
-  return zn_ev_fail(w->e, "scalar function '%s' of %u numbers is unknown to the evaluator", f, nargs);
+  return zn_ev_fail(w->e, "scalar function '%s' of %u numbers is unknown to the evaluator", f,
+                    nargs);
 }
 
-static zn_status walk_ints(walk *w, const char *f, uint32_t nargs, const vec *a, const vec *b, vec *v, bool *done) {
+static zn_status walk_ints(walk *w, const char *f, uint32_t nargs, const vec *a, const vec *b,
+                           vec *v, bool *done) {
   *done = true;
   v->is_int = true;
   v->t = nargs == 2 && a->t == ZN_I64 ? b->t : a->t;
   if (nargs == 2 && strcmp(f, "pow") == 0) v->t = a->t;
-  for (uint32_t k = 0; k < w->n && *done; k++) *done = int_step(f, v->t, a->i[k], nargs == 2 ? b->i[k] : 0, &v->i[k]);
+  for (uint32_t k = 0; k < w->n && *done; k++)
+    *done = int_step(f, v->t, a->i[k], nargs == 2 ? b->i[k] : 0, &v->i[k]);
   return ZN_OK;
 }
 
@@ -237,7 +268,8 @@ static zn_status walk_call(walk *w, const zn_sc *s, vec *v) {
 static zn_status walk_node(walk *w, const zn_sc *s, vec *v) {
   if (s->kind == ZN_SC_CALL) return walk_call(w, s, v);
   if (s->kind == ZN_SC_IN) {
-    if (s->index >= w->num_in || !w->in[s->index]) return zn_ev_fail(w->e, "input %u is missing", s->index + 1);
+    if (s->index >= w->num_in || !w->in[s->index])
+      return zn_ev_fail(w->e, "input %u is missing", s->index + 1);
     const zn_eval_val *x = w->in[s->index];
     v->t = (zn_dtype)x->dtype;
     v->is_int = !zn_is_float(v->t);
@@ -276,7 +308,8 @@ static zn_status operands_init(zn_ev *e, const zn_eval_val *const *in, uint32_t 
   o->n = n;
   for (uint32_t i = 0; i < n; i++) {
     o->v[i] = in[i];
-    if (in[i] && in[i]->kind != ZN_V_TENSOR) return zn_ev_fail(e, "input %u is not a tensor", i + 1);
+    if (in[i] && in[i]->kind != ZN_V_TENSOR)
+      return zn_ev_fail(e, "input %u is not a tensor", i + 1);
   }
   ZN_TRY(zn_ev_bcast(e, o->v, n, &o->rank, o->dims));
   for (uint32_t i = 0; i < n; i++)
@@ -310,8 +343,8 @@ static uint32_t tree_size(const zn_sc *s) {
   return n;
 }
 
-static zn_status apply(zn_ev *e, const zn_sc *tree, const zn_eval_val *const *in, uint32_t n, zn_dtype t,
-                       zn_eval_val *out) {
+static zn_status apply(zn_ev *e, const zn_sc *tree, const zn_eval_val *const *in, uint32_t n,
+                       zn_dtype t, zn_eval_val *out) {
   operands o;
   ZN_TRY(operands_init(e, in, n, &o));
   ZN_TRY(zn_ev_new(e, t, o.rank, o.dims, out));
@@ -391,7 +424,9 @@ static zn_status clip(zn_ev *e) {
 }
 
 static double gelu(const zn_ev *e, double x, bool tanh_form) {
-  if (!tanh_form) return zn_ev_r(e, zn_ev_r(e, 0.5 * x) * zn_ev_r(e, 1 + zn_ev_r(e, erf(zn_ev_r(e, x * 0.70710678118654752440)))));
+  if (!tanh_form)
+    return zn_ev_r(e, zn_ev_r(e, 0.5 * x) *
+                          zn_ev_r(e, 1 + zn_ev_r(e, erf(zn_ev_r(e, x * 0.70710678118654752440)))));
   double cube = zn_ev_r(e, zn_ev_r(e, x * x) * x);
   double t = tanh(zn_ev_r(e, 0.79788456080286535588 * zn_ev_r(e, x + zn_ev_r(e, 0.044715 * cube))));
   return zn_ev_r(e, zn_ev_r(e, 0.5 * x) * zn_ev_r(e, 1 + t));
@@ -407,7 +442,8 @@ static zn_status gelu_all(zn_ev *e) {
 
 static const zn_sc in_a = {.kind = ZN_SC_IN, .index = 0}, in_b = {.kind = ZN_SC_IN, .index = 1};
 
-static zn_status call2(zn_ev *e, const char *name, zn_dtype t, const zn_eval_val *const *in, zn_eval_val *out) {
+static zn_status call2(zn_ev *e, const char *name, zn_dtype t, const zn_eval_val *const *in,
+                       zn_eval_val *out) {
   zn_sc call = {.kind = ZN_SC_CALL, .name = name, .num_args = 2};
   call.arg[0] = (zn_sc *)(uintptr_t)&in_a;
   call.arg[1] = (zn_sc *)(uintptr_t)&in_b;
@@ -432,7 +468,8 @@ static zn_status variadic(zn_ev *e, const char *step, bool mean) {
 
 static zn_status is_inf(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  bool neg_ok = zn_node_int(e->n, "detect_negative") != 0, pos_ok = zn_node_int(e->n, "detect_positive") != 0;
+  bool neg_ok = zn_node_int(e->n, "detect_negative") != 0,
+       pos_ok = zn_node_int(e->n, "detect_positive") != 0;
   ZN_TRY(zn_ev_out(e, 0, ZN_BOOL, x->rank, x->dims));
   for (uint64_t k = 0; k < x->count; k++) {
     double v = zn_ev_key((zn_dtype)x->dtype, x->u.f[k]);
@@ -454,23 +491,24 @@ static zn_dtype result_type(const zn_ev *e) {
 
 zn_status zn_eval_scalar(zn_ev *e) {
   switch (e->op) {
-    case ZN_OP_Where: return pick(e);
-    case ZN_OP_Clip: return clip(e);
-    case ZN_OP_Gelu: return gelu_all(e);
-    case ZN_OP_IsInf: return is_inf(e);
-    case ZN_OP_Max: return variadic(e, "max", false);
-    case ZN_OP_Min: return variadic(e, "min", false);
-    case ZN_OP_Sum: return variadic(e, "add", false);
-    case ZN_OP_Mean: return variadic(e, "add", true);
-    case ZN_OP_Equal:
-      if (e->in[0]->dtype == ZN_STR) return equal_strings(e);
-      break;
-    case ZN_OP_BitShift:
-      return call2(e, strcmp(zn_node_str(e->n, "direction"), "LEFT") == 0 ? "shl" : "shr",
-                   (zn_dtype)e->in[0]->dtype, e->in, &e->out[0]);
-    case ZN_OP_Mod:
-      return call2(e, zn_node_int(e->n, "fmod") ? "fmod" : "mod", (zn_dtype)e->in[0]->dtype, e->in, &e->out[0]);
-    default: break;
+  case ZN_OP_Where: return pick(e);
+  case ZN_OP_Clip: return clip(e);
+  case ZN_OP_Gelu: return gelu_all(e);
+  case ZN_OP_IsInf: return is_inf(e);
+  case ZN_OP_Max: return variadic(e, "max", false);
+  case ZN_OP_Min: return variadic(e, "min", false);
+  case ZN_OP_Sum: return variadic(e, "add", false);
+  case ZN_OP_Mean: return variadic(e, "add", true);
+  case ZN_OP_Equal:
+    if (e->in[0]->dtype == ZN_STR) return equal_strings(e);
+    break;
+  case ZN_OP_BitShift:
+    return call2(e, strcmp(zn_node_str(e->n, "direction"), "LEFT") == 0 ? "shl" : "shr",
+                 (zn_dtype)e->in[0]->dtype, e->in, &e->out[0]);
+  case ZN_OP_Mod:
+    return call2(e, zn_node_int(e->n, "fmod") ? "fmod" : "mod", (zn_dtype)e->in[0]->dtype, e->in,
+                 &e->out[0]);
+  default: break;
   }
   const zn_sc *tree = zn_scalar_expr(e->op);
   if (!tree) return zn_ev_fail(e, "operator %s has no row in scalar.def", zn_op_name(e->op));

@@ -3,13 +3,16 @@
 
 static const double TAU = 6.283185307179586476925286766559;
 
-/* X[k] = sum x[t] w[t] exp(sign * 2 pi i k t / n), k in [0, m); x strided complex (im NULL: real). */
-static void dft(const zn_ev *e, const double *re, const double *im, uint64_t stride, const double *win, uint64_t have,
-                uint64_t n, uint64_t m, int sign, double *out, double *tmp) {
+/* X[k] = sum x[t] w[t] exp(sign * 2 pi i k t / n), k in [0, m); x strided complex (im NULL: real).
+ */
+static void dft(const zn_ev *e, const double *re, const double *im, uint64_t stride,
+                const double *win, uint64_t have, uint64_t n, uint64_t m, int sign, double *out,
+                double *tmp) {
   for (uint64_t k = 0; k < m; k++) {
     uint64_t len = have < n ? have : n;
     for (uint64_t t = 0; t < len; t++) {
-      double a = TAU * (double)(k * t % n) / (double)n * sign, c = zn_ev_r(e, cos(a)), s = zn_ev_r(e, sin(a));
+      double a = TAU * (double)(k * t % n) / (double)n * sign, c = zn_ev_r(e, cos(a)),
+             s = zn_ev_r(e, sin(a));
       double x = re[t * stride], y = im ? im[t * stride] : 0;
       if (win) {
         x = zn_ev_r(e, x * win[t]);
@@ -27,7 +30,8 @@ zn_status zn_eval_dft(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *lv = zn_ev_in(e, 1), *av = zn_ev_in(e, 2);
   bool inv = zn_node_int(e->n, "inverse") != 0, one = zn_node_int(e->n, "onesided") != 0;
   uint32_t a, r = x->rank;
-  if (r < 2 || (x->dims[r - 1] != 1 && x->dims[r - 1] != 2)) return zn_ev_fail(e, "the last axis must hold 1 or 2 numbers");
+  if (r < 2 || (x->dims[r - 1] != 1 && x->dims[r - 1] != 2))
+    return zn_ev_fail(e, "the last axis must hold 1 or 2 numbers");
   ZN_TRY(zn_ev_axis(e, av && av->count ? av->u.i[0] : -2, r, &a));
   if (a == r - 1) return zn_ev_fail(e, "the last axis cannot be transformed");
   bool real_out = inv && one;
@@ -40,7 +44,8 @@ zn_status zn_eval_dft(zn_ev *e) {
   dims[a] = (int64_t)m;
   dims[r - 1] = real_out ? 1 : 2;
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, r, dims));
-  uint64_t outer = zn_ev_count(a, x->dims), inner = zn_ev_count(r - 2 - a, x->dims + a + 1), full = real_out ? n : have;
+  uint64_t outer = zn_ev_count(a, x->dims), inner = zn_ev_count(r - 2 - a, x->dims + a + 1),
+           full = real_out ? n : have;
   double *re = ZN_ARRAY(e->tmp, double, full + 1), *im = ZN_ARRAY(e->tmp, double, full + 1);
   double *y = ZN_ARRAY(e->tmp, double, 2 * m + 2), *tmp = ZN_ARRAY(e->tmp, double, 2 * n + 2);
   for (uint64_t o = 0; o < outer * inner; o++) {
@@ -50,7 +55,8 @@ zn_status zn_eval_dft(zn_ev *e) {
       re[t] = p[0];
       im[t] = parts == 2 ? p[1] : 0;
     }
-    for (uint64_t t = have; real_out && t < n; t++) { /* the other half is the conjugate mirror image */
+    for (uint64_t t = have; real_out && t < n;
+         t++) { /* the other half is the conjugate mirror image */
       uint64_t q = n - t;
       re[t] = q < have ? re[q] : 0;
       im[t] = q < have ? -im[q] : 0;
@@ -72,10 +78,16 @@ zn_status zn_eval_dft(zn_ev *e) {
 zn_status zn_eval_stft(zn_ev *e) {
   const zn_eval_val *x = e->in[0], *step = e->in[1], *win = zn_ev_in(e, 2), *len = zn_ev_in(e, 3);
   bool one = zn_node_int(e->n, "onesided") != 0;
-  if (x->rank < 2 || x->rank > 3 || !step->count || step->u.i[0] < 1) return zn_ev_fail(e, "signal or frame_step is not valid");
+  if (x->rank < 2 || x->rank > 3 || !step->count || step->u.i[0] < 1)
+    return zn_ev_fail(e, "signal or frame_step is not valid");
   uint64_t N = (uint64_t)x->dims[1], parts = x->rank == 3 ? (uint64_t)x->dims[2] : 1;
-  uint64_t n = len && len->count ? (uint64_t)len->u.i[0] : win ? win->count : N, hop = (uint64_t)step->u.i[0];
-  if (n < 1 || n > N || (win && win->count != n)) return zn_ev_fail(e, "a frame of %llu does not fit the signal or window", (unsigned long long)n);
+  uint64_t n = len && len->count ? (uint64_t)len->u.i[0]
+               : win             ? win->count
+                                 : N,
+           hop = (uint64_t)step->u.i[0];
+  if (n < 1 || n > N || (win && win->count != n))
+    return zn_ev_fail(e, "a frame of %llu does not fit the signal or window",
+                      (unsigned long long)n);
   uint64_t frames = (N - n) / hop + 1, m = one ? n / 2 + 1 : n;
   int64_t dims[4] = {x->dims[0], (int64_t)frames, (int64_t)m, 2};
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, 4, dims));
@@ -83,7 +95,8 @@ zn_status zn_eval_stft(zn_ev *e) {
   for (uint64_t b = 0; b < (uint64_t)x->dims[0]; b++)
     for (uint64_t f = 0; f < frames; f++) {
       const double *p = x->u.f + (b * N + f * hop) * parts;
-      dft(e, p, parts == 2 ? p + 1 : NULL, parts, win ? win->u.f : NULL, n, n, m, -1, e->out[0].u.f + (b * frames + f) * m * 2, tmp);
+      dft(e, p, parts == 2 ? p + 1 : NULL, parts, win ? win->u.f : NULL, n, n, m, -1,
+          e->out[0].u.f + (b * frames + f) * m * 2, tmp);
     }
   return ZN_OK;
 }
@@ -124,9 +137,11 @@ zn_status zn_eval_melweightmatrix(zn_ev *e) {
     int64_t l = at[k], c = at[k + 1], h = at[k + 2];
     if (c == l && c >= 0 && c < dims[0]) zn_ev_set(&e->out[0], (uint64_t)(c * bins + k), 1);
     for (int64_t j = l; c != l && j <= c; j++)
-      if (j >= 0 && j < dims[0]) zn_ev_set(&e->out[0], (uint64_t)(j * bins + k), (double)(j - l) / (double)(c - l));
+      if (j >= 0 && j < dims[0])
+        zn_ev_set(&e->out[0], (uint64_t)(j * bins + k), (double)(j - l) / (double)(c - l));
     for (int64_t j = c; h != c && j < h; j++)
-      if (j >= 0 && j < dims[0]) zn_ev_set(&e->out[0], (uint64_t)(j * bins + k), (double)(h - j) / (double)(h - c));
+      if (j >= 0 && j < dims[0])
+        zn_ev_set(&e->out[0], (uint64_t)(j * bins + k), (double)(h - j) / (double)(h - c));
   }
   return ZN_OK;
 }
@@ -134,10 +149,11 @@ zn_status zn_eval_melweightmatrix(zn_ev *e) {
 /* Elimination with partial pivoting. */
 zn_status zn_eval_det(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  if (x->rank < 2 || x->dims[x->rank - 1] != x->dims[x->rank - 2]) return zn_ev_fail(e, "X must hold square matrices");
+  if (x->rank < 2 || x->dims[x->rank - 1] != x->dims[x->rank - 2])
+    return zn_ev_fail(e, "X must hold square matrices");
   uint64_t n = (uint64_t)x->dims[x->rank - 1];
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank - 2, x->dims));
-  double *m = ZN_ARRAY(e->tmp, double, n * n + 1);
+  double *m = ZN_ARRAY(e->tmp, double, n *n + 1);
   for (uint64_t b = 0; b < e->out[0].count; b++) {
     double det = 1;
     memcpy(m, x->u.f + b * n * n, n * n * sizeof *m);
@@ -156,7 +172,8 @@ zn_status zn_eval_det(zn_ev *e) {
       det = zn_ev_r(e, det * m[c * n + c]);
       for (uint64_t r = c + 1; r < n; r++) {
         double f = zn_ev_r(e, m[r * n + c] / m[c * n + c]);
-        for (uint64_t k = c; k < n; k++) m[r * n + k] = zn_ev_r(e, m[r * n + k] - zn_ev_r(e, f * m[c * n + k]));
+        for (uint64_t k = c; k < n; k++)
+          m[r * n + k] = zn_ev_r(e, m[r * n + k] - zn_ev_r(e, f * m[c * n + k]));
       }
     }
     e->out[0].u.f[b] = det;

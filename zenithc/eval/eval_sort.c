@@ -7,14 +7,17 @@ static int compare(const zn_eval_val *v, uint64_t a, uint64_t b) {
   if (t == ZN_STR) return zn_ev_strcmp(&v->u.s[a], &v->u.s[b]);
   if (zn_ev_is_cplx(t)) {
     int c = (v->u.f[2 * a] > v->u.f[2 * b]) - (v->u.f[2 * a] < v->u.f[2 * b]);
-    return c ? c : (v->u.f[2 * a + 1] > v->u.f[2 * b + 1]) - (v->u.f[2 * a + 1] < v->u.f[2 * b + 1]);
+    return c ? c
+             : (v->u.f[2 * a + 1] > v->u.f[2 * b + 1]) - (v->u.f[2 * a + 1] < v->u.f[2 * b + 1]);
   }
   if (zn_is_float(t)) {
     double x = zn_ev_key(t, v->u.f[a]), y = zn_ev_key(t, v->u.f[b]);
     if (isnan(x) || isnan(y)) return isnan(x) - isnan(y);
     return (x > y) - (x < y);
   }
-  if (t == ZN_U64) return ((uint64_t)v->u.i[a] > (uint64_t)v->u.i[b]) - ((uint64_t)v->u.i[a] < (uint64_t)v->u.i[b]);
+  if (t == ZN_U64)
+    return ((uint64_t)v->u.i[a] > (uint64_t)v->u.i[b]) -
+           ((uint64_t)v->u.i[a] < (uint64_t)v->u.i[b]);
   return (v->u.i[a] > v->u.i[b]) - (v->u.i[a] < v->u.i[b]);
 }
 
@@ -27,7 +30,8 @@ typedef struct order {
 
 static int cmp_keys(const order *o, uint64_t a, uint64_t b) {
   for (uint64_t i = 0; i < o->len; i++) {
-    int c = compare(o->v, o->base + a * o->stride + i * o->step, o->base + b * o->stride + i * o->step);
+    int c = compare(o->v, o->base + a * o->stride + i * o->step,
+                    o->base + b * o->stride + i * o->step);
     if (c) return c * o->sign;
   }
   return 0;
@@ -40,7 +44,8 @@ static void sort_keys(const order *o, uint64_t *k, uint64_t *tmp, uint64_t n) {
   sort_keys(o, k, tmp, h);
   sort_keys(o, k + h, tmp, n - h);
   memcpy(tmp, k, n * sizeof *k);
-  while (i < h || j < n) k[w++] = j >= n || (i < h && cmp_keys(o, tmp[i], tmp[j]) <= 0) ? tmp[i++] : tmp[j++];
+  while (i < h || j < n)
+    k[w++] = j >= n || (i < h && cmp_keys(o, tmp[i], tmp[j]) <= 0) ? tmp[i++] : tmp[j++];
 }
 
 zn_status zn_eval_topk(zn_ev *e) {
@@ -49,7 +54,8 @@ zn_status zn_eval_topk(zn_ev *e) {
   if (!e->in[1]->count) return zn_ev_fail(e, "K must be a scalar");
   int64_t k = e->in[1]->u.i[0];
   ZN_TRY(zn_ev_axis(e, zn_node_int(e->n, "axis"), x->rank, &a));
-  if (k < 0 || k > x->dims[a]) return zn_ev_fail(e, "K is %lld, the axis has %lld", (long long)k, (long long)x->dims[a]);
+  if (k < 0 || k > x->dims[a])
+    return zn_ev_fail(e, "K is %lld, the axis has %lld", (long long)k, (long long)x->dims[a]);
   int64_t dims[ZN_MAX_RANK];
   memcpy(dims, x->dims, sizeof dims);
   dims[a] = k;
@@ -65,7 +71,8 @@ zn_status zn_eval_topk(zn_ev *e) {
     sort_keys(&o, keys, tmp, n);
     for (uint64_t i = 0; i < (uint64_t)k; i++) {
       uint64_t at = (j / inner * (uint64_t)k + i) * inner + j % inner;
-      zn_ev_copy1(e->out[0].u.p, at, x->u.p, o.base + keys[i] * inner, zn_ev_esize((zn_dtype)x->dtype));
+      zn_ev_copy1(e->out[0].u.p, at, x->u.p, o.base + keys[i] * inner,
+                  zn_ev_esize((zn_dtype)x->dtype));
       if (e->num_out > 1) e->out[1].u.i[at] = (int64_t)keys[i];
     }
   }
@@ -94,9 +101,10 @@ zn_status zn_eval_unique(zn_ev *e) {
     slices.u.p = rows;
   }
   order ord = {.v = &slices, .stride = outer * inner, .len = outer * inner, .step = 1, .sign = 1};
-  uint64_t *keys = ZN_ARRAY(e->tmp, uint64_t, n + 1), *tmp = ZN_ARRAY(e->tmp, uint64_t, n + 1), m = 0;
-  int64_t *group = ZN_ARRAY(e->tmp, int64_t, n + 1);      /* of each key */
-  uint64_t *first = ZN_ARRAY(e->tmp, uint64_t, n + 1);    /* first key of each group */
+  uint64_t *keys = ZN_ARRAY(e->tmp, uint64_t, n + 1), *tmp = ZN_ARRAY(e->tmp, uint64_t, n + 1),
+           m = 0;
+  int64_t *group = ZN_ARRAY(e->tmp, int64_t, n + 1);   /* of each key */
+  uint64_t *first = ZN_ARRAY(e->tmp, uint64_t, n + 1); /* first key of each group */
   for (uint64_t k = 0; k < n; k++) keys[k] = k;
   sort_keys(&ord, keys, tmp, n);
   for (uint64_t k = 0; k < n; k++) {
@@ -119,7 +127,8 @@ zn_status zn_eval_unique(zn_ev *e) {
   for (uint64_t g = 0; g < m; g++) {
     for (uint64_t o = 0; o < outer; o++)
       for (uint64_t i = 0; i < inner; i++)
-        zn_ev_copy1(e->out[0].u.p, (o * m + rank[g]) * inner + i, x->u.p, (o * n + first[g]) * inner + i, es);
+        zn_ev_copy1(e->out[0].u.p, (o * m + rank[g]) * inner + i, x->u.p,
+                    (o * n + first[g]) * inner + i, es);
     if (e->num_out > 1) e->out[1].u.i[rank[g]] = (int64_t)first[g];
   }
   for (uint64_t k = 0; k < n; k++) {
@@ -169,7 +178,9 @@ zn_status zn_eval_compress(zn_ev *e) {
   size_t es = zn_ev_esize((zn_dtype)x->dtype);
   for (uint64_t o = 0; o < outer; o++)
     for (uint64_t k = 0; k < len; k++)
-      if (c->u.i[k]) memcpy((char *)e->out[0].u.p + at++ * inner * es, (const char *)x->u.p + (o * n + k) * inner * es, inner * es);
+      if (c->u.i[k])
+        memcpy((char *)e->out[0].u.p + at++ * inner * es,
+               (const char *)x->u.p + (o * n + k) * inner * es, inner * es);
   return ZN_OK;
 }
 
@@ -184,27 +195,31 @@ static box box_at(const double *b, bool center) {
     float w = (float)b[2] / 2, h = (float)b[3] / 2;
     r = (box){(float)b[1] - h, (float)b[0] - w, (float)b[1] + h, (float)b[0] + w};
   } else {
-    r = (box){fminf((float)b[0], (float)b[2]), fminf((float)b[1], (float)b[3]), fmaxf((float)b[0], (float)b[2]),
-              fmaxf((float)b[1], (float)b[3])};
+    r = (box){fminf((float)b[0], (float)b[2]), fminf((float)b[1], (float)b[3]),
+              fmaxf((float)b[0], (float)b[2]), fmaxf((float)b[1], (float)b[3])};
   }
   return r;
 }
 
 /* A decision: taken in float, the declared type. */
 static bool overlaps(const box *a, const box *b, float threshold) {
-  float h = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0), w = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0);
+  float h = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0),
+        w = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0);
   if (h <= 0 || w <= 0) return false;
-  float both = h * w, sa = (a->y1 - a->y0) * (a->x1 - a->x0), sb = (b->y1 - b->y0) * (b->x1 - b->x0);
+  float both = h * w, sa = (a->y1 - a->y0) * (a->x1 - a->x0),
+        sb = (b->y1 - b->y0) * (b->x1 - b->x0);
   if (sa <= 0 || sb <= 0) return false;
   return both / (sa + sb - both) > threshold;
 }
 
 zn_status zn_eval_nonmaxsuppression(zn_ev *e) {
-  const zn_eval_val *boxes = e->in[0], *scores = e->in[1], *mv = zn_ev_in(e, 2), *iv = zn_ev_in(e, 3), *sv = zn_ev_in(e, 4);
-  if (boxes->rank != 3 || scores->rank != 3 || boxes->dims[2] != 4 || boxes->dims[0] != scores->dims[0] ||
-      boxes->dims[1] != scores->dims[2])
+  const zn_eval_val *boxes = e->in[0], *scores = e->in[1], *mv = zn_ev_in(e, 2),
+                    *iv = zn_ev_in(e, 3), *sv = zn_ev_in(e, 4);
+  if (boxes->rank != 3 || scores->rank != 3 || boxes->dims[2] != 4 ||
+      boxes->dims[0] != scores->dims[0] || boxes->dims[1] != scores->dims[2])
     return zn_ev_fail(e, "boxes [N,B,4] and scores [N,C,B] do not match");
-  int64_t max = mv && mv->count ? mv->u.i[0] : 0, B = boxes->dims[1], C = scores->dims[1], N = boxes->dims[0];
+  int64_t max = mv && mv->count ? mv->u.i[0] : 0, B = boxes->dims[1], C = scores->dims[1],
+          N = boxes->dims[0];
   float iou = iv && iv->count ? (float)iv->u.f[0] : 0;
   bool center = zn_node_int(e->n, "center_point_box") != 0;
   uint64_t *keys = ZN_ARRAY(e->tmp, uint64_t, B + 1), *tmp = ZN_ARRAY(e->tmp, uint64_t, B + 1);
@@ -215,7 +230,8 @@ zn_status zn_eval_nonmaxsuppression(zn_ev *e) {
     order o = {.v = scores, .base = (uint64_t)(nc * B), .stride = 1, .len = 1, .sign = -1};
     uint64_t n = 0;
     for (int64_t b = 0; b < B; b++)
-      if (!sv || !sv->count || (float)scores->u.f[nc * B + b] > (float)sv->u.f[0]) keys[n++] = (uint64_t)b;
+      if (!sv || !sv->count || (float)scores->u.f[nc * B + b] > (float)sv->u.f[0])
+        keys[n++] = (uint64_t)b;
     sort_keys(&o, keys, tmp, n);
     int64_t got = 0;
     for (uint64_t k = 0; k < n && got < max; k++) {

@@ -1,4 +1,5 @@
-/* Values of the evaluator: refcounted storage, conversions to and from host tensors, casts of single elements. */
+/* Values of the evaluator: refcounted storage, conversions to and from host tensors, casts of
+ * single elements. */
 #include <assert.h>
 #include <stdio.h>
 
@@ -26,7 +27,8 @@ static void *buf_data(zn_eval_buf *b) {
 
 zn_status zn_ev_new(zn_ev *e, zn_dtype t, uint32_t rank, const int64_t *dims, zn_eval_val *out) {
   uint64_t n = 0;
-  if (rank > ZN_MAX_RANK) return zn_ev_fail(e, "a result of rank %u exceeds rank %d", rank, ZN_MAX_RANK);
+  if (rank > ZN_MAX_RANK)
+    return zn_ev_fail(e, "a result of rank %u exceeds rank %d", rank, ZN_MAX_RANK);
   if (!zn_dims_count(rank, dims, 16, &n)) return zn_ev_fail(e, "a result has an impossible shape");
   zn_eval_val v = {.set = true, .kind = ZN_V_TENSOR, .dtype = (uint8_t)t, .rank = rank, .count = n};
   for (uint32_t d = 0; d < rank; d++) v.dims[d] = dims[d];
@@ -69,8 +71,10 @@ void zn_ev_release(zn_evrun *r, zn_eval_val *v) {
   free(b);
 }
 
-zn_status zn_ev_view(zn_ev *e, uint32_t i, const zn_eval_val *v, uint32_t rank, const int64_t *dims) {
-  if (rank > ZN_MAX_RANK) return zn_ev_fail(e, "a result of rank %u exceeds rank %d", rank, ZN_MAX_RANK);
+zn_status zn_ev_view(zn_ev *e, uint32_t i, const zn_eval_val *v, uint32_t rank,
+                     const int64_t *dims) {
+  if (rank > ZN_MAX_RANK)
+    return zn_ev_fail(e, "a result of rank %u exceeds rank %d", rank, ZN_MAX_RANK);
   assert(zn_ev_count(rank, dims) == v->count);
   zn_eval_val o = zn_ev_share(v);
   o.rank = rank;
@@ -227,7 +231,8 @@ static double to_e8m0(double x, const char *mode, bool saturate) {
 }
 
 static int64_t float_to_int(zn_dtype t, double x) {
-  if (zn_int_bits(t) < 8 && fabs(x) < 9e18) return zn_int_wrap(t, (int64_t)x); /* 2 and 4 bits keep the low bits */
+  if (zn_int_bits(t) < 8 && fabs(x) < 9e18)
+    return zn_int_wrap(t, (int64_t)x); /* 2 and 4 bits keep the low bits */
   uint64_t cell = 0;
   zn_store_f64(t, &cell, 0, x);
   return zn_load_i64(t, &cell, 0);
@@ -235,8 +240,8 @@ static int64_t float_to_int(zn_dtype t, double x) {
 
 static bool small_float(zn_dtype t) { return zn_is_float(t) && zn_dtype_bytes(t) == 1; }
 
-zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j, bool saturate,
-                      const char *round_mode) {
+zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j,
+                      bool saturate, const char *round_mode) {
   zn_dtype to = (zn_dtype)dst->dtype, from = (zn_dtype)src->dtype;
   if (from == ZN_STR && to == ZN_STR) {
     dst->u.s[i] = src->u.s[j];
@@ -267,10 +272,8 @@ zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val 
   }
   if (zn_is_float(to)) {
     if (!is_float) x = zn_ev_get(src, j);
-    if (to == ZN_F8E8M0)
-      x = to_e8m0(x, round_mode, saturate);
-    else if (small_float(to))
-      x = zn_float_decode(to, zn_float_encode(to, x, saturate));
+    if (to == ZN_F8E8M0) x = to_e8m0(x, round_mode, saturate);
+    else if (small_float(to)) x = zn_float_decode(to, zn_float_encode(to, x, saturate));
     else if (!is_float || from == ZN_STR || zn_dtype_bytes(to) < zn_dtype_bytes(from) ||
              (to != from && zn_dtype_bytes(to) == zn_dtype_bytes(from)))
       x = zn_eval_round(to, x);
@@ -278,9 +281,7 @@ zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val 
     return ZN_OK;
   }
   if (is_float && from != ZN_STR) x = zn_ev_key(from, x);
-  if (to == ZN_BOOL)
-    dst->u.i[i] = is_float ? x != 0 : src->u.i[j] != 0;
-  else
-    dst->u.i[i] = is_float ? float_to_int(to, x) : zn_int_wrap(to, src->u.i[j]);
+  if (to == ZN_BOOL) dst->u.i[i] = is_float ? x != 0 : src->u.i[j] != 0;
+  else dst->u.i[i] = is_float ? float_to_int(to, x) : zn_int_wrap(to, src->u.i[j]);
   return ZN_OK;
 }

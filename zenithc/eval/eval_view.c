@@ -19,10 +19,12 @@ static zn_status reshape(zn_ev *e, const zn_eval_val *x) {
   for (uint32_t d = 0; d < n; d++) {
     dims[d] = shape[d];
     if (shape[d] == 0 && !zero) {
-      if (d >= x->rank) return zn_ev_fail(e, "shape copies dimension %u of a rank %u input", d, x->rank);
+      if (d >= x->rank)
+        return zn_ev_fail(e, "shape copies dimension %u of a rank %u input", d, x->rank);
       dims[d] = x->dims[d];
     }
-    if (dims[d] < -1 || (dims[d] == -1 && hole >= 0)) return zn_ev_fail(e, "the shape is not valid");
+    if (dims[d] < -1 || (dims[d] == -1 && hole >= 0))
+      return zn_ev_fail(e, "the shape is not valid");
     if (dims[d] == -1) hole = (int)d;
     else known *= (uint64_t)dims[d];
   }
@@ -40,7 +42,8 @@ static zn_status squeeze(zn_ev *e, const zn_eval_val *x) {
   for (uint32_t i = 0; i < n; i++) {
     uint32_t a;
     ZN_TRY(zn_ev_axis(e, axes[i], x->rank, &a));
-    if (x->dims[a] != 1) return zn_ev_fail(e, "squeezed axis %u has extent %lld", a, (long long)x->dims[a]);
+    if (x->dims[a] != 1)
+      return zn_ev_fail(e, "squeezed axis %u has extent %lld", a, (long long)x->dims[a]);
     drop[a] = true;
   }
   for (uint32_t d = 0; d < x->rank; d++)
@@ -81,7 +84,8 @@ zn_status zn_eval_copy(zn_ev *e) {
 
 zn_status zn_eval_shape(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
-  int64_t r = x->rank, lo = zn_node_int(e->n, "start"), hi = zn_node_has(e->n, "end") ? zn_node_int(e->n, "end") : r;
+  int64_t r = x->rank, lo = zn_node_int(e->n, "start"),
+          hi = zn_node_has(e->n, "end") ? zn_node_int(e->n, "end") : r;
   lo = lo < 0 ? lo + r : lo;
   hi = hi < 0 ? hi + r : hi;
   lo = lo < 0 ? 0 : lo > r ? r : lo;
@@ -109,7 +113,8 @@ zn_status zn_eval_transpose(zn_ev *e) {
   zn_ev_strides(x->rank, x->dims, xs);
   for (uint32_t d = 0; d < x->rank; d++) {
     int64_t p = perm ? perm[d] : (int64_t)(x->rank - 1 - d);
-    if (p < 0 || p >= (int64_t)x->rank || used[p]) return zn_ev_fail(e, "perm is not a permutation");
+    if (p < 0 || p >= (int64_t)x->rank || used[p])
+      return zn_ev_fail(e, "perm is not a permutation");
     used[p] = true;
     dims[d] = x->dims[p];
     st[d] = xs[p];
@@ -123,7 +128,8 @@ zn_status zn_eval_expand(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   const int64_t *shape;
   uint32_t n, rank;
-  if (!zn_ev_ints(e, 1, &shape, &n) || n > ZN_MAX_RANK) return zn_ev_fail(e, "the shape is not valid");
+  if (!zn_ev_ints(e, 1, &shape, &n) || n > ZN_MAX_RANK)
+    return zn_ev_fail(e, "the shape is not valid");
   zn_eval_val want = {.set = true, .rank = n};
   for (uint32_t d = 0; d < n; d++) want.dims[d] = shape[d];
   const zn_eval_val *both[2] = {x, &want};
@@ -142,7 +148,8 @@ zn_status zn_eval_slice(zn_ev *e) {
   if (!zn_ev_ints(e, 1, &starts, &n) || !zn_ev_ints(e, 2, &ends, &ne) || n != ne)
     return zn_ev_fail(e, "starts and ends differ in length");
   bool has_axes = zn_ev_ints(e, 3, &axes, &na), has_steps = zn_ev_ints(e, 4, &steps, &ns);
-  if ((has_axes && na != n) || (has_steps && ns != n)) return zn_ev_fail(e, "axes or steps differ in length");
+  if ((has_axes && na != n) || (has_steps && ns != n))
+    return zn_ev_fail(e, "axes or steps differ in length");
   int64_t dims[ZN_MAX_RANK], st[ZN_MAX_RANK], base = 0;
   memcpy(dims, x->dims, sizeof dims);
   zn_ev_strides(x->rank, x->dims, st);
@@ -192,7 +199,8 @@ zn_status zn_eval_concat(zn_ev *e) {
   for (uint32_t i = 0; i < e->num_in; i++) {
     uint64_t part = (uint64_t)e->in[i]->dims[axis] * inner;
     for (uint64_t o = 0; part && o < outer; o++)
-      memcpy((char *)e->out[0].u.p + (o * row + at) * es, (const char *)e->in[i]->u.p + o * part * es, part * es);
+      memcpy((char *)e->out[0].u.p + (o * row + at) * es,
+             (const char *)e->in[i]->u.p + o * part * es, part * es);
     at += part;
   }
   return ZN_OK;
@@ -204,16 +212,19 @@ zn_status zn_eval_split(zn_ev *e) {
   ZN_TRY(zn_ev_axis(e, zn_node_int(e->n, "axis"), x->rank, &axis));
   const int64_t *sizes;
   bool given = zn_ev_ints(e, 1, &sizes, &n);
-  if (given && n != e->num_out) return zn_ev_fail(e, "split has %u items for %u outputs", n, e->num_out);
+  if (given && n != e->num_out)
+    return zn_ev_fail(e, "split has %u items for %u outputs", n, e->num_out);
   int64_t len = x->dims[axis], chunk = (len + e->num_out - 1) / e->num_out, at = 0, st[ZN_MAX_RANK];
   zn_ev_strides(x->rank, x->dims, st);
   for (uint32_t i = 0; i < e->num_out; i++) {
     int64_t dims[ZN_MAX_RANK];
     memcpy(dims, x->dims, sizeof dims);
     dims[axis] = given ? sizes[i] : len - at < chunk ? len - at : chunk;
-    if (dims[axis] < 0 || at + dims[axis] > len) return zn_ev_fail(e, "split sizes exceed the axis");
+    if (dims[axis] < 0 || at + dims[axis] > len)
+      return zn_ev_fail(e, "split sizes exceed the axis");
     ZN_TRY(zn_ev_out(e, i, (zn_dtype)x->dtype, x->rank, dims));
-    zn_ev_gather(e->out[i].u.p, x->u.p, zn_ev_esize((zn_dtype)x->dtype), x->rank, dims, st, at * st[axis]);
+    zn_ev_gather(e->out[i].u.p, x->u.p, zn_ev_esize((zn_dtype)x->dtype), x->rank, dims, st,
+                 at * st[axis]);
     at += dims[axis];
   }
   return at == len ? ZN_OK : zn_ev_fail(e, "split sizes do not add up to %lld", (long long)len);
@@ -223,7 +234,8 @@ zn_status zn_eval_tile(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   const int64_t *rep;
   uint32_t n;
-  if (!zn_ev_ints(e, 1, &rep, &n) || n != x->rank) return zn_ev_fail(e, "repeats do not match the rank");
+  if (!zn_ev_ints(e, 1, &rep, &n) || n != x->rank)
+    return zn_ev_fail(e, "repeats do not match the rank");
   int64_t dims[ZN_MAX_RANK], ix[ZN_MAX_RANK] = {0}, st[ZN_MAX_RANK];
   for (uint32_t d = 0; d < n; d++) {
     if (rep[d] < 0) return zn_ev_fail(e, "a repeat is negative");
@@ -318,7 +330,8 @@ zn_status zn_eval_centercroppad(zn_ev *e) {
 }
 
 /* b*b blocks between channels and space: out = x seen as rank 6, transposed. */
-static zn_status permute6(zn_ev *e, const zn_eval_val *x, const int64_t *six, const int *perm, const int64_t *dims) {
+static zn_status permute6(zn_ev *e, const zn_eval_val *x, const int64_t *six, const int *perm,
+                          const int64_t *dims) {
   int64_t xs[6], d6[6], st[6];
   zn_ev_strides(6, six, xs);
   for (int d = 0; d < 6; d++) {
@@ -333,7 +346,8 @@ static zn_status permute6(zn_ev *e, const zn_eval_val *x, const int64_t *six, co
 zn_status zn_eval_depthtospace(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   int64_t b = zn_node_int(e->n, "blocksize");
-  if (x->rank != 4 || b < 1 || x->dims[1] % (b * b)) return zn_ev_fail(e, "channels do not divide into blocks");
+  if (x->rank != 4 || b < 1 || x->dims[1] % (b * b))
+    return zn_ev_fail(e, "channels do not divide into blocks");
   int64_t N = x->dims[0], C = x->dims[1] / (b * b), H = x->dims[2], W = x->dims[3];
   int64_t dims[4] = {N, C, H * b, W * b};
   if (strcmp(zn_node_str(e->n, "mode"), "CRD") == 0)
@@ -344,7 +358,8 @@ zn_status zn_eval_depthtospace(zn_ev *e) {
 zn_status zn_eval_spacetodepth(zn_ev *e) {
   const zn_eval_val *x = e->in[0];
   int64_t b = zn_node_int(e->n, "blocksize");
-  if (x->rank != 4 || b < 1 || x->dims[2] % b || x->dims[3] % b) return zn_ev_fail(e, "space does not divide into blocks");
+  if (x->rank != 4 || b < 1 || x->dims[2] % b || x->dims[3] % b)
+    return zn_ev_fail(e, "space does not divide into blocks");
   int64_t N = x->dims[0], C = x->dims[1], H = x->dims[2] / b, W = x->dims[3] / b;
   int64_t dims[4] = {N, C * b * b, H, W};
   if (strcmp(zn_node_str(e->n, "mode"), "CRD") == 0)
@@ -357,7 +372,8 @@ zn_status zn_eval_reversesequence(zn_ev *e) {
   uint32_t ba, ta;
   ZN_TRY(zn_ev_axis(e, zn_node_int(e->n, "batch_axis"), x->rank, &ba));
   ZN_TRY(zn_ev_axis(e, zn_node_int(e->n, "time_axis"), x->rank, &ta));
-  if (ba == ta || len->count != (uint64_t)x->dims[ba]) return zn_ev_fail(e, "sequence_lens does not match the batch");
+  if (ba == ta || len->count != (uint64_t)x->dims[ba])
+    return zn_ev_fail(e, "sequence_lens does not match the batch");
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   int64_t ix[ZN_MAX_RANK] = {0}, st[ZN_MAX_RANK];
   zn_ev_strides(x->rank, x->dims, st);
@@ -379,7 +395,8 @@ zn_status zn_eval_trilu(zn_ev *e) {
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
   for (uint64_t i = 0; i < x->count; i++) {
     int64_t r = (int64_t)(i / cols % rows), c = (int64_t)(i % cols);
-    if (upper ? c - r >= k : c - r <= k) zn_ev_copy1(e->out[0].u.p, i, x->u.p, i, zn_ev_esize((zn_dtype)x->dtype));
+    if (upper ? c - r >= k : c - r <= k)
+      zn_ev_copy1(e->out[0].u.p, i, x->u.p, i, zn_ev_esize((zn_dtype)x->dtype));
     else if (x->dtype == ZN_STR) e->out[0].u.s[i].ptr = "";
   }
   return ZN_OK;

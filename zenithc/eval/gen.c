@@ -1,4 +1,5 @@
-/* Generated inputs: dimensions first, then what each input is used for, then numbers from splitmix64. */
+/* Generated inputs: dimensions first, then what each input is used for, then numbers from
+ * splitmix64. */
 #include "zenithc/eval/gen.h"
 
 #include <math.h>
@@ -31,7 +32,8 @@ static bool find_dim(const dims *d, const char *name, int64_t *out) {
 static void add_symbols(dims *d, zn_expr e, int64_t small) {
   if (e == ZN_EX_NONE || e == ZN_EX_OVERFLOW || zn_ex_is_const(d->ex, e, NULL)) return;
   if (zn_ex_kind(d->ex, e) != ZN_EX_SYM) {
-    for (uint32_t i = 0; i < zn_ex_arity(d->ex, e); i++) add_symbols(d, zn_ex_operand(d->ex, e, i), small);
+    for (uint32_t i = 0; i < zn_ex_arity(d->ex, e); i++)
+      add_symbols(d, zn_ex_operand(d->ex, e, i), small);
     return;
   }
   int64_t lo, hi, v;
@@ -44,7 +46,8 @@ static void add_symbols(dims *d, zn_expr e, int64_t small) {
   ZN_PUSH(d->a, d->v, d->n, d->cap, one);
 }
 
-zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given, uint32_t *out_n) {
+zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
+                        uint32_t *out_n) {
   dims d = {.ex = g->ex, .a = a};
   for (uint32_t i = 0; i < num_given; i++) ZN_PUSH(a, d.v, d.n, d.cap, given[i]);
   for (uint32_t i = 0; i < g->num_inputs; i++) {
@@ -70,7 +73,8 @@ static bool extent(dims *d, const zn_graph *g, zn_vid v, int64_t axis, int64_t *
     *out = x->cst->dims[axis];
     return true;
   }
-  return x->type.dims[axis] != ZN_EX_NONE && zn_ex_eval(g->ex, x->type.dims[axis], symbol_value, d, out);
+  return x->type.dims[axis] != ZN_EX_NONE &&
+         zn_ex_eval(g->ex, x->type.dims[axis], symbol_value, d, out);
 }
 
 /* ---- uses ---- */
@@ -86,16 +90,29 @@ static void need_below(use *u, int64_t n) {
 
 static bool is_view(zn_op op) {
   switch (op) {
-    case ZN_OP_Identity: case ZN_OP_Cast: case ZN_OP_Reshape: case ZN_OP_Squeeze: case ZN_OP_Unsqueeze: case ZN_OP_Flatten:
-    case ZN_OP_Transpose: case ZN_OP_Slice: case ZN_OP_Expand: case ZN_OP_Concat: case ZN_OP_Split: case ZN_OP_Tile:
-    case ZN_OP_Gather: case ZN_OP_Clip: case ZN_OP_Where: return true;
-    default: return false;
+  case ZN_OP_Identity:
+  case ZN_OP_Cast:
+  case ZN_OP_Reshape:
+  case ZN_OP_Squeeze:
+  case ZN_OP_Unsqueeze:
+  case ZN_OP_Flatten:
+  case ZN_OP_Transpose:
+  case ZN_OP_Slice:
+  case ZN_OP_Expand:
+  case ZN_OP_Concat:
+  case ZN_OP_Split:
+  case ZN_OP_Tile:
+  case ZN_OP_Gather:
+  case ZN_OP_Clip:
+  case ZN_OP_Where: return true;
+  default: return false;
   }
 }
 
 static void follow(dims *d, const zn_graph *g, zn_vid v, use *u, int depth);
 
-static void follow_bodies(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, use *u, int depth) {
+static void follow_bodies(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, use *u,
+                          int depth) {
   uint32_t own = n->num_in - n->num_captures;
   if (input < own) return;
   for (uint32_t i = 0; i < n->num_attrs; i++) {
@@ -110,34 +127,45 @@ static void follow_bodies(dims *d, const zn_graph *g, const zn_node *n, uint32_t
 static void look(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, use *u, int depth) {
   int64_t e;
   switch (n->op) {
-    case ZN_OP_Gather: case ZN_OP_GatherElements: case ZN_OP_ScatterElements:
-      if (input == 1 && extent(d, g, n->in[0], zn_node_int(n, "axis"), &e)) need_below(u, e);
-      break;
-    case ZN_OP_GatherND: case ZN_OP_ScatterND:
-      for (int64_t k = 0; input == 1 && extent(d, g, n->in[0], k, &e) && k < g->vals[n->in[0]].type.rank; k++) need_below(u, e);
-      break;
-    case ZN_OP_OneHot: {
-      double depth_of;
-      if (input == 0 && zn_value_f64(g, n->in[1], &depth_of)) need_below(u, (int64_t)depth_of);
-      break;
+  case ZN_OP_Gather:
+  case ZN_OP_GatherElements:
+  case ZN_OP_ScatterElements:
+    if (input == 1 && extent(d, g, n->in[0], zn_node_int(n, "axis"), &e)) need_below(u, e);
+    break;
+  case ZN_OP_GatherND:
+  case ZN_OP_ScatterND:
+    for (int64_t k = 0;
+         input == 1 && extent(d, g, n->in[0], k, &e) && k < g->vals[n->in[0]].type.rank; k++)
+      need_below(u, e);
+    break;
+  case ZN_OP_OneHot: {
+    double depth_of;
+    if (input == 0 && zn_value_f64(g, n->in[1], &depth_of)) need_below(u, (int64_t)depth_of);
+    break;
+  }
+  case ZN_OP_RNN:
+  case ZN_OP_GRU:
+  case ZN_OP_LSTM:
+    if (input == 4 && extent(d, g, n->in[0], zn_node_int(n, "layout"), &e)) {
+      need_below(u, e + 1);
+      u->from = 1;
     }
-    case ZN_OP_RNN: case ZN_OP_GRU: case ZN_OP_LSTM:
-      if (input == 4 && extent(d, g, n->in[0], zn_node_int(n, "layout"), &e)) {
-        need_below(u, e + 1);
-        u->from = 1;
-      }
-      break;
-    case ZN_OP_ReverseSequence:
-      if (input == 1 && extent(d, g, n->in[0], zn_node_int(n, "time_axis"), &e)) need_below(u, e + 1);
-      break;
-    case ZN_OP_Loop: case ZN_OP_TopK: case ZN_OP_Range:
-      if (n->op == ZN_OP_Range || (n->op == ZN_OP_Loop ? input == 0 : input == 1)) u->count = true;
-      break;
-    case ZN_OP_Log: case ZN_OP_Sqrt: u->positive = true; break;
-    default: break;
+    break;
+  case ZN_OP_ReverseSequence:
+    if (input == 1 && extent(d, g, n->in[0], zn_node_int(n, "time_axis"), &e)) need_below(u, e + 1);
+    break;
+  case ZN_OP_Loop:
+  case ZN_OP_TopK:
+  case ZN_OP_Range:
+    if (n->op == ZN_OP_Range || (n->op == ZN_OP_Loop ? input == 0 : input == 1)) u->count = true;
+    break;
+  case ZN_OP_Log:
+  case ZN_OP_Sqrt: u->positive = true; break;
+  default: break;
   }
   if (n->num_captures) follow_bodies(d, g, n, input, u, depth);
-  if (is_view(n->op) && !(n->op == ZN_OP_Gather && input == 1) && !(n->op == ZN_OP_Slice && input > 0))
+  if (is_view(n->op) && !(n->op == ZN_OP_Gather && input == 1) &&
+      !(n->op == ZN_OP_Slice && input > 0))
     for (uint32_t i = 0; i < n->num_out; i++)
       if (n->out[i]) follow(d, g, n->out[i], u, depth + 1);
 }
@@ -164,35 +192,44 @@ static double normal(uint64_t *s) {
   return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static double draw_float(zn_gen_kind kind, uint64_t *s, uint64_t k, uint64_t n, const use *u, bool image) {
+static double draw_float(zn_gen_kind kind, uint64_t *s, uint64_t k, uint64_t n, const use *u,
+                         bool image) {
   double x = 0;
   switch (kind) {
-    case ZN_GEN_NORMAL: x = image ? fmin(1, fmax(0, 0.5 + 0.2 * normal(s))) : normal(s); break;
-    case ZN_GEN_UNIFORM: x = image ? uniform(s) : 2 * uniform(s) - 1; break;
-    case ZN_GEN_ONES: x = 1; break;
-    case ZN_GEN_IMPULSE: x = k == n / 2; break;
-    case ZN_GEN_SPARSE: x = uniform(s) < 0.05 ? normal(s) : 0; break;
-    default: break;
+  case ZN_GEN_NORMAL: x = image ? fmin(1, fmax(0, 0.5 + 0.2 * normal(s))) : normal(s); break;
+  case ZN_GEN_UNIFORM: x = image ? uniform(s) : 2 * uniform(s) - 1; break;
+  case ZN_GEN_ONES: x = 1; break;
+  case ZN_GEN_IMPULSE: x = k == n / 2; break;
+  case ZN_GEN_SPARSE: x = uniform(s) < 0.05 ? normal(s) : 0; break;
+  default: break;
   }
   return u->positive ? fabs(x) + 0.01 : x;
 }
 
-static int64_t draw_int(zn_gen_kind kind, zn_dtype t, uint64_t *s, uint64_t k, uint64_t n, const use *u) {
+static int64_t draw_int(zn_gen_kind kind, zn_dtype t, uint64_t *s, uint64_t k, uint64_t n,
+                        const use *u) {
   unsigned bits = zn_int_bits(t);
-  uint64_t span = u->mask ? 2 : u->count ? 4 : u->below > u->from ? (uint64_t)(u->below - u->from) : bits >= 16 ? 10 : UINT64_C(1) << bits;
+  uint64_t span = u->mask              ? 2
+                  : u->count           ? 4
+                  : u->below > u->from ? (uint64_t)(u->below - u->from)
+                  : bits >= 16         ? 10
+                                       : UINT64_C(1) << bits;
   int64_t lo = u->count ? 1 : u->from;
-  if (!u->below && !u->mask && !u->count && zn_is_signed(t) && bits < 16) lo = -(INT64_C(1) << (bits - 1));
+  if (!u->below && !u->mask && !u->count && zn_is_signed(t) && bits < 16)
+    lo = -(INT64_C(1) << (bits - 1));
   switch (kind) {
-    case ZN_GEN_ZEROS: return u->mask || u->count || lo > 0 ? (lo > 0 ? lo : 1) : 0; /* an empty mask means NaN */
-    case ZN_GEN_ONES: return span > 1 && lo <= 1 ? 1 : lo;
-    case ZN_GEN_IMPULSE: return k == n / 2 && span > 1 ? lo + 1 : lo < 0 ? 0 : lo;
-    default: break;
+  case ZN_GEN_ZEROS:
+    return u->mask || u->count || lo > 0 ? (lo > 0 ? lo : 1) : 0; /* an empty mask means NaN */
+  case ZN_GEN_ONES: return span > 1 && lo <= 1 ? 1 : lo;
+  case ZN_GEN_IMPULSE: return k == n / 2 && span > 1 ? lo + 1 : lo < 0 ? 0 : lo;
+  default: break;
   }
   if (u->mask) return k == 0 || uniform(s) < 0.8;
   return lo + (int64_t)(next(s) % span);
 }
 
-static void fill(zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, bool image, bool ramp) {
+static void fill(zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, bool image,
+                 bool ramp) {
   static const char *const words[] = {"a", "the", "zenith", "graph", "north", "cat", "dog", "0"};
   uint64_t n = zn_htensor_count(t);
   int64_t last = t->rank ? t->dims[t->rank - 1] : 1;
@@ -201,13 +238,18 @@ static void fill(zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, boo
       const char *w = words[next(s) % 8];
       ((zn_str *)t->data)[k] = (zn_str){w, strlen(w)};
     } else if (t->dtype == ZN_BOOL) {
-      bool one = kind == ZN_GEN_ZEROS ? 0 : kind == ZN_GEN_ONES ? 1 : kind == ZN_GEN_IMPULSE ? k == n / 2 : next(s) >> 63;
+      bool one = kind == ZN_GEN_ZEROS     ? 0
+                 : kind == ZN_GEN_ONES    ? 1
+                 : kind == ZN_GEN_IMPULSE ? k == n / 2
+                                          : next(s) >> 63;
       zn_store_i64(ZN_BOOL, t->data, k, u->mask && k == 0 ? 1 : one);
     } else if (t->dtype == ZN_C64 || t->dtype == ZN_C128) {
       zn_dtype part = t->dtype == ZN_C64 ? ZN_F32 : ZN_F64;
-      for (uint64_t j = 2 * k; j < 2 * k + 2; j++) zn_store_f64(part, t->data, j, draw_float(kind, s, k, n, u, image));
+      for (uint64_t j = 2 * k; j < 2 * k + 2; j++)
+        zn_store_f64(part, t->data, j, draw_float(kind, s, k, n, u, image));
     } else if (!zn_is_float(t->dtype)) {
-      int64_t v = ramp && (!u->below || last <= u->below) ? (int64_t)(k % (uint64_t)last) : draw_int(kind, t->dtype, s, k, n, u);
+      int64_t v = ramp && (!u->below || last <= u->below) ? (int64_t)(k % (uint64_t)last)
+                                                          : draw_int(kind, t->dtype, s, k, n, u);
       zn_store_i64(t->dtype, t->data, k, v);
     } else if (u->below > 0 || u->mask || u->count) {
       zn_store_f64(t->dtype, t->data, k, (double)draw_int(kind, ZN_I64, s, k, n, u));
@@ -225,14 +267,18 @@ zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind k
     const zn_value *v = &g->vals[g->inputs[i]];
     int64_t shape[ZN_MAX_RANK];
     if (v->type.kind != ZN_V_TENSOR || v->type.dtype == ZN_NONE)
-      return zn_fail(c, ZN_ERR_UNSUPPORTED, v->name, "inputs can be generated for tensors of known type only; give this one as a file");
+      return zn_fail(
+          c, ZN_ERR_UNSUPPORTED, v->name,
+          "inputs can be generated for tensors of known type only; give this one as a file");
     uint32_t rank = v->type.rank < 0 ? 0 : (uint32_t)v->type.rank;
     for (uint32_t k = 0; k < rank; k++) {
-      bool known = v->type.dims[k] != ZN_EX_NONE && zn_ex_eval(g->ex, v->type.dims[k], symbol_value, &d, &shape[k]);
+      bool known = v->type.dims[k] != ZN_EX_NONE &&
+                   zn_ex_eval(g->ex, v->type.dims[k], symbol_value, &d, &shape[k]);
       if (!known) shape[k] = 8;
     }
     uint64_t total;
-    if (!zn_dims_count(rank, shape, 16, &total)) return zn_error(c, v->name, "the input's dimensions are not valid");
+    if (!zn_dims_count(rank, shape, 16, &total))
+      return zn_error(c, v->name, "the input's dimensions are not valid");
     out[i] = zn_htensor_new(a, (zn_dtype)v->type.dtype, rank, shape);
     out[i].name = v->name;
     use u = {0};

@@ -43,7 +43,8 @@ static void compare_exact(const zn_eval_val *r, const zn_eval_val *g, zn_metric 
 }
 
 /* s of element k: RMS of its channel or of the whole tensor. */
-static double *scales(zn_arena *a, const zn_eval_val *r, zn_metric *m, uint64_t *channels, uint64_t *inner) {
+static double *scales(zn_arena *a, const zn_eval_val *r, zn_metric *m, uint64_t *channels,
+                      uint64_t *inner) {
   uint64_t n = num_parts(r), finite = 0, axis;
   double ss = 0, top = 0;
   for (uint64_t k = 0; k < n; k++)
@@ -141,7 +142,8 @@ static void worst(zn_metric *m, const zn_metric *x) {
   m->top5 += x->top5;
 }
 
-void zn_metric_compare(zn_arena *a, const zn_eval_val *ref, const zn_eval_val *got, zn_metric *out) {
+void zn_metric_compare(zn_arena *a, const zn_eval_val *ref, const zn_eval_val *got,
+                       zn_metric *out) {
   memset(out, 0, sizeof *out);
   out->sqnr_db = INFINITY;
   out->cosine = 1;
@@ -181,11 +183,12 @@ bool zn_metric_allclose(const zn_eval_val *ref, const zn_eval_val *got, double r
   return true;
 }
 
-zn_status zn_metric_floor(zn_ctx *c, const zn_graph *g, zn_arena *a, const zn_eval_val *in, double *out_floor,
-                          zn_eval_val *ref) {
+zn_status zn_metric_floor(zn_ctx *c, const zn_graph *g, zn_arena *a, const zn_eval_val *in,
+                          double *out_floor, zn_eval_val *ref) {
   zn_arena mem;
   zn_arena_init(&mem, "floor");
-  zn_eval_val *y = ref ? ref : ZN_ARRAY(&mem, zn_eval_val, g->num_outputs), *z = ZN_ARRAY(&mem, zn_eval_val, g->num_outputs);
+  zn_eval_val *y = ref ? ref : ZN_ARRAY(&mem, zn_eval_val, g->num_outputs),
+              *z = ZN_ARRAY(&mem, zn_eval_val, g->num_outputs);
   zn_status st = zn_eval_graph(c, g, ZN_EVAL_F64, ref ? a : &mem, in, y, NULL);
   for (uint32_t i = 0; i < g->num_outputs; i++) out_floor[i] = 0;
   for (zn_eval_mode m = ZN_EVAL_F32_SEQ; st == ZN_OK && m <= ZN_EVAL_F32_BLOCK8; m++) {
