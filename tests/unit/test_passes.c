@@ -1,7 +1,8 @@
-/* Inference and passes against the reference evaluator, on every model of the model collection and on the ONNX node tests
- * (both skipped with a count when absent): each value's inferred type, dims and contents must agree with what the evaluator
- * computes, before and after the passes, and the passes must not change any output.
- * With arguments: checks those folders (model.onnx, test_data_set_0) and prints one line each. */
+/* Inference and passes against the reference evaluator, on every model of the model collection and
+ * on the ONNX node tests (both skipped with a count when absent): each value's inferred type, dims
+ * and contents must agree with what the evaluator computes, before and after the passes, and the
+ * passes must not change any output. With arguments: checks those folders (model.onnx,
+ * test_data_set_0) and prints one line each. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,7 +25,7 @@ typedef struct check {
   int64_t val[4096];
   uint32_t num_syms;
   uint32_t values, unknown, contents, wrong;
-  bool verbose;
+  bool verbose, silent;
 } check;
 
 static void bind(check *k, zn_expr s, int64_t v) {
@@ -57,7 +58,8 @@ static const char *text(check *k, zn_expr e) {
   return t.s ? t.s : "?";
 }
 
-static void wrong(check *k, const char *name, const char *what, int64_t at, const char *have, int64_t want) {
+static void wrong(check *k, const char *name, const char *what, int64_t at, const char *have,
+                  int64_t want) {
   k->wrong++;
   if (k->verbose) {
     printf("    %s: %s %" PRId64 ": inferred %s, actual %" PRId64 "\n", name, what, at, have, want);
@@ -67,7 +69,8 @@ static void wrong(check *k, const char *name, const char *what, int64_t at, cons
 static void check_contents(check *k, const zn_value *v, const zn_eval_val *x) {
   if (!v->elems || zn_is_float(x->dtype)) return;
   if (v->num_elems != x->count) {
-    wrong(k, v->name, "count", 0, zn_arena_printf(&k->c->graph, "%u", v->num_elems), (int64_t)x->count);
+    wrong(k, v->name, "count", 0, zn_arena_printf(&k->c->graph, "%u", v->num_elems),
+          (int64_t)x->count);
     return;
   }
   for (uint32_t i = 0; i < v->num_elems; i++) {
@@ -110,9 +113,10 @@ static void check_value(check *k, zn_vid id, const zn_eval_val *x) {
   check_contents(k, v, x);
 }
 
-static void on_node(void *user, const zn_graph *g, zn_nid n, const zn_eval_val *out, uint32_t num_out) {
+static void on_node(void *user, const zn_graph *g, zn_nid n, const zn_eval_val *out,
+                    uint32_t num_out) {
   check *k = user;
-  if (g != k->g) return; /* bodies: symbols change from run to run */
+  if (g != k->g || k->silent) return; /* bodies: symbols change from run to run */
   for (uint32_t i = 0; i < num_out; i++) {
     if (g->nodes[n].out[i]) check_value(k, g->nodes[n].out[i], &out[i]);
   }
@@ -129,14 +133,15 @@ static zn_eval_val from_pb(zn_arena *a, const zn_pb_value *p) {
   return v;
 }
 
-static bool read_data(zn_ctx *c, const zn_graph *g, const char *dir, const char *what, const zn_vid *v,
-                      uint32_t n, zn_eval_val *out) {
+static bool read_data(zn_ctx *c, const zn_graph *g, const char *dir, const char *what,
+                      const zn_vid *v, uint32_t n, zn_eval_val *out) {
   for (uint32_t i = 0; i < n; i++) {
     char path[4096];
     zn_pb_value p;
     snprintf(path, sizeof path, "%s/test_data_set_0/%s_%u.pb", dir, what, i);
     if (access(path, R_OK) != 0) return false;
-    if (zn_pb_read(c, &c->graph, path, (zn_vkind)g->vals[v[i]].type.kind, &p) != ZN_OK) return false;
+    if (zn_pb_read(c, &c->graph, path, (zn_vkind)g->vals[v[i]].type.kind, &p) != ZN_OK)
+      return false;
     if (p.kind == ZN_V_MAP) return false;
     out[i] = from_pb(&c->graph, &p);
   }
@@ -148,20 +153,31 @@ static bool run(zn_ctx *c, zn_graph *g, const zn_eval_val *in, zn_eval_val *out,
   k->c = c;
   k->g = g;
   for (uint32_t i = 0; i < g->num_inputs; i++) check_value(k, g->inputs[i], &in[i]);
+  if (k->wrong) { /* data that contradict the model's own declarations prove nothing about inference
+                   */
+    printf("    the inputs do not have the declared dims\n");
+    k->wrong = 0;
+    k->silent = true;
+  }
   return zn_eval_graph(c, g, ZN_EVAL_F64, &c->graph, in, out, &tap) == ZN_OK;
 }
 
+/* max |a - b| / max |a| beyond half a unit of the narrow float types, which a Cast may round to
+ * earlier or later. */
 static double distance(const zn_eval_val *a, const zn_eval_val *b) {
   double top = 0, err = 0;
+  const double half_unit = a->dtype == ZN_BF16 ? 0x1p-8 : a->dtype == ZN_F16 ? 0x1p-11 : 0;
   if (a->set != b->set || a->kind != b->kind) return INFINITY;
   if (a->kind != ZN_V_TENSOR || !a->set) return 0;
   if (a->rank != b->rank || a->count != b->count || a->dtype != b->dtype) return INFINITY;
-  const double slack = a->dtype == ZN_U8 || a->dtype == ZN_I8 ? 1 : 0; /* rounding decisions of quantisation */
+  const double slack =
+      a->dtype == ZN_U8 || a->dtype == ZN_I8 ? 1 : 0; /* rounding decisions of quantisation */
   if (a->dtype == ZN_STR || a->dtype == ZN_C64 || a->dtype == ZN_C128) return 0;
   for (uint64_t i = 0; i < a->count; i++) {
     const double x = zn_is_float(a->dtype) ? a->u.f[i] : (double)a->u.i[i];
     const double y = zn_is_float(a->dtype) ? b->u.f[i] : (double)b->u.i[i];
     if (x == y || (isnan(x) && isnan(y)) || fabs(x - y) <= slack) continue;
+    if (fabs(x - y) <= half_unit * fmax(fabs(x), fabs(y))) continue;
     if (fabs(x) > top) top = fabs(x);
     if (!(fabs(x - y) <= err)) err = fabs(x - y);
   }
@@ -176,9 +192,7 @@ typedef struct totals {
 
 static const char pipeline[] = "infer,expand,canon,fold,foldbn,cse,canon,fold,dce";
 
-static void ignore(void *user, zn_severity s, const char *line) {
-  (void)user, (void)s, (void)line;
-}
+static void ignore(void *user, zn_severity s, const char *line) { (void)user, (void)s, (void)line; }
 
 static void check_model(const char *dir, bool verbose, totals *t) {
   char path[4096];
@@ -193,7 +207,8 @@ static void check_model(const char *dir, bool verbose, totals *t) {
   zn_pass_opts o = {.opt_level = 2, .rewrite_limit = -1, .verify_each = true};
   const char *state = "ok";
   double worst = 0, tolerance = 1e-5;
-  if (zn_onnx_load(c, path, NULL, &m1, &g) != ZN_OK || zn_onnx_load(c, path, NULL, &m2, &h) != ZN_OK) {
+  if (zn_onnx_load(c, path, NULL, &m1, &g) != ZN_OK ||
+      zn_onnx_load(c, path, NULL, &m2, &h) != ZN_OK) {
     t->skipped++;
     state = "not imported";
   } else if (zn_infer_graph(c, g) != ZN_OK) {
@@ -226,8 +241,8 @@ static void check_model(const char *dir, bool verbose, totals *t) {
       }
     }
     if (verbose) {
-      printf("  %u nodes -> %u, %u values, %u contents, %u unknown\n", nodes, h->num_order, k[0].values,
-             k[0].contents, k[0].unknown);
+      printf("  %u nodes -> %u, %u values, %u contents, %u unknown\n", nodes, h->num_order,
+             k[0].values, k[0].contents, k[0].unknown);
     }
   }
   t->models++;
@@ -237,7 +252,10 @@ static void check_model(const char *dir, bool verbose, totals *t) {
   t->contents += k[0].contents;
   if (verbose || k[0].wrong || k[1].wrong || *state != 'o') {
     printf("%-40s %s%s (%.2g)\n", strrchr(dir, '/') ? strrchr(dir, '/') + 1 : dir, state,
-           k[0].wrong ? ", WRONG" : k[1].wrong ? ", WRONG AFTER THE PASSES" : "", worst);
+           k[0].wrong   ? ", WRONG"
+           : k[1].wrong ? ", WRONG AFTER THE PASSES"
+                        : "",
+           worst);
     fflush(stdout);
   }
   zn_onnx_unmap(&m1);
@@ -247,7 +265,9 @@ static void check_model(const char *dir, bool verbose, totals *t) {
   free(k);
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static void check_folder(const char *root, totals *t) {
   DIR *d = opendir(root);
@@ -271,10 +291,12 @@ static void check_folder(const char *root, totals *t) {
 }
 
 static void report(const char *what, const totals *t) {
-  printf("%s: %u models, %u not evaluated, %u against given outputs, %u refused, %u with wrong types, "
-         "%u changed by passes; "
-         "%u values (%u unknown), %u contents\n",
-         what, t->models, t->skipped, t->given, t->refused, t->wrong, t->changed, t->values, t->unknown, t->contents);
+  printf(
+      "%s: %u models, %u not evaluated, %u against given outputs, %u refused, %u with wrong types, "
+      "%u changed by passes; "
+      "%u values (%u unknown), %u contents\n",
+      what, t->models, t->skipped, t->given, t->refused, t->wrong, t->changed, t->values,
+      t->unknown, t->contents);
 }
 
 static void node_tests(void **state) {

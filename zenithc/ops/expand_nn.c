@@ -1,4 +1,5 @@
-/* Composite operators of networks: losses, Dropout, gates, crops, grids, quantisation of activations, block moves. */
+/* Composite operators of networks: losses, Dropout, gates, crops, grids, quantisation of
+ * activations, block moves. */
 #include "zenithc/ops/expand_util.h"
 
 static zn_dtype dtype_of(const zn_rw *w, zn_vid v) { return (zn_dtype)zn_rw_type(w, v)->dtype; }
@@ -13,7 +14,8 @@ ZN_EXPAND(dropout) {
   if (mode && p != 0 && (!zn_value_i64s(w->g, mode, &on, 1, &n) || on)) return ZN_OK;
   zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, x));
   if (zn_rw_wants(w, 1)) {
-    zn_rw_output(w, 1, zn_rw2(w, ZN_OP_Expand, zn_rw_num(w, ZN_BOOL, 1), zn_rw1(w, ZN_OP_Shape, x)));
+    zn_rw_output(w, 1,
+                 zn_rw2(w, ZN_OP_Expand, zn_rw_num(w, ZN_BOOL, 1), zn_rw1(w, ZN_OP_Shape, x)));
   }
   return zn_rw_done(w);
 }
@@ -37,7 +39,8 @@ ZN_EXPAND(hardmax) {
   zn_node_set_int(w->g, am, "axis", axis);
   zn_node_set_int(w->g, am, "keepdims", 1);
   const zn_vid first = zn_rw_infer(w, am); /* the first of equal maxima */
-  const zn_vid d = zn_rw2(w, ZN_OP_Gather, zn_rw1(w, ZN_OP_Shape, x), zn_rw_num(w, ZN_I64, (double)axis));
+  const zn_vid d =
+      zn_rw2(w, ZN_OP_Gather, zn_rw1(w, ZN_OP_Shape, x), zn_rw_num(w, ZN_I64, (double)axis));
   zn_vid pos = zn_rw3(w, ZN_OP_Range, zn_rw_num(w, ZN_I64, 0), d, zn_rw_num(w, ZN_I64, 1));
   int64_t shape[ZN_MAX_RANK];
   uint32_t n = 0;
@@ -50,7 +53,8 @@ ZN_EXPAND(hardmax) {
 
 /* ---- losses ---- */
 
-/* The loss of log probabilities `lp` at `target`, with the node's own reduction and ignore_index. */
+/* The loss of log probabilities `lp` at `target`, with the node's own reduction and ignore_index.
+ */
 static zn_vid nll(zn_rw *w, zn_vid lp, zn_vid target, zn_vid weight) {
   const zn_dtype t = dtype_of(w, lp), ti = dtype_of(w, target);
   const bool ignores = zn_node_has(zn_rw_node(w), "ignore_index");
@@ -72,7 +76,8 @@ static zn_vid nll(zn_rw *w, zn_vid lp, zn_vid target, zn_vid weight) {
   if (ignores) loss = zn_rw3(w, ZN_OP_Where, valid, loss, zn_rw_num(w, t, 0));
   if (strcmp(red, "none") == 0) return loss;
   const bool mean = strcmp(red, "mean") == 0;
-  const zn_vid sum = zn_rw_attr_int(w, mean && !wt ? ZN_OP_ReduceMean : ZN_OP_ReduceSum, &loss, 1, "keepdims", 0);
+  const zn_vid sum =
+      zn_rw_attr_int(w, mean && !wt ? ZN_OP_ReduceMean : ZN_OP_ReduceSum, &loss, 1, "keepdims", 0);
   if (!mean || !wt) return sum;
   return zn_rw2(w, ZN_OP_Div, sum, zn_rw_attr_int(w, ZN_OP_ReduceSum, &wt, 1, "keepdims", 0));
 }
@@ -95,8 +100,10 @@ ZN_EXPAND(softmaxcrossentropyloss) {
 /* scale = (max(x, 0) - min(x, 0)) / 255; zero = saturate(round(-min / scale)). */
 ZN_EXPAND(dynamicquantizelinear) {
   const zn_vid x = zn_rw_in(w, 0), zero = zn_rw_num(w, ZN_F32, 0), top = zn_rw_num(w, ZN_F32, 255);
-  const zn_vid hi = zn_rw2(w, ZN_OP_Max, zn_rw_attr_int(w, ZN_OP_ReduceMax, &x, 1, "keepdims", 0), zero);
-  const zn_vid lo = zn_rw2(w, ZN_OP_Min, zn_rw_attr_int(w, ZN_OP_ReduceMin, &x, 1, "keepdims", 0), zero);
+  const zn_vid hi =
+      zn_rw2(w, ZN_OP_Max, zn_rw_attr_int(w, ZN_OP_ReduceMax, &x, 1, "keepdims", 0), zero);
+  const zn_vid lo =
+      zn_rw2(w, ZN_OP_Min, zn_rw_attr_int(w, ZN_OP_ReduceMin, &x, 1, "keepdims", 0), zero);
   const zn_vid scale = zn_rw2(w, ZN_OP_Div, zn_rw2(w, ZN_OP_Sub, hi, lo), top);
   zn_vid zp = zn_rw2(w, ZN_OP_Div, zn_rw2(w, ZN_OP_Sub, zero, lo), scale);
   zp = zn_rw1(w, ZN_OP_Round, zn_rw3(w, ZN_OP_Clip, zp, zero, top));
@@ -141,7 +148,8 @@ ZN_EXPAND(spacetodepth) {
   const int64_t perm_dcr[6] = {0, 3, 5, 1, 2, 4}, perm_crd[6] = {0, 1, 3, 5, 2, 4};
   const zn_vid s = zn_rw_reshape(w, x, split, 6, x);
   if (!s) return w->st;
-  const zn_vid y = zn_rw_reshape(w, zn_rw_transpose(w, s, dcr ? perm_dcr : perm_crd, 6), out.dims, 4, x);
+  const zn_vid y =
+      zn_rw_reshape(w, zn_rw_transpose(w, s, dcr ? perm_dcr : perm_crd, 6), out.dims, 4, x);
   if (!y) return w->st;
   zn_rw_output(w, 0, y);
   return zn_rw_done(w);
@@ -157,7 +165,8 @@ ZN_EXPAND(centercroppad) {
   for (int d = 0; d < in.rank; d++) {
     int64_t a, b;
     if (in.dims[d] == out.dims[d]) continue;
-    if (!zn_ex_is_const(w->g->ex, in.dims[d], &a) || !zn_ex_is_const(w->g->ex, out.dims[d], &b)) return ZN_OK;
+    if (!zn_ex_is_const(w->g->ex, in.dims[d], &a) || !zn_ex_is_const(w->g->ex, out.dims[d], &b))
+      return ZN_OK;
   }
   for (int d = 0; d < in.rank; d++) {
     int64_t a = 0, b = 0;
@@ -205,7 +214,8 @@ ZN_EXPAND(affinegrid) {
   const int r = out.rank - 2;
   if (r != 2 && r != 3) return ZN_OK;
   for (int d = 0; d < r; d++) {
-    if (!zn_ex_is_const(w->g->ex, out.dims[1 + d], &ext[d]) || ext[d] < 1 || ext[d] > 1 << 20) return ZN_OK;
+    if (!zn_ex_is_const(w->g->ex, out.dims[1 + d], &ext[d]) || ext[d] < 1 || ext[d] > 1 << 20)
+      return ZN_OK;
     count *= ext[d];
   }
   if (count > 1 << 24) return ZN_OK;

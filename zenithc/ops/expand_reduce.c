@@ -1,4 +1,5 @@
-/* Composite reductions, global pooling and normalisations in terms of ReduceSum, ReduceMean, ReduceMax and maps. */
+/* Composite reductions, global pooling and normalisations in terms of ReduceSum, ReduceMean,
+ * ReduceMax and maps. */
 #include "zenithc/ops/expand_util.h"
 
 static zn_dtype dtype_of(const zn_rw *w, zn_vid v) { return (zn_dtype)zn_rw_type(w, v)->dtype; }
@@ -9,7 +10,8 @@ static zn_vid same_reduce(zn_rw *w, zn_op op, zn_vid x) {
   const zn_nid n = zn_rw_raw(w, op, in, in[1] ? 2 : 1, 1);
   if (!n) return 0;
   zn_node_set_int(w->g, n, "keepdims", zn_node_int(zn_rw_node(w), "keepdims"));
-  zn_node_set_int(w->g, n, "noop_with_empty_axes", zn_node_int(zn_rw_node(w), "noop_with_empty_axes"));
+  zn_node_set_int(w->g, n, "noop_with_empty_axes",
+                  zn_node_int(zn_rw_node(w), "noop_with_empty_axes"));
   return zn_rw_infer(w, n);
 }
 
@@ -39,7 +41,8 @@ ZN_EXPAND(reducelogsum) {
   return zn_rw_done(w);
 }
 
-/* max + log(sum(exp(x - max))), with an infinite max replaced by 0 so that inf - inf does not arise. */
+/* max + log(sum(exp(x - max))), with an infinite max replaced by 0 so that inf - inf does not
+ * arise. */
 ZN_EXPAND(reducelogsumexp) {
   const zn_vid x = zn_rw_in(w, 0), axes_in = zn_rw_in(w, 1);
   const zn_dtype t = dtype_of(w, x);
@@ -89,14 +92,17 @@ ZN_EXPAND(globalpool) {
     if (p == 2) y = zn_rw1(w, ZN_OP_Sqrt, y);
     if (p > 2) y = zn_rw2(w, ZN_OP_Pow, y, zn_rw_num(w, t, 1.0 / (double)p));
   } else {
-    y = zn_rw_reduce(w, op == ZN_OP_GlobalMaxPool ? ZN_OP_ReduceMax : ZN_OP_ReduceMean, x, axes, n, true);
+    y = zn_rw_reduce(w, op == ZN_OP_GlobalMaxPool ? ZN_OP_ReduceMax : ZN_OP_ReduceMean, x, axes, n,
+                     true);
   }
   zn_rw_output(w, 0, y);
   return zn_rw_done(w);
 }
 
-/* x - mean over axes, and the mean of its square (kept dims). Two passes: E[x^2] - E[x]^2 cancels. */
-static zn_vid centred(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n, zn_vid *mean, zn_vid *var) {
+/* x - mean over axes, and the mean of its square (kept dims). Two passes: E[x^2] - E[x]^2 cancels.
+ */
+static zn_vid centred(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n, zn_vid *mean,
+                      zn_vid *var) {
   *mean = zn_rw_reduce(w, ZN_OP_ReduceMean, x, axes, n, true);
   const zn_vid d = zn_rw2(w, ZN_OP_Sub, x, *mean);
   *var = zn_rw_reduce(w, ZN_OP_ReduceMean, zn_rw2(w, ZN_OP_Mul, d, d), axes, n, true);
@@ -123,7 +129,8 @@ ZN_EXPAND(lpnormalization) {
   if (p == 1) {
     s = zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw1(w, ZN_OP_Abs, x), &axis, 1, true);
   } else {
-    s = zn_rw1(w, ZN_OP_Sqrt, zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x), &axis, 1, true));
+    s = zn_rw1(w, ZN_OP_Sqrt,
+               zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x), &axis, 1, true));
   }
   /* a zero norm means a zero vector: dividing it by 1 gives the zeros the specification asks for */
   const zn_vid zero = zn_rw2(w, ZN_OP_Equal, s, zn_rw_num(w, t, 0));
@@ -132,8 +139,8 @@ ZN_EXPAND(lpnormalization) {
   return zn_rw_done(w);
 }
 
-/* x / (bias + alpha * mean of squares over `size` channels)^beta; the mean is an average pool along the channel axis of
- * [N, 1, C, rest] that counts its padding. */
+/* x / (bias + alpha * mean of squares over `size` channels)^beta; the mean is an average pool along
+ * the channel axis of [N, 1, C, rest] that counts its padding. */
 ZN_EXPAND(lrn) {
   const zn_vid x = zn_rw_in(w, 0);
   const zn_type in = *zn_rw_type(w, x);
@@ -195,7 +202,8 @@ static bool bn_constants(zn_rw *w, int rank, zn_dtype t, zn_vid *scale, zn_vid *
     const double k = zn_load_f64(p[0]->dtype, p[0]->data, i) / __builtin_sqrt(var);
     zn_store_f64(t, s->data, i, k);
     zn_store_f64(t, b->data, i,
-                 zn_load_f64(p[1]->dtype, p[1]->data, i) - zn_load_f64(p[2]->dtype, p[2]->data, i) * k);
+                 zn_load_f64(p[1]->dtype, p[1]->data, i) -
+                     zn_load_f64(p[2]->dtype, p[2]->data, i) * k);
   }
   *scale = zn_graph_const(w->g, NULL, s);
   *shift = zn_graph_const(w->g, NULL, b);
@@ -214,7 +222,8 @@ static zn_status bn_training(zn_rw *w, zn_vid x, int rank, zn_dtype t) {
   }
   const zn_vid d = centred(w, x, axes, n, &mean, &var);
   const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, var, zn_rw_num(w, t, eps)));
-  zn_vid y = zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), per_channel(w, zn_rw_in(w, 1), rank, t));
+  zn_vid y =
+      zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), per_channel(w, zn_rw_in(w, 1), rank, t));
   y = zn_rw2(w, ZN_OP_Add, y, per_channel(w, zn_rw_in(w, 2), rank, t));
   zn_rw_output(w, 0, y);
   if (zn_rw_wants(w, 1)) zn_rw_output(w, 1, blend(w, zn_rw_in(w, 3), mean, momentum, tm));
@@ -237,7 +246,8 @@ ZN_EXPAND(batchnormalization) {
     const zn_vid s = zn_rw2(w, ZN_OP_Div, zn_rw_in(w, 1), sd);
     const zn_vid mean = zn_rw_cast(w, zn_rw_in(w, 3), ts);
     k = per_channel(w, s, rank, t);
-    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, zn_rw_in(w, 2), zn_rw2(w, ZN_OP_Mul, mean, s)), rank, t);
+    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, zn_rw_in(w, 2), zn_rw2(w, ZN_OP_Mul, mean, s)), rank,
+                    t);
   }
   zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, x, k), b));
   return zn_rw_done(w);

@@ -37,7 +37,8 @@ zn_vid zn_rw3(zn_rw *w, zn_op op, zn_vid a, zn_vid b, zn_vid c) {
   return zn_rw_op(w, op, in, 3);
 }
 
-zn_vid zn_rw_attr_int(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, const char *name, int64_t v) {
+zn_vid zn_rw_attr_int(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, const char *name,
+                      int64_t v) {
   const zn_nid id = zn_rw_raw(w, op, in, n, 1);
   if (id) zn_node_set_int(w->g, id, name, v);
   return zn_rw_infer(w, id);
@@ -84,7 +85,8 @@ zn_vid zn_rw_slice(zn_rw *w, zn_vid x, int64_t axis, int64_t lo, int64_t hi) {
   return zn_rw_op(w, ZN_OP_Slice, in, 4);
 }
 
-bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank, int64_t *out) {
+bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank,
+                  int64_t *out) {
   int open = 0;
   bool zero = false;
   for (int d = 0; d < rank; d++) {
@@ -113,8 +115,9 @@ static zn_vid dim_value(zn_rw *w, zn_expr e, zn_vid x, zn_vid shape) {
     const int64_t at = d;
     return zn_rw2(w, ZN_OP_Gather, shape, zn_rw_ints(w, &at, 1));
   }
-  static const zn_op ops[] = {[ZN_EX_ADD] = ZN_OP_Add, [ZN_EX_MUL] = ZN_OP_Mul, [ZN_EX_DIV] = ZN_OP_Div,
-                              [ZN_EX_MOD] = ZN_OP_Mod, [ZN_EX_MIN] = ZN_OP_Min, [ZN_EX_MAX] = ZN_OP_Max};
+  static const zn_op ops[] = {
+      [ZN_EX_ADD] = ZN_OP_Add, [ZN_EX_MUL] = ZN_OP_Mul, [ZN_EX_DIV] = ZN_OP_Div,
+      [ZN_EX_MOD] = ZN_OP_Mod, [ZN_EX_MIN] = ZN_OP_Min, [ZN_EX_MAX] = ZN_OP_Max};
   const zn_ex_op kind = zn_ex_kind(ex, e);
   if (kind == ZN_EX_SYM || kind == ZN_EX_BCAST || kind == ZN_EX_CONST) return 0;
   zn_vid r = 0;

@@ -1,5 +1,5 @@
-/* What expand_*.c share: a builder that places nodes before the one being rewritten and infers each at once. Errors are
- * sticky: after a failure every call returns 0, and zn_rw_done reports it. */
+/* What expand_*.c share: a builder that places nodes before the one being rewritten and infers each
+ * at once. Errors are sticky: after a failure every call returns 0, and zn_rw_done reports it. */
 #ifndef ZN_EXPAND_UTIL_H
 #define ZN_EXPAND_UTIL_H
 #include "zenithc/ops/op.h"
@@ -35,23 +35,27 @@ zn_vid zn_rw3(zn_rw *w, zn_op op, zn_vid a, zn_vid b, zn_vid c);
 /* A node whose attributes are still to be set: infer it with zn_rw_infer afterwards. */
 zn_nid zn_rw_raw(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, uint32_t num_out);
 zn_vid zn_rw_infer(zn_rw *w, zn_nid n); /* first output */
-zn_vid zn_rw_attr_int(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, const char *name, int64_t v);
+zn_vid zn_rw_attr_int(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, const char *name,
+                      int64_t v);
 /* ReduceX over constant axes. */
 zn_vid zn_rw_reduce(zn_rw *w, zn_op op, zn_vid x, const int64_t *axes, uint32_t n, bool keep);
 zn_vid zn_rw_transpose(zn_rw *w, zn_vid x, const int64_t *perm, uint32_t n);
 zn_vid zn_rw_cast(zn_rw *w, zn_vid x, zn_dtype t); /* x itself when it has type t */
 zn_vid zn_rw_ints(zn_rw *w, const int64_t *v, uint32_t n);
 zn_vid zn_rw_num(zn_rw *w, zn_dtype t, double v); /* rank 0 */
-zn_vid zn_rw_reshape_to(zn_rw *w, zn_vid x, const int64_t *dims, uint32_t n); /* with 0 and -1 as Reshape has them */
+zn_vid zn_rw_reshape_to(zn_rw *w, zn_vid x, const int64_t *dims,
+                        uint32_t n); /* with 0 and -1 as Reshape has them */
 zn_vid zn_rw_squeeze(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n);
 zn_vid zn_rw_unsqueeze(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n);
 /* x[lo:hi] along one axis with constant bounds. */
 zn_vid zn_rw_slice(zn_rw *w, zn_vid x, int64_t axis, int64_t lo, int64_t hi);
-/* Reshape to symbolic dims. Uses constants, copies (0) and one -1 where that says it; otherwise the dims are computed from
- * those of x and `like` (a value whose dims hold the needed symbols; may be 0). Returns 0 without an error when impossible. */
+/* Reshape to symbolic dims. Uses constants, copies (0) and one -1 where that says it; otherwise the
+ * dims are computed from those of x and `like` (a value whose dims hold the needed symbols; may be
+ * 0). Returns 0 without an error when impossible. */
 zn_vid zn_rw_reshape(zn_rw *w, zn_vid x, const zn_expr *dims, int rank, zn_vid like);
 /* Entries for Reshape that say dims given the input's dims; false when they cannot. */
-bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank, int64_t *out);
+bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank,
+                  int64_t *out);
 /* Replaces output o of the node by v, casting nothing: types must agree. */
 void zn_rw_output(zn_rw *w, uint32_t o, zn_vid v);
 /* Kills the node; the sticky status. */

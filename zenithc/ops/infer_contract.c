@@ -42,7 +42,8 @@ ZN_INFER(gemm) {
     int r = 2;
     memcpy(t, dims, sizeof dims);
     ZN_TRY(zn_inf_bcast_shape(f, &r, t, cc->rank, cc->dims));
-    if (r != 2) return zn_inf_err(f, "input 3 'C' has rank %d, which does not broadcast to 2", cc->rank);
+    if (r != 2)
+      return zn_inf_err(f, "input 3 'C' has rank %d, which does not broadcast to 2", cc->rank);
   }
   zn_inf_shape(f, 0, 2, dims);
   return ZN_OK;
@@ -125,7 +126,8 @@ static zn_status einsum_out(einsum *e, const char *p) {
       if (e->count[ch] == 1) dims[r++] = e->letter[ch];
     }
   }
-  if (r > ZN_MAX_RANK) return zn_inf_err(e->f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
+  if (r > ZN_MAX_RANK)
+    return zn_inf_err(e->f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
   zn_inf_shape(e->f, 0, r, dims);
   return ZN_OK;
 }
@@ -140,7 +142,8 @@ ZN_INFER(einsum) {
       return zn_inf_err(f, "the equation has fewer terms than the %u inputs", f->nd->num_in);
     }
   }
-  if (*p == ',') return zn_inf_err(f, "the equation has more terms than the %u inputs", f->nd->num_in);
+  if (*p == ',')
+    return zn_inf_err(f, "the equation has more terms than the %u inputs", f->nd->num_in);
   return einsum_out(&e, p);
 }
 
@@ -151,14 +154,15 @@ static zn_expr split_heads(const zn_inf *f, zn_expr hidden, int64_t heads) {
 }
 
 ZN_INFER(attention) {
-  const zn_type *q = zn_inf_in(f, 0), *k = zn_inf_in(f, 1), *v = zn_inf_in(f, 2), *pk = zn_inf_in(f, 4);
+  const zn_type *q = zn_inf_in(f, 0), *k = zn_inf_in(f, 1), *v = zn_inf_in(f, 2),
+                *pk = zn_inf_in(f, 4);
   const int64_t qh = zn_node_has(f->nd, "q_num_heads") ? zn_node_int(f->nd, "q_num_heads") : 0;
   const int64_t kh = zn_node_has(f->nd, "kv_num_heads") ? zn_node_int(f->nd, "kv_num_heads") : 0;
   zn_expr nq, nk, lq, lk, hk, hv;
   if (!zn_inf_known(f, 0) || !zn_inf_known(f, 1) || !zn_inf_known(f, 2)) return ZN_OK;
   if (q->rank != k->rank || q->rank != v->rank || (q->rank != 3 && q->rank != 4)) {
-    return zn_inf_err(f, "Q, K and V have ranks %d, %d and %d, expected all 3 or all 4", q->rank, k->rank,
-                      v->rank);
+    return zn_inf_err(f, "Q, K and V have ranks %d, %d and %d, expected all 3 or all 4", q->rank,
+                      k->rank, v->rank);
   }
   const bool packed = q->rank == 3;
   if (packed && (qh < 1 || kh < 1)) {
@@ -211,7 +215,8 @@ ZN_INFER(pv_flexattention) {
   const zn_expr s[4] = {q->dims[0], q->dims[1], q->dims[2], k->dims[2]};
   const zn_dtype p = zn_node_has(f->nd, "softmax_precision")
                          ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "softmax_precision"))
-                         : q->dtype == ZN_F64 ? ZN_F64 : ZN_F32;
+                     : q->dtype == ZN_F64 ? ZN_F64
+                                          : ZN_F32;
   const zn_type scores = zn_type_tensor(p, 4, s);
   ZN_TRY(modifier(f, "score_mod", &scores));
   ZN_TRY(modifier(f, "prob_mod", &scores));
@@ -224,7 +229,8 @@ ZN_INFER(linearattention) {
   const zn_type *q = zn_inf_in(f, 0), *k = zn_inf_in(f, 1), *v = zn_inf_in(f, 2);
   const int64_t qh = zn_node_int(f->nd, "q_num_heads"), kh = zn_node_int(f->nd, "kv_num_heads");
   for (uint32_t i = 0; i < 3; i++) ZN_TRY(zn_inf_want_rank(f, i, 3));
-  if (qh < 1 || kh < 1 || qh % kh) return zn_inf_err(f, "q_num_heads must be a multiple of kv_num_heads");
+  if (qh < 1 || kh < 1 || qh % kh)
+    return zn_inf_err(f, "q_num_heads must be a multiple of kv_num_heads");
   if (!zn_inf_known(f, 0) || !zn_inf_known(f, 1) || !zn_inf_known(f, 2)) return ZN_OK;
   const zn_expr dk = split_heads(f, k->dims[2], kh), dv = split_heads(f, v->dims[2], kh);
   const zn_expr y[3] = {q->dims[0], q->dims[1], zn_ex_muli(f->ex, dv, qh)};
@@ -256,7 +262,8 @@ ZN_INFER(rnn) {
   zn_expr hidden;
   if (zn_node_has(f->nd, "hidden_size")) {
     hidden = zn_inf_k(f, zn_node_int(f->nd, "hidden_size"));
-    if (zn_inf_known(f, 2)) ZN_TRY(zn_inf_same_dim(f, hidden, r->dims[2], "hidden_size and R's extent"));
+    if (zn_inf_known(f, 2))
+      ZN_TRY(zn_inf_same_dim(f, hidden, r->dims[2], "hidden_size and R's extent"));
   } else if (zn_inf_known(f, 2)) {
     hidden = r->dims[2];
   } else {

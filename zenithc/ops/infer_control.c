@@ -1,5 +1,6 @@
-/* Inference of If, Loop and Scan: their bodies are inferred from the types of the node's inputs, and a Loop's carried types
- * are widened until the body maps them to themselves. Symbols made inside a body never leave it. */
+/* Inference of If, Loop and Scan: their bodies are inferred from the types of the node's inputs,
+ * and a Loop's carried types are widened until the body maps them to themselves. Symbols made
+ * inside a body never leave it. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -16,7 +17,8 @@ static void bind(const zn_inf *f, zn_graph *body, uint32_t bi, const zn_type *t,
 static zn_status bind_captures(const zn_inf *f, zn_graph *body, uint32_t own) {
   const uint32_t nc = f->nd->num_captures, first = f->nd->num_in - nc;
   if (body->num_inputs != own + nc) {
-    return zn_inf_err(f, "body '%s' has %u inputs, expected %u", body->name, body->num_inputs - nc, own);
+    return zn_inf_err(f, "body '%s' has %u inputs, expected %u", body->name, body->num_inputs - nc,
+                      own);
   }
   for (uint32_t i = 0; i < nc; i++) {
     const zn_vid v = f->nd->in[first + i];
@@ -25,10 +27,12 @@ static zn_status bind_captures(const zn_inf *f, zn_graph *body, uint32_t own) {
   return ZN_OK;
 }
 
-static const zn_type *body_out(const zn_graph *b, uint32_t i) { return &b->vals[b->outputs[i]].type; }
+static const zn_type *body_out(const zn_graph *b, uint32_t i) {
+  return &b->vals[b->outputs[i]].type;
+}
 
-/* Widens *t so that it covers u as well: differing dims become symbols of value v in graph g (ZN_EX_NONE inside sequences).
- * Returns whether *t changed. */
+/* Widens *t so that it covers u as well: differing dims become symbols of value v in graph g
+ * (ZN_EX_NONE inside sequences). Returns whether *t changed. */
 static bool widen(zn_type *t, const zn_type *u, zn_graph *g, zn_vid v) {
   bool changed = false;
   if (t->kind != ZN_V_TENSOR && t->rank < 0 && u->rank >= 0) { /* an empty sequence so far */
@@ -45,7 +49,8 @@ static bool widen(zn_type *t, const zn_type *u, zn_graph *g, zn_vid v) {
   }
   for (int d = 0; d < t->rank; d++) {
     if (t->dims[d] == u->dims[d]) continue;
-    const zn_expr e = t->kind == ZN_V_TENSOR ? zn_inf_fresh_of(g, v, (uint32_t)d, 0, INT64_MAX) : ZN_EX_NONE;
+    const zn_expr e =
+        t->kind == ZN_V_TENSOR ? zn_inf_fresh_of(g, v, (uint32_t)d, 0, INT64_MAX) : ZN_EX_NONE;
     changed |= e != t->dims[d];
     t->dims[d] = e;
   }
@@ -59,7 +64,8 @@ static void export_type(const zn_inf *f, const zn_graph *body, uint32_t o, const
   *out = *t;
   for (int d = 0; d < t->rank; d++) {
     if (!zn_inf_is_local(body, t->dims[d])) continue;
-    out->dims[d] = t->kind == ZN_V_TENSOR ? zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE) : ZN_EX_NONE;
+    out->dims[d] =
+        t->kind == ZN_V_TENSOR ? zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE) : ZN_EX_NONE;
   }
 }
 
@@ -74,7 +80,8 @@ ZN_INFER(if_) {
   for (int k = 0; k < 2; k++) {
     b[k] = zn_node_graph(f->nd, names[k]);
     if (b[k]->num_outputs != f->nd->num_out) {
-      return zn_inf_err(f, "%s has %u outputs, the node %u", names[k], b[k]->num_outputs, f->nd->num_out);
+      return zn_inf_err(f, "%s has %u outputs, the node %u", names[k], b[k]->num_outputs,
+                        f->nd->num_out);
     }
     if (known && k != (cond != 0)) continue; /* never runs */
     ZN_TRY(bind_captures(f, b[k], 0));
@@ -94,7 +101,8 @@ ZN_INFER(if_) {
     export_type(f, b[1], o, &t);
     zn_type *out = zn_inf_out(f, o);
     for (int d = 0; out && d < out->rank; d++) {
-      if (zn_inf_is_local(b[0], out->dims[d])) out->dims[d] = zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE);
+      if (zn_inf_is_local(b[0], out->dims[d]))
+        out->dims[d] = zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE);
     }
   }
   return ZN_OK;
@@ -110,7 +118,8 @@ static zn_vid origin(const zn_graph *g, zn_vid v) {
   return v;
 }
 
-/* Iterations, when the trip count alone ends the loop; else ZN_EX_NONE and the upper bound in *bound. */
+/* Iterations, when the trip count alone ends the loop; else ZN_EX_NONE and the upper bound in
+ * *bound. */
 static zn_expr trip_count(const zn_inf *f, zn_graph *body, zn_expr *bound) {
   uint32_t n;
   int64_t v;
@@ -152,7 +161,8 @@ ZN_INFER(loop) {
   const uint32_t ins = f->nd->num_in - f->nd->num_captures, nv = ins > 2 ? ins - 2 : 0;
   zn_type *carried = ZN_ARRAY(&f->c->tmp, zn_type, nv + 1);
   if (f->nd->num_out < nv || body->num_outputs != f->nd->num_out + 1) {
-    return zn_inf_err(f, "the body has %u outputs, expected %u", body->num_outputs, f->nd->num_out + 1);
+    return zn_inf_err(f, "the body has %u outputs, expected %u", body->num_outputs,
+                      f->nd->num_out + 1);
   }
   for (uint32_t i = 0; i < nv; i++) {
     if (!zn_inf_in(f, 2 + i)) return zn_inf_err(f, "initial value %u is absent", i + 1);
@@ -171,7 +181,8 @@ ZN_INFER(loop) {
     export_type(f, body, o, &t);
     zn_type *out = zn_inf_out(f, o);
     if (!out || out->rank < 0) continue;
-    /* names of export_type are by the body's axis; the count of iterations is shared by all scan outputs */
+    /* names of export_type are by the body's axis; the count of iterations is shared by all scan
+     * outputs */
     memmove(out->dims + 1, out->dims, (size_t)out->rank * sizeof *out->dims);
     if (!trips) trips = zn_inf_fresh(f, o, ZN_MAX_RANK, 0, bound);
     out->dims[0] = trips;
@@ -223,7 +234,8 @@ ZN_INFER(scan) {
     export_type(f, body, o, &t);
     zn_type *out = zn_inf_out(f, o);
     if (!out || out->rank < 0) continue;
-    if (out->rank >= ZN_MAX_RANK) return zn_inf_err(f, "scan output %u has too large a rank", o + 1);
+    if (out->rank >= ZN_MAX_RANK)
+      return zn_inf_err(f, "scan output %u has too large a rank", o + 1);
     ZN_TRY(scan_axis(f, "scan_output_axes", o - states, out->rank + 1, &axis));
     for (int d = out->rank; d > axis; d--) out->dims[d] = out->dims[d - 1];
     out->dims[axis] = len;

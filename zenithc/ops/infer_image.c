@@ -38,7 +38,8 @@ static void keep_ratio(const zn_inf *f, const int64_t *axes, uint32_t n, const z
   bool known = true;
   int64_t s, d;
   for (uint32_t i = 0; i < n; i++) {
-    if (!zn_ex_is_const(f->ex, sizes[i], &s) || !zn_ex_is_const(f->ex, dims[axes[i]], &d) || d == 0) {
+    if (!zn_ex_is_const(f->ex, sizes[i], &s) || !zn_ex_is_const(f->ex, dims[axes[i]], &d) ||
+        d == 0) {
       known = false;
       continue;
     }
@@ -68,7 +69,8 @@ ZN_INFER(resize) {
   if (na > (uint32_t)in->rank) return zn_inf_err(f, "%u axes for rank %d", na, in->rank);
   if (given_axes) ZN_TRY(zn_inf_axes(f, given_axes, na, in->rank, mask));
   for (uint32_t i = 0; i < na; i++) {
-    axes[i] = given_axes ? given_axes[i] < 0 ? given_axes[i] + in->rank : given_axes[i] : (int64_t)i;
+    axes[i] =
+        given_axes ? given_axes[i] < 0 ? given_axes[i] + in->rank : given_axes[i] : (int64_t)i;
   }
   for (int d = 0; d < in->rank; d++) dims[d] = in->dims[d];
   if (given(f, 3)) {
@@ -87,7 +89,8 @@ ZN_INFER(resize) {
     const bool known = floats(f, 2, s, na);
     for (uint32_t i = 0; i < na; i++) {
       const uint32_t ax = (uint32_t)axes[i];
-      if (known && !(s[i] > 0 && s[i] < 1e9)) return zn_inf_err(f, "scale %g is out of range", s[i]);
+      if (known && !(s[i] > 0 && s[i] < 1e9))
+        return zn_inf_err(f, "scale %g is out of range", s[i]);
       dims[ax] = known ? scaled(f, ax, dims[ax], s[i]) : zn_inf_fresh(f, 0, ax, 0, ZN_EX_NONE);
     }
   } else {
@@ -156,8 +159,8 @@ ZN_INFER(melweightmatrix) {
   ZN_TRY(dtype_attr(f, "output_datatype", 0));
   zn_expr bins = scalar_of(f, 0), len = scalar_of(f, 1);
   if (!bins) bins = zn_inf_fresh(f, 0, 1, 0, ZN_EX_NONE);
-  const zn_expr rows = len ? zn_ex_addi(f->ex, zn_ex_divi(f->ex, len, 2), 1)
-                           : zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE);
+  const zn_expr rows =
+      len ? zn_ex_addi(f->ex, zn_ex_divi(f->ex, len, 2), 1) : zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE);
   const zn_expr dims[2] = {rows, bins};
   zn_inf_shape(f, 0, 2, dims);
   return ZN_OK;
@@ -169,7 +172,8 @@ ZN_INFER(dft) {
   int64_t axis = -2;
   uint32_t n;
   int ax;
-  const bool inverse = zn_node_int(f->nd, "inverse") != 0, half = zn_node_int(f->nd, "onesided") != 0;
+  const bool inverse = zn_node_int(f->nd, "inverse") != 0,
+             half = zn_node_int(f->nd, "onesided") != 0;
   if (!zn_inf_known(f, 0)) return ZN_OK;
   ZN_TRY(zn_inf_min_rank(f, 0, 2));
   if (zn_node_in(f->nd, 2) && !zn_inf_i64s(f, 2, &axis, 1, &n)) {
@@ -185,7 +189,8 @@ ZN_INFER(dft) {
     if (!len) len = zn_inf_fresh(f, 0, (uint32_t)ax, 0, ZN_EX_NONE);
   }
   if (half && !inverse) len = zn_ex_addi(f->ex, zn_ex_divi(f->ex, len, 2), 1);
-  if (half && inverse && !zn_node_in(f->nd, 1)) len = zn_ex_muli(f->ex, zn_ex_addi(f->ex, len, -1), 2);
+  if (half && inverse && !zn_node_in(f->nd, 1))
+    len = zn_ex_muli(f->ex, zn_ex_addi(f->ex, len, -1), 2);
   dims[ax] = len;
   dims[in->rank - 1] = zn_inf_k(f, half && inverse ? 1 : 2);
   zn_inf_shape(f, 0, in->rank, dims);
@@ -220,7 +225,8 @@ ZN_INFER(stft) {
 
 ZN_INFER(imagedecoder) {
   const char *fmt = zn_node_str(f->nd, "pixel_format");
-  const zn_expr dims[3] = {zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE), zn_inf_fresh(f, 0, 1, 0, ZN_EX_NONE),
+  const zn_expr dims[3] = {zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE),
+                           zn_inf_fresh(f, 0, 1, 0, ZN_EX_NONE),
                            zn_inf_k(f, fmt && strcmp(fmt, "Grayscale") == 0 ? 1 : 3)};
   zn_inf_shape(f, 0, 3, dims);
   return ZN_OK;
@@ -233,7 +239,8 @@ ZN_INFER(random) {
   zn_expr dims[ZN_MAX_RANK];
   const int64_t *s = zn_node_ints(f->nd, "shape", &n);
   ZN_TRY(dtype_attr(f, "dtype", 0));
-  if (n > ZN_MAX_RANK) return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
+  if (n > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
   for (uint32_t d = 0; d < n; d++) dims[d] = zn_inf_k(f, s[d]);
   zn_inf_shape(f, 0, (int)n, dims);
   return ZN_OK;
@@ -272,7 +279,8 @@ static zn_status quant_axis(const zn_inf *f) {
   if (x->rank == 0) return zn_inf_err(f, "a scale per axis needs an input of rank 1 or more");
   ZN_TRY(zn_inf_axis(f, zn_node_int(f->nd, "axis"), x->rank, &axis));
   if (zn_node_int(f->nd, "block_size") != 0) return ZN_OK;
-  return zn_inf_same_dim(f, x->dims[axis], s->dims[0], "extent of the axis and length of the scale");
+  return zn_inf_same_dim(f, x->dims[axis], s->dims[0],
+                         "extent of the axis and length of the scale");
 }
 
 ZN_INFER(quantizelinear) {
@@ -303,7 +311,8 @@ ZN_INFER(dynamicquantizelinear) {
 /* ---- training ---- */
 
 ZN_INFER(train) {
-  /* inputs R, T, then k tensors each of X, G and states; outputs: new X and states in the same order */
+  /* inputs R, T, then k tensors each of X, G and states; outputs: new X and states in the same
+   * order */
   const uint32_t per = f->nd->op == ZN_OP_Adam ? 4 : 3, k = (f->nd->num_in - 2) / per;
   if (f->nd->num_in < 2 + per || f->nd->num_in != 2 + per * k) {
     return zn_inf_err(f, "%u inputs do not form groups of %u", f->nd->num_in, per);

@@ -1,5 +1,5 @@
-/* Inference of gathers, scatters, scans along an axis, sorting, and operators whose result size depends on data: those get
- * a symbol with an upper bound. */
+/* Inference of gathers, scatters, scans along an axis, sorting, and operators whose result size
+ * depends on data: those get a symbol with an upper bound. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -48,7 +48,8 @@ ZN_INFER(gather) {
   for (int k = 0; k < axis; k++) dims[r++] = d->dims[k];
   for (int k = 0; k < i->rank; k++) dims[r++] = i->dims[k];
   for (int k = axis + 1; k < d->rank; k++) dims[r++] = d->dims[k];
-  if (r > ZN_MAX_RANK) return zn_inf_err(f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
+  if (r > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
   zn_inf_shape(f, 0, r, dims);
   gather_elems(f, axis);
   return ZN_OK;
@@ -75,12 +76,14 @@ ZN_INFER(gathernd) {
   ZN_TRY(zn_inf_min_rank(f, 1, 1));
   if (!zn_ex_is_const(f->ex, i->dims[i->rank - 1], &k)) return ZN_OK;
   if (b < 0 || b >= i->rank || k < 0 || b + k > d->rank) {
-    return zn_inf_err(f, "batch_dims %" PRId64 " and index depth %" PRId64 " do not fit data of rank %d",
-                      b, k, d->rank);
+    return zn_inf_err(
+        f, "batch_dims %" PRId64 " and index depth %" PRId64 " do not fit data of rank %d", b, k,
+        d->rank);
   }
   for (int a = 0; a < i->rank - 1; a++) dims[r++] = i->dims[a];
   for (int a = (int)(b + k); a < d->rank; a++) dims[r++] = d->dims[a];
-  if (r > ZN_MAX_RANK) return zn_inf_err(f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
+  if (r > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %d is more than the supported %d", r, ZN_MAX_RANK);
   zn_inf_shape(f, 0, r, dims);
   return ZN_OK;
 }
@@ -183,7 +186,8 @@ ZN_INFER(nonzero) {
     zn_inf_unknown(f, 0, 2);
     return ZN_OK;
   }
-  const zn_expr dims[2] = {zn_inf_k(f, in->rank), zn_inf_fresh(f, 0, 1, 0, zn_type_count(f->ex, in))};
+  const zn_expr dims[2] = {zn_inf_k(f, in->rank),
+                           zn_inf_fresh(f, 0, 1, 0, zn_type_count(f->ex, in))};
   zn_inf_shape(f, 0, 2, dims);
   nonzero_elems(f);
   return ZN_OK;

@@ -1,5 +1,5 @@
-/* Inference of elementwise operators: numpy broadcasting of shapes, and integer arithmetic on known contents, which is
- * how the shape computations of exporters disappear. */
+/* Inference of elementwise operators: numpy broadcasting of shapes, and integer arithmetic on known
+ * contents, which is how the shape computations of exporters disappear. */
 #include "zenithc/ops/infer_util.h"
 
 static bool const2(const zn_inf *f, zn_expr a, zn_expr b, int64_t *x, int64_t *y) {
@@ -90,11 +90,11 @@ static zn_expr unary(const zn_inf *f, zn_op op, zn_expr a) {
   const bool k = zn_ex_is_const(f->ex, a, &x);
   switch ((unsigned)op) {
     case ZN_OP_Neg: return zn_ex_muli(f->ex, a, -1);
-    case ZN_OP_Abs: return k && x > INT64_MIN ? zn_inf_k(f, x < 0 ? -x : x)
-                                              : zn_inf_ge(f, a, 0) ? a : ZN_EX_NONE;
+    case ZN_OP_Abs:
+      return k && x > INT64_MIN ? zn_inf_k(f, x < 0 ? -x : x) : zn_inf_ge(f, a, 0) ? a : ZN_EX_NONE;
     case ZN_OP_Relu: return zn_ex_max(f->ex, a, zn_inf_k(f, 0));
-    case ZN_OP_Sign: return k ? zn_inf_k(f, (x > 0) - (x < 0))
-                              : zn_inf_ge(f, a, 1) ? zn_inf_k(f, 1) : ZN_EX_NONE;
+    case ZN_OP_Sign:
+      return k ? zn_inf_k(f, (x > 0) - (x < 0)) : zn_inf_ge(f, a, 1) ? zn_inf_k(f, 1) : ZN_EX_NONE;
     case ZN_OP_Not: return k ? zn_inf_k(f, x == 0) : ZN_EX_NONE;
     default: return ZN_EX_NONE;
   }

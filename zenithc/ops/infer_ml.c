@@ -69,7 +69,10 @@ ZN_INFER(ml_normalizer) {
 
 ZN_INFER(ml_castmap) {
   const char *to = zn_node_str(f->nd, "cast_to");
-  zn_inf_dtype(f, 0, strcmp(to, "TO_FLOAT") == 0 ? ZN_F32 : strcmp(to, "TO_INT64") == 0 ? ZN_I64 : ZN_STR);
+  zn_inf_dtype(f, 0,
+               strcmp(to, "TO_FLOAT") == 0   ? ZN_F32
+               : strcmp(to, "TO_INT64") == 0 ? ZN_I64
+                                             : ZN_STR);
   const bool sparse = strcmp(zn_node_str(f->nd, "map_form"), "SPARSE") == 0;
   const zn_expr dims[2] = {zn_inf_k(f, 1), sparse ? zn_inf_k(f, zn_node_int(f->nd, "max_map"))
                                                   : zn_inf_fresh(f, 0, 1, 0, ZN_EX_NONE)};

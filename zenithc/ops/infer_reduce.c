@@ -9,7 +9,8 @@ static void reduce_elems(const zn_inf *f) {
   const zn_expr *in = zn_inf_elems(f, 0, &n);
   const zn_op op = f->nd->op;
   if (!in || n == 0 || !zn_inf_count(f, zn_inf_out(f, 0), 1, &total) || total != 1) return;
-  if (op != ZN_OP_ReduceProd && op != ZN_OP_ReduceSum && op != ZN_OP_ReduceMax && op != ZN_OP_ReduceMin) {
+  if (op != ZN_OP_ReduceProd && op != ZN_OP_ReduceSum && op != ZN_OP_ReduceMax &&
+      op != ZN_OP_ReduceMin) {
     return;
   }
   zn_expr r = in[0];
@@ -45,7 +46,8 @@ ZN_INFER(reduce) {
   if (zn_node_in(f->nd, 1) && !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) {
     if (keep) {
       zn_inf_unknown(f, 0, in->rank);
-    } else if (zn_inf_count(f, zn_inf_in(f, 1), ZN_MAX_RANK, &cnt) && (int)cnt <= in->rank && cnt > 0) {
+    } else if (zn_inf_count(f, zn_inf_in(f, 1), ZN_MAX_RANK, &cnt) && (int)cnt <= in->rank &&
+               cnt > 0) {
       zn_inf_unknown(f, 0, in->rank - (int)cnt);
     }
     return ZN_OK;

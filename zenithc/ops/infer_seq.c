@@ -1,5 +1,6 @@
-/* Inference of sequences, optionals and strings. The type of a sequence holds what all its tensors share: rank -1 while it
- * is empty or they differ, and ZN_EX_NONE for a dimension in which they differ. */
+/* Inference of sequences, optionals and strings. The type of a sequence holds what all its tensors
+ * share: rank -1 while it is empty or they differ, and ZN_EX_NONE for a dimension in which they
+ * differ. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -74,7 +75,8 @@ static zn_status concat_from_sequence(const zn_inf *f) {
   tensor_of(f, 0, s);
   if (!o || o->rank < 0) return ZN_OK;
   const int rank = o->rank + (fresh_axis ? 1 : 0);
-  if (rank > ZN_MAX_RANK) return zn_inf_err(f, "rank %d is more than the supported %d", rank, ZN_MAX_RANK);
+  if (rank > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %d is more than the supported %d", rank, ZN_MAX_RANK);
   ZN_TRY(zn_inf_axis(f, zn_node_int(f->nd, "axis"), rank, &axis));
   if (fresh_axis) {
     for (int d = o->rank; d > axis; d--) o->dims[d] = o->dims[d - 1];
@@ -103,7 +105,8 @@ static zn_status sequence_map(const zn_inf *f) {
     } else if (t->kind == ZN_V_SEQ) {
       v->type.kind = ZN_V_TENSOR;
       for (int d = 0; d < v->type.rank; d++) {
-        if (!v->type.dims[d]) v->type.dims[d] = zn_inf_fresh_of(body, bv, (uint32_t)d, 0, INT64_MAX);
+        if (!v->type.dims[d])
+          v->type.dims[d] = zn_inf_fresh_of(body, bv, (uint32_t)d, 0, INT64_MAX);
       }
     }
   }
@@ -124,8 +127,10 @@ ZN_INFER(sequence) {
   zn_type t;
   switch ((unsigned)f->nd->op) {
     case ZN_OP_SequenceEmpty:
-      t = zn_type_tensor(zn_node_has(f->nd, "dtype") ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "dtype"))
-                                                     : ZN_F32, 0, NULL);
+      t = zn_type_tensor(zn_node_has(f->nd, "dtype")
+                             ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "dtype"))
+                             : ZN_F32,
+                         0, NULL);
       t.rank = -1;
       seq_of(f, &t);
       return ZN_OK;
@@ -214,7 +219,8 @@ ZN_INFER(string) {
       const zn_attr *stop = zn_node_attr(f->nd, "stopwords");
       zn_inf_same(f, 0, 0);
       if (!zn_inf_known(f, 0)) return ZN_OK;
-      if (in->rank < 1 || in->rank > 2) return zn_inf_err(f, "input has rank %d, expected 1 or 2", in->rank);
+      if (in->rank < 1 || in->rank > 2)
+        return zn_inf_err(f, "input has rank %d, expected 1 or 2", in->rank);
       zn_type *o = zn_inf_out(f, 0);
       if (o && stop && stop->n) o->dims[o->rank - 1] = zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE);
       return ZN_OK;

@@ -1,4 +1,5 @@
-/* Inference of the operators that make tensors from numbers: shapes, ranges, fills and constants. */
+/* Inference of the operators that make tensors from numbers: shapes, ranges, fills and constants.
+ */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -11,7 +12,8 @@ ZN_INFER(shape) {
     return ZN_OK;
   }
   const int64_t r = in->rank;
-  int64_t a = zn_node_int(f->nd, "start"), b = zn_node_has(f->nd, "end") ? zn_node_int(f->nd, "end") : r;
+  int64_t a = zn_node_int(f->nd, "start"),
+          b = zn_node_has(f->nd, "end") ? zn_node_int(f->nd, "end") : r;
   if (a < 0) a += r;
   if (b < 0) b += r;
   a = a < 0 ? 0 : a > r ? r : a;
@@ -95,11 +97,13 @@ ZN_INFER(constantofshape) {
   uint32_t n, total;
   zn_expr dims[ZN_MAX_RANK];
   zn_inf_dtype(f, 0, a ? a->u.t->dtype : ZN_F32);
-  if (a && zn_htensor_count(a->u.t) != 1) return zn_inf_err(f, "attribute 'value' must have one element");
+  if (a && zn_htensor_count(a->u.t) != 1)
+    return zn_inf_err(f, "attribute 'value' must have one element");
   ZN_TRY(zn_inf_want_rank(f, 0, 1));
   const zn_expr *e = zn_inf_need(f, 0, &n);
   if (!e) return ZN_OK;
-  if (n > ZN_MAX_RANK) return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
+  if (n > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
   for (uint32_t d = 0; d < n; d++) {
     dims[d] = e[d];
     if (zn_inf_ge(f, e[d], 0) || zn_ex_is_const(f->ex, e[d], NULL)) continue;
@@ -132,8 +136,8 @@ ZN_INFER(constant) {
     const char *name;
     zn_dtype t;
     bool list;
-  } kinds[] = {{"value_float", ZN_F32, false}, {"value_floats", ZN_F32, true},
-               {"value_int", ZN_I64, false},   {"value_ints", ZN_I64, true},
+  } kinds[] = {{"value_float", ZN_F32, false},  {"value_floats", ZN_F32, true},
+               {"value_int", ZN_I64, false},    {"value_ints", ZN_I64, true},
                {"value_string", ZN_STR, false}, {"value_strings", ZN_STR, true}};
   for (unsigned k = 0; k < sizeof kinds / sizeof *kinds; k++) {
     if (!(a = zn_node_attr(nd, kinds[k].name))) continue;
@@ -148,7 +152,8 @@ ZN_INFER(constant) {
 ZN_INFER(eyelike) {
   const zn_type *in = zn_inf_in(f, 0);
   const bool given = zn_node_has(f->nd, "dtype");
-  const zn_dtype t = given ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "dtype")) : (zn_dtype)in->dtype;
+  const zn_dtype t =
+      given ? zn_dtype_from_onnx((int)zn_node_int(f->nd, "dtype")) : (zn_dtype)in->dtype;
   ZN_TRY(zn_inf_want_rank(f, 0, 2));
   zn_inf_dtype(f, 0, t);
   zn_inf_same(f, 0, 0);

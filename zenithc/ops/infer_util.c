@@ -1,4 +1,5 @@
-/* Helpers of the inference functions: access, diagnostics, symbols for what only the run time knows, broadcasting. */
+/* Helpers of the inference functions: access, diagnostics, symbols for what only the run time
+ * knows, broadcasting. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -39,7 +40,8 @@ static const char *in_name(const zn_inf *f, uint32_t i) {
 zn_status zn_inf_want_rank(const zn_inf *f, uint32_t i, int rank) {
   const zn_type *t = zn_inf_in(f, i);
   if (!t || t->rank < 0 || t->rank == rank) return ZN_OK;
-  return zn_inf_err(f, "input %u '%s' has rank %d, expected %d", i + 1, in_name(f, i), t->rank, rank);
+  return zn_inf_err(f, "input %u '%s' has rank %d, expected %d", i + 1, in_name(f, i), t->rank,
+                    rank);
 }
 
 zn_status zn_inf_min_rank(const zn_inf *f, uint32_t i, int rank) {
@@ -67,7 +69,8 @@ void zn_inf_dtype(const zn_inf *f, uint32_t o, zn_dtype d) {
   if (t) t->dtype = (uint8_t)d;
 }
 
-/* A name for things of value v that no other graph of the model uses: bodies add the path of node ids to them. */
+/* A name for things of value v that no other graph of the model uses: bodies add the path of node
+ * ids to them. */
 static void put_path(zn_text *t, const zn_graph *g) {
   if (!g->parent) return;
   const zn_graph *p = g->parent;
@@ -153,8 +156,8 @@ zn_status zn_inf_same_dim(const zn_inf *f, zn_expr a, zn_expr b, const char *wha
 zn_status zn_infer_axis(zn_ctx *c, const zn_graph *g, zn_nid n, int64_t axis, int rank, int *out) {
   if (axis < -rank || axis >= rank) {
     return zn_error(c, zn_node_where(c, &g->nodes[n]),
-                    "axis %" PRId64 " is outside [%d, %d), the range for rank %d", axis, -rank, rank,
-                    rank);
+                    "axis %" PRId64 " is outside [%d, %d), the range for rank %d", axis, -rank,
+                    rank, rank);
   }
   *out = (int)(axis < 0 ? axis + rank : axis);
   return ZN_OK;

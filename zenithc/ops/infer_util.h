@@ -1,9 +1,11 @@
-/* What infer_*.c share. An inference function sets rank and dims of the outputs; dtypes that the schema's type variables
- * determine are set before it runs (zn_infer_node), and the results are checked after it. An output left at rank -1 is
- * of unknown rank. Nothing here adds nodes or values, so pointers stay valid inside one inference function.
+/* What infer_*.c share. An inference function sets rank and dims of the outputs; dtypes that the
+ * schema's type variables determine are set before it runs (zn_infer_node), and the results are
+ * checked after it. An output left at rank -1 is of unknown rank. Nothing here adds nodes or
+ * values, so pointers stay valid inside one inference function.
  *
- * Contents (zn_value.elems): an entry may be ZN_EX_NONE (unknown). A symbol named "<value>[i]" stands for the value's own
- * content and is made when a shape depends on it: such a value must be computed to know the symbol. */
+ * Contents (zn_value.elems): an entry may be ZN_EX_NONE (unknown). A symbol named "<value>[i]"
+ * stands for the value's own content and is made when a shape depends on it: such a value must be
+ * computed to know the symbol. */
 #ifndef ZN_INFER_UTIL_H
 #define ZN_INFER_UTIL_H
 #include "zenithc/ops/op.h"
@@ -40,12 +42,13 @@ static inline zn_expr zn_inf_k(const zn_inf *f, int64_t v) { return zn_ex_const(
 void zn_inf_shape(const zn_inf *f, uint32_t o, int rank, const zn_expr *dims);
 void zn_inf_same(const zn_inf *f, uint32_t o, uint32_t i);
 void zn_inf_dtype(const zn_inf *f, uint32_t o, zn_dtype t);
-/* Unknown dimension d of output o: a symbol in [lo, upper bound of `bound`] (bound ZN_EX_NONE: unbounded); the same one on
- * every run of the inference. */
+/* Unknown dimension d of output o: a symbol in [lo, upper bound of `bound`] (bound ZN_EX_NONE:
+ * unbounded); the same one on every run of the inference. */
 zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_expr bound);
 /* The same for any value of any graph. */
 zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi);
-/* Does e use a symbol that was made inside body graph `body` (or a body of it)? Such symbols mean nothing outside. */
+/* Does e use a symbol that was made inside body graph `body` (or a body of it)? Such symbols mean
+ * nothing outside. */
 bool zn_inf_is_local(const zn_graph *body, zn_expr e);
 /* All dims of output o fresh. */
 void zn_inf_unknown(const zn_inf *f, uint32_t o, int rank);
@@ -56,14 +59,17 @@ zn_status zn_inf_axis(const zn_inf *f, int64_t axis, int rank, int *out);
 zn_status zn_inf_axes(const zn_inf *f, const int64_t *axes, uint32_t n, int rank, bool *mask);
 zn_status zn_inf_bcast(const zn_inf *f, zn_expr a, zn_expr b, zn_expr *out);
 /* numpy broadcast of whole shapes, in place into *rank, dims. */
-zn_status zn_inf_bcast_shape(const zn_inf *f, int *rank, zn_expr *dims, int rank_b, const zn_expr *b);
+zn_status zn_inf_bcast_shape(const zn_inf *f, int *rank, zn_expr *dims, int rank_b,
+                             const zn_expr *b);
 
 /* Contents of input i, or NULL when nothing is known; entries may be ZN_EX_NONE. */
 const zn_expr *zn_inf_elems(const zn_inf *f, uint32_t i, uint32_t *out_n);
-/* The same with symbols for unknown entries; NULL only when the count is unknown or exceeds ZN_MAX_ELEMS. */
+/* The same with symbols for unknown entries; NULL only when the count is unknown or exceeds
+ * ZN_MAX_ELEMS. */
 const zn_expr *zn_inf_need(const zn_inf *f, uint32_t i, uint32_t *out_n);
 bool zn_inf_i64s(const zn_inf *f, uint32_t i, int64_t *out, uint32_t max, uint32_t *out_n);
-/* Gives output o room for n entries (all unknown); NULL when o is absent, not integer/bool, or n is too many. */
+/* Gives output o room for n entries (all unknown); NULL when o is absent, not integer/bool, or n is
+ * too many. */
 zn_expr *zn_inf_set_elems(const zn_inf *f, uint32_t o, uint32_t n);
 /* Static element count of a type; false when unknown or above max. */
 bool zn_inf_count(const zn_inf *f, const zn_type *t, uint32_t max, uint32_t *out);

@@ -1,4 +1,5 @@
-/* Inference of the operators that only re-arrange: reshapes, transposes, slices, concatenation, padding and tiling. */
+/* Inference of the operators that only re-arrange: reshapes, transposes, slices, concatenation,
+ * padding and tiling. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -9,9 +10,10 @@ static zn_expr product(const zn_inf *f, const zn_expr *dims, int from, int to) {
   return p;
 }
 
-/* total / (product of dims except slot), first cancelling equal factors so that zero-size and non-linear dims divide
- * cleanly. ZN_EX_NONE when a constant quotient is not whole. */
-static zn_expr solve_dim(const zn_inf *f, const zn_type *in, const zn_expr *dims, int rank, int slot) {
+/* total / (product of dims except slot), first cancelling equal factors so that zero-size and
+ * non-linear dims divide cleanly. ZN_EX_NONE when a constant quotient is not whole. */
+static zn_expr solve_dim(const zn_inf *f, const zn_type *in, const zn_expr *dims, int rank,
+                         int slot) {
   zn_expr a[ZN_MAX_RANK], num, den = zn_inf_k(f, 1);
   int64_t x, y;
   for (int d = 0; d < in->rank; d++) a[d] = in->dims[d];
@@ -32,7 +34,8 @@ static zn_expr solve_dim(const zn_inf *f, const zn_type *in, const zn_expr *dims
 }
 
 /* Classifies the entries of a Reshape target into dims; *slot is the one to solve for, or -1. */
-static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_expr *dims, int *slot) {
+static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_expr *dims,
+                              int *slot) {
   const zn_type *in = zn_inf_in(f, 0);
   const bool allowzero = zn_node_int(f->nd, "allowzero") != 0;
   int open = 0, last_open = -1;
@@ -51,8 +54,8 @@ static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_
       return zn_inf_err(f, "the target shape has the negative entry %" PRId64, v);
     } else if (v == 0 && !allowzero) {
       if (in->rank >= 0 && (int)i >= in->rank) {
-        return zn_inf_err(f, "entry %u of the target shape is 0 (copy), but the input has rank %d", i,
-                          in->rank);
+        return zn_inf_err(f, "entry %u of the target shape is 0 (copy), but the input has rank %d",
+                          i, in->rank);
       }
       dims[i] = in->rank >= 0 ? in->dims[i] : zn_inf_fresh(f, 0, i, 0, ZN_EX_NONE);
     }
@@ -77,7 +80,8 @@ ZN_INFER(reshape) {
   ZN_TRY(zn_inf_want_rank(f, 1, 1));
   const zn_expr *e = zn_inf_need(f, 1, &n);
   if (!e) return ZN_OK;
-  if (n > ZN_MAX_RANK) return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
+  if (n > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
   ZN_TRY(reshape_dims(f, e, n, dims, &slot));
   if (slot >= 0) {
     dims[slot] = in->rank < 0 ? zn_inf_fresh(f, 0, (uint32_t)slot, 0, ZN_EX_NONE)
@@ -201,7 +205,8 @@ ZN_INFER(expand) {
   ZN_TRY(zn_inf_want_rank(f, 1, 1));
   const zn_expr *e = zn_inf_need(f, 1, &n);
   if (!zn_inf_known(f, 0) || !e) return ZN_OK;
-  if (n > ZN_MAX_RANK) return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
+  if (n > ZN_MAX_RANK)
+    return zn_inf_err(f, "rank %u is more than the supported %d", n, ZN_MAX_RANK);
   int rank = in->rank;
   for (int d = 0; d < rank; d++) dims[d] = in->dims[d];
   for (uint32_t d = 0; d < n; d++) {
@@ -251,7 +256,8 @@ static zn_expr slice_dim(const zn_inf *f, uint32_t axis, zn_expr d, zn_expr s, z
 static void slice_elems(const zn_inf *f, const zn_expr *start, const int64_t *step) {
   const zn_type *in = zn_inf_in(f, 0), *out = zn_inf_out(f, 0);
   uint32_t total, all, src[ZN_MAX_ELEMS];
-  if (!zn_inf_count(f, out, ZN_MAX_ELEMS, &total) || !zn_inf_count(f, in, ZN_MAX_ELEMS, &all)) return;
+  if (!zn_inf_count(f, out, ZN_MAX_ELEMS, &total) || !zn_inf_count(f, in, ZN_MAX_ELEMS, &all))
+    return;
   for (uint32_t k = 0; k < total; k++) {
     uint32_t rest = k;
     int64_t idx = 0, stride = 1;

@@ -1,6 +1,6 @@
-/* Inference of sliding windows: convolutions, pooling, region pooling, Col2Im. The output extent follows the specification:
- * floor or ceil of (in + pads - dilated kernel) / stride, plus 1, where with ceil_mode a window that would start in the
- * padding behind the input is dropped. */
+/* Inference of sliding windows: convolutions, pooling, region pooling, Col2Im. The output extent
+ * follows the specification: floor or ceil of (in + pads - dilated kernel) / stride, plus 1, where
+ * with ceil_mode a window that would start in the padding behind the input is dropped. */
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -49,7 +49,8 @@ zn_status zn_inf_window_attrs(const zn_inf *f, int n, zn_inf_win *w) {
 
 /* Extent of the dilated kernel. */
 static zn_expr extent(const zn_inf *f, const zn_inf_win *w, int d) {
-  return zn_ex_addi(f->ex, zn_ex_muli(f->ex, zn_ex_addi(f->ex, w->kernel[d], -1), w->dilation[d]), 1);
+  return zn_ex_addi(f->ex, zn_ex_muli(f->ex, zn_ex_addi(f->ex, w->kernel[d], -1), w->dilation[d]),
+                    1);
 }
 
 zn_expr zn_inf_window_dim(const zn_inf *f, const zn_inf_win *w, int d, zn_expr in) {
@@ -84,7 +85,8 @@ static zn_status conv_kernel(const zn_inf *f, const zn_type *wt, zn_inf_win *w) 
   for (int d = 0; d < w->n; d++) {
     w->kernel[d] = ks ? zn_inf_k(f, ks[d]) : wt->dims[2 + d];
     if (ks) {
-      ZN_TRY(zn_inf_same_dim(f, w->kernel[d], wt->dims[2 + d], "kernel_shape and the weight's extent"));
+      ZN_TRY(zn_inf_same_dim(f, w->kernel[d], wt->dims[2 + d],
+                             "kernel_shape and the weight's extent"));
     }
   }
   return ZN_OK;
@@ -105,7 +107,8 @@ static zn_status conv_at(const zn_inf *f, uint32_t xi, uint32_t wi) {
                          "input channels and the weight's channels times group"));
   int64_t m;
   if (zn_ex_is_const(f->ex, wt->dims[0], &m) && m % group) {
-    return zn_inf_err(f, "%" PRId64 " output channels do not divide into %" PRId64 " groups", m, group);
+    return zn_inf_err(f, "%" PRId64 " output channels do not divide into %" PRId64 " groups", m,
+                      group);
   }
   dims[0] = x->dims[0];
   dims[1] = wt->dims[0];
@@ -118,7 +121,8 @@ ZN_INFER(conv) { return conv_at(f, 0, 1); }
 ZN_INFER(qlinearconv) { return conv_at(f, 0, 3); }
 ZN_INFER(deformconv) { return conv_at(f, 0, 1); }
 
-static zn_status transposed_dims(const zn_inf *f, const zn_inf_win *w, const zn_type *x, zn_expr *dims) {
+static zn_status transposed_dims(const zn_inf *f, const zn_inf_win *w, const zn_type *x,
+                                 zn_expr *dims) {
   int64_t extra[ZN_MAX_RANK];
   uint32_t n;
   ZN_TRY(int_list(f, "output_padding", w->n, 0, 0, extra));
@@ -152,7 +156,8 @@ ZN_INFER(convtranspose) {
   if (group < 1) return zn_inf_err(f, "attribute 'group' is %" PRId64, group);
   ZN_TRY(zn_inf_window_attrs(f, x->rank - 2, &w));
   ZN_TRY(conv_kernel(f, wt, &w));
-  ZN_TRY(zn_inf_same_dim(f, x->dims[1], wt->dims[0], "input channels and the weight's first extent"));
+  ZN_TRY(
+      zn_inf_same_dim(f, x->dims[1], wt->dims[0], "input channels and the weight's first extent"));
   dims[0] = x->dims[0];
   dims[1] = zn_ex_muli(f->ex, wt->dims[1], group);
   ZN_TRY(transposed_dims(f, &w, x, dims));
@@ -220,8 +225,9 @@ ZN_INFER(maxunpool) {
   dims[0] = x->dims[0];
   dims[1] = x->dims[1];
   for (int d = 0; d < w.n; d++) {
-    dims[2 + d] = zn_ex_addi(f->ex, zn_ex_muli(f->ex, zn_ex_addi(f->ex, x->dims[2 + d], -1), w.stride[d]),
-                             ks[d] - w.pad_lo[d] - w.pad_hi[d]);
+    dims[2 + d] =
+        zn_ex_addi(f->ex, zn_ex_muli(f->ex, zn_ex_addi(f->ex, x->dims[2 + d], -1), w.stride[d]),
+                   ks[d] - w.pad_lo[d] - w.pad_hi[d]);
   }
   zn_inf_shape(f, 0, x->rank, dims);
   return ZN_OK;

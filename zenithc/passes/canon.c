@@ -1,7 +1,8 @@
-/* One spelling for each thing, so that later passes and schedules see fewer cases: nodes that do nothing disappear, view
- * operators become Reshape with a constant target where one exists, chains of reshapes or transposes merge, n-ary maps
- * become binary ones, constants stand on the right. Each rule is a static function that returns whether it changed the
- * graph. Rules about windows, bodies and branches are in canon_window.c and canon_control.c. */
+/* One spelling for each thing, so that later passes and schedules see fewer cases: nodes that do
+ * nothing disappear, view operators become Reshape with a constant target where one exists, chains
+ * of reshapes or transposes merge, n-ary maps become binary ones, constants stand on the right.
+ * Each rule is a static function that returns whether it changed the graph. Rules about windows,
+ * bodies and branches are in canon_window.c and canon_control.c. */
 #include "zenithc/passes/canon.h"
 
 enum { MAX_ROUNDS = 12 };
@@ -14,7 +15,9 @@ static bool same_dims(const zn_type *a, const zn_type *b) {
   return true;
 }
 
-static const zn_type *out_type(const zn_graph *g, const zn_node *n) { return &g->vals[n->out[0]].type; }
+static const zn_type *out_type(const zn_graph *g, const zn_node *n) {
+  return &g->vals[n->out[0]].type;
+}
 
 bool zn_canon_forward(zn_canon *k, zn_nid n, zn_vid v) {
   zn_graph *g = k->g;
@@ -68,7 +71,8 @@ static bool does_nothing(const zn_graph *g, const zn_node *n) {
     case ZN_OP_Split: return n->num_out == 1;
     case ZN_OP_Clip: return !zn_node_in(n, 1) && !zn_node_in(n, 2);
     case ZN_OP_Resize:
-      return same_dims(i, o) && strcmp(zn_node_str(n, "coordinate_transformation_mode"), "tf_crop_and_resize") &&
+      return same_dims(i, o) &&
+             strcmp(zn_node_str(n, "coordinate_transformation_mode"), "tf_crop_and_resize") &&
              zn_node_in(n, 3) != 0;
     default: return false;
   }
@@ -85,7 +89,8 @@ static bool drop_neutral(zn_canon *k, zn_nid n) {
   const zn_node *nd = &k->g->nodes[n];
   double v;
   if (nd->num_in != 2 || !k->g->vals[nd->in[1]].cst) return false;
-  const bool add = nd->op == ZN_OP_Add || nd->op == ZN_OP_Sub, mul = nd->op == ZN_OP_Mul || nd->op == ZN_OP_Div;
+  const bool add = nd->op == ZN_OP_Add || nd->op == ZN_OP_Sub,
+             mul = nd->op == ZN_OP_Mul || nd->op == ZN_OP_Div;
   if ((!add && !mul) || !same_dims(&k->g->vals[nd->in[0]].type, out_type(k->g, nd))) return false;
   if (!zn_value_f64(k->g, nd->in[1], &v) || v != (add ? 0 : 1)) return false;
   return zn_canon_forward(k, n, nd->in[0]);
@@ -107,7 +112,8 @@ static bool constant_reshape(zn_canon *k, zn_nid n) {
   uint32_t m;
   if (!is_reshape(nd->op) || out_type(g, nd)->rank < 0) return false;
   zn_vid x = nd->in[0];
-  while (g->vals[x].def && is_reshape(g->nodes[g->vals[x].def].op)) x = g->nodes[g->vals[x].def].in[0];
+  while (g->vals[x].def && is_reshape(g->nodes[g->vals[x].def].op))
+    x = g->nodes[g->vals[x].def].in[0];
   if (g->vals[x].type.rank < 0) return false;
   const zn_type to = *out_type(g, nd);
   if (!zn_rw_target(g->ex, &g->vals[x].type, to.dims, to.rank, want)) {
@@ -169,7 +175,8 @@ static bool simplify_transpose(zn_canon *k, zn_nid n) {
   }
   if (!keeps_order(g, &g->nodes[n], perm, rank)) return false;
   const zn_type to = *out_type(g, &g->nodes[n]);
-  if (!zn_rw_target(g->ex, &g->vals[x].type, to.dims, rank, target) || !zn_pass_may_rewrite(k->o)) return false;
+  if (!zn_rw_target(g->ex, &g->vals[x].type, to.dims, rank, target) || !zn_pass_may_rewrite(k->o))
+    return false;
   zn_rw w = builder(k, n);
   zn_rw_output(&w, 0, zn_rw_reshape_to(&w, x, target, (uint32_t)rank));
   k->st = zn_rw_done(&w);
@@ -200,7 +207,8 @@ static bool binary_chain(zn_canon *k, zn_nid n) {
 static bool constant_right(zn_canon *k, zn_nid n) {
   zn_node *nd = &k->g->nodes[n];
   if (!(zn_ops[nd->op].flags & ZN_OPF_COMM) || nd->num_in != 2) return false;
-  if (!k->g->vals[nd->in[0]].cst || k->g->vals[nd->in[1]].cst || !zn_pass_may_rewrite(k->o)) return false;
+  if (!k->g->vals[nd->in[0]].cst || k->g->vals[nd->in[1]].cst || !zn_pass_may_rewrite(k->o))
+    return false;
   const zn_vid a = nd->in[0];
   nd->in[0] = nd->in[1];
   nd->in[1] = a;
@@ -212,7 +220,8 @@ static bool simplify_pow(zn_canon *k, zn_nid n) {
   const zn_node *nd = &g->nodes[n];
   double p;
   if (nd->op != ZN_OP_Pow || !zn_is_float((zn_dtype)g->vals[nd->in[0]].type.dtype)) return false;
-  if (!same_dims(&g->vals[nd->in[0]].type, out_type(g, nd)) || !zn_value_f64(g, nd->in[1], &p)) return false;
+  if (!same_dims(&g->vals[nd->in[0]].type, out_type(g, nd)) || !zn_value_f64(g, nd->in[1], &p))
+    return false;
   const zn_vid x = nd->in[0];
   if (p == 1) return zn_canon_forward(k, n, x);
   if ((p != 2 && p != 3 && p != 0.5 && p != -1) || !zn_pass_may_rewrite(k->o)) return false;
@@ -250,7 +259,8 @@ static bool drop_empty_parts(zn_canon *k, zn_nid n) {
   const int rank = out_type(g, nd)->rank;
   if (rank < 1) return false;
   const int64_t a = zn_node_int(nd, "axis"), axis = a < 0 ? a + rank : a;
-  for (uint32_t i = 0; i < nd->num_in; i++) keep += !zn_ex_is(g->ex, g->vals[nd->in[i]].type.dims[axis], 0);
+  for (uint32_t i = 0; i < nd->num_in; i++)
+    keep += !zn_ex_is(g->ex, g->vals[nd->in[i]].type.dims[axis], 0);
   if (keep == nd->num_in || keep == 0 || !zn_pass_may_rewrite(k->o)) return false;
   keep = 0;
   for (uint32_t i = 0; i < nd->num_in; i++) {
@@ -262,8 +272,9 @@ static bool drop_empty_parts(zn_canon *k, zn_nid n) {
 
 static bool apply_rules(zn_canon *k, zn_nid n) {
   static bool (*const rules[])(zn_canon *, zn_nid) = {
-      drop_noop,      drop_neutral,  cast_like,        drop_empty_parts, constant_reshape, simplify_transpose,
-      binary_chain,   constant_right, simplify_pow,    zn_canon_window,  zn_canon_control};
+      drop_noop,        drop_neutral,       cast_like,       drop_empty_parts,
+      constant_reshape, simplify_transpose, binary_chain,    constant_right,
+      simplify_pow,     zn_canon_window,    zn_canon_control};
   for (unsigned i = 0; i < sizeof rules / sizeof *rules && k->st == ZN_OK; i++) {
     if (rules[i](k, n)) return true;
   }

@@ -1,5 +1,5 @@
-/* Canonical control flow: a branch whose condition is known replaces its If, and constants that bodies capture become
- * constants of the bodies, so that their operators see them. */
+/* Canonical control flow: a branch whose condition is known replaces its If, and constants that
+ * bodies capture become constants of the bodies, so that their operators see them. */
 #include "zenithc/passes/canon.h"
 
 /* ---- an If with a known condition ---- */
@@ -41,7 +41,8 @@ static bool inline_if(zn_canon *k, zn_nid n) {
   zn_graph *g = k->g;
   int64_t cond;
   uint32_t m;
-  if (g->nodes[n].op != ZN_OP_If || !zn_value_i64s(g, g->nodes[n].in[0], &cond, 1, &m) || m != 1) return false;
+  if (g->nodes[n].op != ZN_OP_If || !zn_value_i64s(g, g->nodes[n].in[0], &cond, 1, &m) || m != 1)
+    return false;
   if (!zn_pass_may_rewrite(k->o)) return false;
   zn_graph *body = zn_node_graph(&g->nodes[n], cond ? "then_branch" : "else_branch");
   zn_vid *map = ZN_ARRAY(&k->c->tmp, zn_vid, body->num_vals);
@@ -55,7 +56,8 @@ static bool inline_if(zn_canon *k, zn_nid n) {
     if (g->nodes[n].out[i]) zn_graph_replace(g, g->nodes[n].out[i], map[body->outputs[i]]);
   }
   zn_graph_kill(g, n);
-  for (uint32_t i = 0; i < g->num_order && g->num_order > before; i++) { /* contents and symbols of the new place */
+  for (uint32_t i = 0; i < g->num_order && g->num_order > before;
+       i++) { /* contents and symbols of the new place */
     const zn_nid id = g->order[i];
     if (id < g->num_nodes - (g->num_order - before)) continue;
     k->st = zn_infer_node(k->c, g, id);

@@ -1,9 +1,11 @@
-/* Canonical convolutions and pools: kernel_shape, strides, dilations and pads are explicit and auto_pad is NOTSET wherever
- * the padding does not depend on a run-time size, and a Pad with zeros on spatial axes joins the Conv after it. */
+/* Canonical convolutions and pools: kernel_shape, strides, dilations and pads are explicit and
+ * auto_pad is NOTSET wherever the padding does not depend on a run-time size, and a Pad with zeros
+ * on spatial axes joins the Conv after it. */
 #include "zenithc/passes/canon.h"
 
 static bool is_conv(zn_op op) {
-  return op == ZN_OP_Conv || op == ZN_OP_ConvInteger || op == ZN_OP_QLinearConv || op == ZN_OP_ConvTranspose;
+  return op == ZN_OP_Conv || op == ZN_OP_ConvInteger || op == ZN_OP_QLinearConv ||
+         op == ZN_OP_ConvTranspose;
 }
 
 static bool is_window(zn_op op) {
@@ -44,7 +46,8 @@ static bool read_window(const zn_graph *g, const zn_node *n, window *w) {
 }
 
 /* Total padding of spatial axis i under SAME, when it is known. */
-static bool same_total(const zn_graph *g, const zn_node *n, const window *w, int i, int64_t *total) {
+static bool same_total(const zn_graph *g, const zn_node *n, const window *w, int i,
+                       int64_t *total) {
   const zn_expr in = g->vals[n->in[0]].type.dims[2 + i], out = g->vals[n->out[0]].type.dims[2 + i];
   const int64_t ek = (w->k[i] - 1) * w->d[i] + 1;
   int64_t a, b;
@@ -59,7 +62,8 @@ static bool same_total(const zn_graph *g, const zn_node *n, const window *w, int
 }
 
 /* ConvTranspose: what output_shape or SAME leave over. */
-static bool transposed_total(const zn_graph *g, const zn_node *n, const window *w, int i, int64_t *total) {
+static bool transposed_total(const zn_graph *g, const zn_node *n, const window *w, int i,
+                             int64_t *total) {
   int64_t a, b, extra[ZN_MAX_RANK];
   if (!list(n, "output_padding", w->n, 0, extra)) return false;
   if (!zn_ex_is_const(g->ex, g->vals[n->in[0]].type.dims[2 + i], &a) ||
@@ -72,7 +76,8 @@ static bool transposed_total(const zn_graph *g, const zn_node *n, const window *
 
 static bool explicit_pads(const zn_graph *g, const zn_node *n, window *w) {
   const char *ap = zn_node_str(n, "auto_pad");
-  const bool upper = ap && strcmp(ap, "SAME_UPPER") == 0, lower = ap && strcmp(ap, "SAME_LOWER") == 0;
+  const bool upper = ap && strcmp(ap, "SAME_UPPER") == 0,
+             lower = ap && strcmp(ap, "SAME_LOWER") == 0;
   const bool shaped = n->op == ZN_OP_ConvTranspose && zn_node_has(n, "output_shape");
   if (ap && strcmp(ap, "VALID") == 0 && !shaped) {
     for (int i = 0; i < 2 * w->n; i++) w->pads[i] = 0;
@@ -81,7 +86,8 @@ static bool explicit_pads(const zn_graph *g, const zn_node *n, window *w) {
   if (!upper && !lower && !shaped) return true;
   for (int i = 0; i < w->n; i++) {
     int64_t t;
-    const bool ok = n->op == ZN_OP_ConvTranspose ? transposed_total(g, n, w, i, &t) : same_total(g, n, w, i, &t);
+    const bool ok = n->op == ZN_OP_ConvTranspose ? transposed_total(g, n, w, i, &t)
+                                                 : same_total(g, n, w, i, &t);
     if (!ok || (shaped && t < 0)) return false; /* grown by output_shape: stays with the operator */
     const int64_t small = t / 2, large = t - small;
     w->pads[i] = upper ? small : large;
@@ -97,11 +103,12 @@ static bool spell_out(zn_canon *k, zn_nid n) {
   const bool shaped = nd->op == ZN_OP_ConvTranspose && zn_node_has(nd, "output_shape");
   window w;
   const bool automatic = (ap && *ap && strcmp(ap, "NOTSET") != 0) || shaped;
-  if (!automatic && zn_node_has(nd, "pads") && zn_node_has(nd, "strides") && zn_node_has(nd, "dilations") &&
-      zn_node_has(nd, "kernel_shape")) {
+  if (!automatic && zn_node_has(nd, "pads") && zn_node_has(nd, "strides") &&
+      zn_node_has(nd, "dilations") && zn_node_has(nd, "kernel_shape")) {
     return false;
   }
-  if (!read_window(g, nd, &w) || !explicit_pads(g, nd, &w) || !zn_pass_may_rewrite(k->o)) return false;
+  if (!read_window(g, nd, &w) || !explicit_pads(g, nd, &w) || !zn_pass_may_rewrite(k->o))
+    return false;
   zn_node_set_ints(g, n, "kernel_shape", w.k, (uint32_t)w.n);
   zn_node_set_ints(g, n, "strides", w.s, (uint32_t)w.n);
   zn_node_set_ints(g, n, "dilations", w.d, (uint32_t)w.n);
@@ -131,7 +138,8 @@ static bool absorb_pad(zn_canon *k, zn_nid n) {
   const zn_node *p = &g->nodes[g->vals[nd->in[0]].def];
   if (p->op != ZN_OP_Pad || strcmp(zn_node_str(p, "mode"), "constant") != 0) return false;
   if (zn_node_in(p, 2) && (!zn_value_f64(g, p->in[2], &fill) || fill != 0)) return false;
-  if (!zn_value_i64s(g, p->in[1], pads, 2 * ZN_MAX_RANK, &np) || !read_window(g, nd, &w)) return false;
+  if (!zn_value_i64s(g, p->in[1], pads, 2 * ZN_MAX_RANK, &np) || !read_window(g, nd, &w))
+    return false;
   const int rank = w.n + 2;
   for (int d = 0; d < rank; d++) axes[d] = d;
   na = (uint32_t)rank;

@@ -1,4 +1,5 @@
-/* Merges nodes that compute the same thing from the same values, and equal constants. Node order decides which one stays. */
+/* Merges nodes that compute the same thing from the same values, and equal constants. Node order
+ * decides which one stays. */
 #include "zenithc/passes/pass.h"
 
 enum { MAX_CONST_BYTES = 1 << 16 };
@@ -31,7 +32,8 @@ static bool same_attr(const zn_attr *a, const zn_attr *b) {
   switch (a->kind) {
     case ZN_A_INT: return a->u.i == b->u.i;
     case ZN_A_FLOAT: return memcmp(&a->u.f, &b->u.f, sizeof a->u.f) == 0;
-    case ZN_A_STRING: return a->u.s.len == b->u.s.len && memcmp(a->u.s.ptr, b->u.s.ptr, a->u.s.len) == 0;
+    case ZN_A_STRING:
+      return a->u.s.len == b->u.s.len && memcmp(a->u.s.ptr, b->u.s.ptr, a->u.s.len) == 0;
     case ZN_A_INTS: return a->n == 0 || memcmp(a->u.is, b->u.is, a->n * sizeof *a->u.is) == 0;
     case ZN_A_FLOATS: return a->n == 0 || memcmp(a->u.fs, b->u.fs, a->n * sizeof *a->u.fs) == 0;
     case ZN_A_TENSOR: return same_tensor(a->u.t, b->u.t);
@@ -41,11 +43,13 @@ static bool same_attr(const zn_attr *a, const zn_attr *b) {
 
 static bool mergeable(const zn_graph *g, const zn_node *n) {
   (void)g;
-  return !n->dead && !(zn_ops[n->op].flags & (ZN_OPF_RANDOM | ZN_OPF_CONTROL)) && n->num_captures == 0;
+  return !n->dead && !(zn_ops[n->op].flags & (ZN_OPF_RANDOM | ZN_OPF_CONTROL)) &&
+         n->num_captures == 0;
 }
 
 static bool same_node(const zn_node *a, const zn_node *b) {
-  if (a->op != b->op || a->num_in != b->num_in || a->num_out != b->num_out || a->num_attrs != b->num_attrs) {
+  if (a->op != b->op || a->num_in != b->num_in || a->num_out != b->num_out ||
+      a->num_attrs != b->num_attrs) {
     return false;
   }
   for (uint32_t i = 0; i < a->num_in; i++) {

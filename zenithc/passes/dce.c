@@ -1,5 +1,6 @@
-/* Removes nodes and optional outputs whose results are not used. Contents that are not fully known are dropped: code
- * generation takes a value with contents as known, and such a value has to be computed. */
+/* Removes nodes and optional outputs whose results are not used. Contents that are not fully known
+ * are dropped: code generation takes a value with contents as known, and such a value has to be
+ * computed. */
 #include "zenithc/passes/pass.h"
 
 static bool removable(const zn_graph *g, const zn_node *n, const bool *live) {

@@ -1,6 +1,7 @@
-/* Evaluates what is known at compile time: values whose contents inference knows become constants, and nodes whose inputs
- * are constants run through the reference evaluator, in double precision and rounded once. Each node is inferred again
- * first, because a constant made a moment ago may decide its shape. */
+/* Evaluates what is known at compile time: values whose contents inference knows become constants,
+ * and nodes whose inputs are constants run through the reference evaluator, in double precision and
+ * rounded once. Each node is inferred again first, because a constant made a moment ago may decide
+ * its shape. */
 #include "zenithc/eval/eval.h"
 #include "zenithc/passes/pass.h"
 
@@ -36,8 +37,10 @@ static bool fits(const zn_graph *g, const zn_node *n) {
     if (!n->out[o]) continue;
     const zn_type *t = &g->vals[n->out[o]].type;
     if (t->kind != ZN_V_TENSOR) return false;
-    if (!zn_type_is_static(g->ex, t, dims)) continue; /* as large as its data says: bounded by the input */
-    if (!zn_dims_count((uint32_t)t->rank, dims, zn_dtype_bytes((zn_dtype)t->dtype), &count)) return false;
+    if (!zn_type_is_static(g->ex, t, dims))
+      continue; /* as large as its data says: bounded by the input */
+    if (!zn_dims_count((uint32_t)t->rank, dims, zn_dtype_bytes((zn_dtype)t->dtype), &count))
+      return false;
     out += count * zn_dtype_bytes((zn_dtype)t->dtype);
   }
   return out <= in || out <= MAX_GROWN_BYTES;
@@ -47,7 +50,8 @@ static bool foldable(const zn_graph *g, const zn_node *n) {
   if (zn_ops[n->op].flags & (ZN_OPF_RANDOM | ZN_OPF_CONTROL | ZN_OPF_HOST)) return false;
   for (uint32_t i = 0; i < n->num_in; i++) {
     const zn_value *v = &g->vals[n->in[i]];
-    if (n->in[i] && (!v->cst || (!v->cst->data && zn_htensor_count(v->cst)) || v->is_input)) return false;
+    if (n->in[i] && (!v->cst || (!v->cst->data && zn_htensor_count(v->cst)) || v->is_input))
+      return false;
   }
   return fits(g, n);
 }
@@ -56,7 +60,8 @@ static bool fold_node(zn_ctx *c, zn_graph *g, zn_nid n) {
   const uint32_t ni = g->nodes[n].num_in, no = g->nodes[n].num_out;
   const zn_htensor **in = ZN_ARRAY(&c->tmp, const zn_htensor *, ni + 1);
   zn_htensor *out = ZN_ARRAY(g->arena, zn_htensor, no);
-  for (uint32_t i = 0; i < ni; i++) in[i] = g->nodes[n].in[i] ? g->vals[g->nodes[n].in[i]].cst : NULL;
+  for (uint32_t i = 0; i < ni; i++)
+    in[i] = g->nodes[n].in[i] ? g->vals[g->nodes[n].in[i]].cst : NULL;
   if (zn_eval_node(c, g, n, in, out) != ZN_OK) return false;
   for (uint32_t i = 0; i < no; i++) {
     const zn_vid v = g->nodes[n].out[i];

@@ -1,7 +1,8 @@
-/* Folds per-channel affine maps into the constant weights and bias of the contraction before them: BatchNormalization, and
- * Mul, Div, Add, Sub with a constant along the channel axis, after Conv, ConvTranspose, Gemm and MatMul. New weights are
- * computed in double precision from the originals and rounded once per fold; a chain (BatchNormalization, then Mul) folds
- * step by step. Only when nothing else reads the contraction's result. */
+/* Folds per-channel affine maps into the constant weights and bias of the contraction before them:
+ * BatchNormalization, and Mul, Div, Add, Sub with a constant along the channel axis, after Conv,
+ * ConvTranspose, Gemm and MatMul. New weights are computed in double precision from the originals
+ * and rounded once per fold; a chain (BatchNormalization, then Mul) folds step by step. Only when
+ * nothing else reads the contraction's result. */
 #include <math.h>
 
 #include "zenithc/passes/pass.h"
@@ -36,10 +37,12 @@ static bool find_target(const zn_graph *g, zn_vid v, target *t) {
   int64_t c;
   t->n = g->vals[v].def;
   t->op = n->op;
-  if (n->op != ZN_OP_Conv && n->op != ZN_OP_ConvTranspose && n->op != ZN_OP_Gemm && n->op != ZN_OP_MatMul) {
+  if (n->op != ZN_OP_Conv && n->op != ZN_OP_ConvTranspose && n->op != ZN_OP_Gemm &&
+      n->op != ZN_OP_MatMul) {
     return false;
   }
-  if (y->rank < 2 || !usable(g, n->in[1]) || (zn_node_in(n, 2) && !usable(g, n->in[2]))) return false;
+  if (y->rank < 2 || !usable(g, n->in[1]) || (zn_node_in(n, 2) && !usable(g, n->in[2])))
+    return false;
   if (n->op == ZN_OP_MatMul && g->vals[n->in[1]].type.rank != 2) return false;
   if (!zn_ex_is_const(g->ex, y->dims[channel_axis(n->op, y->rank)], &c) || c < 1) return false;
   t->channels = (uint32_t)c;
@@ -63,17 +66,22 @@ static bool per_channel(const zn_graph *g, zn_vid v, const target *t, int rank, 
 static bool read_bn(const zn_graph *g, const zn_node *n, const target *t, affine *a) {
   const double eps = zn_node_float(n, "epsilon");
   const zn_htensor *p[4];
-  if (zn_node_int(n, "training_mode") || (t->op == ZN_OP_MatMul && g->vals[n->in[0]].type.rank != 2)) return false;
+  if (zn_node_int(n, "training_mode") ||
+      (t->op == ZN_OP_MatMul && g->vals[n->in[0]].type.rank != 2))
+    return false;
   for (uint32_t i = 1; i < n->num_out; i++) {
     if (n->out[i]) return false;
   }
   for (uint32_t i = 0; i < 4; i++) {
-    if (!usable(g, n->in[1 + i]) || zn_htensor_count(g->vals[n->in[1 + i]].cst) != t->channels) return false;
+    if (!usable(g, n->in[1 + i]) || zn_htensor_count(g->vals[n->in[1 + i]].cst) != t->channels)
+      return false;
     p[i] = g->vals[n->in[1 + i]].cst;
   }
   for (uint32_t c = 0; a && c < t->channels; c++) {
-    a->k[c] = zn_load_f64(p[0]->dtype, p[0]->data, c) / sqrt(zn_load_f64(p[3]->dtype, p[3]->data, c) + eps);
-    a->b[c] = zn_load_f64(p[1]->dtype, p[1]->data, c) - zn_load_f64(p[2]->dtype, p[2]->data, c) * a->k[c];
+    a->k[c] = zn_load_f64(p[0]->dtype, p[0]->data, c) /
+              sqrt(zn_load_f64(p[3]->dtype, p[3]->data, c) + eps);
+    a->b[c] =
+        zn_load_f64(p[1]->dtype, p[1]->data, c) - zn_load_f64(p[2]->dtype, p[2]->data, c) * a->k[c];
   }
   if (a) a->scales = a->shifts = true;
   return true;
@@ -81,7 +89,8 @@ static bool read_bn(const zn_graph *g, const zn_node *n, const target *t, affine
 
 static bool read_affine(const zn_graph *g, const zn_node *n, const target *t, affine *a) {
   if (n->op == ZN_OP_BatchNormalization) return read_bn(g, n, t, a);
-  const bool add = n->op == ZN_OP_Add || n->op == ZN_OP_Sub, mul = n->op == ZN_OP_Mul || n->op == ZN_OP_Div;
+  const bool add = n->op == ZN_OP_Add || n->op == ZN_OP_Sub,
+             mul = n->op == ZN_OP_Mul || n->op == ZN_OP_Div;
   const int rank = g->vals[n->in[0]].type.rank;
   if ((!add && !mul) || (add && t->op == ZN_OP_MatMul)) return false;
   if (!per_channel(g, n->in[1], t, rank, mul ? a->k : a->b)) return false;
@@ -106,7 +115,8 @@ static uint32_t channel_of(const zn_node *n, const zn_htensor *w, uint64_t i) {
   switch ((unsigned)n->op) {
     case ZN_OP_Conv: return (uint32_t)(i / (inner * (uint64_t)w->dims[1]));
     case ZN_OP_ConvTranspose: {
-      const uint64_t mg = (uint64_t)w->dims[1], cg = (uint64_t)(w->dims[0] / zn_node_int(n, "group"));
+      const uint64_t mg = (uint64_t)w->dims[1],
+                     cg = (uint64_t)(w->dims[0] / zn_node_int(n, "group"));
       const uint64_t c = i / (inner * mg), j = i / inner % mg;
       return (uint32_t)(c / cg * mg + j);
     }
@@ -123,13 +133,15 @@ static zn_vid scaled_weights(zn_graph *g, const zn_node *n, const affine *a) {
   const uint64_t count = zn_htensor_count(w);
   *out = zn_htensor_new(g->arena, w->dtype, w->rank, w->dims);
   for (uint64_t i = 0; i < count; i++) {
-    zn_store_f64(w->dtype, out->data, i, zn_load_f64(w->dtype, w->data, i) * a->k[channel_of(n, w, i)]);
+    zn_store_f64(w->dtype, out->data, i,
+                 zn_load_f64(w->dtype, w->data, i) * a->k[channel_of(n, w, i)]);
   }
   return zn_graph_const(g, NULL, out);
 }
 
 /* k * bias + b as a [channels] tensor. Gemm's C: only when it varies along channels alone. */
-static bool folded_bias(zn_graph *g, const zn_node *n, const target *t, const affine *a, zn_vid *out) {
+static bool folded_bias(zn_graph *g, const zn_node *n, const target *t, const affine *a,
+                        zn_vid *out) {
   const zn_dtype dt = g->vals[n->in[1]].cst->dtype;
   const double beta = n->op == ZN_OP_Gemm ? zn_node_float(n, "beta") : 1;
   const zn_vid old = zn_node_in(n, 2);
@@ -163,7 +175,8 @@ static void set_input(zn_graph *g, zn_nid n, uint32_t i, zn_vid v) {
 }
 
 /* MatMul has no bias: the shift stays behind as an Add. */
-static zn_status leave_shift(zn_ctx *c, zn_graph *g, zn_nid n, const target *t, const affine *a, zn_vid y) {
+static zn_status leave_shift(zn_ctx *c, zn_graph *g, zn_nid n, const target *t, const affine *a,
+                             zn_vid y) {
   const zn_dtype dt = g->vals[g->nodes[t->n].in[1]].cst->dtype;
   const int64_t dim = t->channels;
   zn_htensor *b = ZN_NEW(g->arena, zn_htensor);
@@ -176,7 +189,8 @@ static zn_status leave_shift(zn_ctx *c, zn_graph *g, zn_nid n, const target *t, 
   return ZN_OK;
 }
 
-static zn_status fold_into(zn_ctx *c, zn_graph *g, zn_nid n, const target *t, const affine *a, bool *done) {
+static zn_status fold_into(zn_ctx *c, zn_graph *g, zn_nid n, const target *t, const affine *a,
+                           bool *done) {
   const zn_vid y = g->nodes[n].in[0];
   zn_vid bias = 0;
   if (t->op != ZN_OP_MatMul && (a->shifts || zn_node_in(&g->nodes[t->n], 2)) &&
@@ -212,7 +226,8 @@ bool zn_foldbn_applies(zn_ctx *c, const zn_graph *g, zn_nid n) {
 }
 
 static bool is_affine(zn_op op) {
-  return op == ZN_OP_BatchNormalization || op == ZN_OP_Mul || op == ZN_OP_Div || op == ZN_OP_Add || op == ZN_OP_Sub;
+  return op == ZN_OP_BatchNormalization || op == ZN_OP_Mul || op == ZN_OP_Div || op == ZN_OP_Add ||
+         op == ZN_OP_Sub;
 }
 
 static zn_status try_fold(zn_ctx *c, zn_graph *g, zn_nid n, const uint32_t *uses, uint32_t num_uses,
@@ -222,7 +237,8 @@ static zn_status try_fold(zn_ctx *c, zn_graph *g, zn_nid n, const uint32_t *uses
   const zn_vid x = nd->in[0];
   if (x >= num_uses || uses[x] != 1 || !find_target(g, x, &t)) return ZN_OK;
   const zn_type *xt = &g->vals[x].type, *yt = &g->vals[nd->out[0]].type;
-  if (xt->rank != yt->rank || xt->dtype != yt->dtype || memcmp(xt->dims, yt->dims, (size_t)xt->rank * sizeof *xt->dims)) {
+  if (xt->rank != yt->rank || xt->dtype != yt->dtype ||
+      memcmp(xt->dims, yt->dims, (size_t)xt->rank * sizeof *xt->dims)) {
     return ZN_OK;
   }
   affine a = {.channels = t.channels};
@@ -243,7 +259,8 @@ zn_status zn_pass_foldbn(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
     bool done = false;
     ZN_TRY(try_fold(c, g, n, uses, num_uses, o, &done));
     if (done && x < num_uses && y < num_uses) uses[x] = uses[y]; /* x now stands for y */
-    if (!done && g->nodes[n].op == ZN_OP_BatchNormalization) ZN_TRY(zn_expand_batchnormalization(c, g, n));
+    if (!done && g->nodes[n].op == ZN_OP_BatchNormalization)
+      ZN_TRY(zn_expand_batchnormalization(c, g, n));
     k += g->num_order - before;
   }
   zn_graph_compact(g);

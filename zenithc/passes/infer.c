@@ -1,6 +1,7 @@
-/* Type and shape inference: binds the schema's type variables and checks arity and element types in one place, calls the
- * operator's inference function, and checks what it made. zn_infer_graph visits every node in order and goes on after a
- * failure, so that all problems of a model are reported at once; nodes fed by a failed node are skipped. */
+/* Type and shape inference: binds the schema's type variables and checks arity and element types in
+ * one place, calls the operator's inference function, and checks what it made. zn_infer_graph
+ * visits every node in order and goes on after a failure, so that all problems of a model are
+ * reported at once; nodes fed by a failed node are skipped. */
 #include "zenithc/passes/pass.h"
 
 #include <assert.h>
@@ -30,7 +31,8 @@ static const zn_schema_io *io_at(const zn_schema_io *io, uint32_t n, uint32_t i)
 static zn_status check_arity(zn_ctx *c, const zn_node *nd, const zn_schema *s, const char *where) {
   const uint32_t ni = nd->num_in - nd->num_captures;
   if (ni < s->min_in || ni > s->max_in) {
-    return zn_error(c, where, "%u inputs, expected %s%u", ni, ni < s->min_in ? "at least " : "at most ",
+    return zn_error(c, where, "%u inputs, expected %s%u", ni,
+                    ni < s->min_in ? "at least " : "at most ",
                     ni < s->min_in ? s->min_in : s->max_in);
   }
   if (nd->num_out > s->max_out) {
@@ -60,8 +62,9 @@ static zn_status check_inputs(zn_ctx *c, const zn_graph *g, const zn_node *nd, c
     if (io->hetero) continue;
     zn_dtype *v = bound(b, io->type);
     if (v && *v != ZN_NONE && *v != d && zn_dtype_from_name(io->type) == ZN_NONE) {
-      return zn_error(c, where, "input %u '%s' has element type %s, but %s before it: both are '%s'",
-                      i + 1, io->name, zn_dtypes[d].name, zn_dtypes[*v].name, io->type);
+      return zn_error(c, where,
+                      "input %u '%s' has element type %s, but %s before it: both are '%s'", i + 1,
+                      io->name, zn_dtypes[d].name, zn_dtypes[*v].name, io->type);
     }
     if (v) *v = d;
   }
@@ -147,12 +150,13 @@ zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n) {
   return check_outputs(c, g, &g->nodes[n], s, where, before);
 }
 
-/* A scalar integer input may become a size (a length to Range over, a position to Slice at): its content gets its symbol
- * at once, so that every use of it in arithmetic knows it. */
+/* A scalar integer input may become a size (a length to Range over, a position to Slice at): its
+ * content gets its symbol at once, so that every use of it in arithmetic knows it. */
 static void name_input_contents(zn_graph *g) {
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     zn_value *v = &g->vals[g->inputs[i]];
-    if (v->elems || v->type.kind != ZN_V_TENSOR || (v->type.dtype != ZN_I64 && v->type.dtype != ZN_I32)) {
+    if (v->elems || v->type.kind != ZN_V_TENSOR ||
+        (v->type.dtype != ZN_I64 && v->type.dtype != ZN_I32)) {
       continue;
     }
     if (v->type.rank != 0 && !(v->type.rank == 1 && zn_ex_is(g->ex, v->type.dims[0], 1))) continue;

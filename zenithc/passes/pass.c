@@ -1,5 +1,6 @@
-/* The pass runner: walks passes.def in order, and after each pass verifies, dumps and times as asked, then resets the
- * context's tmp arena. Bodies of If, Loop and Scan are visited by the passes themselves through zn_pass_bodies. */
+/* The pass runner: walks passes.def in order, and after each pass verifies, dumps and times as
+ * asked, then resets the context's tmp arena. Bodies of If, Loop and Scan are visited by the passes
+ * themselves through zn_pass_bodies. */
 #include "zenithc/passes/pass.h"
 
 #include <inttypes.h>
@@ -71,7 +72,8 @@ zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
 
 static const zn_pass *find_pass(const char *s, size_t n) {
   for (unsigned i = 0; i < zn_num_passes; i++) {
-    if (strlen(zn_passes[i].name) == n && memcmp(zn_passes[i].name, s, n) == 0) return &zn_passes[i];
+    if (strlen(zn_passes[i].name) == n && memcmp(zn_passes[i].name, s, n) == 0)
+      return &zn_passes[i];
   }
   return NULL;
 }

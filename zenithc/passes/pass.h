@@ -1,14 +1,15 @@
-/* Passes: one file, one exported function, one row in passes.def. A pass sees the graph and caps, never a target. */
+/* Passes: one file, one exported function, one row in passes.def. A pass sees the graph and caps,
+ * never a target. */
 #ifndef ZN_PASS_H
 #define ZN_PASS_H
 #include "zenithc/base/caps.h"
 #include "zenithc/ops/op.h"
 
 typedef struct zn_pass_opts {
-  int opt_level;          /* 0..3 */
-  const zn_caps *caps;    /* may be NULL before a target is chosen */
+  int opt_level;       /* 0..3 */
+  const zn_caps *caps; /* may be NULL before a target is chosen */
   bool math_fast;
-  const char *dump;       /* letters to dump after; NULL */
+  const char *dump; /* letters to dump after; NULL */
   FILE *dump_to;
   bool verify_each;
   bool time;
@@ -32,14 +33,17 @@ extern const unsigned zn_num_passes;
 bool zn_pass_may_rewrite(zn_pass_opts *o);
 /* Runs the pipeline in passes.def order on g and its bodies. */
 zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
-/* Runs `run` on every body graph of g's nodes (one level; passes recurse by calling this themselves). */
+/* Runs `run` on every body graph of g's nodes (one level; passes recurse by calling this
+ * themselves). */
 zn_status zn_pass_bodies(zn_ctx *c, zn_graph *g, zn_pass_opts *o, zn_pass_fn run);
 /* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
-/* foldbn.c: can the parameters of BatchNormalization n move into the constant weights of the only node before it? */
+/* foldbn.c: can the parameters of BatchNormalization n move into the constant weights of the only
+ * node before it? */
 bool zn_foldbn_applies(zn_ctx *c, const zn_graph *g, zn_nid n);
 
-#define PASS(letter, name, level, doc) zn_status zn_pass_##name(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
+#define PASS(letter, name, level, doc)                                                             \
+  zn_status zn_pass_##name(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 #include "zenithc/passes/passes.def"
 #undef PASS
 #endif

@@ -1,4 +1,5 @@
-/* Rows of passes.def whose file does not exist yet: they change nothing. A line goes when its file arrives. */
+/* Rows of passes.def whose file does not exist yet: they change nothing. A line goes when its file
+ * arrives. */
 #include "zenithc/passes/pass.h"
 
 #define TODO(name)                                                                                 \
