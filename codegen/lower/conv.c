@@ -1,4 +1,4 @@
-/* Conv, any number of spatial axes, groups, strides and dilations. Two schedules:
+/* Conv, ConvInteger and QLinearConv, any number of spatial axes, groups, strides and dilations. Two schedules:
  *   rows      lanes run along the last spatial axis (a whole image for 1x1): `maps` output channels x vectors of pixels
  *             per register tile, weights packed [group][block][k][maps];
  *   channels  small images: the matrix-product schedule with pixels as rows and output channels as columns.
@@ -7,6 +7,7 @@
 #include <assert.h>
 
 #include "codegen/lower/gemm.h"
+#include "codegen/lower/requant.h"
 #include "codegen/lower/window.h"
 
 typedef struct conv {
@@ -16,7 +17,10 @@ typedef struct conv {
   zn_window win;
   zn_expr group, icg, ocg; /* groups; channels per group in and out */
   int64_t taps;            /* product of kernel sizes */
-  zn_dtype ct;
+  zn_dtype ct;             /* of the accumulators */
+  zn_dtype xt, wt;         /* of the padded copy and of packed weights */
+  zn_vid zx, zw;           /* zero points of the integer forms, or 0 */
+  zn_vid sx, sw, sy, zy;   /* QLinearConv only */
   /* the input as the loops see it */
   bool copied;
   zn_loc scratch;
@@ -30,7 +34,7 @@ typedef struct conv {
 /* ---------------------------------------------------------------- the padded copy */
 
 static bool needs_copy(zn_lw *lw, const conv *v) {
-  if (!zn_lw_is_stored(lw, v->x)) return true;
+  if (!zn_lw_is_stored(lw, v->x) || v->zx) return true;
   int s = v->win.rank;
   if (v->win.stride[s - 1] > 1) return true;
   for (int i = 0; i < s; i++)
@@ -63,10 +67,10 @@ static void copy_input(zn_lw *lw, conv *v) {
     count = zn_ex_mul(ex, count, e);
   }
   count = zn_ex_muli(ex, count, v->phases);
-  v->scratch = zn_lw_scratch(lw, zn_ex_muli(ex, count, zn_dtype_bytes(v->ct)));
+  v->scratch = zn_lw_scratch(lw, zn_ex_muli(ex, count, zn_dtype_bytes(v->xt)));
   zn_lw_kernel(lw, v->n, "conv_pad");
   lw->num_epilogue = 0;
-  zn_kref to = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_OUT, v->ct);
+  zn_kref to = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_OUT, v->xt);
   zn_expr extents[ZN_MAX_RANK + 1], var[ZN_MAX_RANK + 1], idx[ZN_MAX_RANK];
   extents[0] = v->tx.dims[0];
   extents[1] = v->tx.dims[1];
@@ -89,7 +93,8 @@ static void copy_input(zn_lw *lw, conv *v) {
   end = zn_ex_min(ex, zn_ex_max(ex, end, first), v->dims[s - 1]);
   zn_expr row[ZN_MAX_RANK];
   for (int i = 0; i < s - 1; i++) row[i] = var[i + 2];
-  zn_kref fz = zn_is_float(v->ct) ? zn_kb_float(b, v->ct, 0) : zn_kb_int(b, v->ct, 0);
+  zn_kref fz = zn_is_float(v->xt) ? zn_kb_float(b, v->xt, 0) : zn_kb_int(b, v->xt, 0);
+  zn_kref x_zero = v->zx ? zn_lw_load(lw, v->zx, (const zn_expr[]){zero}) : 0;
   zn_kref k_first = zn_lw_ix(lw, first), k_end = zn_lw_ix(lw, end), k_zero = zn_kb_idx(b, 0);
   zn_expr e_first = zn_lw_as_expr(lw, zn_kb_select(b, inside, k_first, k_zero), zn_ex_addi(ex, v->dims[s - 1], 1));
   zn_kref len = zn_kb_bin(b, ZN_K_Sub, k_end, k_first);
@@ -103,8 +108,9 @@ static void copy_input(zn_lw *lw, conv *v) {
     if (p == 1) {
       idx[s + 1] = zn_ex_sub(ex, zn_ex_add(ex, zn_ex_muli(ex, q, v->phases), phase), pad);
       val = zn_lw_load(lw, v->x, idx);
+      if (!zn_is_float(v->xt)) val = zn_centre(lw, val, x_zero, v->xt);
     }
-    zn_lw_store_at(lw, to, v->ct, scratch_offset(lw, v, idx[0], idx[1], row, phase), val);
+    zn_lw_store_at(lw, to, v->xt, scratch_offset(lw, v, idx[0], idx[1], row, phase), val);
     zn_lw_end(lw);
   }
   zn_lw_end(lw);
@@ -128,8 +134,8 @@ static zn_kref load_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const 
     }
   }
   if (v->copied) {
-    zn_kref p = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_IN, v->ct);
-    return zn_lw_load_at(lw, p, v->ct, scratch_offset(lw, v, n, c, at, phase));
+    zn_kref p = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_IN, v->xt);
+    return zn_lw_load_at(lw, p, v->xt, scratch_offset(lw, v, n, c, at, phase));
   }
   zn_expr idx[ZN_MAX_RANK];
   idx[0] = n;
@@ -140,6 +146,12 @@ static zn_kref load_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const 
 
 /* ---------------------------------------------------------------- weights */
 
+/* A scale or zero point: scalar or one per output channel. */
+static zn_kref channel_param(zn_lw *lw, zn_vid p, zn_expr oc) {
+  if (zn_ex_is(lw->ex, zn_type_count(lw->ex, zn_lw_type(lw, p)), 1)) oc = zn_ex_const(lw->ex, 0);
+  return zn_lw_load(lw, p, &oc);
+}
+
 static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_expr ic, const zn_expr *tap) {
   zn_exprs *ex = lw->ex;
   if (v->is_packed) { /* [group][oc block][ic][taps][maps] */
@@ -149,33 +161,47 @@ static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_e
     for (int i = 0; i < v->win.rank; i++)
       off = zn_ex_add(ex, zn_ex_muli(ex, off, v->win.kernel[i]), tap[i]);
     off = zn_ex_add(ex, zn_ex_muli(ex, off, v->maps), zn_ex_modi(ex, oc, v->maps));
-    zn_kref p = zn_lw_ptr_loc(lw, v->packed, ZN_KP_IN, v->ct);
-    return zn_lw_load_at(lw, p, v->ct, off);
+    zn_kref p = zn_lw_ptr_loc(lw, v->packed, ZN_KP_IN, v->wt);
+    return zn_lw_load_at(lw, p, v->wt, off);
   }
   zn_expr idx[ZN_MAX_RANK];
   idx[0] = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc);
   idx[1] = ic;
   for (int i = 0; i < v->win.rank; i++) idx[i + 2] = tap[i];
-  return zn_lw_load(lw, v->w, idx);
+  zn_kref k = zn_lw_load(lw, v->w, idx);
+  return v->zw ? zn_centre(lw, k, channel_param(lw, v->zw, idx[0]), v->ct) : k;
+}
+
+/* Weight i as it is packed, minus its zero point. */
+static void store_weight(const zn_htensor *w, const zn_htensor *zero, uint64_t i, zn_dtype t, void *dst,
+                         uint64_t to) {
+  if (zn_is_float(t)) {
+    zn_store_f64(t, dst, to, zn_load_f64(w->dtype, w->data, i));
+    return;
+  }
+  int64_t z = 0;
+  if (zero) {
+    uint64_t per = zn_htensor_count(w) / (uint64_t)w->dims[0];
+    z = zn_load_i64(zero->dtype, zero->data, zn_htensor_count(zero) == 1 ? 0 : i / per);
+  }
+  zn_store_i64(t, dst, to, zn_load_i64(w->dtype, w->data, i) - z);
 }
 
 static void pack_weights(zn_lw *lw, conv *v) {
-  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  const zn_htensor *w = zn_lw_cst(lw, v->w), *zero = zn_lw_cst(lw, v->zw);
   int64_t ocg, icg, groups;
-  if (!w || v->maps == 1 || !zn_ex_is_const(lw->ex, v->ocg, &ocg) || ocg % v->maps) return;
+  if (!w || !v->wt || v->maps == 1 || !zn_ex_is_const(lw->ex, v->ocg, &ocg) || ocg % v->maps) return;
   if (!zn_ex_is_const(lw->ex, v->icg, &icg) || !zn_ex_is_const(lw->ex, v->group, &groups)) return;
   uint64_t inner = (uint64_t)(icg * v->taps), count = (uint64_t)(groups * ocg) * inner;
-  unsigned size = zn_dtype_bytes(v->ct);
+  unsigned size = zn_dtype_bytes(v->wt);
   char *data = zn_arena_array(&lw->ctx->graph, count, size);
   for (uint64_t o = 0; o < (uint64_t)(groups * ocg); o++)
     for (uint64_t i = 0; i < inner; i++) {
       uint64_t to = (o / v->maps * inner + i) * v->maps + o % v->maps;
-      if (zn_is_float(v->ct))
-        zn_store_f64(v->ct, data, to, zn_load_f64(w->dtype, w->data, o * inner + i));
-      else
-        zn_store_i64(v->ct, data, to, zn_load_i64(w->dtype, w->data, o * inner + i));
+      store_weight(w, zero, o * inner + i, v->wt, data, to);
     }
-  v->packed = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_packed", lw->g->vals[v->w].name), v->ct, count, data);
+  const char *name = zn_arena_printf(lw->arena, "%s_packed", lw->g->vals[v->w].name);
+  v->packed = zn_lw_const(lw, name, v->wt, count, data);
   v->is_packed = true;
 }
 
@@ -184,6 +210,17 @@ static void pack_weights(zn_lw *lw, conv *v) {
 static zn_kref bias_or_zero(zn_lw *lw, const conv *v, zn_expr oc) {
   if (v->bias) return zn_lw_load(lw, v->bias, &oc);
   return zn_is_float(v->ct) ? zn_kb_float(&lw->kb, v->ct, 0) : zn_kb_int(&lw->kb, v->ct, 0);
+}
+
+/* The finished sum of an output element; `at` is its index. */
+static void emit(zn_lw *lw, const conv *v, const zn_expr *at, zn_kref acc) {
+  if (v->sy) {
+    zn_expr zero = zn_ex_const(lw->ex, 0);
+    zn_kref sx = channel_param(lw, v->sx, zero), sw = channel_param(lw, v->sw, at[1]);
+    zn_kref sy = channel_param(lw, v->sy, zero), zy = channel_param(lw, v->zy, zero);
+    acc = zn_requantize(lw, acc, zn_requant_scale(lw, sx, sw, sy), zy, (zn_dtype)v->ty.dtype);
+  }
+  zn_lw_emit(lw, v->y, at, acc);
 }
 
 static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc, const zn_expr *pos) {
@@ -204,7 +241,7 @@ static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc
   out[0] = n;
   out[1] = c_out;
   for (int i = 0; i < s; i++) out[i + 2] = pos[i];
-  zn_lw_emit(lw, v->y, out, zn_kb_get(b, acc));
+  emit(lw, v, out, zn_kb_get(b, acc));
 }
 
 static void rows(zn_lw *lw, conv *v) {
@@ -294,21 +331,18 @@ static void gemm_out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_
   out[0] = batch[0];
   out[1] = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n);
   split_pixel(lw, v, m, out + 2);
-  zn_lw_emit(lw, v->y, out, acc);
+  emit(lw, v, out, acc);
 }
 
 typedef struct conv_pack {
-  const zn_htensor *w;
+  const zn_htensor *w, *zero;
   uint64_t inner;
-  zn_dtype ct;
+  zn_dtype t;
 } conv_pack;
 
 static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
   const conv_pack *p = user;
-  if (zn_is_float(p->ct))
-    zn_store_f64(p->ct, dst, 0, zn_load_f64(p->w->dtype, p->w->data, n * p->inner + k));
-  else
-    zn_store_i64(p->ct, dst, 0, zn_load_i64(p->w->dtype, p->w->data, n * p->inner + k));
+  store_weight(p->w, p->zero, n * p->inner + k, p->t, dst, 0);
 }
 
 static void channels(zn_lw *lw, conv *v) {
@@ -322,9 +356,9 @@ static void channels(zn_lw *lw, conv *v) {
   g.k = zn_ex_muli(ex, v->icg, v->taps);
   const zn_htensor *w = zn_lw_cst(lw, v->w);
   int64_t k, n;
-  if (w && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n)) {
-    conv_pack p = {w, (uint64_t)k, v->ct};
-    zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, v->ct, copy_weight, &p);
+  if (w && v->wt && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n)) {
+    conv_pack p = {w, zn_lw_cst(lw, v->zw), (uint64_t)k, v->wt};
+    zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, v->wt, copy_weight, &p);
   }
   zn_gemm_emit(lw, &g);
 }
@@ -339,15 +373,22 @@ static bool flatten_image(zn_lw *lw, conv *v) {
   return true;
 }
 
-static zn_status conv_kernel(zn_lw *lw, zn_nid n) {
+static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   const zn_node *node = zn_lw_node(lw, n);
   zn_exprs *ex = lw->ex;
-  conv v = {.n = n, .x = node->in[0], .w = node->in[1], .bias = zn_node_in(node, 2), .y = node->out[0],
-            .phases = 1, .maps = 1, .taps = 1};
+  v.n = n;
+  v.y = node->out[0];
+  v.phases = v.maps = 1;
+  v.taps = 1;
   v.tx = *zn_lw_type(lw, v.x);
   v.tw = *zn_lw_type(lw, v.w);
   v.ty = *zn_lw_type(lw, v.y);
-  v.ct = zn_lw_ctype((zn_dtype)v.tx.dtype);
+  v.ct = v.xt = v.wt = zn_lw_ctype((zn_dtype)v.tx.dtype);
+  if (!zn_is_float(v.ct)) {
+    v.ct = ZN_I32;
+    v.xt = v.zx ? ZN_I16 : (zn_dtype)v.tx.dtype;
+    v.wt = zn_centred_type(lw, v.w, v.zw);
+  }
   ZN_TRY(zn_window_read(lw, n, v.x, v.w, v.y, &v.win));
   for (int i = 0; i < v.win.rank; i++) v.taps *= v.win.kernel[i];
   v.group = zn_ex_const(ex, zn_node_int(node, "group"));
@@ -368,4 +409,36 @@ static zn_status conv_kernel(zn_lw *lw, zn_nid n) {
   rows(lw, &v);
   return ZN_OK;
 }
+
+static zn_status conv_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  return convolve(lw, n, (conv){.x = node->in[0], .w = node->in[1], .bias = zn_node_in(node, 2)});
+}
 const zn_lower zn_lower_conv = {NULL, conv_kernel};
+
+/* A zero point that is the constant 0 needs no subtraction. */
+static zn_vid zero_point(const zn_lw *lw, zn_vid z) {
+  const zn_htensor *h = zn_lw_cst(lw, z);
+  for (uint64_t i = 0; h && i < zn_htensor_count(h); i++)
+    if (zn_load_i64(h->dtype, h->data, i) != 0) return z;
+  return h ? 0 : z;
+}
+
+static zn_status convinteger_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  conv v = {.x = node->in[0], .w = node->in[1]};
+  v.zx = zero_point(lw, zn_node_in(node, 2));
+  v.zw = zero_point(lw, zn_node_in(node, 3));
+  return convolve(lw, n, v);
+}
+const zn_lower zn_lower_convinteger = {NULL, convinteger_kernel};
+
+static zn_status qlinearconv_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  conv v = {.x = node->in[0], .w = node->in[3], .bias = zn_node_in(node, 8), .sx = node->in[1],
+            .sw = node->in[4], .sy = node->in[6], .zy = node->in[7]};
+  v.zx = zero_point(lw, node->in[2]);
+  v.zw = zero_point(lw, node->in[5]);
+  return convolve(lw, n, v);
+}
+const zn_lower zn_lower_qlinearconv = {NULL, qlinearconv_kernel};

@@ -1,5 +1,6 @@
-/* MatMul with numpy broadcasting of the batch axes, and Gemm. A constant right operand is packed into panels. */
+/* MatMul with numpy broadcasting of the batch axes, its integer and quantised forms, and Gemm. A constant right operand is packed into panels. */
 #include "codegen/lower/gemm.h"
+#include "codegen/lower/requant.h"
 
 typedef struct operands {
   zn_vid a, b, c, y;
@@ -7,6 +8,9 @@ typedef struct operands {
   bool trans_a, trans_b;
   bool vec_a, vec_b; /* rank-1 operands of MatMul */
   double alpha, beta;
+  zn_vid za, zb;         /* zero points of the integer forms, or 0 */
+  zn_vid sa, sb, sy, zy; /* QLinearMatMul only */
+  zn_dtype acc;
 } operands;
 
 /* Index of a 2-D slice of operand v: broadcast batch, then (row, col). */
@@ -28,18 +32,33 @@ static zn_kref load_matrix(zn_lw *lw, zn_vid v, const zn_type *t, const operands
   return zn_lw_load(lw, v, at);
 }
 
+/* A scale or zero point: scalar, one per row (column), or of the operand's rank with 1 for the contracted axis. */
+static zn_kref load_param(zn_lw *lw, zn_vid v, const operands *o, const zn_expr *batch, zn_expr line,
+                          bool rows) {
+  zn_expr zero = zn_ex_const(lw->ex, 0);
+  const zn_type t = *zn_lw_type(lw, v);
+  if (t.rank < 2) {
+    if (t.rank == 1 && zn_ex_is(lw->ex, t.dims[0], 1)) line = zero;
+    return zn_lw_load(lw, v, &line);
+  }
+  if (zn_ex_is(lw->ex, t.dims[rows ? t.rank - 2 : t.rank - 1], 1)) line = zero;
+  return rows ? load_matrix(lw, v, &t, o, batch, line, zero) : load_matrix(lw, v, &t, o, batch, zero, line);
+}
+
 static zn_kref load_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
   const operands *o = user;
-  if (o->vec_a) return zn_lw_load(lw, o->a, &k);
-  return o->trans_a ? load_matrix(lw, o->a, &o->ta, o, batch, k, m)
-                    : load_matrix(lw, o->a, &o->ta, o, batch, m, k);
+  zn_kref x = o->vec_a     ? zn_lw_load(lw, o->a, &k)
+              : o->trans_a ? load_matrix(lw, o->a, &o->ta, o, batch, k, m)
+                           : load_matrix(lw, o->a, &o->ta, o, batch, m, k);
+  return o->za ? zn_centre(lw, x, load_param(lw, o->za, o, batch, m, true), o->acc) : x;
 }
 
 static zn_kref load_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
   const operands *o = user;
-  if (o->vec_b) return zn_lw_load(lw, o->b, &k);
-  return o->trans_b ? load_matrix(lw, o->b, &o->tb, o, batch, n, k)
-                    : load_matrix(lw, o->b, &o->tb, o, batch, k, n);
+  zn_kref x = o->vec_b     ? zn_lw_load(lw, o->b, &k)
+              : o->trans_b ? load_matrix(lw, o->b, &o->tb, o, batch, n, k)
+                           : load_matrix(lw, o->b, &o->tb, o, batch, k, n);
+  return o->zb ? zn_centre(lw, x, load_param(lw, o->zb, o, batch, n, false), o->acc) : x;
 }
 
 static void emit(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
@@ -51,6 +70,11 @@ static void emit(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr
   if (!o->vec_a) at[d++] = m;
   if (!o->vec_b) at[d++] = n;
   zn_dtype t = zn_lw_kdtype(lw, acc);
+  if (o->sy) {
+    zn_kref sa = load_param(lw, o->sa, o, batch, m, true), sb = load_param(lw, o->sb, o, batch, n, false);
+    zn_kref sy = load_param(lw, o->sy, o, batch, m, true), zy = load_param(lw, o->zy, o, batch, m, true);
+    acc = zn_requantize(lw, acc, zn_requant_scale(lw, sa, sb, sy), zy, (zn_dtype)o->ty.dtype);
+  }
   if (o->alpha != 1) {
     zn_kref s = zn_is_float(t) ? zn_kb_float(b, t, o->alpha) : zn_kb_int(b, t, (int64_t)o->alpha);
     acc = zn_kb_bin(b, ZN_K_Mul, acc, s);
@@ -68,15 +92,22 @@ static void emit(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr
 }
 
 typedef struct packing {
-  const zn_htensor *w;
+  const zn_htensor *w, *zero;
   bool trans;
   uint64_t k, n;
+  zn_dtype t;
 } packing;
 
 static void copy_elem(void *user, uint64_t k, uint64_t n, void *dst) {
   const packing *p = user;
   unsigned size = zn_dtype_bytes(p->w->dtype);
   uint64_t i = p->trans ? n * p->k + k : k * p->n + n;
+  if (p->zero) {
+    uint64_t z = zn_htensor_count(p->zero) == 1 ? 0 : n;
+    int64_t zero = zn_load_i64(p->zero->dtype, p->zero->data, z);
+    zn_store_i64(p->t, dst, 0, zn_load_i64(p->w->dtype, p->w->data, i) - zero);
+    return;
+  }
   memcpy(dst, (const char *)p->w->data + i * size, size);
 }
 
@@ -87,16 +118,19 @@ static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   zn_expr one = zn_ex_const(lw->ex, 1);
   int ra = o->ta.rank, rb = o->tb.rank;
   zn_gemm g = {.node = n, .hint = hint, .a = load_a, .b = load_b, .emit = emit, .user = o,
-               .t = zn_lw_ctype((zn_dtype)o->ta.dtype), .m = one, .n = one};
+               .t = o->acc ? o->acc : zn_lw_ctype((zn_dtype)o->ta.dtype), .m = one, .n = one};
   if (!o->vec_a) g.m = o->ta.dims[o->trans_a ? ra - 1 : ra - 2];
   if (!o->vec_b) g.n = o->tb.dims[o->trans_b ? rb - 2 : rb - 1];
   g.k = o->ta.dims[o->trans_a ? ra - 2 : ra - 1];
   g.num_batch = (uint32_t)(o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1));
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
   const zn_htensor *w = zn_lw_cst(lw, o->b);
-  if (w && rb == 2 && ra > 1) { /* one constant matrix for all batches: they are rows of one product */
-    packing p = {w, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1]};
-    zn_gemm_pack(lw, &g, lw->g->vals[o->b].name, p.k, p.n, w->dtype, copy_elem, &p);
+  zn_dtype wt = w ? (zn_dtype)w->dtype : ZN_NONE;
+  if (o->zb) wt = zn_is_float(g.t) ? ZN_NONE : zn_centred_type(lw, o->b, o->zb);
+  if (wt && rb == 2 && ra > 1) { /* one constant matrix for all batches: they are rows of one product */
+    packing p = {w, wt != (zn_dtype)w->dtype ? zn_lw_cst(lw, o->zb) : NULL, o->trans_b,
+                 (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], wt};
+    zn_gemm_pack(lw, &g, lw->g->vals[o->b].name, p.k, p.n, wt, copy_elem, &p);
   }
   zn_gemm_emit(lw, &g);
   return ZN_OK;
@@ -110,6 +144,30 @@ static zn_status matmul_kernel(zn_lw *lw, zn_nid n) {
   return product(lw, n, &o, "matmul");
 }
 const zn_lower zn_lower_matmul = {NULL, matmul_kernel};
+
+static zn_status integer_product(zn_lw *lw, zn_nid n, operands o, const char *hint) {
+  o.y = zn_lw_node(lw, n)->out[0];
+  o.alpha = 1;
+  o.vec_a = zn_lw_type(lw, o.a)->rank == 1;
+  o.vec_b = zn_lw_type(lw, o.b)->rank == 1;
+  o.acc = zn_is_float((zn_dtype)zn_lw_type(lw, o.a)->dtype) ? ZN_F32 : ZN_I32;
+  return product(lw, n, &o, hint);
+}
+
+static zn_status matmulinteger_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  operands o = {.a = node->in[0], .b = node->in[1], .za = zn_node_in(node, 2), .zb = zn_node_in(node, 3)};
+  return integer_product(lw, n, o, "matmul_int");
+}
+const zn_lower zn_lower_matmulinteger = {NULL, matmulinteger_kernel};
+
+static zn_status qlinearmatmul_kernel(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  operands o = {.a = node->in[0], .sa = node->in[1], .za = node->in[2], .b = node->in[3],
+                .sb = node->in[4], .zb = node->in[5], .sy = node->in[6], .zy = node->in[7]};
+  return integer_product(lw, n, o, "matmul_quant");
+}
+const zn_lower zn_lower_qlinearmatmul = {NULL, qlinearmatmul_kernel};
 
 static zn_status gemm_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
