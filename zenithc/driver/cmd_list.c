@@ -26,7 +26,7 @@ int zn_cmd_targets(zn_ctx *c, const zn_opts *o) {
   return 0;
 }
 
-static bool evaluated(zn_op op) { return zn_eval_table[op] && zn_eval_table[op] != zn_ev_todo; }
+static bool evaluated(zn_op op) { return zn_eval_table[op] != NULL; }
 
 static const char *lowered(zn_op op) {
   const zn_lower *l = zn_lower_of(op);
