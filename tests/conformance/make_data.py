@@ -14,15 +14,11 @@ from onnx.backend.test.case.node import collect_testcases
 
 def to_proto(value, type_proto, name):
     if type_proto.HasField("sequence_type"):
-        elem = type_proto.sequence_type.elem_type
-        dtype = None
-        if elem.HasField("tensor_type") and not value:
-            dtype = onnx.TensorProto.DataType.Value("FLOAT")
+        if not value:
             seq = onnx.SequenceProto()
             seq.name = name
             seq.elem_type = onnx.SequenceProto.TENSOR
             return seq
-        del dtype
         return numpy_helper.from_list(value, name)
     if type_proto.HasField("optional_type"):
         if value is None:

@@ -104,7 +104,55 @@ static void round_output(zn_eval_val *v) {
   for (uint64_t k = 0; k < v->count; k++) v->u.f[k] = zn_eval_round((zn_dtype)v->dtype, v->u.f[k]);
 }
 
+/* Does type name `type` of schema s contain the word `kind` (seq, opt, map)? */
+static bool type_has(const zn_schema *s, const char *type, const char *kind) {
+  size_t n = strlen(type), k = strlen(kind);
+  for (const char *p = s->types; p && *p; p += strcspn(p, " "), p += strspn(p, " ")) {
+    if (strncmp(p, type, n) != 0 || p[n] != '=') continue;
+    for (const char *q = p + n + 1; *q && *q != ' '; q += strcspn(q, ", "), q += *q == ',')
+      if (strncmp(q, kind, k) == 0 && (q[k] == 0 || q[k] == ',' || q[k] == ' ')) return true;
+  }
+  return strcmp(type, kind) == 0;
+}
+
+/* Operator functions read their inputs as the schema types them: anything else stops here. */
+static zn_status check_input(zn_ev *e, const zn_schema *s, uint32_t i, const char **seen,
+                             zn_dtype *type) {
+  static const char *const kinds[] = {"", "seq", "opt", "map"};
+  const zn_schema_io *io = &s->in[i < s->num_in ? i : s->num_in - 1];
+  const zn_eval_val *v = e->in[i];
+  if (!v) return io->optional ? ZN_OK : zn_ev_fail(e, "input %u is missing", i + 1);
+  bool fits = v->kind == ZN_V_TENSOR ? zn_schema_allows(s, io->type, (zn_dtype)v->dtype)
+                                     : type_has(s, io->type, kinds[v->kind]);
+  if (!fits)
+    return zn_ev_fail(e, "input %u '%s' cannot be %s %s", i + 1, io->name, kinds[v->kind],
+                      zn_dtypes[v->dtype].name);
+  if (io->hetero || v->kind != ZN_V_TENSOR) return ZN_OK;
+  uint32_t k = 0; /* inputs of one type name agree */
+  while (seen[k] && strcmp(seen[k], io->type) != 0) k++;
+  if (seen[k] && type[k] != (zn_dtype)v->dtype)
+    return zn_ev_fail(e, "input %u '%s' is %s, another input of type %s is %s", i + 1, io->name,
+                      zn_dtypes[v->dtype].name, io->type, zn_dtypes[type[k]].name);
+  seen[k] = io->type;
+  type[k] = (zn_dtype)v->dtype;
+  return ZN_OK;
+}
+
+static zn_status check_inputs(zn_ev *e) {
+  const zn_schema *s = zn_op_schema(e->op);
+  uint32_t own = e->num_in - e->n->num_captures;
+  if (e->op == ZN_OP_NONE || e->n->num_captures > e->num_in || own < s->min_in || own > s->max_in)
+    return zn_ev_fail(e, "%u inputs given, %u to %u expected", own, s->min_in, s->max_in);
+  if (e->num_out < s->min_out || e->num_out > s->max_out)
+    return zn_ev_fail(e, "%u outputs named, %u to %u expected", e->num_out, s->min_out, s->max_out);
+  const char **seen = ZN_ARRAY(e->tmp, const char *, own + 1);
+  zn_dtype *type = ZN_ARRAY(e->tmp, zn_dtype, own + 1);
+  for (uint32_t i = 0; i < own; i++) ZN_TRY(check_input(e, s, i, seen, type));
+  return ZN_OK;
+}
+
 static zn_status run_op(zn_ev *e) {
+  ZN_TRY(check_inputs(e));
   e->single = e->run->mode != ZN_EVAL_F64;
   for (uint32_t i = 0; i < e->num_in; i++)
     if (e->in[i] && e->in[i]->kind == ZN_V_TENSOR && e->in[i]->dtype == ZN_F64) e->single = false;
