@@ -268,9 +268,13 @@ static zn_kref workspace_layout(entry *e) {
   e->slot_off = ZN_ARRAY(e->lw->arena, zn_kref, p->num_slots);
   for (uint32_t s = 0; s < p->num_slots; s++) {
     e->slot_off[s] = at;
-    zn_kref size = round64(e, ix(e, bounded(e, p->slots[s])));
-    zn_kref nothing = zn_kb_idx(e->b, 0);
-    fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, size, nothing), ZN_RUN_SHAPE);
+    zn_kref size = zn_kb_idx(e->b, 0);
+    for (uint32_t i = 0; i < p->slots[s].num_sizes; i++) {
+      zn_kref one = ix(e, bounded(e, p->slots[s].sizes[i])), nothing = zn_kb_idx(e->b, 0);
+      fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, one, nothing), ZN_RUN_SHAPE);
+      size = zn_kb_bin(e->b, ZN_K_Max, size, one);
+    }
+    size = round64(e, size);
     at = zn_kb_bin(e->b, ZN_K_Add, at, size);
     zn_kref limit = zn_kb_idx(e->b, e->lw->caps->idx_bytes == 4 ? max_dim : max_bytes);
     zn_kref over = zn_kb_cmp(e->b, ZN_K_Gt, at, limit), zero = zn_kb_idx(e->b, 0);

@@ -103,24 +103,31 @@ static uint64_t liveness_bound(const zn_lw *lw, const item *items, uint32_t n) {
   return best;
 }
 
+static bool has_size(const zn_slot *s, zn_expr bytes) {
+  for (uint32_t i = 0; i < s->num_sizes; i++)
+    if (s->sizes[i] == bytes) return true;
+  return false;
+}
+
 static void place_dynamic(zn_lw *lw, zn_plan *plan, const uint32_t *list, uint32_t n) {
-  uint32_t *free_at = ZN_ARRAY(&lw->ctx->tmp, uint32_t, n); /* last step of the slot's tenant */
-  plan->slots = ZN_ARRAY(lw->arena, zn_expr, n);
+  plan->slots = ZN_ARRAY(lw->arena, zn_slot, n);
   for (uint32_t i = 0; i < n; i++) { /* in order of first use */
     zn_wsbuf *b = &lw->bufs[list[i]];
     uint32_t best = UINT32_MAX;
     for (uint32_t s = 0; s < plan->num_slots; s++) {
-      if (free_at[s] >= b->first) continue;
-      if (best == UINT32_MAX || plan->slots[s] == b->bytes) best = s;
+      if (plan->slots[s].busy_until >= b->first) continue;
+      if (best == UINT32_MAX) best = s;
+      if (has_size(&plan->slots[s], b->bytes)) {
+        best = s;
+        break;
+      }
     }
-    if (best == UINT32_MAX) {
-      best = plan->num_slots++;
-      plan->slots[best] = b->bytes;
-    } else if (!zn_ex_le(lw->ex, b->bytes, plan->slots[best])) {
-      plan->slots[best] = zn_ex_max(lw->ex, plan->slots[best], b->bytes);
-    }
+    if (best == UINT32_MAX) best = plan->num_slots++;
+    zn_slot *slot = &plan->slots[best];
+    if (!has_size(slot, b->bytes))
+      ZN_PUSH(lw->arena, slot->sizes, slot->num_sizes, slot->cap_sizes, b->bytes);
+    slot->busy_until = b->last;
     b->slot = best;
-    free_at[best] = b->last;
   }
 }
 

@@ -3,9 +3,15 @@
 #define ZN_PROGRAM_H
 #include "codegen/lower/lower.h"
 
+typedef struct zn_slot { /* place for buffers of symbolic size that are never alive together */
+  zn_expr *sizes;        /* distinct sizes of its tenants; the run takes the largest */
+  uint32_t num_sizes, cap_sizes;
+  uint32_t busy_until;   /* last step of the latest tenant */
+} zn_slot;
+
 typedef struct zn_plan {
   uint64_t static_bytes; /* buffers of constant size: offsets in zn_wsbuf.offset */
-  zn_expr *slots;        /* sizes of the dynamic slots, behind the static part, each rounded up to 64 */
+  zn_slot *slots;        /* behind the static part, each rounded up to 64 bytes */
   uint32_t num_slots;
 } zn_plan;
 
