@@ -1,10 +1,8 @@
-/* Einsum as transposes and matrix products, integer products as exact ones in wider types, and
- * short Fourier transforms as products with constant matrices. */
+/* Einsum as transposes and matrix products, and short Fourier transforms as products with constant
+ * matrices. */
 #include <math.h>
 
 #include "zenithc/ops/expand_util.h"
-
-static zn_dtype dtype_of(const zn_rw *w, zn_vid v) { return (zn_dtype)zn_rw_type(w, v)->dtype; }
 
 /* ---- Einsum ---- */
 
@@ -184,95 +182,6 @@ ZN_EXPAND(einsum) {
   }
   if (w->st != ZN_OK || t[0].n != out.n) return w->st;
   zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, in_order(w, &t[0], out.label, out.n)));
-  return zn_rw_done(w);
-}
-
-/* ---- integer products ---- */
-
-/* v - zero point in type t; a rank-1 zero point of more than one element lies along the axis `back`
- * from the end. */
-static zn_vid centred(zn_rw *w, zn_vid v, zn_vid zp, zn_dtype t, int back) {
-  v = zn_rw_cast(w, v, t);
-  if (!zp) return v;
-  const zn_type z = *zn_rw_type(w, zp);
-  int64_t dims[ZN_MAX_RANK] = {-1, 1, 1, 1, 1, 1, 1, 1}, k;
-  zp = zn_rw_cast(w, zp, t);
-  if (z.rank == 1 && !(zn_ex_is_const(w->g->ex, z.dims[0], &k) && k == 1) && back > 0) {
-    zp = zn_rw_reshape_to(w, zp, dims, (uint32_t)back + 1);
-  } else if (z.rank == 1 && zn_ex_is(w->g->ex, z.dims[0], 1)) {
-    zp = zn_rw_reshape_to(w, zp, NULL, 0);
-  }
-  return zn_rw2(w, ZN_OP_Sub, v, zp);
-}
-
-ZN_EXPAND(matmulinteger) {
-  const zn_vid a = centred(w, zn_rw_in(w, 0), zn_rw_in(w, 2), ZN_I32, 1);
-  const zn_vid b = centred(w, zn_rw_in(w, 1), zn_rw_in(w, 3), ZN_I32, 0);
-  zn_rw_output(w, 0, zn_rw2(w, ZN_OP_MatMul, a, b));
-  return zn_rw_done(w);
-}
-
-/* [n] to [n, 1, ...] of `rank` axes; a single element to a scalar. */
-static zn_vid along(zn_rw *w, zn_vid v, int rank) {
-  const zn_type t = *zn_rw_type(w, v);
-  int64_t dims[ZN_MAX_RANK] = {-1, 1, 1, 1, 1, 1, 1, 1};
-  if (t.rank != 1) return v;
-  if (zn_ex_is(w->g->ex, t.dims[0], 1)) return zn_rw_reshape_to(w, v, NULL, 0);
-  return rank > 1 ? zn_rw_reshape_to(w, v, dims, (uint32_t)rank) : v;
-}
-
-/* Is element type t an 8-bit integer? (QLinearMatMul also takes float8.) */
-static bool byte_type(zn_dtype t) { return t == ZN_U8 || t == ZN_I8; }
-
-ZN_EXPAND(qlinearmatmul) {
-  const zn_node *n = zn_rw_node(w);
-  const zn_vid as = n->in[1], bs = n->in[4], ys = n->in[6], yz = n->in[7];
-  const zn_vid in[4] = {n->in[0], n->in[3], n->in[2], n->in[5]};
-  if (!byte_type(dtype_of(w, in[0])) || !byte_type(dtype_of(w, in[1]))) return ZN_OK;
-  if (zn_rw_type(w, in[0])->rank < 2 || zn_rw_type(w, ys)->rank > 0) return ZN_OK;
-  const zn_vid acc = zn_rw_cast(w, zn_rw_op(w, ZN_OP_MatMulInteger, in, 4), ZN_F32);
-  const zn_vid scale = zn_rw2(w, ZN_OP_Mul, along(w, zn_rw_cast(w, as, ZN_F32), 2),
-                              along(w, zn_rw_cast(w, bs, ZN_F32), 1));
-  const zn_vid y = zn_rw2(w, ZN_OP_Mul, acc, scale);
-  zn_rw_output(w, 0, zn_rw3(w, ZN_OP_QuantizeLinear, y, zn_rw_cast(w, ys, ZN_F32), yz));
-  return zn_rw_done(w);
-}
-
-static zn_nid same_window(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n) {
-  const zn_nid id = zn_rw_raw(w, op, in, n, 1);
-  if (!id) return 0;
-  const uint32_t num = zn_rw_node(w)->num_attrs;
-  for (uint32_t i = 0; i < num; i++) zn_node_set_attr(w->g, id, zn_rw_node(w)->attrs[i]);
-  return id;
-}
-
-/* Products of bytes add up exactly in f32 up to 2^24, in f64 beyond. */
-ZN_EXPAND(convinteger) {
-  const zn_type wt = *zn_rw_type(w, zn_rw_in(w, 1));
-  int64_t k = 1, d;
-  for (int i = 1; i < wt.rank; i++) {
-    if (!zn_ex_is_const(w->g->ex, wt.dims[i], &d)) return ZN_OK;
-    k *= d;
-  }
-  if (wt.rank < 3) return ZN_OK;
-  const zn_dtype t = k <= (1 << 24) / (255 * 255) ? ZN_F32 : ZN_F64;
-  const zn_vid in[2] = {centred(w, zn_rw_in(w, 0), zn_rw_in(w, 2), t, 0),
-                        centred(w, zn_rw_in(w, 1), zn_rw_in(w, 3), t, wt.rank - 1)};
-  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw_infer(w, same_window(w, ZN_OP_Conv, in, 2)), ZN_I32));
-  return zn_rw_done(w);
-}
-
-ZN_EXPAND(qlinearconv) {
-  const zn_node *n = zn_rw_node(w);
-  const zn_vid xs = n->in[1], ws = n->in[4], ys = n->in[6], yz = n->in[7], bias = zn_node_in(n, 8);
-  const zn_vid in[4] = {n->in[0], n->in[3], n->in[2], n->in[5]};
-  const int rank = zn_rw_type(w, in[0])->rank;
-  if (rank < 3) return ZN_OK;
-  zn_vid acc = zn_rw_infer(w, same_window(w, ZN_OP_ConvInteger, in, 4));
-  if (bias) acc = zn_rw2(w, ZN_OP_Add, acc, along(w, bias, rank - 1));
-  const zn_vid scale = zn_rw2(w, ZN_OP_Mul, along(w, ws, rank - 1), along(w, xs, 1));
-  const zn_vid y = zn_rw2(w, ZN_OP_Mul, zn_rw_cast(w, acc, ZN_F32), scale);
-  zn_rw_output(w, 0, zn_rw3(w, ZN_OP_QuantizeLinear, y, along(w, ys, 1), along(w, yz, 1)));
   return zn_rw_done(w);
 }
 
