@@ -323,11 +323,18 @@ static void emit_step(entry *e, const zn_step *s) {
   switch (s->kind) {
   case ZN_STEP_CALL: emit_call(e, s); break;
   case ZN_STEP_SYM: {
-    zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
-    zero = zn_kb_idx(b, s->elem);
-    zn_kref v = zn_kb_cvt(b, zn_kb_load(b, s->dtype, 1, p, zero), ZN_IDX);
+    zn_kref v;
+    if (s->loc.kind == ZN_LOC_NONE) {
+      v = ix(e, s->a);
+    } else {
+      zn_kref p = address(e, s->loc), at = zn_kb_idx(b, s->elem);
+      v = zn_kb_cvt(b, zn_kb_load(b, s->dtype, 1, p, at), ZN_IDX);
+    }
     zn_expr top = sym_bound(e, s->sym);
     if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);
+    int64_t lo, hi;
+    zn_ex_range(e->lw->ex, s->sym, &lo, &hi);
+    if (lo > INT32_MIN) fail_if(e, zn_kb_cmp(b, ZN_K_Lt, v, zn_kb_idx(b, lo)), ZN_RUN_SHAPE);
     zn_kb_set(b, find_sym(e, s->sym)->var, v);
     break;
   }

@@ -5,7 +5,7 @@
 #include "codegen/lower/lower.h"
 
 /* A loaded index as expression in [0, extent). */
-static zn_expr checked_index(zn_lw *lw, zn_kref raw, zn_expr extent) {
+zn_expr zn_lw_checked_index(zn_lw *lw, zn_kref raw, zn_expr extent) {
   zn_kb *b = &lw->kb;
   zn_kref i = zn_kb_cvt(b, raw, ZN_IDX), n = zn_lw_ix(lw, extent), zero = zn_kb_idx(b, 0);
   int64_t c, lo, hi;
@@ -33,7 +33,7 @@ static zn_kref gather_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *id
   zn_expr at[ZN_MAX_RANK];
   zn_kref raw = zn_lw_load(lw, indices, idx + axis);
   for (int d = 0; d < axis; d++) at[d] = idx[d];
-  at[axis] = checked_index(lw, raw, zn_lw_dim(lw, x, axis));
+  at[axis] = zn_lw_checked_index(lw, raw, zn_lw_dim(lw, x, axis));
   for (int d = axis + 1; d < r; d++) at[d] = idx[d - 1 + q];
   return zn_lw_load(lw, x, at);
 }
@@ -47,7 +47,7 @@ static zn_kref gatherelements_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_
   zn_expr at[ZN_MAX_RANK];
   zn_kref raw = zn_lw_load(lw, indices, idx);
   for (int d = 0; d < r; d++) at[d] = idx[d];
-  at[axis] = checked_index(lw, raw, zn_lw_dim(lw, x, axis));
+  at[axis] = zn_lw_checked_index(lw, raw, zn_lw_dim(lw, x, axis));
   return zn_lw_load(lw, x, at);
 }
 const zn_lower zn_lower_gatherelements = {gatherelements_point, NULL};
@@ -66,7 +66,7 @@ static zn_kref gathernd_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   for (int k = 0; k < depth; k++) {
     where[q - 1] = zn_ex_const(lw->ex, k);
     zn_kref raw = zn_lw_load(lw, indices, where);
-    at[batch + k] = checked_index(lw, raw, zn_lw_dim(lw, x, batch + k));
+    at[batch + k] = zn_lw_checked_index(lw, raw, zn_lw_dim(lw, x, batch + k));
   }
   for (int d = batch + (int)depth, o = q - 1; d < r; d++, o++) at[d] = idx[o];
   return zn_lw_load(lw, x, at);

@@ -58,7 +58,7 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
 
 typedef enum zn_step_kind {
   ZN_STEP_CALL,
-  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer (data-dependent sizes) */
+  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer, or expression a without buffer */
   ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,
@@ -135,6 +135,8 @@ void zn_lw_end(zn_lw *lw); /* closes the innermost loop or if */
 zn_expr zn_lw_as_expr(zn_lw *lw, zn_kref idx_value, zn_expr extent);
 /* Code (idx) for an expression at this place. Sub-expressions without loop variables become integer parameters. */
 zn_kref zn_lw_ix(zn_lw *lw, zn_expr e);
+/* A loaded index as expression in [0, extent): negative ones count from the end; outside: error code, 0. */
+zn_expr zn_lw_checked_index(zn_lw *lw, zn_kref raw, zn_expr extent);
 /* 0 <= e < n as a bool value; folds when provable. */
 zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n);
 
@@ -180,6 +182,14 @@ const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v);
 void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code);
 /* After the kernel that computes it: symbol sym takes the i64 stored at loc. */
 void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc);
+/* Between kernels: symbol sym takes the value of e. */
+void zn_lw_set_sym(zn_lw *lw, zn_expr sym, zn_expr e);
+/* Between kernels: the run fails with ZN_RUN_SHAPE unless a <= b. */
+void zn_lw_require_le(zn_lw *lw, zn_expr a, zn_expr b);
+/* Between kernels: the symbols that stand for v's own elements (zn_value.content) are read from v. */
+void zn_lw_define_content(zn_lw *lw, zn_vid v);
+/* Flat copy between stored tensors of type t (same layout), a kernel of node n. */
+void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to);
 
 /* ---- small conveniences ---- */
 static inline const zn_node *zn_lw_node(const zn_lw *lw, zn_nid n) { return &lw->g->nodes[n]; }

@@ -481,11 +481,6 @@ void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code) {
   zn_kb_end(b);
 }
 
-void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc) {
-  zn_step s = {.kind = ZN_STEP_SYM, .sym = sym, .loc = loc, .dtype = ZN_I64};
-  ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
-}
-
 unsigned zn_lw_lanes(const zn_lw *lw, zn_dtype t) {
   unsigned bytes = zn_dtype_bytes(zn_lw_ctype(t));
   if (!lw->caps->vector_bytes || !bytes || bytes > lw->caps->vector_bytes) return 1;

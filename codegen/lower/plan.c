@@ -30,7 +30,9 @@ static void extend_over_loops(zn_lw *lw) {
     uint32_t start = open[--depth];
     for (uint32_t k = 0; k < lw->num_bufs; k++) {
       zn_wsbuf *b = &lw->bufs[k];
-      if (b->first != UINT32_MAX && b->first <= start && b->last >= start && b->last < i) b->last = i;
+      if (b->first == UINT32_MAX || b->last < start || b->first > i) continue;
+      if (b->first <= start && b->last < i) b->last = i;
+      if (b->first > start && b->last > i) b->first = start; /* filled piece by piece, read behind the loop */
     }
   }
 }

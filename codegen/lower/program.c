@@ -72,17 +72,6 @@ static void require_broadcasts(zn_lw *lw, const zn_node *n) {
   }
 }
 
-/* Sizes that are elements of v: defined as soon as v is computed. */
-static void define_contents(zn_lw *lw, zn_vid v) {
-  const zn_value *val = &lw->g->vals[v];
-  for (uint32_t k = 0; val->content && k < val->num_elems; k++) {
-    if (!val->content[k]) continue;
-    zn_step s = {.kind = ZN_STEP_SYM, .sym = val->content[k], .loc = zn_lw_loc(lw, v), .elem = k,
-                 .dtype = (zn_dtype)val->type.dtype};
-    ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
-  }
-}
-
 static zn_status lower_group(zn_lw *lw, zn_nid n) {
   zn_nid root = lw->g->nodes[n].group ? lw->g->nodes[n].group : n;
   const zn_node *node = zn_lw_node(lw, root);
@@ -104,25 +93,16 @@ zn_status zn_lower_nodes(zn_lw *lw) {
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
     require_broadcasts(lw, zn_lw_node(lw, n));
-    if (is_silent(lw->g, zn_lw_node(lw, n))) continue;
-    ZN_TRY(lower_group(lw, n));
+    if (!is_silent(lw->g, zn_lw_node(lw, n))) ZN_TRY(lower_group(lw, n));
     for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)
-      if (zn_lw_node(lw, n)->out[k]) define_contents(lw, zn_lw_node(lw, n)->out[k]);
+      if (zn_lw_node(lw, n)->out[k]) zn_lw_define_content(lw, zn_lw_node(lw, n)->out[k]);
   }
   return ZN_OK;
 }
 
 /* Graph outputs that are inputs, constants, or the same value twice get a copy kernel; the others are written in place. */
 static void copy_to_output(zn_lw *lw, zn_vid v, uint32_t out) {
-  const zn_type t = *zn_lw_type(lw, v);
-  zn_expr count = zn_type_count(lw->ex, &t);
-  zn_lw_kernel(lw, lw->g->vals[v].def, "copy_out");
-  zn_kref to = zn_lw_ptr_loc(lw, (zn_loc){ZN_LOC_OUTPUT, out}, ZN_KP_OUT, (zn_dtype)t.dtype);
-  zn_kref from = zn_lw_ptr(lw, v, ZN_KP_IN);
-  zn_expr i = zn_lw_for(lw, count, ZN_FOR_VECTOR, 0);
-  zn_lw_store_at(lw, to, (zn_dtype)t.dtype, i, zn_lw_load_at(lw, from, (zn_dtype)t.dtype, i));
-  zn_lw_end(lw);
-  zn_lw_kernel_end(lw);
+  zn_lw_copy(lw, lw->g->vals[v].def, zn_lw_type(lw, v), zn_lw_loc(lw, v), (zn_loc){ZN_LOC_OUTPUT, out});
 }
 
 static zn_vid alias_root(const zn_graph *g, zn_vid v) {

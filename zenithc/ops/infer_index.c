@@ -153,6 +153,7 @@ ZN_INFER(topk) {
     if (!zn_inf_ge(f, e[0], 0) && zn_ex_kind(f->ex, e[0]) == ZN_EX_SYM) {
       zn_ex_set_range(f->ex, e[0], 0, INT64_MAX);
     }
+    zn_inf_limit(f->ex, e[0], dims[axis]);
     if (zn_ex_is_const(f->ex, e[0], &k) && zn_ex_is_const(f->ex, dims[axis], &d) && k > d) {
       return zn_inf_err(f, "K is %" PRId64 ", but axis %d has %" PRId64 " elements", k, axis, d);
     }

@@ -94,17 +94,29 @@ static const char *symbol_name(const zn_graph *g, zn_vid v, const char *open, ui
   return t.s;
 }
 
+void zn_inf_limit(zn_exprs *ex, zn_expr sym, zn_expr bound) {
+  if (bound <= ZN_EX_OVERFLOW || zn_ex_kind(ex, sym) != ZN_EX_SYM || zn_ex_depends(ex, bound, sym)) return;
+  zn_expr extent = zn_ex_addi(ex, bound, 1);
+  const zn_expr old = zn_ex_extent(ex, sym);
+  if (old && old != extent) extent = zn_ex_min(ex, old, extent);
+  if (extent > ZN_EX_OVERFLOW && !zn_ex_depends(ex, extent, sym)) zn_ex_set_extent(ex, sym, extent);
+}
+
 zn_expr zn_infer_fresh(zn_graph *g, const char *stem, zn_expr bound) {
   int64_t lo = 0, hi = INT64_MAX;
   if (bound > ZN_EX_OVERFLOW) zn_ex_range(g->ex, bound, &lo, &hi);
-  return zn_ex_sym(g->ex, stem, 0, hi < 0 ? 0 : hi);
+  const zn_expr s = zn_ex_sym(g->ex, stem, 0, hi < 0 ? 0 : hi);
+  zn_inf_limit(g->ex, s, bound);
+  return s;
 }
 
 zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_expr bound) {
   int64_t l = 0, hi = INT64_MAX;
   if (bound > ZN_EX_OVERFLOW) zn_ex_range(f->ex, bound, &l, &hi);
   if (hi == lo) return zn_inf_k(f, lo);
-  return zn_ex_sym(f->ex, symbol_name(f->g, f->nd->out[o], ".d", d, ""), lo, hi < lo ? lo : hi);
+  const zn_expr s = zn_ex_sym(f->ex, symbol_name(f->g, f->nd->out[o], ".d", d, ""), lo, hi < lo ? lo : hi);
+  zn_inf_limit(f->ex, s, bound);
+  return s;
 }
 
 zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi) {

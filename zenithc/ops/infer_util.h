@@ -45,6 +45,8 @@ void zn_inf_dtype(const zn_inf *f, uint32_t o, zn_dtype t);
 /* Unknown dimension d of output o: a symbol in [lo, upper bound of `bound`] (bound ZN_EX_NONE:
  * unbounded); the same one on every run of the inference. */
 zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_expr bound);
+/* Records that symbol sym never exceeds `bound` (no-op for NONE, other expressions, and bounds that mention sym). */
+void zn_inf_limit(zn_exprs *ex, zn_expr sym, zn_expr bound);
 /* The same for any value of any graph. */
 zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi);
 /* Does e use a symbol that was made inside body graph `body` (or a body of it)? Such symbols mean

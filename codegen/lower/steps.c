@@ -1,0 +1,60 @@
+/* Steps between kernels: symbols that take run-time values, flat copies. */
+#include "codegen/lower/lower.h"
+
+#include <assert.h>
+
+static void push_step(zn_lw *lw, zn_step s) {
+  assert(!lw->cur && "steps stand between kernels");
+  ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+}
+
+void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc) {
+  push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .loc = loc, .dtype = ZN_I64});
+}
+
+void zn_lw_set_sym(zn_lw *lw, zn_expr sym, zn_expr e) {
+  push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .a = e});
+}
+
+void zn_lw_require_le(zn_lw *lw, zn_expr a, zn_expr b) {
+  if (zn_ex_le(lw->ex, a, b)) return;
+  zn_expr over = zn_ex_max(lw->ex, zn_ex_sub(lw->ex, a, b), zn_ex_const(lw->ex, 0));
+  push_step(lw, (zn_step){.kind = ZN_STEP_REQUIRE, .a = over, .b = zn_ex_const(lw->ex, 0), .code = 3});
+}
+
+void zn_lw_define_content(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  if (val->inlined || val->cst) return;
+  for (uint32_t k = 0; val->content && k < val->num_elems; k++) {
+    zn_step s = {.kind = ZN_STEP_SYM, .sym = val->content[k], .elem = k, .dtype = (zn_dtype)val->type.dtype};
+    if (!val->content[k]) continue;
+    s.loc = zn_lw_loc(lw, v);
+    push_step(lw, s);
+  }
+}
+
+void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to) {
+  zn_exprs *ex = lw->ex;
+  zn_dtype dt = (zn_dtype)t->dtype;
+  static const zn_dtype raw[9] = {0, ZN_U8, ZN_U16, 0, ZN_U32, 0, 0, 0, ZN_U64};
+  if (dt != ZN_BOOL) dt = raw[zn_dtype_bytes(dt)];
+  zn_expr count = zn_type_count(ex, t), base = zn_ex_const(ex, 0), here = count;
+  int64_t lo, hi;
+  zn_ex_range(ex, count, &lo, &hi);
+  zn_lw_kernel(lw, n, "copy");
+  bool split = hi > 65536;
+  if (split) { /* something to share out */
+    zn_expr size = zn_ex_const(ex, 16384), parts = zn_ex_ceildiv(ex, count, size), p;
+    zn_lw_grid(lw, 1, &parts, &p);
+    base = zn_ex_mul(ex, p, size);
+    here = zn_ex_min(ex, size, zn_ex_sub(ex, count, base));
+  }
+  zn_kref dst = zn_lw_ptr_loc(lw, to, ZN_KP_OUT, dt);
+  zn_kref src = zn_lw_ptr_loc(lw, from, ZN_KP_IN, dt);
+  zn_expr i = zn_lw_for(lw, here, ZN_FOR_VECTOR, 0);
+  zn_kref at = zn_lw_ix(lw, zn_ex_add(ex, base, i));
+  zn_kb_store(&lw->kb, dst, at, zn_kb_load(&lw->kb, dt, 1, src, at));
+  zn_lw_end(lw);
+  if (split) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
