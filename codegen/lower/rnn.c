@@ -1,0 +1,460 @@
+/* RNN, GRU and LSTM. The products of all inputs with W and the biases are one matrix product per direction; then one
+ * kernel walks the time steps of every (direction, batch item) with the state in scratch memory. R is read transposed, so
+ * that lanes run over the gates' columns: packed at compile time when it is constant. */
+#include <string.h>
+
+#include "codegen/lower/gemm.h"
+#include "codegen/lower/rnn.h"
+
+enum { UNROLL = 4 };
+
+typedef struct rnn {
+  zn_nid node;
+  zn_op op;
+  zn_vid X, W, R, B, len, h0, c0, P, Y, Yh, Yc;
+  zn_dtype dt, ct;
+  int gates, dirs;
+  zn_expr T, N, I, H, GH; /* steps, batch, input, hidden, gates * hidden */
+  bool layout, reverse_only, reset_after, input_forget;
+  double clip;
+  zn_rnn_act act[2][3];
+  zn_loc xw, rt, state, work; /* input products; R transposed; h and c; gates and reset h */
+  zn_dtype rt_type;
+  /* of the kernel being written */
+  int d;
+  zn_expr lane; /* d * N + batch item */
+  zn_expr item;
+} rnn;
+
+static zn_vid out_of(const zn_node *n, uint32_t i) { return i < n->num_out ? n->out[i] : 0; }
+
+static zn_status read_node(zn_lw *lw, zn_nid id, rnn *r) {
+  const zn_node *n = zn_lw_node(lw, id);
+  zn_exprs *ex = lw->ex;
+  bool lstm = n->op == ZN_OP_LSTM;
+  *r = (rnn){.node = id, .op = n->op, .X = n->in[0], .W = n->in[1], .R = n->in[2], .B = zn_node_in(n, 3),
+             .len = zn_node_in(n, 4), .h0 = zn_node_in(n, 5)};
+  r->c0 = lstm ? zn_node_in(n, 6) : 0;
+  r->P = lstm ? zn_node_in(n, 7) : 0;
+  r->Y = out_of(n, 0);
+  r->Yh = out_of(n, 1);
+  r->Yc = lstm ? out_of(n, 2) : 0;
+  r->dt = (zn_dtype)zn_lw_type(lw, r->X)->dtype;
+  r->ct = zn_lw_ctype(r->dt);
+  r->gates = lstm ? 4 : n->op == ZN_OP_GRU ? 3 : 1;
+  r->layout = zn_node_int(n, "layout") != 0;
+  r->T = zn_lw_dim(lw, r->X, r->layout);
+  r->N = zn_lw_dim(lw, r->X, !r->layout);
+  r->I = zn_lw_dim(lw, r->X, 2);
+  r->H = zn_lw_dim(lw, r->R, 2);
+  r->GH = zn_ex_muli(ex, r->H, r->gates);
+  const char *dir = zn_node_str(n, "direction");
+  r->reverse_only = !strcmp(dir, "reverse");
+  r->dirs = !strcmp(dir, "bidirectional") ? 2 : 1;
+  const zn_attr *clip = zn_node_attr(n, "clip");
+  r->clip = clip ? clip->u.f : 0;
+  r->reset_after = n->op == ZN_OP_GRU && zn_node_int(n, "linear_before_reset") != 0;
+  r->input_forget = lstm && zn_node_int(n, "input_forget") != 0;
+  return zn_rnn_read_acts(lw, n, r->dirs, lstm ? 3 : n->op == ZN_OP_GRU ? 2 : 1, r->act);
+}
+
+/* ---------------------------------------------------------------- input products */
+
+static zn_expr k_of(zn_lw *lw, int64_t v) { return zn_ex_const(lw->ex, v); }
+
+static zn_kref elem_x(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  (void)batch;
+  rnn *r = user;
+  zn_expr t = zn_ex_div(lw->ex, m, r->N), b = zn_ex_mod(lw->ex, m, r->N);
+  zn_expr idx[3] = {r->layout ? b : t, r->layout ? t : b, k};
+  return zn_lw_load(lw, r->X, idx);
+}
+
+static zn_kref elem_w(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
+  (void)batch;
+  rnn *r = user;
+  zn_expr idx[3] = {k_of(lw, r->d), n, k};
+  return zn_lw_load(lw, r->W, idx);
+}
+
+/* Bias of column n: of the input part, and of the recurrent part unless that stays inside the reset gate. */
+static zn_kref elem_bias(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  (void)batch;
+  (void)m;
+  rnn *r = user;
+  zn_kb *b = &lw->kb;
+  zn_expr idx[2] = {k_of(lw, r->d), n};
+  zn_kref w = zn_lw_load(lw, r->B, idx);
+  idx[1] = zn_ex_add(lw->ex, n, r->GH);
+  zn_kref u = zn_lw_load(lw, r->B, idx);
+  if (r->reset_after) {
+    zn_kref col = zn_lw_ix(lw, n), first = zn_lw_ix(lw, zn_ex_muli(lw->ex, r->H, 2));
+    zn_kref gate = zn_kb_cmp(b, ZN_K_Lt, col, first), zero = zn_kb_float(b, r->ct, 0);
+    u = zn_kb_select(b, gate, u, zero);
+  }
+  return zn_kb_bin(b, ZN_K_Add, w, u);
+}
+
+static void emit_xw(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
+  (void)batch;
+  rnn *r = user;
+  zn_exprs *ex = lw->ex;
+  zn_kref p = zn_lw_ptr_loc(lw, r->xw, ZN_KP_OUT, r->ct);
+  zn_expr rows = zn_ex_mul(ex, r->T, r->N), row = zn_ex_add(ex, zn_ex_muli(ex, rows, r->d), m);
+  zn_lw_store_at(lw, p, r->ct, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), n), acc);
+}
+
+typedef struct weights { /* of one direction, [n][k] */
+  const char *data;
+  int64_t k;
+  unsigned size;
+} weights;
+
+static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
+  const weights *w = user;
+  memcpy(dst, w->data + (n * (uint64_t)w->k + k) * w->size, w->size);
+}
+
+static void input_products(zn_lw *lw, rnn *r) {
+  zn_exprs *ex = lw->ex;
+  zn_expr cells = zn_ex_mul(ex, zn_ex_mul(ex, r->T, r->N), zn_ex_muli(ex, r->GH, r->dirs));
+  r->xw = zn_lw_scratch(lw, zn_ex_muli(ex, cells, zn_dtype_bytes(r->ct)));
+  const zn_htensor *w = zn_lw_cst(lw, r->W);
+  int64_t rows = 0, k = 0;
+  bool fixed = w && zn_ex_is_const(ex, r->GH, &rows) && zn_ex_is_const(ex, r->I, &k);
+  for (r->d = 0; r->d < r->dirs; r->d++) {
+    zn_gemm g = {.node = r->node, .hint = "rnn_input", .m = zn_ex_mul(ex, r->T, r->N), .n = r->GH, .k = r->I,
+                 .t = r->ct, .a = elem_x, .b = elem_w, .init = r->B ? elem_bias : NULL, .emit = emit_xw, .user = r};
+    unsigned size = zn_dtype_bytes(r->dt);
+    weights ws = {fixed ? (const char *)w->data + (uint64_t)r->d * (uint64_t)(rows * k) * size : NULL, k, size};
+    if (fixed) zn_gemm_pack(lw, &g, lw->g->vals[r->W].name, (uint64_t)k, (uint64_t)rows, r->dt, copy_weight, &ws);
+    zn_gemm_emit(lw, &g);
+  }
+}
+
+/* ---------------------------------------------------------------- R transposed: [direction][k][column] */
+
+static void transpose_r(zn_lw *lw, rnn *r) {
+  zn_exprs *ex = lw->ex;
+  const zn_htensor *c = zn_lw_cst(lw, r->R);
+  int64_t gh = 0, h = 0;
+  if (c && zn_ex_is_const(ex, r->GH, &gh) && zn_ex_is_const(ex, r->H, &h)) {
+    unsigned size = zn_dtype_bytes(r->dt);
+    char *to = zn_arena_array(&lw->ctx->graph, (size_t)(r->dirs * gh * h) + 1, size);
+    for (int64_t d = 0; d < r->dirs; d++)
+      for (int64_t j = 0; j < gh; j++)
+        for (int64_t k = 0; k < h; k++)
+          memcpy(to + ((d * h + k) * gh + j) * size, (const char *)c->data + ((d * gh + j) * h + k) * size, size);
+    const char *name = zn_arena_printf(lw->arena, "%s_t", lw->g->vals[r->R].name);
+    r->rt = zn_lw_const(lw, name, r->dt, (uint64_t)(r->dirs * gh * h), to);
+    r->rt_type = r->dt;
+    return;
+  }
+  zn_expr cells = zn_ex_mul(ex, r->H, zn_ex_muli(ex, r->GH, r->dirs));
+  r->rt = zn_lw_scratch(lw, zn_ex_muli(ex, cells, zn_dtype_bytes(r->ct)));
+  r->rt_type = r->ct;
+  zn_lw_kernel(lw, r->node, "rnn_transpose");
+  zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->H}, v[2];
+  zn_lw_grid(lw, 2, ext, v);
+  zn_expr j = zn_lw_for(lw, r->GH, ZN_FOR_SERIAL, 0), idx[3] = {v[0], j, v[1]};
+  zn_kref x = zn_lw_load(lw, r->R, idx), p = zn_lw_ptr_loc(lw, r->rt, ZN_KP_OUT, r->ct);
+  zn_expr row = zn_ex_add(ex, zn_ex_mul(ex, v[0], r->H), v[1]);
+  zn_lw_store_at(lw, p, r->ct, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), j), x);
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* ---------------------------------------------------------------- scratch of the walk */
+
+enum { S_H, S_C };          /* state arrays of H per lane */
+enum { W_GATES, W_RESET };  /* work arrays: GH gates, then H */
+
+static zn_expr state_at(zn_lw *lw, const rnn *r, int array, zn_expr j) {
+  zn_exprs *ex = lw->ex;
+  zn_expr row = zn_ex_addi(ex, zn_ex_muli(ex, r->lane, 2), array);
+  return zn_ex_add(ex, zn_ex_mul(ex, row, r->H), j);
+}
+
+static zn_expr work_at(zn_lw *lw, const rnn *r, int array, zn_expr j) {
+  zn_exprs *ex = lw->ex;
+  zn_expr base = zn_ex_mul(ex, r->lane, zn_ex_add(ex, r->GH, r->H));
+  if (array == W_RESET) base = zn_ex_add(ex, base, r->GH);
+  return zn_ex_add(ex, base, j);
+}
+
+static zn_kref get_state(zn_lw *lw, const rnn *r, int array, zn_expr j) {
+  zn_kref p = zn_lw_ptr_loc(lw, r->state, ZN_KP_INOUT, r->ct);
+  return zn_lw_load_at(lw, p, r->ct, state_at(lw, r, array, j));
+}
+
+static void set_state(zn_lw *lw, const rnn *r, int array, zn_expr j, zn_kref x) {
+  zn_kref p = zn_lw_ptr_loc(lw, r->state, ZN_KP_INOUT, r->ct);
+  zn_lw_store_at(lw, p, r->ct, state_at(lw, r, array, j), x);
+}
+
+static zn_kref get_work(zn_lw *lw, const rnn *r, int array, zn_expr j) {
+  zn_kref p = zn_lw_ptr_loc(lw, r->work, ZN_KP_INOUT, r->ct);
+  return zn_lw_load_at(lw, p, r->ct, work_at(lw, r, array, j));
+}
+
+static void set_work(zn_lw *lw, const rnn *r, int array, zn_expr j, zn_kref x) {
+  zn_kref p = zn_lw_ptr_loc(lw, r->work, ZN_KP_INOUT, r->ct);
+  zn_lw_store_at(lw, p, r->ct, work_at(lw, r, array, j), x);
+}
+
+static zn_expr gate(zn_lw *lw, const rnn *r, int g, zn_expr j) {
+  return zn_ex_add(lw->ex, zn_ex_muli(lw->ex, r->H, g), j);
+}
+
+static zn_kref input_part(zn_lw *lw, const rnn *r, zn_expr t, zn_expr col) {
+  zn_exprs *ex = lw->ex;
+  zn_expr steps = zn_ex_addi(ex, r->T, 0);
+  zn_expr row = zn_ex_add(ex, zn_ex_muli(ex, steps, r->d), t);
+  row = zn_ex_add(ex, zn_ex_mul(ex, row, r->N), r->item);
+  zn_kref p = zn_lw_ptr_loc(lw, r->xw, ZN_KP_IN, r->ct);
+  return zn_lw_load_at(lw, p, r->ct, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), col));
+}
+
+/* ---------------------------------------------------------------- one time step */
+
+typedef struct product { /* gates[first + j] = init + sum_k from[k] * R[column first + j, k], j < count */
+  int from;              /* S_H of the state, or -1: the reset h of the work area */
+  zn_expr first, count, t;
+  bool bias_only;        /* start from the recurrent bias instead of the input products */
+} product;
+
+static void column(zn_lw *lw, const rnn *r, const product *p, zn_expr j) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  zn_expr col = zn_ex_add(ex, p->first, j);
+  zn_kref init;
+  if (!p->bias_only) {
+    init = input_part(lw, r, p->t, col);
+  } else if (r->B) {
+    zn_expr idx[2] = {k_of(lw, r->d), zn_ex_add(ex, r->GH, col)};
+    init = zn_lw_load(lw, r->B, idx);
+  } else {
+    init = zn_kb_float(b, r->ct, 0);
+  }
+  zn_kref acc = zn_kb_var(b, init);
+  zn_expr k = zn_lw_for(lw, r->H, ZN_FOR_SERIAL, 0);
+  zn_kref x = p->from < 0 ? get_work(lw, r, W_RESET, k) : get_state(lw, r, p->from, k);
+  zn_kref m = zn_lw_ptr_loc(lw, r->rt, ZN_KP_IN, r->rt_type);
+  zn_expr row = zn_ex_add(ex, zn_ex_muli(ex, r->H, r->d), k);
+  zn_kref w = zn_lw_load_at(lw, m, r->rt_type, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), col));
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_mul_add(lw, x, w, old));
+  zn_lw_end(lw);
+  zn_kref sum = zn_kb_get(b, acc);
+  set_work(lw, r, W_GATES, col, sum);
+}
+
+static void multiply(zn_lw *lw, const rnn *r, const product *p) {
+  zn_exprs *ex = lw->ex;
+  unsigned lanes = zn_lw_lanes(lw, r->ct), step = UNROLL * lanes;
+  zn_expr blocks = zn_ex_divi(ex, p->count, step), done = zn_ex_muli(ex, blocks, step);
+  if (!zn_ex_is(ex, blocks, 0)) {
+    zn_expr i = zn_lw_for(lw, blocks, ZN_FOR_SERIAL, 0);
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, UNROLL), ZN_FOR_UNROLL, UNROLL);
+    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
+    zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, i, step), zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v));
+    column(lw, r, p, at);
+    zn_lw_end(lw);
+    zn_lw_end(lw);
+    zn_lw_end(lw);
+  }
+  zn_expr rest = zn_ex_sub(ex, p->count, done);
+  if (zn_ex_is(ex, rest, 0)) return;
+  zn_expr v = zn_lw_for(lw, rest, ZN_FOR_VECTOR, 0);
+  column(lw, r, p, zn_ex_add(ex, done, v));
+  zn_lw_end(lw);
+}
+
+static void put_y(zn_lw *lw, const rnn *r, zn_expr t, zn_expr j, zn_kref h) {
+  if (!r->Y) return;
+  zn_expr d = k_of(lw, r->d);
+  zn_expr time_major[4] = {t, d, r->item, j}, batch_major[4] = {r->item, t, d, j};
+  zn_lw_store(lw, r->Y, r->layout ? batch_major : time_major, h);
+}
+
+static void step_plain(zn_lw *lw, const rnn *r, zn_expr t) {
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+  zn_kref h = zn_rnn_activate(lw, &r->act[r->d][0], r->clip, get_work(lw, r, W_GATES, j));
+  set_state(lw, r, S_H, j, h);
+  put_y(lw, r, t, j, h);
+  zn_lw_end(lw);
+}
+
+static void step_gru(zn_lw *lw, const rnn *r, zn_expr t) {
+  zn_kb *b = &lw->kb;
+  const zn_rnn_act *f = r->act[r->d];
+  if (!r->reset_after) {
+    zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+    zn_kref reset = zn_rnn_activate(lw, &f[0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 1, j)));
+    zn_kref h = get_state(lw, r, S_H, j);
+    set_work(lw, r, W_RESET, j, zn_kb_bin(b, ZN_K_Mul, reset, h));
+    zn_lw_end(lw);
+    product p = {.from = -1, .first = zn_ex_muli(lw->ex, r->H, 2), .count = r->H, .t = t};
+    multiply(lw, r, &p);
+  }
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+  zn_kref z = zn_rnn_activate(lw, &f[0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 0, j)));
+  zn_kref s = get_work(lw, r, W_GATES, gate(lw, r, 2, j));
+  if (r->reset_after) {
+    zn_kref reset = zn_rnn_activate(lw, &f[0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 1, j)));
+    zn_kref in = input_part(lw, r, t, gate(lw, r, 2, j)), part = zn_kb_bin(b, ZN_K_Mul, reset, s);
+    s = zn_kb_bin(b, ZN_K_Add, in, part);
+  }
+  zn_kref n = zn_rnn_activate(lw, &f[1], r->clip, s), h = get_state(lw, r, S_H, j);
+  zn_kref one = zn_kb_float(b, r->ct, 1), keep = zn_kb_bin(b, ZN_K_Mul, z, h);
+  zn_kref take = zn_kb_bin(b, ZN_K_Mul, zn_kb_bin(b, ZN_K_Sub, one, z), n);
+  h = zn_kb_bin(b, ZN_K_Add, take, keep);
+  set_state(lw, r, S_H, j, h);
+  put_y(lw, r, t, j, h);
+  zn_lw_end(lw);
+}
+
+/* x + P[part] * c */
+static zn_kref peep(zn_lw *lw, const rnn *r, int part, zn_expr j, zn_kref c, zn_kref x) {
+  if (!r->P) return x;
+  zn_expr idx[2] = {k_of(lw, r->d), gate(lw, r, part, j)};
+  return zn_mul_add(lw, zn_lw_load(lw, r->P, idx), c, x);
+}
+
+static void step_lstm(zn_lw *lw, const rnn *r, zn_expr t) {
+  zn_kb *b = &lw->kb;
+  const zn_rnn_act *f = r->act[r->d];
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+  zn_kref c = get_state(lw, r, S_C, j);
+  zn_kref i = peep(lw, r, 0, j, c, get_work(lw, r, W_GATES, gate(lw, r, 0, j)));
+  i = zn_rnn_activate(lw, &f[0], r->clip, i);
+  zn_kref forget, n;
+  if (r->input_forget) {
+    zn_kref one = zn_kb_float(b, r->ct, 1);
+    forget = zn_kb_bin(b, ZN_K_Sub, one, i);
+  } else {
+    forget = peep(lw, r, 2, j, c, get_work(lw, r, W_GATES, gate(lw, r, 2, j)));
+    forget = zn_rnn_activate(lw, &f[0], r->clip, forget);
+  }
+  n = zn_rnn_activate(lw, &f[1], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 3, j)));
+  zn_kref keep = zn_kb_bin(b, ZN_K_Mul, forget, c), take = zn_kb_bin(b, ZN_K_Mul, i, n);
+  c = zn_kb_bin(b, ZN_K_Add, keep, take);
+  zn_kref o = peep(lw, r, 1, j, c, get_work(lw, r, W_GATES, gate(lw, r, 1, j)));
+  o = zn_rnn_activate(lw, &f[0], r->clip, o);
+  zn_kref h = zn_kb_bin(b, ZN_K_Mul, o, zn_rnn_activate(lw, &f[2], 0, c));
+  set_state(lw, r, S_C, j, c);
+  set_state(lw, r, S_H, j, h);
+  put_y(lw, r, t, j, h);
+  zn_lw_end(lw);
+}
+
+static void time_step(zn_lw *lw, const rnn *r, zn_expr t) {
+  zn_expr zero = zn_ex_const(lw->ex, 0), two = zn_ex_muli(lw->ex, r->H, 2);
+  product p = {.from = S_H, .first = zero, .count = r->op == ZN_OP_GRU ? two : r->GH, .t = t};
+  multiply(lw, r, &p);
+  if (r->op == ZN_OP_GRU && r->reset_after) {
+    product hidden = {.from = S_H, .first = two, .count = r->H, .t = t, .bias_only = true};
+    multiply(lw, r, &hidden);
+  }
+  if (r->op == ZN_OP_RNN)
+    step_plain(lw, r, t);
+  else if (r->op == ZN_OP_GRU)
+    step_gru(lw, r, t);
+  else
+    step_lstm(lw, r, t);
+}
+
+/* ---------------------------------------------------------------- the walk over time */
+
+static void state_index(zn_lw *lw, const rnn *r, zn_expr j, zn_expr *idx) {
+  zn_expr d = k_of(lw, r->d);
+  idx[0] = r->layout ? r->item : d;
+  idx[1] = r->layout ? d : r->item;
+  idx[2] = j;
+}
+
+static void start_state(zn_lw *lw, const rnn *r) {
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0), idx[3];
+  state_index(lw, r, j, idx);
+  set_state(lw, r, S_H, j, r->h0 ? zn_lw_load(lw, r->h0, idx) : zn_kb_float(&lw->kb, r->ct, 0));
+  if (r->op == ZN_OP_LSTM)
+    set_state(lw, r, S_C, j, r->c0 ? zn_lw_load(lw, r->c0, idx) : zn_kb_float(&lw->kb, r->ct, 0));
+  zn_lw_end(lw);
+}
+
+static void final_state(zn_lw *lw, const rnn *r) {
+  if (!r->Yh && !r->Yc) return;
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0), idx[3];
+  state_index(lw, r, j, idx);
+  if (r->Yh) zn_lw_store(lw, r->Yh, idx, get_state(lw, r, S_H, j));
+  if (r->Yc) zn_lw_store(lw, r->Yc, idx, get_state(lw, r, S_C, j));
+  zn_lw_end(lw);
+}
+
+static zn_kref length(zn_lw *lw, const rnn *r) {
+  zn_kb *b = &lw->kb;
+  zn_kref n = zn_kb_cvt(b, zn_lw_load(lw, r->len, &r->item), ZN_IDX), zero = zn_kb_idx(b, 0);
+  n = zn_kb_bin(b, ZN_K_Max, n, zero);
+  zn_kref all = zn_lw_ix(lw, r->T);
+  return zn_kb_bin(b, ZN_K_Min, n, all);
+}
+
+static void walk(zn_lw *lw, const rnn *r) {
+  zn_kb *b = &lw->kb;
+  bool reverse = r->d == 1 || r->reverse_only;
+  start_state(lw, r);
+  zn_kref len = r->len ? length(lw, r) : 0;
+  zn_expr s = zn_lw_for(lw, r->T, ZN_FOR_SERIAL, 0);
+  if (!len) {
+    zn_expr last = zn_ex_addi(lw->ex, r->T, -1);
+    time_step(lw, r, reverse ? zn_ex_sub(lw->ex, last, s) : s);
+  } else {
+    zn_kref k = zn_lw_ix(lw, s);
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, k, len));
+    zn_kref one = zn_kb_idx(b, 1), last = zn_kb_bin(b, ZN_K_Sub, len, one);
+    zn_kref back = zn_kb_bin(b, ZN_K_Sub, last, k);
+    time_step(lw, r, reverse ? zn_lw_as_expr(lw, back, r->T) : s);
+    zn_kb_else(b); /* beyond the item's length Y is zero */
+    zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+    put_y(lw, r, s, j, zn_kb_float(b, r->ct, 0));
+    zn_lw_end(lw);
+    zn_kb_end(b);
+  }
+  zn_lw_end(lw);
+  final_state(lw, r);
+}
+
+static void recurrence(zn_lw *lw, rnn *r) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  unsigned size = zn_dtype_bytes(r->ct);
+  zn_expr lanes = zn_ex_muli(ex, r->N, r->dirs);
+  r->state = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, r->H), 2 * (int64_t)size));
+  r->work = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, zn_ex_add(ex, r->GH, r->H)), size));
+  const char *const names[] = {"rnn", "gru", "lstm"};
+  zn_lw_kernel(lw, r->node, names[r->gates == 4 ? 2 : r->gates == 3]);
+  zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->N}, v[2];
+  zn_lw_grid(lw, 2, ext, v);
+  r->item = v[1];
+  zn_kref dir = zn_lw_ix(lw, v[0]);
+  if (r->dirs == 2) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, dir, zn_kb_idx(b, 0)));
+  for (r->d = 0; r->d < r->dirs; r->d++) {
+    if (r->d == 1) zn_kb_else(b);
+    r->lane = zn_ex_add(ex, zn_ex_muli(ex, r->N, r->d), r->item);
+    walk(lw, r);
+  }
+  if (r->dirs == 2) zn_kb_end(b);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+static zn_status rnn_kernel(zn_lw *lw, zn_nid n) {
+  rnn r;
+  ZN_TRY(read_node(lw, n, &r));
+  input_products(lw, &r);
+  transpose_r(lw, &r);
+  recurrence(lw, &r);
+  return ZN_OK;
+}
+const zn_lower zn_lower_rnn = {NULL, rnn_kernel};
