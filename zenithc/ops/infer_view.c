@@ -230,7 +230,13 @@ ZN_INFER(expand) {
 
 /* ---- Slice ---- */
 
-/* A start or end after the spec's clamping to [lo, hi]; ZN_EX_NONE when its sign is not known. */
+/* v + d when v < 0, else v, for |v| <= 2^40: the floor of v / 2^40 is -1 or 0. */
+static zn_expr from_end(const zn_inf *f, zn_expr v, zn_expr d) {
+  const zn_expr sign = zn_ex_divi(f->ex, v, INT64_C(1) << 40);
+  return zn_ex_sub(f->ex, v, zn_ex_mul(f->ex, sign, d));
+}
+
+/* A start or end after the spec's clamping to [lo, hi]. */
 static zn_expr clamp_index(const zn_inf *f, zn_expr v, zn_expr d, zn_expr lo, zn_expr hi) {
   int64_t a, b;
   zn_ex_range(f->ex, v, &a, &b);
@@ -238,7 +244,13 @@ static zn_expr clamp_index(const zn_inf *f, zn_expr v, zn_expr d, zn_expr lo, zn
   if (b <= INT32_MIN) return lo;
   if (a >= 0) return zn_ex_min(f->ex, v, hi);
   if (b < 0) return zn_ex_max(f->ex, zn_ex_add(f->ex, d, v), lo);
-  return ZN_EX_NONE;
+  int64_t dlo, dhi;
+  zn_ex_range(f->ex, d, &dlo, &dhi);
+  if (dhi >= INT64_C(1) << 40) return ZN_EX_NONE;
+  /* the sign shows at run time: first into [-d - 1, d], where counting from the end is one formula */
+  const zn_expr below = zn_ex_addi(f->ex, zn_ex_muli(f->ex, d, -1), -1);
+  const zn_expr in = zn_ex_max(f->ex, zn_ex_min(f->ex, v, d), below);
+  return zn_ex_min(f->ex, zn_ex_max(f->ex, from_end(f, in, d), lo), hi);
 }
 
 static zn_expr slice_dim(const zn_inf *f, uint32_t axis, zn_expr d, zn_expr s, zn_expr e, int64_t k,

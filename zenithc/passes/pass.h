@@ -38,6 +38,13 @@ zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o);
 zn_status zn_pass_bodies(zn_ctx *c, zn_graph *g, zn_pass_opts *o, zn_pass_fn run);
 /* Runs a comma-separated list by name ("fold,dce"): for tests and --passes. */
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o);
+/* fix_input.c. Does the content of input v decide the rank or shape of something (axes of a reduction, the target of a
+ * Reshape, sizes of a Resize)? Directly or through integer arithmetic; such inputs are worth fixing at compile time. */
+bool zn_input_decides_shape(zn_ctx *c, const zn_graph *g, zn_vid v);
+/* Graph input v becomes the constant t (borrowed; dtype and rank must be the input's) and leaves the input list. Before
+ * inference. */
+zn_status zn_fix_input(zn_ctx *c, zn_graph *g, zn_vid v, const zn_htensor *t);
+
 /* foldbn.c: can the parameters of BatchNormalization n move into the constant weights of the only
  * node before it? */
 bool zn_foldbn_applies(zn_ctx *c, const zn_graph *g, zn_nid n);
