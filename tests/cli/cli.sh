@@ -1,0 +1,87 @@
+#!/bin/sh
+# cli.sh ZENITHC MAKE_MODEL CLI.md: runs every example of the page, then checks errors, exit codes and what is left behind.
+set -u
+zenithc=$(realpath "$1"); make_model=$(realpath "$2"); page=$(realpath "$3")
+work=$(mktemp -d); tmp=$work/tmp; mkdir "$tmp" "$work/bin"
+trap 'rm -rf "$work"' EXIT
+ln -s "$zenithc" "$work/bin/zenithc"
+PATH=$work/bin:$PATH; TMPDIR=$tmp; export PATH TMPDIR
+cd "$work" && "$make_model" . || exit 1
+failed=0; count=0
+fail() { echo "FAIL $*"; failed=$((failed + 1)); }
+
+# expect CODE PATTERN COMMAND...: exit code, and a line of the output that matches
+expect() {
+  want=$1; pattern=$2; shift 2; count=$((count + 1))
+  "$@" > out.txt 2>&1; got=$?
+  [ $got -eq "$want" ] || { fail "$*: exit $got, expected $want"; sed 's/^/    /' out.txt | head -5; return; }
+  grep -qE -e "$pattern" out.txt || { fail "$*: no line matches $pattern"; sed 's/^/    /' out.txt | head -5; }
+}
+
+# ---- the page is current, and its examples work ----
+zenithc help --markdown | cmp -s - "$page" || fail "docs/CLI.md is stale: make docs"
+zenithc help --man | grep -q '^.SH EXIT STATUS' || fail "manual page"
+sed -n '/^```$/,/^```$/p' "$page" | grep '^zenithc ' > examples.txt
+while read -r line; do
+  count=$((count + 1))
+  sh -c "$line" > out.txt 2>&1 || { fail "example: $line (exit $?)"; sed 's/^/    /' out.txt | head -5; }
+done < examples.txt
+[ -s out/y.npy ] || fail "run --output-dir wrote no out/y.npy"
+grep -q '"verdict":.*"pass"' report.json || fail "report.json has no verdict"
+grep -q '^zg 1' model.zg || fail "model.zg is not graph text"
+
+# ---- configuration file ----
+expect 0 'yaml.so: [0-9]+ bytes' zenithc --config zenith.yaml
+expect 0 'bytes' zenithc --config zenith.yaml -o other.so
+[ -s other.so ] || fail "the command line does not win over the configuration"
+printf 'targt: cpu\n' > bad.yaml
+expect 2 'bad.yaml:1: unknown option' zenithc --config bad.yaml model.onnx -o z.so
+expect 2 'did you mean target' zenithc --config bad.yaml model.onnx -o z.so
+
+# ---- wrong usage ----
+expect 2 'usage:' zenithc
+expect 2 'did you mean --target\?' zenithc model.onnx --targt=cpu -o z.so
+expect 2 'did you mean `zenithc check`' zenithc chekc
+expect 2 'unknown target' zenithc model.onnx --target=cuda9 -o z.so
+expect 2 'it writes \.so' zenithc model.onnx -o z.exe
+expect 2 '--target=c writes \.c' zenithc model.onnx -o z.c
+expect 2 'needs a value' zenithc model.onnx -o
+expect 2 'expected a size' zenithc model.onnx --max-ram=lots -o z.so
+expect 2 'does not belong' zenithc model.onnx --runs 3 -o z.so
+expect 2 'no model given' zenithc -o z.so
+expect 2 'no output given' zenithc model.onnx
+expect 2 'not available' zenithc model.onnx --precision=int8 -o z.so
+expect 2 'No such file' zenithc missing.onnx -o z.so
+expect 2 'cannot' zenithc model.onnx -o nowhere/z.so
+expect 2 "no input 'nope'" zenithc run model.onnx --input nope=x.pb
+expect 2 'holds no reference' zenithc verify model.so
+expect 2 'neither do the folders' zenithc check out
+expect 0 '0\.1\.0' zenithc --version
+
+# ---- models that fail ----
+expect 1 "Frobnicate" zenithc unsupported.onnx -o z.so
+expect 1 'needs [0-9]+ bytes of RAM, --max-ram allows 16' zenithc model.onnx --dim batch=1 --max-ram=16 -o z.so
+expect 1 'allows 100' zenithc model.onnx --max-flash=100 -o z.so
+expect 1 'symbolic' zenithc model.onnx --max-ram=1K -o z.so
+expect 1 'infeasible' zenithc model.onnx --tolerance=1e-12 -o z.so
+expect 4 'infeasible' zenithc verify model.onnx --tolerance=1e-12
+[ -e z.so ] && fail "a failed compilation wrote its output"
+expect 1 'FAIL wrong: test_data_set_0: output y\[0,1\]: got' zenithc check bad
+expect 0 'xfail wrong' sh -c 'echo "wrong known" > x.txt; zenithc check bad --xfail x.txt'
+expect 1 'expected failure' sh -c 'echo "affine known" > x.txt; zenithc check tests --xfail x.txt'
+expect 0 '1 passed, 0 failed, 1 skipped' sh -c 'echo "aff*" > x.txt; zenithc check tests --skip x.txt'
+expect 0 '1 passed, 0 failed' zenithc check bad --spread 0.1
+
+# ---- properties ----
+zenithc model.onnx --quiet --name same -o r1.so && mkdir -p d && zenithc model.onnx --quiet --name same -o d/r1.so
+cmp -s r1.so d/r1.so || fail "two builds differ"
+strings -a model.so 2>/dev/null | grep -q 'verify=self-check' || fail "no provenance in the artifact"
+zenithc model.onnx --verify=off --quiet -o off.so && strings -a off.so | grep -q 'verify=off' || fail "verify=off is not recorded"
+expect 0 'median_ms' zenithc bench model.so --runs 5 --threads 2
+zenithc help compile | awk 'length > 130 { bad = 1 } END { exit bad }' || fail "help is too wide"
+zenithc ops | true
+[ -z "$(ls -A "$tmp")" ] || fail "left in TMPDIR: $(ls -A "$tmp")"
+[ -z "$(ls -A . | grep '^\.zenithc')" ] || fail "left beside the output: $(ls -A . | grep '^\.zenithc')"
+
+echo "cli: $count commands, $failed failed"
+[ $failed -eq 0 ]
