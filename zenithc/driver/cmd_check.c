@@ -212,7 +212,7 @@ static const char *only_data_set(check *k, const char *const *names, uint32_t n)
 static zn_status run_dir(check *k, const char *tmp) {
   zn_ctx *c = k->c;
   zn_compile_opts co;
-  zn_compiled r;
+  zn_compiled r = {0};
   zn_session s = {0};
   const char **names, *model = zn_arena_printf(&c->perm, "%s/model.onnx", k->dir);
   uint32_t n, sets = 0;
@@ -245,6 +245,7 @@ _Noreturn static void child(const zn_opts *o, const char *dir, const char *tmp, 
   k.rtol = zn_opt_real(o, ZN_O_rtol, 1e-3);
   k.atol = zn_opt_real(o, ZN_O_atol, 1e-7);
   k.spread = zn_opt_real(o, ZN_O_spread, -1);
+  c.verbosity = -1; /* no crash file for each of many folders */
   c.sink = first_error;
   c.sink_user = &k;
   zn_status st = run_dir(&k, tmp);

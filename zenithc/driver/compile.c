@@ -35,9 +35,18 @@ static zn_status kernel_passes(zn_ctx *c, const zn_compile_opts *o, zn_compiled 
   return zn_kmod_verify(c, r->mod);
 }
 
+static void dump_graph(zn_ctx *c, FILE *f) {
+  zn_text t;
+  zn_text_init(&t, &c->tmp);
+  zn_graph_print(c->crash_user, &t);
+  fputs(t.s ? t.s : "", f);
+}
+
 zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out) {
   zn_pass_opts pass = o->pass;
   out->graph = g;
+  if (c->verbosity >= 0) c->crash_dump = dump_graph;
+  c->crash_user = g;
   ZN_TRY(o->target->caps(c, o->arch, &out->caps));
   pass.opt_level = o->opt_level;
   pass.math_fast = o->math_fast;

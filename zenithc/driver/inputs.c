@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "zenithc/driver/tools.h"
+#include "zenithc/eval/gen.h"
 
 zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t) {
   bool fine = t->dtype == io->dtype && t->rank == io->rank;
@@ -82,6 +83,46 @@ static zn_status dims_of(zn_ctx *c, sizes *s, const zn_kio *io, int64_t *dims) {
 
 /* ---- contents ---- */
 
+typedef struct given {
+  zn_gen_dim *d;
+  uint32_t n, cap;
+} given;
+
+static void give(zn_arena *a, given *v, const char *name, int64_t value) {
+  for (uint32_t i = 0; i < v->n; i++)
+    if (!strcmp(v->d[i].name, name)) return;
+  zn_gen_dim d = {name, value};
+  ZN_PUSH(a, v->d, v->n, v->cap, d);
+}
+
+/* What is known about the symbols in the graph's input shapes: an artifact may have been compiled with some of them
+ * fixed. */
+static void give_dims(zn_arena *a, const sizes *s, const zn_kio *io, const zn_graph *g, given *v) {
+  for (uint32_t i = 0; i < g->num_inputs; i++) {
+    const zn_type *t = &g->vals[g->inputs[i]].type;
+    for (uint32_t d = 0; d < io[i].rank && (int)d < t->rank; d++) {
+      if (t->dims[d] == ZN_EX_NONE || zn_ex_kind(g->ex, t->dims[d]) != ZN_EX_SYM) continue;
+      const char *name = zn_ex_name(g->ex, t->dims[d]);
+      int64_t x = 0;
+      bool known = io[i].dims[d] >= 0;
+      if (known) x = io[i].dims[d];
+      else known = from_option(s->o, name, &x);
+      for (uint32_t k = 0; k < s->n && !known; k++)
+        if (!strcmp(s->known[k].name, name)) x = s->known[k].value, known = true;
+      if (!known && s->otherwise) x = s->otherwise, known = true;
+      if (known) give(a, v, name, x);
+    }
+  }
+}
+
+/* From the graph: values that fit what the operators do with them. With `otherwise` 0 the generator picks sizes. */
+static zn_status from_graph(zn_ctx *c, zn_arena *a, const sizes *s, const zn_kio *io, const zn_graph *g, uint64_t seed,
+                            zn_htensor *out) {
+  given v = {0};
+  give_dims(a, s, io, g, &v);
+  return zn_gen_inputs(c, g, a, (zn_gen_kind)(seed / 1000003u % ZN_GEN_ZEROS), seed, v.d, v.n, out);
+}
+
 static uint64_t next_random(uint64_t *s) { /* splitmix64 */
   uint64_t z = *s += 0x9e3779b97f4a7c15u;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -130,13 +171,16 @@ static zn_status from_files(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_k
 
 zn_status zn_inputs_make(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_kio *io, uint32_t n, const zn_graph *g,
                          uint64_t seed, int64_t otherwise, zn_htensor **out) {
-  (void)g;
-  zn_htensor *in = ZN_ARRAY(a, zn_htensor, n);
+  zn_htensor *in = ZN_ARRAY(a, zn_htensor, n), *made = ZN_ARRAY(a, zn_htensor, n);
+  bool fit = g && g->num_inputs == n, all = true;
   sizes s = {.ex = zn_exprs_new(&c->perm), .o = o, .otherwise = otherwise};
   ZN_TRY(from_files(c, o, a, io, n, in));
   for (uint32_t i = 0; i < n; i++)
     if (in[i].dtype != ZN_NONE) learn(c, &s, &io[i], &in[i]);
+    else all = false;
+  if (fit && !all) ZN_TRY(from_graph(c, a, &s, io, g, seed, made));
   for (uint32_t i = 0; i < n; i++) {
+    if (in[i].dtype == ZN_NONE && fit) in[i] = made[i];
     if (in[i].dtype == ZN_NONE) ZN_TRY(generate(c, a, &s, &io[i], &seed, &in[i]));
     in[i].name = io[i].name;
   }

@@ -83,7 +83,7 @@ static zn_status reference(zn_verify *v, zn_arena *a, uint32_t sample, zn_eval_v
   *out_ref = ZN_ARRAY(a, zn_eval_val, v->s->num_out);
   for (uint32_t k = 0; k < MAX_TRIES; k++) {
     uint64_t seed = v->seed + sample + 1000003u * k;
-    ZN_TRY(zn_inputs_make(v->c, v->o, &v->c->graph, v->s->in, v->s->num_in, v->ref, seed, 2, &v->in));
+    ZN_TRY(zn_inputs_make(v->c, v->o, &v->c->graph, v->s->in, v->s->num_in, v->ref, seed, 0, &v->in));
     *out_in = to_eval(a, v->in, v->s->num_in);
     double t0 = zn_now();
     st = evaluate(v, ZN_EVAL_F64, a, *out_in, *out_ref, k + 1 < MAX_TRIES);
