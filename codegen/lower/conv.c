@@ -8,32 +8,12 @@
 
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/requant.h"
-#include "codegen/lower/window.h"
 
-typedef struct conv {
-  zn_nid n;
-  zn_vid x, w, bias, y;
-  zn_type tx, tw, ty;
-  zn_window win;
-  zn_expr group, icg, ocg; /* groups; channels per group in and out */
-  int64_t taps;            /* product of kernel sizes */
-  zn_dtype ct;             /* of the accumulators */
-  zn_dtype xt, wt;         /* of the padded copy and of packed weights */
-  zn_vid zx, zw;           /* zero points of the integer forms, or 0 */
-  zn_vid sx, sw, sy, zy;   /* QLinearConv only */
-  /* the input as the loops see it */
-  bool copied;
-  zn_loc scratch;
-  zn_expr dims[ZN_MAX_RANK]; /* spatial extents of the scratch; the last one per phase */
-  int64_t phases;
-  unsigned maps;
-  zn_loc packed;
-  bool is_packed;
-} conv;
+typedef zn_conv conv;
 
 /* ---------------------------------------------------------------- the padded copy */
 
-static bool needs_copy(zn_lw *lw, const conv *v) {
+bool zn_conv_needs_copy(zn_lw *lw, const conv *v) {
   if (!zn_lw_is_stored(lw, v->x) || v->zx) return true;
   int s = v->win.rank;
   if (v->win.stride[s - 1] > 1) return true;
@@ -54,7 +34,7 @@ static zn_expr scratch_offset(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, co
   return off;
 }
 
-static void copy_input(zn_lw *lw, conv *v) {
+void zn_conv_copy_input(zn_lw *lw, conv *v) {
   zn_exprs *ex = lw->ex;
   int s = v->win.rank;
   v->copied = true;
@@ -67,6 +47,7 @@ static void copy_input(zn_lw *lw, conv *v) {
     count = zn_ex_mul(ex, count, e);
   }
   count = zn_ex_muli(ex, count, v->phases);
+  count = zn_ex_addi(ex, count, ZN_CONV_SLACK);
   v->scratch = zn_lw_scratch(lw, zn_ex_muli(ex, count, zn_dtype_bytes(v->xt)));
   zn_lw_kernel(lw, v->n, "conv_pad");
   lw->num_epilogue = 0;
@@ -119,8 +100,8 @@ static void copy_input(zn_lw *lw, conv *v) {
 }
 
 /* Input element under tap `tap` of output position pos (spatial). */
-static zn_kref load_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
-                          const zn_expr *tap) {
+zn_kref zn_conv_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
+                      const zn_expr *tap) {
   zn_exprs *ex = lw->ex;
   int s = v->win.rank;
   zn_expr at[ZN_MAX_RANK], phase = zn_ex_const(ex, 0);
@@ -207,7 +188,7 @@ static void pack_weights(zn_lw *lw, conv *v) {
 
 /* ---------------------------------------------------------------- schedule: rows */
 
-static zn_kref bias_or_zero(zn_lw *lw, const conv *v, zn_expr oc) {
+zn_kref zn_conv_bias(zn_lw *lw, const conv *v, zn_expr oc) {
   if (v->bias) return zn_lw_load(lw, v->bias, &oc);
   return zn_is_float(v->ct) ? zn_kb_float(&lw->kb, v->ct, 0) : zn_kb_int(&lw->kb, v->ct, 0);
 }
@@ -228,12 +209,12 @@ static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc
   zn_exprs *ex = lw->ex;
   int s = v->win.rank;
   zn_expr c_out = zn_ex_add(ex, zn_ex_mul(ex, g, v->ocg), oc), tap[ZN_MAX_RANK] = {0};
-  zn_kref acc = zn_kb_var(b, bias_or_zero(lw, v, c_out));
+  zn_kref acc = zn_kb_var(b, zn_conv_bias(lw, v, c_out));
   zn_expr ic = zn_lw_for(lw, v->icg, ZN_FOR_SERIAL, 0);
   for (int i = 0; i < s; i++) tap[i] = zn_lw_for(lw, zn_ex_const(ex, v->win.kernel[i]), ZN_FOR_SERIAL, 0);
   zn_expr c_in = zn_ex_add(ex, zn_ex_mul(ex, g, v->icg), ic);
   zn_kref wk = load_weight(lw, v, g, oc, ic, tap);
-  zn_kref xk = load_input(lw, v, n, c_in, pos, tap);
+  zn_kref xk = zn_conv_input(lw, v, n, c_in, pos, tap);
   zn_kref old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, wk, xk, old));
   for (int i = 0; i <= s; i++) zn_lw_end(lw);
@@ -309,7 +290,7 @@ static zn_kref gemm_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn
   split_pixel(lw, v, m, pos);
   split_k(lw, v, k, &ic, tap);
   zn_expr c = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->icg), ic);
-  return load_input(lw, v, batch[0], c, pos, tap);
+  return zn_conv_input(lw, v, batch[0], c, pos, tap);
 }
 
 static zn_kref gemm_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn_expr n) {
@@ -322,7 +303,7 @@ static zn_kref gemm_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn
 static zn_kref gemm_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
   (void)m;
   const conv *v = user;
-  return bias_or_zero(lw, v, zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n));
+  return zn_conv_bias(lw, v, zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n));
 }
 
 static void gemm_out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
@@ -367,7 +348,7 @@ static void channels(zn_lw *lw, conv *v) {
 
 /* 1x1 with unit strides and no padding: the image is one long row. */
 static bool flatten_image(zn_lw *lw, conv *v) {
-  if (needs_copy(lw, v) || v->taps != 1) return false;
+  if (zn_conv_needs_copy(lw, v) || v->taps != 1) return false;
   for (int i = 0; i < v->win.rank; i++)
     if (v->win.stride[i] != 1) return false;
   return true;
@@ -401,7 +382,8 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   int64_t lo, hi, olo, ohi;
   zn_ex_range(ex, flat ? area : width, &lo, &hi);
   zn_ex_range(ex, v.ocg, &olo, &ohi);
-  if (needs_copy(lw, &v)) copy_input(lw, &v);
+  if (zn_conv_panel(lw, &v)) return ZN_OK;
+  if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);
   if (hi < 2 * (int64_t)lanes && olo >= (int64_t)lanes) {
     channels(lw, &v);
     return ZN_OK;

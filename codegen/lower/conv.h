@@ -1,0 +1,40 @@
+/* Private to conv*.c: one convolution on its way to a kernel. */
+#ifndef ZN_CONV_H
+#define ZN_CONV_H
+#include "codegen/lower/window.h"
+
+typedef struct zn_conv {
+  zn_nid n;
+  zn_vid x, w, bias, y;
+  zn_type tx, tw, ty;
+  zn_window win;
+  zn_expr group, icg, ocg; /* groups; channels per group in and out */
+  int64_t taps;            /* product of kernel sizes */
+  zn_dtype ct;             /* of the accumulators */
+  zn_dtype xt, wt;         /* of the padded copy and of packed weights */
+  zn_vid zx, zw;           /* zero points of the integer forms, or 0 */
+  zn_vid sx, sw, sy, zy;   /* QLinearConv only */
+  /* the input as the loops see it */
+  bool copied;
+  zn_loc scratch;
+  zn_expr dims[ZN_MAX_RANK]; /* spatial extents of the scratch; the last one per phase */
+  int64_t phases;
+  unsigned maps;
+  zn_loc packed;
+  bool is_packed;
+} zn_conv;
+
+enum { ZN_CONV_SLACK = 64 }; /* elements behind the padded scratch that a vector load may touch */
+
+/* Is the input read through a zero-bordered, phase-split copy? */
+bool zn_conv_needs_copy(zn_lw *lw, const zn_conv *v);
+/* The kernel that makes it. */
+void zn_conv_copy_input(zn_lw *lw, zn_conv *v);
+/* Input element under tap `tap` of output position pos (spatial). */
+zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
+                      const zn_expr *tap);
+/* Bias of output channel oc, or zero. */
+zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
+/* The panel schedule (conv_panel.c): false when it does not apply, and nothing is emitted then. */
+bool zn_conv_panel(zn_lw *lw, zn_conv *v);
+#endif
