@@ -6,6 +6,7 @@
  * split into its stride phases, so that the loops below are free of conditions and every vector load is contiguous. */
 #include <assert.h>
 
+#include "codegen/lower/conv.h"
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/requant.h"
 
