@@ -190,6 +190,8 @@ void zn_lw_require_le(zn_lw *lw, zn_expr a, zn_expr b);
 void zn_lw_define_content(zn_lw *lw, zn_vid v);
 /* Flat copy between stored tensors of type t (same layout), a kernel of node n. */
 void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to);
+/* The same to element `first` on. */
+void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to, zn_expr first);
 
 /* ---- small conveniences ---- */
 static inline const zn_node *zn_lw_node(const zn_lw *lw, zn_nid n) { return &lw->g->nodes[n]; }

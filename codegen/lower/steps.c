@@ -34,6 +34,10 @@ void zn_lw_define_content(zn_lw *lw, zn_vid v) {
 }
 
 void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to) {
+  zn_lw_copy_at(lw, n, t, from, to, zn_ex_const(lw->ex, 0));
+}
+
+void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to, zn_expr first) {
   zn_exprs *ex = lw->ex;
   zn_dtype dt = (zn_dtype)t->dtype;
   static const zn_dtype raw[9] = {0, ZN_U8, ZN_U16, 0, ZN_U32, 0, 0, 0, ZN_U64};
@@ -52,8 +56,9 @@ void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to) {
   zn_kref dst = zn_lw_ptr_loc(lw, to, ZN_KP_OUT, dt);
   zn_kref src = zn_lw_ptr_loc(lw, from, ZN_KP_IN, dt);
   zn_expr i = zn_lw_for(lw, here, ZN_FOR_VECTOR, 0);
-  zn_kref at = zn_lw_ix(lw, zn_ex_add(ex, base, i));
-  zn_kb_store(&lw->kb, dst, at, zn_kb_load(&lw->kb, dt, 1, src, at));
+  zn_kref x = zn_kb_load(&lw->kb, dt, 1, src, zn_lw_ix(lw, zn_ex_add(ex, base, i)));
+  zn_kref at = zn_lw_ix(lw, zn_ex_add(ex, first, zn_ex_add(ex, base, i)));
+  zn_kb_store(&lw->kb, dst, at, x);
   zn_lw_end(lw);
   if (split) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
