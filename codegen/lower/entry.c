@@ -71,6 +71,7 @@ static zn_kref ix(entry *e, zn_expr x) {
   if (op == ZN_EX_SYM) {
     struct sym_var *s = find_sym(e, x);
     if (s) return zn_kb_get(b, s->var);
+    if (zn_ex_def(ex, x)) return ix(e, zn_ex_def(ex, x));
     unknown_size(e, x, "is computed at run time by an operator that does not tell it yet");
     return zn_kb_idx(b, 1);
   }
@@ -179,6 +180,15 @@ static void check_buffer(entry *e, zn_kref tensors, uint32_t i, zn_kref need) {
   fail_if(e, zn_kb_bin(b, ZN_K_And, null, some), ZN_RUN_NULL);
 }
 
+/* An element as index: numbers beyond every dimension ("to the end") come down to the largest one. */
+static zn_kref size_of_element(entry *e, zn_kref x) {
+  zn_kb *b = e->b;
+  if (zn_kf_dtype(b->f, x) != ZN_I64) return zn_kb_cvt(b, x, ZN_IDX);
+  zn_kref top = zn_kb_int(b, ZN_I64, max_dim), bottom = zn_kb_int(b, ZN_I64, -max_dim);
+  zn_kref low = zn_kb_bin(b, ZN_K_Max, x, bottom);
+  return zn_kb_cvt(b, zn_kb_bin(b, ZN_K_Min, low, top), ZN_IDX);
+}
+
 /* Sizes that are elements of an input: read before anything is sized, by plan too. */
 static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
   zn_kref data = field(e, e->in, i, T_DATA, ZN_PTR);
@@ -186,7 +196,7 @@ static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
     if (!v->content[k] || find_sym(e, v->content[k])) continue;
     zn_kref at = zn_kb_idx(e->b, k);
     zn_kref x = zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at);
-    declare_sym(e, v->content[k], zn_kb_cvt(e->b, x, ZN_IDX));
+    declare_sym(e, v->content[k], size_of_element(e, x));
   }
 }
 
@@ -225,11 +235,32 @@ static zn_expr sym_bound(entry *e, zn_expr sym) {
   return hi < max_dim ? zn_ex_const(e->lw->ex, hi) : ZN_EX_NONE;
 }
 
+/* A named formula inside x that depends on sym, or ZN_EX_NONE. */
+static zn_expr formula_with(const zn_exprs *ex, zn_expr x, zn_expr sym) {
+  if (zn_ex_kind(ex, x) == ZN_EX_CONST) return ZN_EX_NONE;
+  if (zn_ex_kind(ex, x) == ZN_EX_SYM) {
+    zn_expr def = zn_ex_def(ex, x);
+    return def && zn_ex_depends(ex, def, sym) ? x : ZN_EX_NONE;
+  }
+  for (uint32_t i = 0; i < zn_ex_arity(ex, x); i++) {
+    zn_expr found = formula_with(ex, zn_ex_operand(ex, x, i), sym);
+    if (found) return found;
+  }
+  return ZN_EX_NONE;
+}
+
 /* Data-dependent sizes are not known before the run: plan reports their bounds. */
 static zn_expr bounded(entry *e, zn_expr x) {
   for (uint32_t i = 0; i < e->lw->num_steps; i++) {
     const zn_step *s = &e->lw->steps[i];
     if (s->kind != ZN_STEP_SYM || !zn_ex_depends(e->lw->ex, x, s->sym)) continue;
+    zn_expr named = formula_with(e->lw->ex, x, s->sym);
+    if (named) {
+      zn_expr def = zn_ex_def(e->lw->ex, named);
+      x = zn_ex_subst(e->lw->ex, x, &named, &def, 1);
+      i = UINT32_MAX;
+      continue;
+    }
     zn_expr top = sym_bound(e, s->sym);
     if (!top) {
       unknown_size(e, s->sym, "has no upper bound");
@@ -328,7 +359,7 @@ static void emit_step(entry *e, const zn_step *s) {
       v = ix(e, s->a);
     } else {
       zn_kref p = address(e, s->loc), at = zn_kb_idx(b, s->elem);
-      v = zn_kb_cvt(b, zn_kb_load(b, s->dtype, 1, p, at), ZN_IDX);
+      v = size_of_element(e, zn_kb_load(b, s->dtype, 1, p, at));
     }
     zn_expr top = sym_bound(e, s->sym);
     if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);

@@ -13,7 +13,7 @@ static bool pad_before(zn_lw *lw, const zn_node *node, int rank, zn_expr *out) {
   if (axes && !zn_value_i64s(lw->g, axes, ax, ZN_MAX_RANK * 2, &n)) return false;
   for (uint32_t i = 0; i < n; i++) {
     int64_t a = ax[i] < 0 ? ax[i] + rank : ax[i];
-    if (p->elems && i < p->num_elems)
+    if (p->elems && i < p->num_elems && p->elems[i])
       out[a] = p->elems[i];
     else if (p->cst)
       out[a] = zn_ex_const(lw->ex, zn_load_i64(p->cst->dtype, p->cst->data, i));

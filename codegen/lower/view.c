@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "codegen/lower/lower.h"
+#include "zenithc/ops/slice.h"
 
 /* ---------------------------------------------------------------- Reshape and relatives */
 
@@ -79,50 +80,16 @@ const zn_lower zn_lower_tile = {tile_point, NULL};
 
 /* ---------------------------------------------------------------- Slice */
 
-/* Element i of integer input `in` as an expression: from constants or shape arithmetic, else loaded at run time. */
-static zn_expr int_input(zn_lw *lw, zn_vid in, uint32_t i, zn_expr extent) {
-  const zn_value *v = &lw->g->vals[in];
-  if (v->elems && i < v->num_elems && v->elems[i]) return v->elems[i];
-  if (v->cst) return zn_ex_const(lw->ex, zn_load_i64(v->cst->dtype, v->cst->data, i));
-  zn_expr at = zn_ex_const(lw->ex, i);
-  zn_kref k = zn_kb_cvt(&lw->kb, zn_lw_load(lw, in, &at), ZN_IDX);
-  zn_kref neg = zn_kb_cmp(&lw->kb, ZN_K_Lt, k, zn_kb_idx(&lw->kb, 0));
-  zn_kref d = zn_lw_ix(lw, extent);
-  zn_kref up = zn_kb_bin(&lw->kb, ZN_K_Add, k, d);
-  return zn_lw_as_expr(lw, zn_kb_select(&lw->kb, neg, up, k), zn_ex_addi(lw->ex, extent, 1));
-}
-
-/* First element taken along an axis of extent d, clamped as the specification says. */
-static zn_expr slice_start(zn_exprs *ex, zn_expr s, zn_expr d, int64_t step) {
-  int64_t lo, hi;
-  zn_ex_range(ex, s, &lo, &hi);
-  zn_expr zero = zn_ex_const(ex, 0);
-  if (hi < 0) s = zn_ex_max(ex, zn_ex_add(ex, s, d), zero);
-  zn_expr top = step > 0 ? d : zn_ex_addi(ex, d, -1);
-  return zn_ex_le(ex, s, top) ? s : zn_ex_min(ex, s, top);
-}
-
 static zn_kref slice_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
   (void)out;
   const zn_node *node = zn_lw_node(lw, n);
-  zn_exprs *ex = lw->ex;
-  zn_vid x = node->in[0], starts = node->in[1], axes = zn_node_in(node, 3), steps = zn_node_in(node, 4);
-  const zn_type *t = zn_lw_type(lw, x);
-  zn_expr at[ZN_MAX_RANK];
-  for (int d = 0; d < t->rank; d++) at[d] = idx[d];
-  int64_t count = 0;
-  zn_ex_is_const(ex, zn_lw_type(lw, starts)->dims[0], &count);
-  for (uint32_t k = 0; k < (uint32_t)count; k++) {
-    int64_t axis = k, step = 1, buf[ZN_MAX_RANK];
-    uint32_t num;
-    if (axes && zn_value_i64s(lw->g, axes, buf, ZN_MAX_RANK, &num)) axis = buf[k];
-    if (axis < 0) axis += t->rank;
-    if (steps && zn_value_i64s(lw->g, steps, buf, ZN_MAX_RANK, &num)) step = buf[k];
-    zn_expr s = int_input(lw, starts, k, t->dims[axis]);
-    s = slice_start(ex, s, t->dims[axis], step);
-    at[axis] = zn_ex_add(ex, s, zn_ex_muli(ex, idx[axis], step));
-  }
-  return zn_lw_load(lw, x, at);
+  zn_expr start[ZN_MAX_RANK], step[ZN_MAX_RANK], count[ZN_MAX_RANK], at[ZN_MAX_RANK];
+  int rank = zn_lw_type(lw, node->in[0])->rank;
+  if (!zn_slice_resolve(lw->g, node, start, step, count))
+    ZN_BUG(lw->ctx, "%s: unresolved slice", zn_node_where(lw->ctx, node));
+  for (int d = 0; d < rank; d++)
+    at[d] = zn_ex_add(lw->ex, start[d], zn_ex_mul(lw->ex, idx[d], step[d]));
+  return zn_lw_load(lw, node->in[0], at);
 }
 const zn_lower zn_lower_slice = {slice_point, NULL};
 

@@ -239,6 +239,28 @@ void zn_ex_set_tag(zn_exprs *p, zn_expr sym, uint64_t tag) {
   assert(zn_ex_at(p, sym)->op == ZN_EX_SYM);
   p->nodes[sym].tag = tag;
 }
+uint32_t zn_ex_size(const zn_exprs *p, zn_expr e) {
+  uint32_t n = 1;
+  if (zn_ex_kind(p, e) == ZN_EX_CONST || zn_ex_kind(p, e) == ZN_EX_SYM) return n;
+  for (uint32_t i = 0; i < zn_ex_arity(p, e) && n < 1000; i++)
+    n += zn_ex_size(p, zn_ex_operand(p, e, i));
+  return n;
+}
+
+zn_expr zn_ex_named(zn_exprs *p, zn_expr e, int64_t lo) {
+  int64_t elo, ehi;
+  zn_text t;
+  zn_ex_range(p, e, &elo, &ehi);
+  zn_text_init(&t, p->a);
+  zn_ex_print(p, e, &t);
+  zn_expr sym = zn_ex_sym(p, t.s, elo > lo ? elo : lo, ehi);
+  p->nodes[sym].def = e;
+  p->nodes[sym].syms |= zn_ex_at(p, e)->syms;
+  return sym;
+}
+
+zn_expr zn_ex_def(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->def; }
+
 zn_expr zn_ex_extent(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)->extent; }
 
 void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent) {

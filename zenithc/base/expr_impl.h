@@ -20,6 +20,7 @@ typedef struct zn_ex_node {
   uint64_t syms;    /* Bloom mask of the symbols inside */
   const char *name; /* SYM */
   zn_expr extent;   /* SYM from zn_ex_var */
+  zn_expr def;      /* SYM from zn_ex_named: what it stands for */
   uint64_t tag;
 } zn_ex_node;
 

@@ -51,12 +51,20 @@ zn_status zn_inf_min_rank(const zn_inf *f, uint32_t i, int rank) {
                     t->rank, rank);
 }
 
+enum { MAX_DIM_SIZE = 9 };
+
 void zn_inf_shape(const zn_inf *f, uint32_t o, int rank, const zn_expr *dims) {
   zn_type *t = zn_inf_out(f, o);
   if (!t) return;
   if (rank > ZN_MAX_RANK) rank = -1;
   t->rank = (int8_t)rank;
-  for (int d = 0; d < rank; d++) t->dims[d] = dims[d];
+  for (int d = 0; d < rank; d++) {
+    t->dims[d] = dims[d];
+    /* formulas of shape arithmetic get a name before they multiply through index maps */
+    if (dims[d] > ZN_EX_OVERFLOW && zn_ex_size(f->ex, dims[d]) > MAX_DIM_SIZE) {
+      t->dims[d] = zn_ex_named(f->ex, dims[d], 0);
+    }
+  }
 }
 
 void zn_inf_same(const zn_inf *f, uint32_t o, uint32_t i) {

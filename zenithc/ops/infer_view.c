@@ -1,6 +1,7 @@
 /* Inference of the operators that only re-arrange: reshapes, transposes, slices, concatenation,
  * padding and tiling. */
 #include "zenithc/ops/infer_util.h"
+#include "zenithc/ops/slice.h"
 
 #include <inttypes.h>
 
@@ -230,42 +231,7 @@ ZN_INFER(expand) {
 
 /* ---- Slice ---- */
 
-/* v + d when v < 0, else v, for |v| <= 2^40: the floor of v / 2^40 is -1 or 0. */
-static zn_expr from_end(const zn_inf *f, zn_expr v, zn_expr d) {
-  const zn_expr sign = zn_ex_divi(f->ex, v, INT64_C(1) << 40);
-  return zn_ex_sub(f->ex, v, zn_ex_mul(f->ex, sign, d));
-}
-
-/* A start or end after the spec's clamping to [lo, hi]. */
-static zn_expr clamp_index(const zn_inf *f, zn_expr v, zn_expr d, zn_expr lo, zn_expr hi) {
-  int64_t a, b;
-  zn_ex_range(f->ex, v, &a, &b);
-  if (a >= INT32_MAX) return hi;
-  if (b <= INT32_MIN) return lo;
-  if (a >= 0) return zn_ex_min(f->ex, v, hi);
-  if (b < 0) return zn_ex_max(f->ex, zn_ex_add(f->ex, d, v), lo);
-  int64_t dlo, dhi;
-  zn_ex_range(f->ex, d, &dlo, &dhi);
-  if (dhi >= INT64_C(1) << 40) return ZN_EX_NONE;
-  /* the sign shows at run time: first into [-d - 1, d], where counting from the end is one formula */
-  const zn_expr below = zn_ex_addi(f->ex, zn_ex_muli(f->ex, d, -1), -1);
-  const zn_expr in = zn_ex_max(f->ex, zn_ex_min(f->ex, v, d), below);
-  return zn_ex_min(f->ex, zn_ex_max(f->ex, from_end(f, in, d), lo), hi);
-}
-
-static zn_expr slice_dim(const zn_inf *f, uint32_t axis, zn_expr d, zn_expr s, zn_expr e, int64_t k,
-                         zn_expr *start) {
-  const zn_expr zero = zn_inf_k(f, 0), m1 = zn_inf_k(f, -1), dm1 = zn_ex_addi(f->ex, d, -1);
-  const zn_expr a = k > 0 ? clamp_index(f, s, d, zero, d) : clamp_index(f, s, d, zero, dm1);
-  const zn_expr b = k > 0 ? clamp_index(f, e, d, zero, d) : clamp_index(f, e, d, m1, dm1);
-  *start = a;
-  if (!a || !b) return zn_inf_fresh(f, 0, axis, 0, d);
-  const zn_expr span = k > 0 ? zn_ex_sub(f->ex, b, a) : zn_ex_sub(f->ex, a, b);
-  const int64_t step = k > 0 ? k : k == INT64_MIN ? INT64_MAX : -k;
-  return zn_ex_max(f->ex, zero, zn_ex_ceildiv(f->ex, span, zn_inf_k(f, step)));
-}
-
-static void slice_elems(const zn_inf *f, const zn_expr *start, const int64_t *step) {
+static void slice_elems(const zn_inf *f, const zn_expr *start, const zn_expr *step) {
   const zn_type *in = zn_inf_in(f, 0), *out = zn_inf_out(f, 0);
   uint32_t total, all, src[ZN_MAX_ELEMS];
   if (!zn_inf_count(f, out, ZN_MAX_ELEMS, &total) || !zn_inf_count(f, in, ZN_MAX_ELEMS, &all))
@@ -274,11 +240,11 @@ static void slice_elems(const zn_inf *f, const zn_expr *start, const int64_t *st
     uint32_t rest = k;
     int64_t idx = 0, stride = 1;
     for (int d = in->rank - 1; d >= 0; d--) {
-      int64_t ext, s = 0, id;
+      int64_t ext, s = 0, id, by;
       zn_ex_is_const(f->ex, out->dims[d], &ext);
       zn_ex_is_const(f->ex, in->dims[d], &id);
-      if (start[d] && !zn_ex_is_const(f->ex, start[d], &s)) return;
-      idx += (s + (int64_t)(rest % (uint32_t)ext) * step[d]) * stride;
+      if (!zn_ex_is_const(f->ex, start[d], &s) || !zn_ex_is_const(f->ex, step[d], &by)) return;
+      idx += (s + (int64_t)(rest % (uint32_t)ext) * by) * stride;
       stride *= id;
       rest /= (uint32_t)ext;
     }
@@ -289,44 +255,39 @@ static void slice_elems(const zn_inf *f, const zn_expr *start, const int64_t *st
 
 ZN_INFER(slice) {
   const zn_type *in = zn_inf_in(f, 0);
-  int64_t axes[ZN_MAX_RANK], steps[ZN_MAX_RANK], step_of[ZN_MAX_RANK];
-  zn_expr dims[ZN_MAX_RANK], start[ZN_MAX_RANK] = {0};
-  uint32_t ns, ne, na, nk;
-  bool mask[ZN_MAX_RANK], known = true;
+  int64_t axes[ZN_MAX_RANK], steps[ZN_MAX_RANK];
+  zn_expr start[ZN_MAX_RANK], step[ZN_MAX_RANK], count[ZN_MAX_RANK];
+  uint32_t ns, ne, na = 0, nk;
+  bool mask[ZN_MAX_RANK];
   if (!zn_inf_known(f, 0)) return ZN_OK;
-  const zn_expr *s = zn_inf_need(f, 1, &ns), *e = zn_inf_need(f, 2, &ne);
-  if (!s || !e || (zn_node_in(f->nd, 3) && !zn_inf_i64s(f, 3, axes, ZN_MAX_RANK, &na))) {
+  const bool named = zn_inf_need(f, 1, &ns) && zn_inf_need(f, 2, &ne) &&
+                     (!zn_node_in(f->nd, 3) || zn_inf_need(f, 3, &na)) &&
+                     (!zn_node_in(f->nd, 4) || zn_inf_need(f, 4, &nk));
+  if (!named) {
     zn_inf_unknown(f, 0, in->rank);
     return ZN_OK;
   }
-  if (!zn_node_in(f->nd, 3)) {
-    na = ns;
-    for (uint32_t i = 0; i < na && i < ZN_MAX_RANK; i++) axes[i] = (int64_t)i;
-  }
+  if (!zn_node_in(f->nd, 3)) na = ns;
   if (ns != ne || na != ns || ns > (uint32_t)in->rank) {
     return zn_inf_err(f, "starts, ends and axes have %u, %u and %u entries for rank %d", ns, ne, na,
                       in->rank);
   }
-  ZN_TRY(zn_inf_axes(f, axes, na, in->rank, mask));
-  for (uint32_t i = 0; i < na; i++) steps[i] = 1;
+  if (zn_node_in(f->nd, 3) && zn_inf_i64s(f, 3, axes, ZN_MAX_RANK, &na)) {
+    ZN_TRY(zn_inf_axes(f, axes, na, in->rank, mask));
+  }
   if (zn_node_in(f->nd, 4)) {
-    known = zn_inf_i64s(f, 4, steps, ZN_MAX_RANK, &nk);
-    if (known && nk != ns) return zn_inf_err(f, "steps has %u entries, starts %u", nk, ns);
+    if (nk != ns) return zn_inf_err(f, "steps has %u entries, starts %u", nk, ns);
+    if (zn_inf_i64s(f, 4, steps, ZN_MAX_RANK, &nk)) {
+      for (uint32_t i = 0; i < nk; i++)
+        if (steps[i] == 0) return zn_inf_err(f, "step %u is 0", i);
+    }
   }
-  for (int d = 0; d < in->rank; d++) {
-    dims[d] = in->dims[d];
-    step_of[d] = 1;
+  if (!zn_slice_resolve(f->g, f->nd, start, step, count)) {
+    zn_inf_unknown(f, 0, in->rank);
+    return ZN_OK;
   }
-  for (uint32_t i = 0; i < na; i++) {
-    const int ax = (int)(axes[i] < 0 ? axes[i] + in->rank : axes[i]);
-    if (known && steps[i] == 0) return zn_inf_err(f, "step %u is 0", i);
-    step_of[ax] = steps[i];
-    dims[ax] = known ? slice_dim(f, (uint32_t)ax, in->dims[ax], s[i], e[i], steps[i], &start[ax])
-                     : zn_inf_fresh(f, 0, (uint32_t)ax, 0, in->dims[ax]);
-    known = known && start[ax] != ZN_EX_NONE;
-  }
-  zn_inf_shape(f, 0, in->rank, dims);
-  if (known) slice_elems(f, start, step_of);
+  zn_inf_shape(f, 0, in->rank, count);
+  slice_elems(f, start, step);
   return ZN_OK;
 }
 

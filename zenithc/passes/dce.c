@@ -10,21 +10,6 @@ static bool removable(const zn_graph *g, const zn_node *n, const bool *live) {
   return true;
 }
 
-/* Entries that stand for the value itself, or are unknown. */
-static bool self_known(const zn_value *v) {
-  for (uint32_t k = 0; k < v->num_elems; k++) {
-    if (!v->elems[k] || (v->content && v->content[k])) return false;
-  }
-  return true;
-}
-
-static void drop_partial_contents(zn_graph *g) {
-  for (zn_vid v = 1; v < g->num_vals; v++) {
-    zn_value *x = &g->vals[v];
-    if (x->elems && !x->cst && !self_known(x)) x->elems = NULL;
-  }
-}
-
 /* Optional outputs that nobody reads become absent, trailing first. */
 static void trim_outputs(zn_graph *g, zn_node *n, const bool *live) {
   const zn_schema *s = zn_op_schema(n->op);
@@ -51,6 +36,5 @@ zn_status zn_pass_dce(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
     for (uint32_t i = 0; i < n->num_in; i++) live[n->in[i]] = true;
   }
   zn_graph_compact(g);
-  drop_partial_contents(g);
   return zn_pass_bodies(c, g, o, zn_pass_dce);
 }
