@@ -551,6 +551,7 @@ const char *zn_ex_name(const zn_exprs *p, zn_expr sym) { return zn_ex_at(p, sym)
 static bool depends(const zn_exprs *p, zn_expr e, zn_expr sym, uint32_t stamp) {
   if (e == sym) return true;
   const zn_ex_node *n = zn_ex_at(p, e);
+  if (n->def) return depends(p, n->def, sym, stamp);
   if (!n->n || !(n->syms & zn_ex_at(p, sym)->syms) || p->scratch[e].stamp == stamp) return false;
   p->scratch[e].stamp = stamp;
   for (uint32_t i = 0; i < n->n; i++)

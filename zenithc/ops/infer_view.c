@@ -34,6 +34,51 @@ static zn_expr solve_dim(const zn_inf *f, const zn_type *in, const zn_expr *dims
   return zn_ex_div(f->ex, num, den);
 }
 
+/* Does e mention the content of a tensor (a number of any sign), not only sizes? */
+static bool mentions_content(const zn_inf *f, zn_expr e) {
+  if (zn_ex_kind(f->ex, e) == ZN_EX_SYM) {
+    int64_t lo, hi;
+    zn_ex_range(f->ex, e, &lo, &hi);
+    return lo < 0;
+  }
+  for (uint32_t i = 0; i < zn_ex_arity(f->ex, e); i++)
+    if (mentions_content(f, zn_ex_operand(f->ex, e, i))) return true;
+  return false;
+}
+
+static zn_expr is_negative(zn_exprs *ex, zn_expr v) { /* 1 or 0 */
+  zn_expr m = zn_ex_muli(ex, v, -1);
+  return zn_ex_max(ex, zn_ex_const(ex, 0), zn_ex_min(ex, zn_ex_const(ex, 1), m));
+}
+
+/* Target entries that only the run knows: each may be a size, 0 (copy the input's) or -1 (what is left). Conditions are
+ * factors of 0 or 1, so that the dims are expressions like any other. */
+static void run_time_dims(const zn_inf *f, const zn_expr *e, uint32_t n, bool allowzero, zn_expr *dims) {
+  zn_exprs *ex = f->ex;
+  const zn_type *in = zn_inf_in(f, 0);
+  zn_expr base[ZN_MAX_RANK], neg[ZN_MAX_RANK], one = zn_inf_k(f, 1);
+  for (uint32_t i = 0; i < n; i++) {
+    neg[i] = mentions_content(f, e[i]) ? zn_ex_named(ex, is_negative(ex, e[i]), 0) : zn_inf_k(f, 0);
+    base[i] = zn_ex_mul(ex, dims[i], zn_ex_sub(ex, one, neg[i]));
+    if (allowzero || (int)i >= in->rank || !mentions_content(f, e[i])) continue;
+    zn_expr size = zn_ex_max(ex, e[i], zn_ex_muli(ex, e[i], -1));
+    zn_expr zero = zn_ex_sub(ex, one, zn_ex_min(ex, one, size));
+    base[i] = zn_ex_add(ex, base[i], zn_ex_mul(ex, zero, in->dims[i]));
+  }
+  for (uint32_t i = 0; i < n; i++)
+    if (mentions_content(f, e[i])) base[i] = zn_ex_named(ex, base[i], 0);
+  zn_expr total = product(f, in->dims, 0, in->rank);
+  for (uint32_t i = 0; i < n; i++) {
+    dims[i] = base[i];
+    if (zn_ex_is(ex, neg[i], 0)) continue;
+    zn_expr others = one;
+    for (uint32_t k = 0; k < n; k++)
+      if (k != i) others = zn_ex_mul(ex, others, base[k]);
+    zn_expr rest = zn_ex_div(ex, total, zn_ex_max(ex, others, one));
+    dims[i] = zn_ex_named(ex, zn_ex_add(ex, dims[i], zn_ex_mul(ex, neg[i], rest)), 0);
+  }
+}
+
 /* Classifies the entries of a Reshape target into dims; *slot is the one to solve for, or -1. */
 static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_expr *dims,
                               int *slot) {
@@ -45,7 +90,7 @@ static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_
     int64_t v;
     dims[i] = e[i];
     if (!zn_ex_is_const(f->ex, e[i], &v)) {
-      if (zn_inf_ge(f, e[i], 0)) continue;
+      if (!mentions_content(f, e[i])) continue; /* shape arithmetic is not negative */
       open++;
       last_open = (int)i;
     } else if (v == -1) {
@@ -62,13 +107,16 @@ static zn_status reshape_dims(const zn_inf *f, const zn_expr *e, uint32_t n, zn_
     }
   }
   if (*slot >= 0 || open == 0) return ZN_OK; /* beside a -1, an unknown entry is not negative */
-  if (open == 1) {
+  if (open == 1 && n == 1) {
     *slot = last_open;
     return ZN_OK;
   }
-  for (uint32_t i = 0; i < n; i++) { /* any of them may be the -1 */
-    if (!zn_inf_ge(f, dims[i], 0)) dims[i] = zn_inf_fresh(f, 0, i, 0, ZN_EX_NONE);
+  if (in->rank >= 0) {
+    run_time_dims(f, e, n, allowzero, dims);
+    return ZN_OK;
   }
+  for (uint32_t i = 0; i < n; i++)
+    if (mentions_content(f, e[i])) dims[i] = zn_inf_fresh(f, 0, i, 0, ZN_EX_NONE);
   return ZN_OK;
 }
 
