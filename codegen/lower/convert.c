@@ -103,11 +103,9 @@ static zn_kref encode_minifloat(zn_kb *b, zn_kref x, const minifloat *f, bool sa
     neg = zn_kb_bin(b, ZN_K_And, neg, nonzero);
   }
   code = zn_kb_select(b, neg, signed_code, code);
-  if (f->nan_code >= 0) {
-    zn_kref is_nan = cmpi(b, ZN_K_Gt, abits, 0x7f800000);
-    zn_kref nan = ki(b, f->nan_code);
-    code = zn_kb_select(b, is_nan, nan, code);
-  }
+  zn_kref is_nan = cmpi(b, ZN_K_Gt, abits, 0x7f800000); /* without a code for NaN: negative zero */
+  zn_kref nan = ki(b, f->nan_code >= 0 ? f->nan_code : (int64_t)f->sign_bit);
+  code = zn_kb_select(b, is_nan, nan, code);
   return zn_kb_cvt(b, code, ZN_U8);
 }
 

@@ -364,7 +364,7 @@ zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset) {
 }
 
 void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k) {
-  zn_kref v = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), t, true);
+  zn_kref v = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), t, false); /* infinities are values of t */
   zn_kref i = zn_lw_ix(lw, offset);
   zn_kb_store(&lw->kb, ptr, i, v);
 }

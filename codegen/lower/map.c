@@ -133,11 +133,6 @@ static zn_kref call(scalar_env *e, const zn_sc *s) {
     zn_kref y = walk(e, s->arg[1]);
     unify(lw, &x, &y);
     if (zn_kops[op].cls == 'P') return zn_kb_cmp(b, op, x, y);
-    if (op == ZN_K_Pow && !zn_is_float(zn_lw_kdtype(lw, x))) {
-      zn_dtype t = zn_lw_kdtype(lw, x);
-      zn_kref fx = zn_kb_cvt(b, x, ZN_F64), fy = zn_kb_cvt(b, y, ZN_F64);
-      return zn_kb_cvt(b, zn_kb_bin(b, op, fx, fy), t);
-    }
     return zn_kb_bin(b, op, x, y);
   }
   ZN_BUG(lw->ctx, "scalar.def: function '%s' of %s is unknown to the lowering", s->name,
@@ -160,7 +155,23 @@ static zn_kref walk(scalar_env *e, const zn_sc *s) {
   return 0;
 }
 
+/* Pow of an integer base, in f64: a result next to an integer is that integer, others are truncated. */
+static zn_kref int_pow(zn_lw *lw, zn_kref x, zn_kref y) {
+  zn_kb *b = &lw->kb;
+  const zn_dtype t = zn_lw_kdtype(lw, x);
+  zn_kref fx = zn_kb_cvt(b, x, ZN_F64), fy = zn_kb_cvt(b, y, ZN_F64);
+  zn_kref p = zn_kb_bin(b, ZN_K_Pow, fx, fy);
+  zn_kref r = zn_kb_un(b, ZN_K_Rint, p), down = zn_kb_un(b, ZN_K_Trunc, p);
+  zn_kref diff = zn_kb_bin(b, ZN_K_Sub, p, r);
+  zn_kref off = zn_kb_un(b, ZN_K_Abs, diff), mag = zn_kb_un(b, ZN_K_Abs, p);
+  zn_kref tol = zn_kb_bin(b, ZN_K_Mul, mag, zn_kb_float(b, ZN_F64, 0x1p-45));
+  zn_kref near = zn_kb_cmp(b, ZN_K_Le, off, tol);
+  return zn_kb_cvt(b, zn_kb_select(b, near, r, down), t);
+}
+
 zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in) {
+  if (zn_lw_node(lw, n)->op == ZN_OP_Pow && !zn_is_float(zn_lw_kdtype(lw, in[0])))
+    return int_pow(lw, in[0], in[1]);
   const zn_sc *s = zn_scalar_expr(zn_lw_node(lw, n)->op);
   assert(s && "no scalar.def row");
   scalar_env e = {lw, n, in, num_in, ZN_BOOL};

@@ -10,6 +10,7 @@ static void scale_index(zn_lw *lw, const zn_node *node, const zn_expr *idx, zn_e
   const zn_type *tx = zn_lw_type(lw, node->in[0]), *ts = zn_lw_type(lw, node->in[1]);
   int64_t axis = zn_node_int(node, "axis"), block = zn_node_int(node, "block_size");
   if (axis < 0) axis += tx->rank;
+  for (int d = 0; d < ZN_MAX_RANK; d++) out[d] = zn_ex_const(lw->ex, 0);
   if (ts->rank == 0) return;
   if (ts->rank == 1 && tx->rank >= 1 && block == 0) {
     out[0] = zn_ex_is(lw->ex, ts->dims[0], 1) ? zn_ex_const(lw->ex, 0) : idx[axis];

@@ -210,7 +210,8 @@ ZN_INFER(stft) {
     return zn_inf_err(f, "neither window nor frame_length is given");
   }
   zn_expr frames = ZN_EX_NONE, bins = ZN_EX_NONE;
-  if (step && len && zn_inf_ge(f, step, 1)) {
+  if (step && len) {
+    if (!zn_inf_ge(f, step, 1)) step = zn_ex_max(f->ex, step, zn_inf_k(f, 1)); /* seen at run time */
     frames = zn_ex_addi(f->ex, zn_ex_div(f->ex, zn_ex_sub(f->ex, x->dims[1], len), step), 1);
   }
   if (len) {
