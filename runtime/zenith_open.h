@@ -14,7 +14,7 @@ extern "C" {
 
 typedef struct zn_artifact {
   const zn_model *model; /* valid until zn_close */
-  const char *error;     /* after a failed zn_open: why; valid until the next dl call of the thread */
+  const char *error; /* after a failed zn_open: why; valid until the next dl call of the thread */
   void *handle;
 } zn_artifact;
 

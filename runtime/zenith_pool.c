@@ -1,8 +1,9 @@
-/* A static-partition thread pool. The caller publishes a job by raising the generation; workers spin on it for a
- * short while, then sleep on a condition variable. A slice is claimed once per generation, by its own worker or, when
- * that one is late (not scheduled, still waking), by the caller after its own slice: a busy machine costs little.
- * Job fields are read only under a claim, and the caller waits for all claims, so they are stable.
- * Atomics are the GCC/Clang builtins, so that the file is C99. */
+/* A static-partition thread pool. The caller publishes a job by raising the generation; workers
+ * spin on it for a short while, then sleep on a condition variable. A slice is claimed once per
+ * generation, by its own worker or, when that one is late (not scheduled, still waking), by the
+ * caller after its own slice: a busy machine costs little. Job fields are read only under a claim,
+ * and the caller waits for all claims, so they are stable. Atomics are the GCC/Clang builtins, so
+ * that the file is C99. */
 #define _POSIX_C_SOURCE 200809L
 #include "zenith_pool.h"
 
@@ -175,7 +176,8 @@ zn_pool *zn_pool_create(unsigned threads) {
     return NULL;
   }
   p->threads = threads;
-  p->spin = threads > (unsigned)cpus ? 1 : SPIN_ROUNDS; /* spinning starves an oversubscribed core */
+  p->spin =
+      threads > (unsigned)cpus ? 1 : SPIN_ROUNDS; /* spinning starves an oversubscribed core */
   pthread_mutex_init(&p->busy, NULL);
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->wake, NULL);

@@ -7,10 +7,10 @@
  *     NAME_run(in, out, ws, ws_bytes, &host);
  *     zn_pool_destroy(pool);
  *
- * The partition is static: of n iterations thread t runs [n*t/T, n*(t+1)/T), so data stays in the cache of the core
- * that touched it; only a thread that is late loses its part to the caller. Idle threads spin for some microseconds,
- * then sleep. The results never depend on the number
- * of threads. One pool may be shared: a call that finds it busy runs on the calling thread alone. */
+ * The partition is static: of n iterations thread t runs [n*t/T, n*(t+1)/T), so data stays in the
+ * cache of the core that touched it; only a thread that is late loses its part to the caller. Idle
+ * threads spin for some microseconds, then sleep. The results never depend on the number of
+ * threads. One pool may be shared: a call that finds it busy runs on the calling thread alone. */
 #ifndef ZENITH_POOL_H
 #define ZENITH_POOL_H
 #include "zenith.h"
@@ -21,7 +21,8 @@ extern "C" {
 
 typedef struct zn_pool zn_pool;
 
-/* threads counts the caller: threads - 1 are started. 0 = one per online CPU. NULL when none could be had. */
+/* threads counts the caller: threads - 1 are started. 0 = one per online CPU. NULL when none could
+ * be had. */
 zn_pool *zn_pool_create(unsigned threads);
 /* No run may be in progress. NULL is fine. */
 void zn_pool_destroy(zn_pool *pool);

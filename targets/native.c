@@ -1,5 +1,6 @@
-/* Shared objects with the zenith.h ABI: dlopen, checks of the descriptor, one run through the common entry caller, and
- * prepared calls for benchmarks, which plan and allocate once and then only invoke the run entry. */
+/* Shared objects with the zenith.h ABI: dlopen, checks of the descriptor, one run through the
+ * common entry caller, and prepared calls for benchmarks, which plan and allocate once and then
+ * only invoke the run entry. */
 #include "targets/native.h"
 
 #include <dlfcn.h>

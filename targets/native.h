@@ -1,12 +1,13 @@
-/* Load, run and time shared objects with the ABI of runtime/zenith.h. The cpu and c targets share this.
- * A loaded object belongs to the process until unload; its zn_exec lives in ctx->perm. */
+/* Load, run and time shared objects with the ABI of runtime/zenith.h. The cpu and c targets share
+ * this. A loaded object belongs to the process until unload; its zn_exec lives in ctx->perm. */
 #ifndef ZN_NATIVE_H
 #define ZN_NATIVE_H
 #include "runtime/zenith.h"
 #include "targets/target.h"
 
-/* The slots of zn_target. load checks that the file is a shared object that exports zn_model_main with our magic and
- * ABI version; mod may be NULL. run plans, allocates (workspace and missing outputs from a) and runs once. */
+/* The slots of zn_target. load checks that the file is a shared object that exports zn_model_main
+ * with our magic and ABI version; mod may be NULL. run plans, allocates (workspace and missing
+ * outputs from a) and runs once. */
 zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exec **out);
 zn_status zn_native_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in, zn_htensor *out);
 void zn_native_unload(zn_exec *e);
@@ -18,7 +19,8 @@ void zn_native_set_host(zn_exec *e, const zn_host *host);
 /* A pool of `threads` (1 = none) that later runs use; destroyed by unload. */
 zn_status zn_native_set_threads(zn_ctx *c, zn_exec *e, unsigned threads);
 
-/* A run with everything prepared, so that invoking it costs nothing but the model: for benchmarks. */
+/* A run with everything prepared, so that invoking it costs nothing but the model: for benchmarks.
+ */
 typedef struct zn_native_call {
   const zn_model *model;
   zn_tensor *in, *out;

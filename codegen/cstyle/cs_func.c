@@ -1,6 +1,6 @@
-/* Functions as C text, one statement per kept value. A value used once is written into its user where that cannot move
- * a read past a write: such values wait as text ("pending") and are declared when a store, an assignment or the edge of
- * a region comes first. */
+/* Functions as C text, one statement per kept value. A value used once is written into its user
+ * where that cannot move a read past a write: such values wait as text ("pending") and are declared
+ * when a store, an assignment or the edge of a region comes first. */
 #include <assert.h>
 #include <inttypes.h>
 
@@ -18,7 +18,8 @@ typedef struct read_set { /* what a pending text reads */
 
 typedef struct value {
   const char *text; /* atom or parenthesised expression; NULL before the definition */
-  /* Sums and products of integers: the same as an unsigned expression without parentheses; else NULL. */
+  /* Sums and products of integers: the same as an unsigned expression without parentheses; else
+   * NULL. */
   const char *raw;
   char raw_kind; /* '+' sum, '*' product, 0 atom */
   uint8_t mask;  /* bool vectors: width */
@@ -240,8 +241,8 @@ static term use_term(printer *p, zn_kref r) {
   return t;
 }
 
-/* Sums and products of indexes as one unsigned expression. C evaluates a chain from the left, so its first two terms
- * must hold an unsigned one; the rest follows. Constants go last. */
+/* Sums and products of indexes as one unsigned expression. C evaluates a chain from the left, so
+ * its first two terms must hold an unsigned one; the rest follows. Constants go last. */
 static void print_index_arith(printer *p, zn_kref r, const zn_kinst *in) {
   char op = *op_symbol((zn_kop)in->op);
   term a = use_term(p, in->a), b = use_term(p, in->b);

@@ -1,5 +1,6 @@
-/* Shared by the files of the C printer. Type names are zn_f32x8 for vectors; vectors of bool are masks, zn_m32x8:
- * signed integers 0 or -1, as wide as the operands of the comparison that made them. */
+/* Shared by the files of the C printer. Type names are zn_f32x8 for vectors; vectors of bool are
+ * masks, zn_m32x8: signed integers 0 or -1, as wide as the operands of the comparison that made
+ * them. */
 #ifndef ZN_CS_PRIV_H
 #define ZN_CS_PRIV_H
 #include "codegen/cstyle/cstyle.h"

@@ -1,5 +1,6 @@
-/* Scalar operations as C expressions. Simple ones are written in place; those with cases (saturation, x/0, shift counts,
- * rounding) are calls of small helpers, which are emitted when first used and depend on nothing outside the file. */
+/* Scalar operations as C expressions. Simple ones are written in place; those with cases
+ * (saturation, x/0, shift counts, rounding) are calls of small helpers, which are emitted when
+ * first used and depend on nothing outside the file. */
 #include "codegen/cstyle/cs_priv.h"
 
 static void helper(cs_state *s, const char *key, const char *text) {
@@ -91,7 +92,8 @@ static void need_round(cs_state *s, zn_kop op, bool single) {
   zn_text_puts(&s->helpers, "#endif\n}\n");
 }
 
-/* ---- square root: an instruction where there is one (a builtin would call sqrtf for errno), else digit by digit ---- */
+/* ---- square root: an instruction where there is one (a builtin would call sqrtf for errno), else
+ * digit by digit ---- */
 
 static void need_sqrt(cs_state *s, bool single) {
   need_bits(s, single);

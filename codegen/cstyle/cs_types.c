@@ -1,5 +1,6 @@
-/* Types, names and literals of the C printer. Typedefs of vectors are emitted when a vector is first named: with the
- * vector extension where lanes are a power of two, as a struct of lanes otherwise. */
+/* Types, names and literals of the C printer. Typedefs of vectors are emitted when a vector is
+ * first named: with the vector extension where lanes are a power of two, as a struct of lanes
+ * otherwise. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
@@ -161,7 +162,8 @@ const char *cs_int_literal(cs_state *s, zn_dtype t, int64_t v) {
   return cs_fmt(s, v < 0 ? "(%" PRId64 ")" : "%" PRId64, v);
 }
 
-/* Decimal when seven (f32) or fifteen (f64) digits name the value exactly enough to read it back, else hexadecimal. */
+/* Decimal when seven (f32) or fifteen (f64) digits name the value exactly enough to read it back,
+ * else hexadecimal. */
 static const char *finite_literal(cs_state *s, zn_dtype t, double v) {
   char text[64];
   bool single = t == ZN_F32;

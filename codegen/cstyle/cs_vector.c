@@ -1,5 +1,6 @@
-/* Vector operations: one inline helper per operation and type. Each has a form for the GCC/Clang vector extension and
- * one by lanes; the lanes form takes the scalar expression of cs_scalar.c, so both mean the same by construction. */
+/* Vector operations: one inline helper per operation and type. Each has a form for the GCC/Clang
+ * vector extension and one by lanes; the lanes form takes the scalar expression of cs_scalar.c, so
+ * both mean the same by construction. */
 #include "codegen/cstyle/cs_priv.h"
 
 /* Expands $x to lane `lane` of vector x: x[3] or x.v[k]; `$#` is the lane number. */
@@ -27,7 +28,8 @@ static void put_lane_loop(cs_state *s, cs_type ret, const char *lane) {
   zn_text_puts(&s->helpers, ");\n  return r;\n");
 }
 
-/* One helper. vec: statements for the vector extension that return the result; NULL: lane by lane. */
+/* One helper. vec: statements for the vector extension that return the result; NULL: lane by lane.
+ */
 static const char *emit(cs_state *s, const char *name, cs_type ret, const char *params,
                         const char *vec, const char *lane) {
   zn_text *h = &s->helpers;
@@ -256,7 +258,8 @@ const char *cs_vec_mask(cs_state *s, cs_type from, unsigned mask) {
               cs_fmt(s, "return __builtin_convertvector(a, %s);", cs_name(s, to)), "$a");
 }
 
-/* float -> int by clamping in the integer type as wide as the float; NULL when the target does not fit that. */
+/* float -> int by clamping in the integer type as wide as the float; NULL when the target does not
+ * fit that. */
 static const char *saturate_vec(cs_state *s, cs_type from, cs_type to) {
   unsigned fb = zn_dtype_bytes((zn_dtype)from.dtype), tb = zn_dtype_bytes((zn_dtype)to.dtype);
   bool sign = zn_is_signed((zn_dtype)to.dtype);
@@ -422,7 +425,8 @@ const char *cs_vec_reduce(cs_state *s, zn_kop op, cs_type t) {
 
 static cs_type memory_type(cs_type t) { return t.mask ? cs_vector(ZN_U8, t.lanes, 0) : t; }
 
-/* Typedef through which a vector is read and written in place: any alignment (or a full one), any aliasing. */
+/* Typedef through which a vector is read and written in place: any alignment (or a full one), any
+ * aliasing. */
 static const char *access_type(cs_state *s, cs_type t, bool aligned) {
   const char *name = cs_fmt(s, "zn_%sx%u_%s", cs_tag(s, t), t.lanes, aligned ? "al" : "un");
   const char *elem = cs_elem(s, t);

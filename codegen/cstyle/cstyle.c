@@ -1,5 +1,6 @@
-/* A kernel module as one C file: the ABI declarations, the dialect's prologue, constants, the helpers that the functions
- * asked for, the functions, the descriptor. Functions are printed first, because they decide which helpers exist. */
+/* A kernel module as one C file: the ABI declarations, the dialect's prologue, constants, the
+ * helpers that the functions asked for, the functions, the descriptor. Functions are printed first,
+ * because they decide which helpers exist. */
 #include "codegen/cstyle/cstyle.h"
 
 #include <inttypes.h>
@@ -11,8 +12,8 @@ static const char *const abi_lines[] = {
 #include "zenith_abi.inc"
     NULL};
 
-/* The C99 dialect. The pragmas and attributes keep three promises on any command line: a*b+c is two roundings, loops do
- * not become calls of memset and memcpy, and buffers may alias. */
+/* The C99 dialect. The pragmas and attributes keep three promises on any command line: a*b+c is two
+ * roundings, loops do not become calls of memset and memcpy, and buffers may alias. */
 static const char *const c99_prologue[] = {
     "#if defined(__clang__)",
     "#pragma STDC FP_CONTRACT OFF",
@@ -168,7 +169,8 @@ static void put_element(cs_state *s, const zn_kconst *k, zn_dtype t, uint64_t i)
     zn_text_printf(out, t == ZN_U32 ? "%" PRId64 "u" : "%" PRId64, x);
 }
 
-/* How the elements are written: floats exactly in hexadecimal, or as bit patterns when one is Inf or NaN. */
+/* How the elements are written: floats exactly in hexadecimal, or as bit patterns when one is Inf
+ * or NaN. */
 static zn_dtype literal_dtype(const zn_kconst *k) {
   zn_dtype t = cs_canon(k->dtype);
   if (zn_is_float(t) && !all_finite(k)) return t == ZN_F32 ? ZN_U32 : ZN_U64;

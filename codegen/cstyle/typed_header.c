@@ -1,5 +1,6 @@
-/* NAME.h for callers in C and C++: the ABI's declarations, the model's symbols and, for static shapes, a plain function
- * over arrays, which builds the tensor descriptors on the stack and calls run. */
+/* NAME.h for callers in C and C++: the ABI's declarations, the model's symbols and, for static
+ * shapes, a plain function over arrays, which builds the tensor descriptors on the stack and calls
+ * run. */
 #include <ctype.h>
 #include <inttypes.h>
 
@@ -29,7 +30,8 @@ static bool is_reserved(const char *s) {
   return false;
 }
 
-/* Argument names: the tensor's name as an identifier, made unique by the argument's number where it must be. */
+/* Argument names: the tensor's name as an identifier, made unique by the argument's number where it
+ * must be. */
 static const char **arg_names(zn_ctx *c, const zn_kmod *m) {
   uint32_t n = m->num_inputs + m->num_outputs;
   const char **names = ZN_ARRAY(&c->tmp, const char *, n + 1);

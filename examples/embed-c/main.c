@@ -1,5 +1,6 @@
-/* Embedding a compiled model in a C program: plan once, run on one thread and on a pool, compare bit for bit.
- * Works with any model of numeric tensors; symbolic dimensions are taken as 1. See build.sh. */
+/* Embedding a compiled model in a C program: plan once, run on one thread and on a pool, compare
+ * bit for bit. Works with any model of numeric tensors; symbolic dimensions are taken as 1. See
+ * build.sh. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,15 +11,26 @@
 #include "zenith_pool.h"
 
 #define PASTE2(a, b) a##b
-#define PASTE(a, b) PASTE2(a, b)
-#define MODEL PASTE(MODEL_NAME, _model)
+#define PASTE(a, b)  PASTE2(a, b)
+#define MODEL        PASTE(MODEL_NAME, _model)
 
 static size_t element_bytes(uint32_t dtype) {
   switch (dtype) { /* ONNX codes */
-    case 7: case 11: case 13: return 8;
-    case 1: case 6: case 12: return 4;
-    case 4: case 5: case 10: case 16: return 2;
-    default: return 1;
+  case 7:
+  case 11:
+  case 13:
+    return 8;
+  case 1:
+  case 6:
+  case 12:
+    return 4;
+  case 4:
+  case 5:
+  case 10:
+  case 16:
+    return 2;
+  default:
+    return 1;
   }
 }
 
@@ -33,9 +45,12 @@ static void *aligned(size_t bytes) {
 static void fill(zn_tensor *t, size_t count) {
   for (size_t i = 0; i < count; i++) {
     float x = (float)(i % 17) * 0.0625f - 0.5f;
-    if (t->dtype == 1) ((float *)t->u.data)[i] = x;
-    else if (t->dtype == 11) ((double *)t->u.data)[i] = x;
-    else if (element_bytes(t->dtype) == 1) ((uint8_t *)t->u.data)[i] = (uint8_t)(i % 2);
+    if (t->dtype == 1)
+      ((float *)t->u.data)[i] = x;
+    else if (t->dtype == 11)
+      ((double *)t->u.data)[i] = x;
+    else if (element_bytes(t->dtype) == 1)
+      ((uint8_t *)t->u.data)[i] = (uint8_t)(i % 2);
   }
 }
 
@@ -93,7 +108,8 @@ static void print(const zn_tensor *t, uint32_t number) {
 
 int main(int argc, char **argv) {
   unsigned threads = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
-  zn_tensor *in = aligned(sizeof *in * MODEL.num_inputs), *out = aligned(sizeof *out * MODEL.num_outputs);
+  zn_tensor *in = aligned(sizeof *in * MODEL.num_inputs),
+            *out = aligned(sizeof *out * MODEL.num_outputs);
   uint64_t bytes = 0;
   make_inputs(in);
   int32_t rc = MODEL.plan(in, out, &bytes, 0, NULL);
@@ -103,8 +119,9 @@ int main(int argc, char **argv) {
   }
   for (uint32_t i = 0; i < MODEL.num_outputs; i++) out[i].u.data = aligned((size_t)out[i].bytes);
   void *ws = aligned((size_t)bytes);
-  fprintf(stderr, "%s: workspace %" PRIu64 " bytes, weights %" PRIu64 " bytes, %" PRIu32 " kernels\n", MODEL.name, bytes,
-          MODEL.weights_bytes, MODEL.num_kernels);
+  fprintf(stderr,
+          "%s: workspace %" PRIu64 " bytes, weights %" PRIu64 " bytes, %" PRIu32 " kernels\n",
+          MODEL.name, bytes, MODEL.weights_bytes, MODEL.num_kernels);
 
   double one = run(in, out, ws, bytes, NULL);
   void *first = aligned((size_t)out[0].bytes);

@@ -1,20 +1,22 @@
-/* Running a compiled model on a Cortex-M4 without an operating system or a C library: static buffers, one call of run,
- * results written through semihosting. Works with any model of static shape that fits the buffers. */
+/* Running a compiled model on a Cortex-M4 without an operating system or a C library: static
+ * buffers, one call of run, results written through semihosting. Works with any model of static
+ * shape that fits the buffers. */
 #include <stddef.h>
 #include <stdint.h>
 
 #include MODEL_HEADER
 
 #define PASTE2(a, b) a##b
-#define PASTE(a, b) PASTE2(a, b)
-#define MODEL PASTE(MODEL_NAME, _model)
+#define PASTE(a, b)  PASTE2(a, b)
+#define MODEL        PASTE(MODEL_NAME, _model)
 
 #ifndef BUFFER_BYTES
 #define BUFFER_BYTES (256 * 1024) /* for all inputs and outputs together */
 #endif
 enum { MAX_TENSORS = 8 };
 
-static unsigned char workspace[PASTE(MODEL_NAME, _WORKSPACE_BYTES) + 64] __attribute__((aligned(64)));
+static unsigned char workspace[PASTE(MODEL_NAME, _WORKSPACE_BYTES) + 64]
+    __attribute__((aligned(64)));
 static unsigned char buffers[BUFFER_BYTES] __attribute__((aligned(64)));
 static size_t used;
 

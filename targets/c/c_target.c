@@ -1,5 +1,6 @@
-/* The c target: one freestanding C99 file and its typed header per model. It needs no toolchain to build; running goes
- * through the host's C compiler into a temporary shared object, which the native loader opens. */
+/* The c target: one freestanding C99 file and its typed header per model. It needs no toolchain to
+ * build; running goes through the host's C compiler into a temporary shared object, which the
+ * native loader opens. */
 #include <errno.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -8,7 +9,8 @@
 #include "codegen/cstyle/cstyle.h"
 #include "targets/native.h"
 
-/* Constants below this size are literals in the C file; above it they go to a companion .bin file. */
+/* Constants below this size are literals in the C file; above it they go to a companion .bin file.
+ */
 enum { LITERAL_LIMIT = 1 << 20 };
 
 typedef struct arch_row {
@@ -203,7 +205,8 @@ static bool c_can_run(const zn_caps *caps, const char **why) {
   return false;
 }
 
-/* The flags after "Compile with" in the file's first comment; only what selects a processor is taken. */
+/* The flags after "Compile with" in the file's first comment; only what selects a processor is
+ * taken. */
 static uint32_t read_cflags(zn_ctx *c, const char *path, char **argv, uint32_t room) {
   char head[2048];
   FILE *f = fopen(path, "rb");
