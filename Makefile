@@ -55,7 +55,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS) -lcmocka
 
 SUITES  ?= unit golden models conformance embed firmware reproduce docs fuzz
-RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' tests/run_all.sh
+RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
 TESTERS  = $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
 
 test:
@@ -75,7 +75,10 @@ conformance: all
 # Longer jobs.
 conformance-full: all
 	@tools/install_deps.sh test
-	@FULL=1 $(RUN) conformance
+	@TARGETS='cpu c interp' $(RUN) conformance
+conformance-rebase: all
+	@tools/install_deps.sh test
+	@REBASE=1 TARGETS='$(or $(TARGETS),cpu)' $(RUN) conformance
 asan:
 	@$(MAKE) -s -j$(JOBS) B=$(B)-asan OPT=-O1 SAN='-fsanitize=address,undefined -fno-omit-frame-pointer' asan-run
 asan-run: all $(TESTERS)
@@ -92,6 +95,6 @@ lint:
 
 clean:
 	rm -rf $(B) $(B)-asan
-.PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full asan asan-run valgrind \
+.PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase asan asan-run valgrind \
   bench lint clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

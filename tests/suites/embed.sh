@@ -1,0 +1,50 @@
+# Artifacts seen from the programs that embed them: the example programs, zenith.h's promises, undefined symbols.
+. tests/suites/lib.sh
+
+# No undefined symbol, and for a shared object no library either.
+closed() { [ -z "$(nm -u "$1")" ] || { nm -u "$1" | tr '\n' ' '; return 1; }; }
+closed_so() {
+  local need
+  need=$(readelf -d "$1" | grep NEEDED; nm -D -u "$1")
+  [ -z "$need" ] || { echo "$need"; return 1; }
+}
+same_answers() { "$1" examples/digits/digits.txt "$out/answers" > /dev/null && cmp "$out/answers" "$out/want"; }
+same_output() { diff <("$1" 2> /dev/null) <("$2" 2> /dev/null); }
+c_model() { # CC FILE.c FILE.o FLAGS...
+  local cc=$1 from=$2 to=$3
+  shift 3
+  $cc -O2 "$@" -Wa,-I"${from%/*}" -c "$from" -o "$to"
+}
+
+models=("$digits")
+for m in mnist-8 cifar-cnn mlperf-tiny-vww-fp32; do
+  if [ -f "$MODELS/$m/model.onnx" ]; then models+=("$MODELS/$m/model.onnx"); fi
+done
+{
+  try "embed_check builds" gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iruntime tests/embed/embed_check.c -o "$out/embed_check" -ldl -lpthread
+  for m in "${models[@]}"; do
+    name=$(basename "$(dirname "$m")")
+    s=$out/${name//-/_}
+    for level in 0 2; do
+      try "$name -O$level .so" "$ZENITHC" "$m" -O$level -o "$s.so" &&
+        "$out/embed_check" "$s.so" | sed "s/^\(ok\|FAIL\) /\1 $name -O$level .so: /"
+      try "$name -O$level .so is closed" closed_so "$s.so"
+      try "$name -O$level .o" "$ZENITHC" "$m" -O$level -o "$s.o"
+      try "$name -O$level .o is closed" closed "$s.o"
+    done
+    try "$name .c" "$ZENITHC" "$m" --target=c -o "$s.c"
+    for cc in gcc clang-19; do
+      try "$name .c compiles with $cc -Wall" c_model $cc "$s.c" "$s.$cc.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
+      try "$name .c is closed, $cc" closed "$s.$cc.o"
+    done
+  done
+
+  s=$out/digits
+  for kind in o c; do
+    try "embed-c with a .$kind" sh examples/embed-c/build.sh "$s.$kind" "$out/embed_$kind" &&
+      try "embed-c with a .$kind runs" "$out/embed_$kind" 2
+    try "embed-cpp with a .$kind" sh examples/embed-cpp/build.sh "$s.$kind" "$out/embed_cpp_$kind" &&
+      try "embed-cpp with a .$kind runs" "$out/embed_cpp_$kind"
+  done
+  try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
+} | tally

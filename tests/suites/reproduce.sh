@@ -1,0 +1,24 @@
+# The same bytes from the same input: twice with this compiler, and with a zenithc built by the other C compiler.
+. tests/suites/lib.sh
+
+other=clang-19
+case $CC in *clang*) other=gcc ;; esac
+export BB=$B-$other OTHER=$other
+build() { nice make -s -j"$JOBS" B="$BB" CC="$OTHER" OPT=-O1 all; }
+bytes() { # MODEL NAME SUFFIX TARGET: three builds
+  local f=$2.$3
+  mkdir -p "$out/1" "$out/2" "$out/3"
+  "$ZENITHC" "$1" --target="$4" -o "$out/1/$f" && "$ZENITHC" "$1" --target="$4" -o "$out/2/$f" &&
+    cmp "$out/1/$f" "$out/2/$f" && "$BB/zenithc" "$1" --target="$4" -o "$out/3/$f" && cmp "$out/1/$f" "$out/3/$f"
+}
+models=("$digits" "$MODELS/cifar-cnn/model.onnx" "$MODELS/mlperf-tiny-vww-fp32/model.onnx" "$MODELS/tinybert/model.onnx")
+{
+  try "zenithc builds with $other" build
+  for m in "${models[@]}"; do
+    name=$(basename "$(dirname "$m")")
+    for kind in "so cpu" "o cpu" "c c" "zk cpu" "zg cpu"; do
+      set -- $kind
+      if [ -f "$m" ]; then try "$name.$1, same bytes" bytes "$m" "$name" "$1" "$2"; else echo "skip $name.$1: no $m"; fi
+    done
+  done
+} | tally
