@@ -1,10 +1,10 @@
-# Sourced by the suites. A suite pipes lines `ok NAME`, `xfail NAME`, `skip NAME: why`, `FAIL NAME: why` into `tally`.
+# Sourced by the suites. A suite pipes lines `ok NAME`, `xfail NAME: why` (counts as skipped), `skip NAME: why`, `FAIL NAME: why` into `tally`.
 out=$1
 cd "$ROOT" || exit 2
 
 # Passes its input through and ends with the counts; fails when a line began with FAIL.
 tally() {
-  awk '{ print } /^(ok|xfail) / { p++ } /^FAIL / { f++ } /^skip / { s++ }
+  awk '{ print } /^ok / { p++ } /^FAIL / { f++ } /^(skip|xfail) / { s++ }
        END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 }'
 }
 
