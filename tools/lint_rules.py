@@ -1,0 +1,122 @@
+"""Rules of docs/STYLE.md that no compiler checks: include layers, sizes, line widths, basenames, forbidden calls.
+
+Usage: lint_rules.py (in the repository's root). Prints one line per breach; exit code 1 when there is one.
+"""
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from os.path import basename, dirname
+
+MAX_LINES, MAX_WIDTH = 1000, 120
+FIXED_ROLE = {"Makefile", "README.md", "run.sh", "build.sh", "main.c", "main.cpp", "lib.sh"}
+
+# Who may include whom: the arrows of docs/ARCHITECTURE.md. Everybody may include himself and zenithc/base.
+GRAPH, OPS, PASSES, EVAL = "zenithc/graph", "zenithc/ops", "zenithc/passes", "zenithc/eval"
+LAYERS = {
+    "zenithc/base": [],
+    GRAPH: [OPS],
+    OPS: [GRAPH],
+    PASSES: [GRAPH, OPS, EVAL],
+    EVAL: [GRAPH, OPS],
+    "zenithc/driver": [GRAPH, OPS, PASSES, EVAL, "frontends/onnx", "codegen/kir", "codegen/lower", "targets", "runtime"],
+    "frontends/onnx": [GRAPH, OPS],
+    "codegen/kir": [],
+    "codegen/lower": [GRAPH, OPS, "codegen/kir", "runtime"],
+    "codegen/llvm": ["codegen/kir", "runtime"],
+    "codegen/cstyle": ["codegen/kir", "runtime"],
+    "targets": ["codegen/kir", "runtime"],
+    "targets/*": ["targets", "codegen/kir", "codegen/llvm", "codegen/cstyle", "runtime"],
+    "runtime": [],
+}
+# Printers see kernel IR only, passes never a target, targets never the graph: all follow from the table above.
+
+# name -> (where it is allowed, what to do instead)
+FORBIDDEN = {
+    "malloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
+    "calloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
+    "realloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
+    "exit": (r"zenithc/base/|zenithc/driver/", "return a zn_status"),
+    "abort": (r"zenithc/base/", "use ZN_BUG"),
+    "strcpy": (None, "use zn_arena_strdup or memcpy"),
+    "strcat": (None, "use zn_text"),
+    "sprintf": (None, "use zn_text_printf or snprintf"),
+    "vsprintf": (None, "use vsnprintf"),
+    "gets": (None, "use fgets"),
+    "strtok": (None, "use strcspn"),
+    "atoi": (None, "use strtol, which reports errors"),
+    "atof": (None, "use strtod, which reports errors"),
+    "system": (None, "use posix_spawn with an argument list"),
+    "rand": (None, "use a seeded generator"),
+    "srand": (None, "use a seeded generator"),
+}
+COMPILER = ("zenithc/", "frontends/", "codegen/", "targets/", "runtime/")
+
+
+def layer_of(path):
+    d = dirname(path)
+    if d in LAYERS:
+        return d
+    return "targets/*" if d.startswith("targets/") else None
+
+
+def allowed(mine, theirs_path):
+    theirs = dirname(theirs_path)
+    if theirs in (mine, "zenithc/base", "") or (mine == "targets/*" and theirs.startswith("targets/")):
+        return True
+    return theirs in LAYERS[mine]
+
+
+def without_comments(text):
+    blank = lambda m: re.sub(r"[^\n]", " ", m.group(0))
+    return re.sub(r'/\*.*?\*/|//[^\n]*|"(\\.|[^"\\\n])*"', blank, text, flags=re.S)
+
+
+def check_source(path, text, say):
+    mine = layer_of(path)
+    if mine is None and path.startswith(COMPILER):
+        say(path, 1, "folder without a row in tools/lint_rules.py LAYERS")
+    for n, line in enumerate(text.split("\n"), 1):
+        m = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+        if m and mine and not allowed(mine, m.group(1)):
+            say(path, n, f"{mine} may not include {m.group(1)}")
+    if not path.startswith(COMPILER):
+        return
+    code = without_comments(text)
+    for m in re.finditer(r"(?<![\w.>])(\w+)\s*\(", code):
+        where, instead = FORBIDDEN.get(m.group(1), ("", ""))
+        if instead and not (where and re.match(where, path)):
+            say(path, code.count("\n", 0, m.start()) + 1, f"{m.group(1)} is not allowed here: {instead}")
+
+
+def main():
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True)
+    breaches, names = [], defaultdict(list)
+    say = lambda path, line, what: breaches.append(f"{path}:{line}: {what}")
+    for path in sorted(files.stdout.split()):
+        if not re.search(r"\.(c|h|def|py|sh|mk|md|cpp)$|Makefile$", path):
+            continue
+        names[basename(path)].append(path)
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        lines = text.split("\n")
+        if len(lines) > MAX_LINES:
+            say(path, MAX_LINES, f"{len(lines)} lines, at most {MAX_LINES}")
+        for n, line in enumerate(lines, 1):
+            if len(line) > MAX_WIDTH and not path.endswith((".md", ".def")):
+                say(path, n, f"{len(line)} columns, at most {MAX_WIDTH}")
+            if line != line.rstrip():
+                say(path, n, "blank at the end of the line")
+            if "\t" in line and not re.search(r"Makefile$|\.mk$", path):
+                say(path, n, "tab")
+        if path.endswith((".c", ".h")):
+            check_source(path, text, say)
+    for name, paths in names.items():
+        if len(paths) > 1 and name not in FIXED_ROLE:
+            say(paths[1], 1, f"the name is taken by {paths[0]}")
+    print("\n".join(breaches))
+    return 1 if breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
