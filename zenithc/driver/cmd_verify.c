@@ -70,7 +70,7 @@ int zn_cmd_verify(zn_ctx *c, const zn_opts *o) {
   if (!model) model = o->args[0];
   zn_status st = zn_opts_compile(c, o, model, &co);
   if (st == ZN_OK) st = zn_session_open(c, o, o->args[0], &s);
-  if (st != ZN_OK) return zn_exit_code(st);
+  if (st != ZN_OK) return st == ZN_ERR_UNSUPPORTED ? EXIT_UNABLE : zn_exit_code(st);
   if (is_artifact(o->args[0])) check_origin(c, &s, model);
   int code = 0;
   st = zn_load_graph(c, model, &co.onnx, &ref);

@@ -64,7 +64,8 @@ static zn_status run_kept(zn_verify *v, const zn_compile_opts *co, const zn_targ
   return st;
 }
 
-/* Error of node n on the values the artifact computed; < 0: cannot be told. */
+/* Error eta of node n on the values the artifact computed, 0 when it is within what rounding explains; < 0: cannot be
+ * told. */
 static double local_error(zn_verify *v, zn_graph *ref, zn_nid id, const values *got, zn_arena *a) {
   const zn_node *n = &ref->nodes[id];
   const zn_htensor **in = ZN_ARRAY(a, const zn_htensor *, n->num_in);
@@ -83,19 +84,19 @@ static double local_error(zn_verify *v, zn_graph *ref, zn_nid id, const values *
     if (!x || !got->have[x] || want[i].dtype == ZN_NONE) continue;
     zn_eval_val r = zn_eval_from_htensor(a, &want[i]), q = zn_eval_from_htensor(a, &got->t[x]);
     zn_metric_compare(a, &r, &q, &m);
-    double unit = fmax(zn_verify_delta(want[i].dtype), 1e-12) * 16;
-    double e = !m.same_type || m.nonfinite_bad || m.unequal ? INFINITY : m.eta_max / unit;
-    worst = fmax(worst, e);
+    double delta = zn_verify_delta(want[i].dtype), allowed = delta < 1e-4 ? 16 * delta : 2 * delta;
+    if (!m.same_type || m.nonfinite_bad || m.unequal) worst = INFINITY;
+    else if (m.eta_max > allowed) worst = fmax(worst, m.eta_max);
   }
   return worst;
 }
 
 static const char *describe(zn_arena *a, const zn_graph *g, zn_nid id, double e) {
   const zn_node *n = &g->nodes[id];
-  const char *where = zn_arena_printf(a, "node '%s' (%s)%s%s%s", n->name, zn_op_name(n->op), n->source ? ", exported from " : "",
-                                      n->source ? n->source : "", "");
+  const char *where = zn_arena_printf(a, "node '%s' (%s)%s%s", n->name, zn_op_name(n->op), n->source ? ", exported from " : "",
+                                      n->source ? n->source : "");
   if (isinf(e)) return zn_arena_printf(a, "first wrong layer: %s, given the inputs it had", where);
-  return zn_arena_printf(a, "first layer that drifts: %s: local error %.2g on the inputs it had", where, e * 16e-6);
+  return zn_arena_printf(a, "first layer that drifts: %s: local error %.2g on the inputs it had", where, e);
 }
 
 static bool final_output_off(const zn_verify *v, const values *got, zn_arena *a, const zn_eval_val *ref) {
@@ -159,7 +160,7 @@ static bool find_node(zn_verify *v, const zn_compile_opts *co, const zn_target *
   for (uint32_t i = 0; i < ref->num_inputs; i++) got.t[ref->inputs[i]] = v->in[i], got.have[ref->inputs[i]] = true;
   if (run_kept(v, co, t, g, a, &got) != ZN_OK) return false;
   zn_nid worst = 0;
-  double most = 1;
+  double most = 0;
   for (uint32_t i = 0; i < ref->num_order; i++) {
     zn_nid n = ref->order[i];
     double e = local_error(v, ref, n, &got, a);
