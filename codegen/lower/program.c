@@ -127,6 +127,7 @@ static const char *dim_text(zn_lw *lw, zn_expr e) {
   if (zn_ex_is_const(lw->ex, e, NULL)) return "";
   zn_text t;
   zn_text_init(&t, lw->arena);
+  if (zn_ex_kind(lw->ex, e) == ZN_EX_SYM && zn_ex_def(lw->ex, e)) e = zn_ex_def(lw->ex, e);
   zn_ex_print(lw->ex, e, &t);
   return t.s;
 }

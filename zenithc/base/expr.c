@@ -249,11 +249,11 @@ uint32_t zn_ex_size(const zn_exprs *p, zn_expr e) {
 
 zn_expr zn_ex_named(zn_exprs *p, zn_expr e, int64_t lo) {
   int64_t elo, ehi;
-  zn_text t;
+  if (zn_ex_kind(p, e) == ZN_EX_CONST || zn_ex_kind(p, e) == ZN_EX_SYM) return e;
   zn_ex_range(p, e, &elo, &ehi);
-  zn_text_init(&t, p->a);
-  zn_ex_print(p, e, &t);
-  zn_expr sym = zn_ex_sym(p, t.s, elo > lo ? elo : lo, ehi);
+  char name[24];
+  snprintf(name, sizeof name, "size_%u", e);
+  zn_expr sym = zn_ex_sym(p, name, elo > lo ? elo : lo, ehi);
   p->nodes[sym].def = e;
   p->nodes[sym].syms |= zn_ex_at(p, e)->syms;
   return sym;

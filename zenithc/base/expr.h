@@ -34,7 +34,7 @@ zn_expr zn_ex_extent(const zn_exprs *p, zn_expr sym);
 void zn_ex_set_extent(zn_exprs *p, zn_expr sym, zn_expr extent);
 
 /* A symbol that stands for e (opaque to simplification, so that large shape formulas do not multiply through index maps);
- * at least lo. The same e gives the same symbol; its name is e's text. */
+ * at least lo. The same e gives the same symbol, called size_<id>. */
 zn_expr zn_ex_named(zn_exprs *p, zn_expr e, int64_t lo);
 zn_expr zn_ex_def(const zn_exprs *p, zn_expr sym); /* what a named symbol stands for, else ZN_EX_NONE */
 uint32_t zn_ex_size(const zn_exprs *p, zn_expr e); /* nodes of e written out, at most about 1000 */
