@@ -17,6 +17,7 @@ typedef struct entry {
   struct sym_var { zn_expr sym; zn_kref var; } *syms;
   uint32_t num_syms, cap_syms;
   zn_kref *in_data, *out_data, *slot_off;
+  int depth; /* open regions of the program: variables declared inside would not be seen after them */
 } entry;
 
 /* ---------------------------------------------------------------- small code pieces */
@@ -61,6 +62,26 @@ static void unknown_size(entry *e, zn_expr sym, const char *why) {
   e->lw->failed = true;
 }
 
+static void declare_sym(entry *e, zn_expr sym, zn_kref init) {
+  struct sym_var s = {sym, zn_kb_var(e->b, init)};
+  ZN_PUSH(e->lw->arena, e->syms, e->num_syms, e->cap_syms, s);
+}
+
+static zn_kref ix(entry *e, zn_expr x);
+
+/* A named formula: computed once, unless sizes inside it are still to be found by the run. */
+static zn_kref formula(entry *e, zn_expr sym) {
+  zn_expr def = zn_ex_def(e->lw->ex, sym);
+  zn_kref v = ix(e, def);
+  if (e->depth > 0) return v;
+  for (uint32_t i = 0; i < e->lw->num_steps; i++) {
+    zn_expr s = e->lw->steps[i].sym;
+    if (s && zn_ex_depends(e->lw->ex, def, s)) return v;
+  }
+  declare_sym(e, sym, v);
+  return v;
+}
+
 /* idx value of an expression over dimension symbols */
 static zn_kref ix(entry *e, zn_expr x) {
   zn_exprs *ex = e->lw->ex;
@@ -71,7 +92,7 @@ static zn_kref ix(entry *e, zn_expr x) {
   if (op == ZN_EX_SYM) {
     struct sym_var *s = find_sym(e, x);
     if (s) return zn_kb_get(b, s->var);
-    if (zn_ex_def(ex, x)) return ix(e, zn_ex_def(ex, x));
+    if (zn_ex_def(ex, x)) return formula(e, x);
     unknown_size(e, x, "is computed at run time by an operator that does not tell it yet");
     return zn_kb_idx(b, 1);
   }
@@ -100,11 +121,6 @@ static zn_kref ix(entry *e, zn_expr x) {
     }
   }
   return r;
-}
-
-static void declare_sym(entry *e, zn_expr sym, zn_kref init) {
-  struct sym_var s = {sym, zn_kb_var(e->b, init)};
-  ZN_PUSH(e->lw->arena, e->syms, e->num_syms, e->cap_syms, s);
 }
 
 /* ---------------------------------------------------------------- checks */
@@ -372,15 +388,20 @@ static void emit_step(entry *e, const zn_step *s) {
   case ZN_STEP_IF: {
     zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
     zn_kb_if(b, zn_kb_load(b, ZN_BOOL, 1, p, zero));
+    e->depth++;
     break;
   }
   case ZN_STEP_ELSE: zn_kb_else(b); break;
-  case ZN_STEP_ENDIF: zn_kb_end(b); break;
+  case ZN_STEP_ENDIF:
+    e->depth--;
+    zn_kb_end(b);
+    break;
   case ZN_STEP_LOOP: {
     zn_kref zero = zn_kb_idx(b, 0);
     zn_kref var = find_sym(e, s->sym)->var;
     zn_kb_set(b, var, zero);
     zn_kb_loop(b);
+    e->depth++;
     if (s->a) {
       zn_kref i = zn_kb_get(b, var), n = ix(e, s->a);
       zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
@@ -395,6 +416,7 @@ static void emit_step(entry *e, const zn_step *s) {
   case ZN_STEP_ENDLOOP: {
     zn_kref var = find_sym(e, s->sym)->var, i = zn_kb_get(b, var);
     zn_kb_set(b, var, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 1)));
+    e->depth--;
     zn_kb_end(b);
     break;
   }
