@@ -52,7 +52,8 @@ static void test_table(void **state) {
       assert_true(known);
     }
     for (unsigned j = 0; j < i; j++) assert_string_not_equal(d->spelling, zn_optdefs[j].spelling);
-    assert_int_equal(zn_opt_find(d->spelling + strspn(d->spelling, "-"), strlen(d->spelling) - strspn(d->spelling, "-")), i);
+    assert_int_equal(
+        zn_opt_find(d->spelling + strspn(d->spelling, "-"), strlen(d->spelling) - strspn(d->spelling, "-")), i);
   }
 }
 
@@ -60,7 +61,8 @@ static void test_parse(void **state) {
   (void)state;
   fix f;
   begin(&f);
-  assert_int_equal(parse(&f, "zenithc m.onnx -o out.so -O3 --dim batch=8 --dim=seq=1..4 --max-ram 64K --no-alloc -v"), ZN_OK);
+  assert_int_equal(parse(&f, "zenithc m.onnx -o out.so -O3 --dim batch=8 --dim=seq=1..4 --max-ram 64K --no-alloc -v"),
+                   ZN_OK);
   assert_int_equal(f.o.cmd, ZN_CMD_compile);
   assert_string_equal(f.o.args[0], "m.onnx");
   assert_string_equal(zn_opt_str(&f.o, ZN_O_out), "out.so");
@@ -101,7 +103,8 @@ static void test_bytes(void **state) {
   assert_true(zn_parse_bytes("4096", &v) && v == 4096);
   assert_true(zn_parse_bytes("1.5M", &v) && v == 1572864);
   assert_true(zn_parse_bytes("2GiB", &v) && v == 2147483648u);
-  assert_false(zn_parse_bytes("", &v) || zn_parse_bytes("-1", &v) || zn_parse_bytes("1X", &v) || zn_parse_bytes("1e30", &v));
+  assert_false(zn_parse_bytes("", &v) || zn_parse_bytes("-1", &v) || zn_parse_bytes("1X", &v) ||
+               zn_parse_bytes("1e30", &v));
 }
 
 static void test_nearest(void **state) {
@@ -116,8 +119,9 @@ static void test_yaml(void **state) {
   (void)state;
   fix f;
   begin(&f);
-  static const char text[] = "model: a.onnx\no: a.so\nO: 1\ndim: {batch: 8, seq: 1..4}\nshape:\n  - x=1x2\nno-alloc: yes\n"
-                             "runs: 5\ntarget: c\n";
+  static const char text[] =
+      "model: a.onnx\no: a.so\nO: 1\ndim: {batch: 8, seq: 1..4}\nshape:\n  - x=1x2\nno-alloc: yes\n"
+      "runs: 5\ntarget: c\n";
   assert_int_equal(parse(&f, "zenithc --target=cpu"), ZN_OK);
   assert_int_equal(zn_opts_yaml(&f.c, &f.o, "z.yaml", text, sizeof text - 1), ZN_OK);
   assert_string_equal(f.o.args[0], "a.onnx");
@@ -126,8 +130,11 @@ static void test_yaml(void **state) {
   assert_int_equal(f.o.val[ZN_O_dim].n, 2);
   assert_string_equal(f.o.val[ZN_O_dim].v[1], "seq=1..4");
   assert_true(zn_opt_given(&f.o, ZN_O_no_alloc));
-  static const char *const bad[][2] = {{"tarrget: c", "did you mean target"}, {"- a", "NAME: VALUE"}, {"a: [", "z.yaml:"},
-                                       {"v: maybe", "true or false"}, {"arch: {a: b}", "one value"}};
+  static const char *const bad[][2] = {{"tarrget: c", "did you mean target"},
+                                       {"- a", "NAME: VALUE"},
+                                       {"a: [", "z.yaml:"},
+                                       {"v: maybe", "true or false"},
+                                       {"arch: {a: b}", "one value"}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     f.said[0] = 0;
     assert_int_equal(zn_opts_yaml(&f.c, &f.o, "z.yaml", bad[i][0], strlen(bad[i][0])), ZN_ERR_USAGE);
@@ -174,7 +181,8 @@ static int compile_failing_at(uint64_t n, const char *out, const char *target) {
     int null = open("/dev/null", O_WRONLY);
     snprintf(model, sizeof model, "%s/m.onnx", folder);
     snprintf(path, sizeof path, "%s/%s", folder, out);
-    char *argv[] = {(char[]){"zenithc"}, model, (char[]){"-o"}, path, (char[]){"--target"}, (char *)(uintptr_t)target, NULL};
+    char *argv[] = {(char[]){"zenithc"},       model, (char[]){"-o"}, path, (char[]){"--target"},
+                    (char *)(uintptr_t)target, NULL};
     zn_ctx c;
     zn_opts o;
     dup2(null, 2);

@@ -1,5 +1,5 @@
-/* zenithc check: folders of the ONNX test convention. Each folder runs in a child process of its own, so that a crash or
- * a hang is one failure; the parent prints results in the order of the folders. */
+/* zenithc check: folders of the ONNX test convention. Each folder runs in a child process of its own, so that a crash
+ * or a hang is one failure; the parent prints results in the order of the folders. */
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -432,7 +432,7 @@ static void finish(batch *b, job *j, const char *killed) {
 /* Waits for output of any child until the first deadline; ends those that are done or late. */
 static void wait_some(batch *b) {
   struct pollfd fds[MAX_JOBS];
-  job *who[MAX_JOBS];
+  job *who[MAX_JOBS] = {0};
   nfds_t n = 0;
   double first = 1e300;
   for (uint32_t i = 0; i < b->max_jobs; i++) {

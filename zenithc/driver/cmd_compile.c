@@ -32,7 +32,8 @@ static zn_status choose_kind(zn_job *j) {
 static zn_status not_available(zn_job *j) {
   zn_ctx *c = j->c;
   if (zn_opt_given(j->o, ZN_O_calib)) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "--calib has no use: calibration belongs to a reduced --precision, which is not available");
+    zn_fail(c, ZN_ERR_USAGE, NULL,
+            "--calib has no use: calibration belongs to a reduced --precision, which is not available");
     return ZN_ERR_USAGE;
   }
   if (zn_opt_given(j->o, ZN_O_tune)) {
@@ -40,7 +41,8 @@ static zn_status not_available(zn_job *j) {
     return ZN_ERR_USAGE;
   }
   if ((zn_opt_given(j->o, ZN_O_passes) || zn_opt_given(j->o, ZN_O_stop_after)) && strcmp(j->kind, ".zg")) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "--passes and --stop-after leave a graph that cannot be lowered; write it with -o NAME.zg");
+    zn_fail(c, ZN_ERR_USAGE, NULL,
+            "--passes and --stop-after leave a graph that cannot be lowered; write it with -o NAME.zg");
     return ZN_ERR_USAGE;
   }
   return ZN_OK;

@@ -35,7 +35,8 @@ static bool node_flops(const zn_graph *g, const zn_node *n, double *out) {
   double outs, inner, per;
   *out = 0;
   bool conv = n->op == ZN_OP_Conv || n->op == ZN_OP_QLinearConv || n->op == ZN_OP_ConvInteger;
-  bool mm = n->op == ZN_OP_MatMul || n->op == ZN_OP_Gemm || n->op == ZN_OP_MatMulInteger || n->op == ZN_OP_QLinearMatMul;
+  bool mm =
+      n->op == ZN_OP_MatMul || n->op == ZN_OP_Gemm || n->op == ZN_OP_MatMulInteger || n->op == ZN_OP_QLinearMatMul;
   if (!conv && !mm && n->op != ZN_OP_ConvTranspose) return true;
   if (!count_of(g, n->out[0], &outs)) return false;
   if (mm) {
@@ -198,7 +199,8 @@ int zn_cmd_inspect(zn_ctx *c, const zn_opts *o) {
   print_values(g, &c->perm, "outputs", g->outputs, g->num_outputs);
   print_symbols(g);
   printf("parameters: %" PRIu64 " (%" PRIu64 " bytes)\n", f.params, f.param_bytes);
-  printf("work: %.4g GFLOP in contractions%s\n", f.flops * 1e-9, f.unknown_flops ? ", besides those of unknown shape" : "");
+  printf("work: %.4g GFLOP in contractions%s\n", f.flops * 1e-9,
+         f.unknown_flops ? ", besides those of unknown shape" : "");
   printf("nodes: %u", f.nodes);
   if (f.bodies) printf(", in the model and %u bodies", f.bodies);
   putchar('\n');

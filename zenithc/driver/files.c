@@ -140,7 +140,7 @@ zn_status zn_tmp_make(zn_ctx *c, const char *near, const char **out_dir) {
     if (!near) zn_help(c, "name a writable folder in the environment variable TMPDIR");
     return ZN_ERR_IO;
   }
-  strcpy(tmp_dir, path);
+  memcpy(tmp_dir, path, sizeof tmp_dir);
   install_cleanup();
   tmp_held = 1;
   *out_dir = zn_arena_strdup(&c->perm, path);

@@ -89,7 +89,8 @@ static void md_text(const char *s, FILE *f) {
 void zn_help_markdown(FILE *f) {
   fputs("# The command line\n\n", f);
   fputs("This page is written by `zenithc help --markdown` from the compiler's tables\n"
-        "(zenithc/driver/commands.def, options.def); `make cli-docs` refreshes it. Every example is run by the tests.\n\n",
+        "(zenithc/driver/commands.def, options.def); `make cli-docs` refreshes it. Every example is run by the "
+        "tests.\n\n",
         f);
   fputs(intro, f);
   for (unsigned i = 0; i < ZN_CMD_COUNT; i++) {

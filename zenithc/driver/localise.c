@@ -93,8 +93,8 @@ static double local_error(zn_verify *v, zn_graph *ref, zn_nid id, const values *
 
 static const char *describe(zn_arena *a, const zn_graph *g, zn_nid id, double e) {
   const zn_node *n = &g->nodes[id];
-  const char *where = zn_arena_printf(a, "node '%s' (%s)%s%s", n->name, zn_op_name(n->op), n->source ? ", exported from " : "",
-                                      n->source ? n->source : "");
+  const char *where = zn_arena_printf(a, "node '%s' (%s)%s%s", n->name, zn_op_name(n->op),
+                                      n->source ? ", exported from " : "", n->source ? n->source : "");
   if (isinf(e)) return zn_arena_printf(a, "first wrong layer: %s, given the inputs it had", where);
   return zn_arena_printf(a, "first layer that drifts: %s: local error %.2g on the inputs it had", where, e);
 }

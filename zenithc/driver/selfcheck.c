@@ -21,8 +21,9 @@ static zn_status open_for_check(zn_job *j, const char *dir, zn_session *s) {
     return zn_session_load(c, &j->k, j->target, j->co.opt_level, dir, s);
   }
   bool text = !strcmp(j->kind, ".zk");
-  j->checked_on = text ? "artifact"
-                       : zn_arena_printf(&c->perm, "kernel IR interpreter (%s)", why ? why : "the artifact cannot run here");
+  j->checked_on =
+      text ? "artifact"
+           : zn_arena_printf(&c->perm, "kernel IR interpreter (%s)", why ? why : "the artifact cannot run here");
   return zn_session_attach(c, &j->k, zn_target_find("interp"), j->temp_out, s);
 }
 
