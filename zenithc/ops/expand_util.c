@@ -146,6 +146,40 @@ zn_vid zn_rw_reshape(zn_rw *w, zn_vid x, const zn_expr *dims, int rank, zn_vid l
   return zn_rw2(w, ZN_OP_Reshape, x, target);
 }
 
+/* A copy of node b of a body; map: value of the body to value of the graph. */
+static void inline_node(zn_rw *w, const zn_node *b, zn_vid *map) {
+  zn_vid *in = ZN_ARRAY(&w->c->tmp, zn_vid, b->num_in + 1);
+  for (uint32_t j = 0; j < b->num_in; j++) in[j] = b->in[j] ? map[b->in[j]] : 0;
+  const zn_nid id = zn_graph_node_before(w->g, w->at, b->op, b->name, in, b->num_in, b->num_out);
+  zn_node *m = &w->g->nodes[id];
+  m->attrs = b->attrs;
+  m->num_attrs = b->num_attrs;
+  m->num_captures = b->num_captures;
+  if (b->source) m->source = b->source;
+  for (uint32_t a = 0; a < m->num_attrs; a++) {
+    if (m->attrs[a].kind == ZN_A_GRAPH) m->attrs[a].u.g->parent = w->g;
+  }
+  for (uint32_t j = 0; j < b->num_out; j++) {
+    if (b->out[j]) map[b->out[j]] = m->out[j];
+    else m->out[j] = 0;
+  }
+  w->st = zn_infer_node(w->c, w->g, id);
+}
+
+void zn_rw_inline(zn_rw *w, zn_graph *body, const zn_vid *in, zn_vid *out) {
+  if (w->st != ZN_OK) return;
+  zn_vid *map = ZN_ARRAY(&w->c->tmp, zn_vid, body->num_vals);
+  for (uint32_t i = 0; i < body->num_inputs; i++) map[body->inputs[i]] = in[i];
+  for (zn_vid v = 1; v < body->num_vals; v++) {
+    if (body->vals[v].cst && !map[v]) map[v] = zn_graph_const(w->g, NULL, body->vals[v].cst);
+  }
+  for (uint32_t i = 0; i < body->num_order && w->st == ZN_OK; i++) {
+    const zn_node *b = &body->nodes[body->order[i]];
+    if (!b->dead) inline_node(w, b, map);
+  }
+  for (uint32_t i = 0; i < body->num_outputs; i++) out[i] = map[body->outputs[i]];
+}
+
 void zn_rw_output(zn_rw *w, uint32_t o, zn_vid v) {
   if (w->st != ZN_OK || !v || !zn_rw_wants(w, o)) return;
   zn_graph_replace(w->g, zn_rw_node(w)->out[o], v);

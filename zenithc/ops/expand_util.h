@@ -56,6 +56,9 @@ zn_vid zn_rw_reshape(zn_rw *w, zn_vid x, const zn_expr *dims, int rank, zn_vid l
 /* Entries for Reshape that say dims given the input's dims; false when they cannot. */
 bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank,
                   int64_t *out);
+/* Places copies of the nodes of a body graph; in: its inputs' values (num_inputs), out: room for its outputs' values. The
+ * body's own bodies are shared with the copies: inline a body once, and drop it. */
+void zn_rw_inline(zn_rw *w, zn_graph *body, const zn_vid *in, zn_vid *out);
 /* Replaces output o of the node by v, casting nothing: types must agree. */
 void zn_rw_output(zn_rw *w, uint32_t o, zn_vid v);
 /* Kills the node; the sticky status. */

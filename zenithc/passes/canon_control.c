@@ -4,39 +4,6 @@
 
 /* ---- an If with a known condition ---- */
 
-/* Copies the nodes of `body` before node n; map[body value] = value of g. */
-static void inline_nodes(zn_canon *k, zn_graph *body, zn_nid n, zn_vid *map) {
-  zn_graph *g = k->g;
-  for (uint32_t i = 0; i < body->num_order; i++) {
-    const zn_node *b = &body->nodes[body->order[i]];
-    zn_vid *in = ZN_ARRAY(&k->c->tmp, zn_vid, b->num_in + 1);
-    for (uint32_t j = 0; j < b->num_in; j++) in[j] = b->in[j] ? map[b->in[j]] : 0;
-    const zn_nid id = zn_graph_node_before(g, n, b->op, b->name, in, b->num_in, b->num_out);
-    zn_node *m = &g->nodes[id];
-    m->attrs = b->attrs;
-    m->num_attrs = b->num_attrs;
-    m->num_captures = b->num_captures;
-    if (b->source) m->source = b->source;
-    for (uint32_t a = 0; a < m->num_attrs; a++) {
-      if (m->attrs[a].kind == ZN_A_GRAPH) m->attrs[a].u.g->parent = g;
-    }
-    for (uint32_t j = 0; j < b->num_out; j++) {
-      if (!b->out[j]) {
-        m->out[j] = 0;
-        continue;
-      }
-      map[b->out[j]] = m->out[j];
-      zn_value *to = &g->vals[m->out[j]];
-      const zn_value *from = &body->vals[b->out[j]];
-      to->type = from->type;
-    }
-  }
-}
-
-static zn_vid clone_const(zn_graph *g, const zn_graph *from, zn_vid v) {
-  return zn_graph_const(g, NULL, from->vals[v].cst);
-}
-
 static bool inline_if(zn_canon *k, zn_nid n) {
   zn_graph *g = k->g;
   int64_t cond;
@@ -45,25 +12,12 @@ static bool inline_if(zn_canon *k, zn_nid n) {
     return false;
   if (!zn_pass_may_rewrite(k->o)) return false;
   zn_graph *body = zn_node_graph(&g->nodes[n], cond ? "then_branch" : "else_branch");
-  zn_vid *map = ZN_ARRAY(&k->c->tmp, zn_vid, body->num_vals);
-  for (uint32_t i = 0; i < body->num_inputs; i++) map[body->inputs[i]] = g->nodes[n].in[1 + i];
-  for (zn_vid v = 1; v < body->num_vals; v++) {
-    if (body->vals[v].cst && !body->vals[v].is_input && !map[v]) map[v] = clone_const(g, body, v);
-  }
-  const uint32_t before = g->num_order;
-  inline_nodes(k, body, n, map);
-  for (uint32_t i = 0; i < g->nodes[n].num_out; i++) {
-    if (g->nodes[n].out[i]) zn_graph_replace(g, g->nodes[n].out[i], map[body->outputs[i]]);
-  }
-  zn_graph_kill(g, n);
-  for (uint32_t i = 0; i < g->num_order && g->num_order > before;
-       i++) { /* contents and symbols of the new place */
-    const zn_nid id = g->order[i];
-    if (id < g->num_nodes - (g->num_order - before)) continue;
-    k->st = zn_infer_node(k->c, g, id);
-    if (k->st != ZN_OK) return false;
-  }
-  return true;
+  zn_vid *out = ZN_ARRAY(&k->c->tmp, zn_vid, body->num_outputs + 1);
+  zn_rw w = {k->c, g, n, ZN_OK};
+  zn_rw_inline(&w, body, g->nodes[n].in + 1, out);
+  for (uint32_t i = 0; w.st == ZN_OK && i < g->nodes[n].num_out; i++) zn_rw_output(&w, i, out[i]);
+  k->st = zn_rw_done(&w);
+  return k->st == ZN_OK;
 }
 
 /* ---- captured constants ---- */
