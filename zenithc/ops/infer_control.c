@@ -57,6 +57,32 @@ static bool widen(zn_type *t, const zn_type *u, zn_graph *g, zn_vid v) {
   return changed;
 }
 
+/* A symbol of the body that e uses, or ZN_EX_NONE. */
+static zn_expr local_symbol(const zn_graph *body, zn_expr e) {
+  if (e <= ZN_EX_OVERFLOW || zn_ex_kind(body->ex, e) == ZN_EX_CONST) return ZN_EX_NONE;
+  if (zn_ex_kind(body->ex, e) == ZN_EX_SYM) return zn_inf_is_local(body, e) ? e : ZN_EX_NONE;
+  for (uint32_t i = 0; i < zn_ex_arity(body->ex, e); i++) {
+    const zn_expr s = local_symbol(body, zn_ex_operand(body->ex, e, i));
+    if (s) return s;
+  }
+  return ZN_EX_NONE;
+}
+
+/* What a size inside the body never exceeds, in outer symbols; ZN_EX_NONE when unbounded. */
+static zn_expr outer_bound(const zn_graph *body, zn_expr e) {
+  int64_t lo, hi;
+  zn_ex_range(body->ex, e, &lo, &hi);
+  for (int round = 0; round < 32; round++) {
+    const zn_expr s = local_symbol(body, e);
+    if (!s) return e;
+    const zn_expr extent = zn_ex_extent(body->ex, s);
+    if (!extent) break;
+    const zn_expr top = zn_ex_addi(body->ex, extent, -1);
+    e = zn_ex_subst(body->ex, e, &s, &top, 1);
+  }
+  return hi < INT64_C(1) << 31 ? zn_ex_const(body->ex, hi) : ZN_EX_NONE;
+}
+
 /* Replaces dims that only the body knows by symbols of the node's output. */
 static void export_type(const zn_inf *f, const zn_graph *body, uint32_t o, const zn_type *t) {
   zn_type *out = zn_inf_out(f, o);
@@ -64,8 +90,9 @@ static void export_type(const zn_inf *f, const zn_graph *body, uint32_t o, const
   *out = *t;
   for (int d = 0; d < t->rank; d++) {
     if (!zn_inf_is_local(body, t->dims[d])) continue;
-    out->dims[d] =
-        t->kind == ZN_V_TENSOR ? zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE) : ZN_EX_NONE;
+    out->dims[d] = t->kind == ZN_V_TENSOR
+                       ? zn_inf_fresh(f, o, (uint32_t)d, 0, outer_bound(body, t->dims[d]))
+                       : ZN_EX_NONE;
   }
 }
 
@@ -97,12 +124,18 @@ ZN_INFER(if_) {
     if (t.kind != e->kind || (t.dtype != e->dtype && t.kind == ZN_V_TENSOR)) {
       return zn_inf_err(f, "the branches give different types for output %u", o + 1);
     }
+    const zn_type then = t;
     if (f->nd->out[o]) widen(&t, e, f->g, f->nd->out[o]);
     export_type(f, b[1], o, &t);
     zn_type *out = zn_inf_out(f, o);
+    for (int d = 0; out && d < t.rank && t.kind == ZN_V_TENSOR; d++) {
+      const zn_expr x = outer_bound(b[1], then.dims[d]), y = outer_bound(b[0], e->dims[d]);
+      if (x && y && t.dims[d] != then.dims[d])
+        zn_inf_limit(f->ex, out->dims[d], zn_ex_max(f->ex, x, y));
+    }
     for (int d = 0; out && d < out->rank; d++) {
-      if (zn_inf_is_local(b[0], out->dims[d]))
-        out->dims[d] = zn_inf_fresh(f, o, (uint32_t)d, 0, ZN_EX_NONE);
+      if (!zn_inf_is_local(b[0], out->dims[d])) continue;
+      out->dims[d] = zn_inf_fresh(f, o, (uint32_t)d, 0, outer_bound(b[0], out->dims[d]));
     }
   }
   return ZN_OK;
@@ -132,11 +165,65 @@ static zn_expr trip_count(const zn_inf *f, zn_graph *body, zn_expr *bound) {
   return zn_value_i64s(body, keep, &v, 1, &n) && n == 1 && v ? count : ZN_EX_NONE;
 }
 
+/* The most iterations that the node's trip count allows, before anything is known of the body. */
+static zn_expr most_trips(const zn_inf *f) {
+  uint32_t n;
+  const zn_expr *m = zn_node_in(f->nd, 0) ? zn_inf_need(f, 0, &n) : NULL;
+  return m && n == 1 ? zn_ex_max(f->ex, m[0], zn_inf_k(f, 0)) : ZN_EX_NONE;
+}
+
+/* A constant that a carried size never exceeds, found by trying: sizes up to it must stay up to it. */
+static bool settles(const zn_inf *f, zn_expr sym, zn_expr init, zn_expr next) {
+  int64_t lo, hi, top;
+  zn_ex_range(f->ex, init, &lo, &hi);
+  for (int round = 0; round < 4 && hi < INT64_C(1) << 31; round++) {
+    zn_ex_set_range(f->ex, sym, 0, hi);
+    zn_ex_range(f->ex, next, &lo, &top);
+    if (top <= hi) return true;
+    hi = top;
+  }
+  zn_ex_set_range(f->ex, sym, 0, INT64_MAX);
+  return false;
+}
+
+static void bound_state(const zn_inf *f, zn_graph *body, zn_expr s, zn_expr init, zn_expr next,
+                        zn_expr trips) {
+  zn_expr coef, rest, b;
+  if (s == init || s == next || zn_ex_kind(f->ex, s) != ZN_EX_SYM) return;
+  if (settles(f, s, init, next)) {
+    int64_t lo, hi;
+    zn_ex_range(f->ex, s, &lo, &hi);
+    zn_inf_limit(f->ex, s, zn_inf_k(f, hi));
+  } else if (!zn_ex_depends(f->ex, next, s)) {
+    b = outer_bound(body, next);
+    if (b) zn_inf_limit(f->ex, s, zn_ex_max(f->ex, b, init));
+  } else if (trips && zn_ex_linear(f->ex, next, s, &coef, &rest) && zn_ex_is(f->ex, coef, 1)) {
+    b = outer_bound(body, rest);
+    if (!b) return;
+    const zn_expr grow = zn_ex_mul(f->ex, trips, zn_ex_max(f->ex, b, zn_inf_k(f, 0)));
+    zn_inf_limit(f->ex, s, zn_ex_add(f->ex, init, grow));
+  }
+}
+
+/* Sizes of carried values that change in the body are bounded when they settle, or grow by a bounded amount. */
+static void bound_states(const zn_inf *f, zn_graph *body, uint32_t nv, const zn_type *carried) {
+  const zn_expr trips = most_trips(f);
+  for (uint32_t i = 0; i < nv; i++) {
+    const zn_type *init = zn_inf_in(f, 2 + i), *next = body_out(body, 1 + i);
+    if (carried[i].kind != ZN_V_TENSOR || init->rank != carried[i].rank) continue;
+    for (int d = 0; d < carried[i].rank; d++)
+      bound_state(f, body, carried[i].dims[d], init->dims[d], next->dims[d], trips);
+  }
+}
+
 static zn_status loop_body(const zn_inf *f, zn_graph *body, uint32_t nv, zn_type *carried) {
+  const zn_expr most = most_trips(f);
   const zn_type i64 = zn_type_tensor(ZN_I64, 0, NULL), cond = zn_type_tensor(ZN_BOOL, 0, NULL);
   for (int round = 0; round < 2 + 2 * ZN_MAX_RANK; round++) {
     bool changed = false;
     bind(f, body, 0, &i64, 0);
+    const zn_expr at = zn_inf_name_scalar(body, body->inputs[0], 0);
+    if (most) zn_inf_limit(f->ex, at, zn_ex_addi(f->ex, most, -1));
     bind(f, body, 1, &cond, 0);
     for (uint32_t i = 0; i < nv; i++) bind(f, body, 2 + i, &carried[i], 0);
     ZN_TRY(bind_captures(f, body, 2 + nv));
@@ -169,6 +256,7 @@ ZN_INFER(loop) {
     carried[i] = *zn_inf_in(f, 2 + i);
   }
   ZN_TRY(loop_body(f, body, nv, carried));
+  bound_states(f, body, nv, carried);
   for (uint32_t i = 0; i < nv; i++) {
     const bool opened = carried[i].kind == ZN_V_OPT && body_out(body, 1 + i)->kind != ZN_V_OPT;
     export_type(f, body, i, opened ? body_out(body, 1 + i) : &carried[i]);

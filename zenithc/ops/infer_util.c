@@ -131,6 +131,16 @@ zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t h
   return zn_ex_sym(g->ex, symbol_name(g, v, ".d", d, ""), lo, hi);
 }
 
+zn_expr zn_inf_name_scalar(zn_graph *g, zn_vid v, int64_t lo) {
+  zn_value *val = &g->vals[v];
+  const zn_expr s = zn_ex_sym(g->ex, symbol_name(g, v, "[", 0, "]"), lo, INT64_MAX);
+  val->elems = ZN_ARRAY(g->arena, zn_expr, 1);
+  val->content = ZN_ARRAY(g->arena, zn_expr, 1);
+  val->elems[0] = val->content[0] = s;
+  val->num_elems = 1;
+  return s;
+}
+
 static bool uses_prefix(const zn_exprs *ex, zn_expr e, const char *prefix, size_t n) {
   if (e <= ZN_EX_OVERFLOW) return false;
   const zn_ex_op k = zn_ex_kind(ex, e);

@@ -49,6 +49,8 @@ zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_exp
 void zn_inf_limit(zn_exprs *ex, zn_expr sym, zn_expr bound);
 /* The same for any value of any graph. */
 zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi);
+/* The content of scalar v becomes a symbol, at least lo. Returns it. */
+zn_expr zn_inf_name_scalar(zn_graph *g, zn_vid v, int64_t lo);
 /* Does e use a symbol that was made inside body graph `body` (or a body of it)? Such symbols mean
  * nothing outside. */
 bool zn_inf_is_local(const zn_graph *body, zn_expr e);

@@ -252,7 +252,7 @@ zn_status zn_pass_fuse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   for (uint32_t i = 0; i < g->num_order; i++) g->nodes[g->order[i]].group = 0;
   if (o->opt_level == 0) { /* every value is stored */
     alias_reshapes(&f);
-    return ZN_OK;
+    return zn_pass_bodies(c, g, o, zn_pass_fuse);
   }
   f.uses = zn_graph_uses(g, &c->tmp);
   f.reader = ZN_ARRAY(&c->tmp, zn_nid, g->num_vals);
@@ -264,5 +264,5 @@ zn_status zn_pass_fuse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   inline_prologues(&f);
   attach_epilogues(&f);
   alias_reshapes(&f);
-  return ZN_OK;
+  return zn_pass_bodies(c, g, o, zn_pass_fuse);
 }
