@@ -51,8 +51,9 @@ bool zn_slice_resolve(const zn_graph *g, const zn_node *n, zn_expr *start, zn_ex
   zn_exprs *ex = g->ex;
   const zn_type *t = &g->vals[n->in[0]].type;
   zn_vid axes = zn_node_in(n, 3), steps = zn_node_in(n, 4);
-  int64_t num;
-  if (g->vals[n->in[1]].type.rank != 1 || !zn_ex_is_const(ex, g->vals[n->in[1]].type.dims[0], &num)) return false;
+  const zn_type *ts = &g->vals[n->in[1]].type;
+  int64_t num = 1; /* a scalar, as a Loop's iteration number is, counts as one entry */
+  if (ts->rank > 1 || ts->rank < 0 || (ts->rank == 1 && !zn_ex_is_const(ex, ts->dims[0], &num))) return false;
   for (int d = 0; d < t->rank; d++) {
     zn_expr one = zn_ex_const(ex, 1), taken = zn_ex_const(ex, 0);
     zn_expr s = taken, e = taken, st = taken;
