@@ -251,41 +251,101 @@ static zn_expr sym_bound(entry *e, zn_expr sym) {
   return hi < max_dim ? zn_ex_const(e->lw->ex, hi) : ZN_EX_NONE;
 }
 
-/* A named formula inside x that depends on sym, or ZN_EX_NONE. */
-static zn_expr formula_with(const zn_exprs *ex, zn_expr x, zn_expr sym) {
-  if (zn_ex_kind(ex, x) == ZN_EX_CONST) return ZN_EX_NONE;
-  if (zn_ex_kind(ex, x) == ZN_EX_SYM) {
-    zn_expr def = zn_ex_def(ex, x);
-    return def && zn_ex_depends(ex, def, sym) ? x : ZN_EX_NONE;
-  }
+static bool data_dependent(const entry *e, zn_expr x) {
+  for (uint32_t i = 0; i < e->lw->num_steps; i++)
+    if (e->lw->steps[i].sym && zn_ex_depends(e->lw->ex, x, e->lw->steps[i].sym)) return true;
+  return false;
+}
+
+static zn_expr limit(entry *e, zn_expr x, bool upper);
+
+/* Coefficients may be negative; everything else that multiplies is a size. */
+static zn_expr limit_product(entry *e, zn_expr x, bool upper) {
+  zn_exprs *ex = e->lw->ex;
+  int64_t c;
+  zn_expr p = zn_ex_const(ex, 1), zero = zn_ex_const(ex, 0);
+  if (zn_ex_is_const(ex, zn_ex_operand(ex, x, 0), &c) && c < 0) upper = !upper;
   for (uint32_t i = 0; i < zn_ex_arity(ex, x); i++) {
-    zn_expr found = formula_with(ex, zn_ex_operand(ex, x, i), sym);
-    if (found) return found;
+    zn_expr f = zn_ex_operand(ex, x, i);
+    zn_expr t = zn_ex_is_const(ex, f, NULL) ? f : limit(e, f, upper);
+    if (!t) return ZN_EX_NONE;
+    if (!zn_ex_is_const(ex, f, NULL)) t = zn_ex_max(ex, t, zero);
+    p = zn_ex_mul(ex, p, t);
   }
-  return ZN_EX_NONE;
+  return p;
+}
+
+static zn_expr limit_symbol(entry *e, zn_expr x, bool upper) {
+  zn_exprs *ex = e->lw->ex;
+  zn_expr def = zn_ex_def(ex, x);
+  int64_t lo, hi;
+  zn_ex_range(ex, x, &lo, &hi);
+  if (!upper) return lo > INT64_MIN ? zn_ex_const(ex, lo) : def ? limit(e, def, false) : ZN_EX_NONE;
+  zn_expr top = sym_bound(e, x);
+  if (top && data_dependent(e, top)) top = limit(e, top, true);
+  if (!top && def) top = limit(e, def, true);
+  return top;
+}
+
+/* An expression of what plan knows that x never exceeds (or never falls below); ZN_EX_NONE when there is none. */
+static zn_expr limit(entry *e, zn_expr x, bool upper) {
+  zn_exprs *ex = e->lw->ex;
+  if (!data_dependent(e, x)) return x;
+  zn_ex_op op = zn_ex_kind(ex, x);
+  if (op == ZN_EX_SYM) return limit_symbol(e, x, upper);
+  if (op == ZN_EX_MUL) return limit_product(e, x, upper);
+  zn_expr r = limit(e, zn_ex_operand(ex, x, 0), upper);
+  if (op == ZN_EX_MOD) {
+    zn_expr d = zn_ex_operand(ex, x, 1);
+    if (!upper) return zn_ex_const(ex, 0);
+    d = limit(e, d, true);
+    return d ? zn_ex_addi(ex, d, -1) : r;
+  }
+  if (op == ZN_EX_DIV) { /* the smallest quotient of sizes is 0 */
+    zn_expr d = zn_ex_operand(ex, x, 1);
+    if (data_dependent(e, d)) return upper ? r : zn_ex_const(ex, 0);
+    return r ? zn_ex_div(ex, r, d) : r;
+  }
+  for (uint32_t i = 1; i < zn_ex_arity(ex, x); i++) {
+    zn_expr t = limit(e, zn_ex_operand(ex, x, i), upper);
+    bool either = op == ZN_EX_MIN ? upper : op == ZN_EX_MAX && !upper; /* one bound is enough */
+    if (either && (!r || !t)) {
+      r = r ? r : t;
+      continue;
+    }
+    if (!r || !t) return ZN_EX_NONE;
+    if (op == ZN_EX_ADD)
+      r = zn_ex_add(ex, r, t);
+    else if (op == ZN_EX_MIN || (op == ZN_EX_BCAST && !upper))
+      r = zn_ex_min(ex, r, t);
+    else
+      r = zn_ex_max(ex, r, t);
+  }
+  return r;
+}
+
+static zn_expr unbounded_part(entry *e, zn_expr x) {
+  zn_exprs *ex = e->lw->ex;
+  if (zn_ex_kind(ex, x) == ZN_EX_SYM) return x;
+  for (uint32_t i = 0; i < zn_ex_arity(ex, x); i++) {
+    zn_expr f = zn_ex_operand(ex, x, i);
+    if (zn_ex_kind(ex, f) != ZN_EX_CONST && !limit(e, f, true)) return unbounded_part(e, f);
+  }
+  return x;
 }
 
 /* Data-dependent sizes are not known before the run: plan reports their bounds. */
 static zn_expr bounded(entry *e, zn_expr x) {
-  for (uint32_t i = 0; i < e->lw->num_steps; i++) {
-    const zn_step *s = &e->lw->steps[i];
-    if (s->kind != ZN_STEP_SYM || !zn_ex_depends(e->lw->ex, x, s->sym)) continue;
-    zn_expr named = formula_with(e->lw->ex, x, s->sym);
-    if (named) {
-      zn_expr def = zn_ex_def(e->lw->ex, named);
-      x = zn_ex_subst(e->lw->ex, x, &named, &def, 1);
-      i = UINT32_MAX;
-      continue;
-    }
-    zn_expr top = sym_bound(e, s->sym);
-    if (!top) {
-      unknown_size(e, s->sym, "has no upper bound");
-      top = zn_ex_const(e->lw->ex, 1);
-    }
-    x = zn_ex_subst(e->lw->ex, x, &s->sym, &top, 1);
-    i = UINT32_MAX; /* bounds may mention other symbols: start again */
-  }
-  return x;
+  int64_t lo, hi;
+  zn_expr top = limit(e, x, true);
+  if (top) return top;
+  zn_ex_range(e->lw->ex, x, &lo, &hi);
+  if (hi < max_dim) return zn_ex_const(e->lw->ex, hi);
+  zn_expr culprit = unbounded_part(e, x);
+  if (zn_ex_kind(e->lw->ex, culprit) == ZN_EX_SYM) unknown_size(e, culprit, "has no upper bound");
+  if (!e->lw->failed) zn_fail(e->lw->ctx, ZN_ERR_UNSUPPORTED, NULL, "a run-time size has no upper bound");
+  e->lw->failed = true;
+  return zn_ex_const(e->lw->ex, 1);
 }
 
 static zn_type bounded_type(entry *e, zn_vid v) {
