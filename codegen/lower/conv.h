@@ -37,4 +37,6 @@ zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const z
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
 /* The panel schedule (conv_panel.c): false when it does not apply, and nothing is emitted then. */
 bool zn_conv_panel(zn_lw *lw, zn_conv *v);
+/* The depthwise schedule (conv_depth.c), likewise. */
+bool zn_conv_depth(zn_lw *lw, zn_conv *v);
 #endif
