@@ -1,10 +1,14 @@
-/* Register tiles: `rows` accumulator rows (unrolled) by `panel` columns (vectors); widen.c turns the marked loops into
- * rows x vectors accumulators and one broadcast per row and step. On AVX2 that is 6 x 2 vectors of the 16 registers. */
+/* The matrix-product schedule. A grid iteration takes one block of columns (a packed panel where B is constant) and all
+ * rows, or a part of them; the depth is cut into chunks whose piece of the panel stays in cache. Inside, register tiles
+ * of `rows` x `vectors` accumulators: widen.c makes them of the marked loops, with one broadcast per row and step.
+ * The last tile of an axis starts earlier (constant extents) or repeats its last row (symbolic ones): there is one
+ * register tile and no tail code; what is computed twice is equal both times. Partial sums of all but the last chunk
+ * wait in the workspace, one cell per tile. */
 #include "codegen/lower/gemm.h"
 
 #include <assert.h>
 
-enum { VECTORS = 2 };
+enum { DEPTH_BYTES = 96 << 10, MIN_GRID = 16 };
 
 zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc) {
   zn_kb *kb = &lw->kb;
@@ -16,33 +20,65 @@ zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc) {
   return zn_kb_bin(kb, ZN_K_Add, acc, p);
 }
 
-unsigned zn_gemm_panel(const zn_lw *lw, zn_dtype t) {
-  unsigned lanes = zn_lw_lanes(lw, t);
-  return lanes == 1 ? 4 : lanes * VECTORS;
+typedef struct shape {
+  uint8_t rows, vectors;
+  double speed; /* part of the peak in the steady state: loads per multiply-add, latency */
+} shape;
+
+static const shape shapes[] = {{4, 3, 1.0},  {6, 2, 0.98}, {5, 2, 0.94}, {4, 2, 0.85},  {3, 4, 0.98},
+                               {3, 3, 0.93}, {2, 4, 0.86}, {2, 5, 0.9},  {1, 8, 0.7},   {1, 4, 0.6},
+                               {2, 2, 0.5},  {8, 1, 0.82}, {3, 2, 0.7},  {3, 1, 0.4},   {2, 1, 0.3},
+                               {1, 2, 0.35}, {1, 1, 0.2},  {12, 2, 1.1}, {8, 3, 1.12},  {7, 3, 1.08},
+                               {5, 4, 1.08}, {4, 4, 1.05}, {12, 1, 0.88}, {5, 1, 0.6}};
+
+/* Useful part of extent e in steps of s; symbolic extents count as long. */
+static double use(zn_lw *lw, zn_expr e, int64_t s) {
+  int64_t c;
+  if (!zn_ex_is_const(lw->ex, e, &c) || c <= 0) return 1;
+  return (double)c / (double)((c + s - 1) / s * s);
 }
 
-unsigned zn_gemm_rows(zn_lw *lw, zn_expr m, unsigned most) {
-  int64_t c;
-  if (!zn_ex_is_const(lw->ex, m, &c)) return most;
-  if (c <= (int64_t)most) return c < 1 ? 1 : (unsigned)c;
-  unsigned best = most;
-  int64_t waste = INT64_MAX;
-  for (unsigned r = most; r * 2 > most; r--) {
-    int64_t w = c % r; /* rows left for the slow tail */
-    if (w < waste) best = r, waste = w;
+static void choose(zn_lw *lw, zn_gemm *g) {
+  int64_t lanes = zn_lw_lanes(lw, g->t), n, m;
+  if (g->rows) return;
+  g->rows = 2;
+  g->vectors = 4;
+  if (!zn_ex_is_const(lw->ex, g->m, &m)) m = INT64_MAX;
+  if (!zn_ex_is_const(lw->ex, g->n, &n)) n = INT64_MAX;
+  if (lanes == 1) {
+    if (m < 2) g->rows = 1;
+    if (n < 4) g->vectors = n < 1 ? 1 : (unsigned)n;
+    return;
   }
-  return best;
+  double best = 0;
+  g->vectors = 1;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    const shape *s = &shapes[i];
+    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + 1;
+    if (regs > lw->caps->vector_regs || s->rows > m) continue;
+    if (s->vectors > 1 && s->vectors * lanes > n) continue;
+    double score = s->speed * use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes);
+    if (score <= best) continue;
+    best = score;
+    g->rows = s->rows;
+    g->vectors = s->vectors;
+  }
 }
+
+static uint64_t panel_width(const zn_lw *lw, const zn_gemm *g) { return (uint64_t)g->vectors * zn_lw_lanes(lw, g->t); }
 
 void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
-  uint64_t panel = zn_gemm_panel(lw, g->t), count = (n + panel - 1) / panel * panel * k;
+  choose(lw, g);
+  uint64_t panel = panel_width(lw, g), count = (n + panel - 1) / panel * panel * k;
   unsigned size = zn_dtype_bytes(dtype);
   char *data = zn_arena_array(&lw->ctx->graph, count, size);
-  for (uint64_t p = 0; p < n; p += panel)
+  for (uint64_t p = 0; p < n; p += panel) {
+    uint64_t first = n < panel ? 0 : p + panel > n ? n - panel : p;
     for (uint64_t i = 0; i < k; i++)
-      for (uint64_t j = 0; j < panel && p + j < n; j++)
-        copy(user, i, p + j, data + (p * k + i * panel + j) * size);
+      for (uint64_t j = 0; j < panel && first + j < n; j++)
+        copy(user, i, first + j, data + (p * k + i * panel + j) * size);
+  }
   g->packed = true;
   g->panel_dtype = dtype;
   g->panels = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_panels", name), dtype, count, data);
@@ -51,83 +87,207 @@ void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t 
 typedef struct tile {
   const zn_gemm *g;
   zn_expr batch[ZN_MAX_RANK];
-  zn_expr panel_no; /* column block */
-  unsigned panel, rows;
+  zn_expr width;                /* columns of a block: constant, or n where that is smaller */
+  unsigned panel;               /* columns of a packed panel */
+  zn_expr panel_no, first;      /* column block and its first column */
+  zn_expr row_blocks, row_no;
+  zn_expr base;                 /* first row */
+  zn_expr chunks, depth, chunk_no, k0, kn; /* pieces of the depth; depth of one; the current one */
+  zn_expr parts, per_part;      /* of the row blocks */
+  zn_loc partial;
+  bool split_depth;
 } tile;
 
 static zn_kref load_b(zn_lw *lw, const tile *t, zn_expr k, zn_expr col) {
   const zn_gemm *g = t->g;
   zn_exprs *ex = lw->ex;
-  zn_expr first = zn_ex_muli(ex, t->panel_no, t->panel);
-  if (!g->packed) return g->b(lw, g->user, t->batch, k, zn_ex_add(ex, first, col));
+  if (!g->packed) return g->b(lw, g->user, t->batch, k, zn_ex_add(ex, t->first, col));
   zn_kref p = zn_lw_ptr_loc(lw, g->panels, ZN_KP_IN, g->panel_dtype);
-  zn_expr off = zn_ex_add(ex, zn_ex_mul(ex, first, g->k), zn_ex_add(ex, zn_ex_muli(ex, k, t->panel), col));
+  zn_expr off = zn_ex_mul(ex, zn_ex_muli(ex, t->panel_no, t->panel), g->k);
+  off = zn_ex_add(ex, off, zn_ex_add(ex, zn_ex_muli(ex, k, t->panel), col));
   return zn_lw_load_at(lw, p, g->panel_dtype, off);
 }
 
-/* The innermost part: one accumulator at (m, first + col), col already a loop variable. */
-static void accumulate(zn_lw *lw, const tile *t, zn_expr m, zn_expr col) {
+/* Workspace cell of the partial sum. */
+static zn_expr cell_of(zn_lw *lw, const tile *t, zn_expr r, zn_expr col) {
+  const zn_gemm *g = t->g;
+  zn_exprs *ex = lw->ex;
+  zn_expr c = zn_ex_const(ex, 0), blocks = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, t->panel));
+  for (uint32_t i = 0; i < g->num_batch; i++) c = zn_ex_add(ex, zn_ex_mul(ex, c, g->batch[i]), t->batch[i]);
+  c = zn_ex_add(ex, zn_ex_mul(ex, c, blocks), t->panel_no);
+  c = zn_ex_add(ex, zn_ex_mul(ex, c, t->row_blocks), t->row_no);
+  c = zn_ex_add(ex, zn_ex_muli(ex, c, g->rows), r);
+  return zn_ex_add(ex, zn_ex_muli(ex, c, t->panel), col);
+}
+
+/* One accumulator: row r of the tile at row m, column first + col. */
+static void accumulate(zn_lw *lw, const tile *t, zn_expr r, zn_expr m, zn_expr col) {
   const zn_gemm *g = t->g;
   zn_kb *b = &lw->kb;
-  zn_expr n = zn_ex_add(lw->ex, zn_ex_muli(lw->ex, t->panel_no, t->panel), col);
-  zn_kref init;
+  zn_exprs *ex = lw->ex;
+  zn_expr n = zn_ex_add(ex, t->first, col), cell = ZN_EX_NONE;
+  zn_kref init, last = 0, store = 0;
   if (g->init)
     init = g->init(lw, g->user, t->batch, m, n);
   else
     init = zn_is_float(g->t) ? zn_kb_float(b, g->t, 0) : zn_kb_int(b, g->t, 0);
+  if (t->split_depth) {
+    cell = cell_of(lw, t, r, col);
+    store = zn_lw_ptr_loc(lw, t->partial, ZN_KP_INOUT, g->t);
+    zn_kref no = zn_lw_ix(lw, t->chunk_no), old = zn_lw_load_at(lw, store, g->t, cell);
+    init = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, no, zn_kb_idx(b, 0)), init, old);
+    zn_kref end = zn_lw_ix(lw, zn_ex_addi(ex, t->chunks, -1));
+    last = zn_kb_cmp(b, ZN_K_Eq, no, end);
+  }
   zn_kref acc = zn_kb_var(b, init);
-  zn_expr k = zn_lw_for(lw, g->k, ZN_FOR_SERIAL, 0);
+  zn_expr k = zn_ex_add(ex, t->k0, zn_lw_for(lw, t->kn, ZN_FOR_SERIAL, 0));
   zn_kref av = g->a(lw, g->user, t->batch, m, k);
   zn_kref bv = load_b(lw, t, k, col);
   zn_kref old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, av, bv, old));
   zn_lw_end(lw);
-  g->emit(lw, g->user, t->batch, m, n, zn_kb_get(b, acc));
+  zn_kref sum = zn_kb_get(b, acc);
+  if (!t->split_depth) {
+    g->emit(lw, g->user, t->batch, m, n, sum);
+    return;
+  }
+  zn_kb_if(b, last);
+  g->emit(lw, g->user, t->batch, m, n, sum);
+  zn_kb_else(b);
+  zn_lw_store_at(lw, store, g->t, cell, sum);
+  zn_kb_end(b);
 }
 
-/* One kernel over column blocks [first_panel, first_panel + count) of `width` columns each. */
-static void columns(zn_lw *lw, const zn_gemm *g, zn_expr first_panel, zn_expr count, zn_expr width,
-                    bool full) {
+/* The loops over columns and the accumulator inside them, for row r of the tile. */
+static void columns(zn_lw *lw, const tile *t, zn_expr r, zn_expr m) {
   zn_exprs *ex = lw->ex;
-  tile t = {.g = g, .panel = zn_gemm_panel(lw, g->t)};
-  unsigned most = lw->caps->vector_regs >= 32 ? 12 : 6;
-  t.rows = zn_gemm_rows(lw, g->m, zn_lw_lanes(lw, g->t) == 1 ? 2 : most);
-  zn_expr rows = zn_ex_const(ex, t.rows), extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
+  int64_t w, lanes = zn_lw_lanes(lw, t->g->t);
+  if (zn_ex_is_const(ex, t->width, &w) && w == t->panel) {
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, w / lanes), ZN_FOR_UNROLL, (unsigned)(w / lanes));
+    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes);
+    accumulate(lw, t, r, m, zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v));
+    zn_lw_end(lw);
+  } else {
+    zn_expr v = zn_lw_for(lw, t->width, ZN_FOR_VECTOR, (unsigned)lanes);
+    accumulate(lw, t, r, m, v);
+  }
+  zn_lw_end(lw);
+}
+
+static void cut_depth(zn_lw *lw, tile *t) {
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  int64_t m, k, lo, hi;
+  t->chunks = zn_ex_const(ex, 1);
+  t->depth = g->k;
+  zn_ex_range(ex, g->m, &lo, &hi);
+  if (zn_ex_is_const(ex, g->m, &m) && m < 32) return;
+  if (!g->packed || !zn_ex_is_const(ex, g->k, &k)) return;
+  int64_t most = DEPTH_BYTES / ((int64_t)t->panel * zn_dtype_bytes(g->t));
+  if (k <= most) return;
+  int64_t chunks = (k + most - 1) / most, depth = (k + chunks - 1) / chunks;
+  t->chunks = zn_ex_const(ex, (k + depth - 1) / depth);
+  t->depth = zn_ex_const(ex, depth);
+  t->split_depth = true;
+  zn_expr cells = zn_ex_muli(ex, zn_ex_mul(ex, t->row_blocks, zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, t->panel))),
+                             (int64_t)g->rows * t->panel * zn_dtype_bytes(g->t));
+  for (uint32_t i = 0; i < g->num_batch; i++) cells = zn_ex_mul(ex, cells, g->batch[i]);
+  t->partial = zn_lw_scratch(lw, cells);
+}
+
+/* Parts of the row blocks, so that there is something to share out. */
+static void cut_rows(zn_lw *lw, tile *t, zn_expr column_blocks) {
+  zn_exprs *ex = lw->ex;
+  int64_t blocks, n = 1, d;
+  t->parts = zn_ex_const(ex, 1);
+  t->per_part = t->row_blocks;
+  for (uint32_t i = 0; i < t->g->num_batch; i++)
+    if (zn_ex_is_const(ex, t->g->batch[i], &d)) n *= d;
+  if (zn_ex_is_const(ex, column_blocks, &d)) n *= d;
+  if (n >= MIN_GRID || n <= 0) return;
+  int64_t parts = (MIN_GRID + n - 1) / n, per;
+  if (zn_ex_is_const(ex, t->row_blocks, &blocks)) {
+    if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
+    per = (blocks + parts - 1) / parts;
+    t->per_part = zn_ex_const(ex, per);
+    t->parts = zn_ex_const(ex, (blocks + per - 1) / per);
+    return;
+  }
+  t->per_part = zn_ex_ceildiv(ex, t->row_blocks, zn_ex_const(ex, parts));
+  t->parts = zn_ex_const(ex, parts);
+}
+
+/* min(i * step, extent - step) as a plain variable. */
+static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
+  zn_exprs *ex = lw->ex;
+  int64_t c;
+  zn_expr at = zn_ex_muli(ex, i, step);
+  if (zn_ex_is_const(ex, extent, &c) && c % step == 0) return at;
+  zn_expr e = zn_ex_min(ex, at, zn_ex_addi(ex, extent, -step));
+  if (zn_ex_is_const(ex, e, NULL)) return e;
+  return zn_lw_as_expr(lw, zn_lw_ix(lw, e), extent);
+}
+
+static void row_tiles(zn_lw *lw, tile *t, zn_expr part) {
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  int64_t m;
+  bool fixed = zn_ex_is_const(ex, g->m, &m);
+  zn_expr first = zn_ex_mul(ex, part, t->per_part), here = t->per_part;
+  if (!zn_ex_is(ex, t->parts, 1)) {
+    zn_expr left = zn_ex_max(ex, zn_ex_sub(ex, t->row_blocks, first), zn_ex_const(ex, 0));
+    here = zn_ex_min(ex, here, left);
+  }
+  t->chunk_no = zn_lw_for(lw, t->chunks, ZN_FOR_SERIAL, 0);
+  t->k0 = zn_ex_mul(ex, t->chunk_no, t->depth);
+  t->kn = t->depth;
+  if (t->split_depth) t->kn = zn_ex_min(ex, t->depth, zn_ex_sub(ex, g->k, t->k0));
+  t->row_no = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  zn_expr base = fixed ? start_of(lw, t->row_no, g->rows, g->m) : zn_ex_muli(ex, t->row_no, g->rows);
+  zn_expr r = zn_lw_for(lw, zn_ex_const(ex, g->rows), ZN_FOR_UNROLL, g->rows);
+  zn_expr row = zn_ex_add(ex, base, r);
+  if (!fixed) {
+    row = zn_ex_min(ex, row, zn_ex_addi(ex, g->m, -1));
+    row = zn_lw_as_expr(lw, zn_lw_ix(lw, row), g->m);
+  }
+  columns(lw, t, r, row);
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+}
+
+/* One kernel over `count` column blocks of `width` columns. */
+static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr width) {
+  zn_exprs *ex = lw->ex;
+  tile t = {.g = g, .panel = (unsigned)panel_width(lw, g), .width = width};
+  zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
+  t.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, g->rows));
+  cut_depth(lw, &t);
+  cut_rows(lw, &t, count);
   zn_lw_kernel(lw, g->node, g->hint);
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
   extents[g->num_batch] = count;
-  extents[g->num_batch + 1] = zn_ex_ceildiv(ex, g->m, rows);
+  extents[g->num_batch + 1] = t.parts;
   zn_lw_grid(lw, g->num_batch + 2, extents, vars);
   for (uint32_t i = 0; i < g->num_batch; i++) t.batch[i] = vars[i];
-  t.panel_no = zn_ex_add(ex, first_panel, vars[g->num_batch]);
-  zn_expr base = zn_ex_muli(ex, vars[g->num_batch + 1], t.rows), here = rows;
-  int64_t m;
-  if (!zn_ex_is_const(ex, g->m, &m) || m % t.rows)
-    here = zn_ex_min(ex, rows, zn_ex_sub(ex, g->m, base));
-  zn_expr r = zn_lw_for(lw, here, ZN_FOR_UNROLL, t.rows);
-  zn_expr row = zn_ex_add(ex, base, r);
-  unsigned lanes = zn_lw_lanes(lw, g->t);
-  if (full) {
-    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, t.panel / lanes), ZN_FOR_UNROLL, t.panel / lanes);
-    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
-    accumulate(lw, &t, row, zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v));
-    zn_lw_end(lw);
-    zn_lw_end(lw);
-  } else {
-    zn_expr v = zn_lw_for(lw, width, ZN_FOR_VECTOR, lanes);
-    accumulate(lw, &t, row, v);
-    zn_lw_end(lw);
-  }
-  zn_lw_end(lw);
+  t.panel_no = vars[g->num_batch];
+  t.first = zn_ex_const(ex, 0);
+  if (zn_ex_is(ex, width, t.panel)) t.first = start_of(lw, t.panel_no, t.panel, g->n);
+  row_tiles(lw, &t, vars[g->num_batch + 1]);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }
 
-void zn_gemm_emit(zn_lw *lw, const zn_gemm *g) {
+void zn_gemm_emit(zn_lw *lw, const zn_gemm *given) {
   zn_exprs *ex = lw->ex;
-  zn_expr panel = zn_ex_const(ex, zn_gemm_panel(lw, g->t));
-  zn_expr full = zn_ex_div(ex, g->n, panel), rest = zn_ex_mod(ex, g->n, panel);
-  zn_expr zero = zn_ex_const(ex, 0), one = zn_ex_const(ex, 1);
-  if (!zn_ex_is(ex, full, 0)) columns(lw, g, zero, full, panel, true);
-  if (!zn_ex_is(ex, rest, 0)) columns(lw, g, full, one, rest, false);
+  zn_gemm g = *given;
+  choose(lw, &g);
+  int64_t n, panel = (int64_t)panel_width(lw, &g);
+  zn_expr width = zn_ex_const(ex, panel), one = zn_ex_const(ex, 1);
+  zn_expr blocks = zn_ex_ceildiv(ex, g.n, width);
+  if (zn_ex_is_const(ex, g.n, &n)) {
+    emit_kernel(lw, &g, n < panel ? one : blocks, n < panel ? g.n : width);
+    return;
+  }
+  zn_expr wide = zn_ex_min(ex, one, zn_ex_div(ex, g.n, width)); /* 1 when a block fits */
+  emit_kernel(lw, &g, zn_ex_mul(ex, blocks, wide), width);
+  emit_kernel(lw, &g, zn_ex_sub(ex, one, wide), g.n);
 }

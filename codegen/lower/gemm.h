@@ -17,21 +17,19 @@ typedef struct zn_gemm {
   zn_kref (*init)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n);
   void (*emit)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc);
   void *user;
-  /* B packed at compile time into panels of `panel` columns, [ceil(n/panel)][k][panel]; then b is not called. */
+  /* B packed at compile time into panels of `panel` columns, [ceil(n/panel)][k][panel], the last one ending at column n; then b is not called. */
   bool packed;
   zn_loc panels;
   zn_dtype panel_dtype;
+  unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 
-/* Columns of a register tile for accumulators of type t: what panels must be packed for. */
-unsigned zn_gemm_panel(const zn_lw *lw, zn_dtype t);
-/* Packs an element function of constant data into panels in c->graph; elem gives element (k, n) at compile time. */
+/* Packs an element function of constant data into panels in c->graph; copy gives element (k, n) at compile time.
+ * All sizes of g must be set: they decide the register tile and with it the panels. */
 void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
-/* One or two kernels (full panels, rest). */
+/* One kernel; two where n may be smaller than a register tile. */
 void zn_gemm_emit(zn_lw *lw, const zn_gemm *g);
 /* acc + a*b in type t: fma for floats. */
 zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc);
-/* Row count of a tile: at most `most`, the one that wastes least of extent m. */
-unsigned zn_gemm_rows(zn_lw *lw, zn_expr m, unsigned most);
 #endif
