@@ -146,6 +146,75 @@ static void read_roi(zn_lw *lw, const resizer *r, int rank, double roi[][2]) {
   }
 }
 
+/* The region is computed at run time (tf_crop_and_resize): a small kernel fills the tables, linear or nearest. */
+static void fill_axis(zn_lw *lw, const resizer *r, int d, uint32_t roi_at, uint32_t roi_len, zn_dtype ct,
+                      axis_table *table) {
+  zn_exprs *ex = lw->ex;
+  const zn_node *node = zn_lw_node(lw, r->n);
+  zn_vid roi = node->in[1];
+  zn_expr in = zn_lw_dim(lw, node->in[0], d), out = zn_lw_dim(lw, node->out[0], d);
+  *table = (axis_table){.resized = true, .taps = r->mode[0] == 'n' ? 1 : 2};
+  zn_expr cells = zn_ex_muli(ex, out, table->taps);
+  table->index = zn_lw_scratch(lw, zn_ex_muli(ex, cells, 4));
+  table->weight = zn_lw_scratch(lw, zn_ex_muli(ex, cells, zn_dtype_bytes(ct)));
+  zn_lw_kernel(lw, r->n, "resize_region");
+  zn_kb *b = &lw->kb;
+  zn_expr ends[2] = {zn_ex_const(ex, roi_at), zn_ex_const(ex, roi_at + roi_len)};
+  zn_kref lo = zn_kb_cvt(b, zn_lw_load(lw, roi, &ends[0]), ZN_F64);
+  zn_kref hi = zn_kb_cvt(b, zn_lw_load(lw, roi, &ends[1]), ZN_F64);
+  zn_expr o = zn_lw_for(lw, out, ZN_FOR_SERIAL, 0);
+  zn_kref top = zn_kb_cvt(b, zn_lw_ix(lw, zn_ex_addi(ex, in, -1)), ZN_F64), zero = zn_kb_float(b, ZN_F64, 0);
+  zn_kref steps = zn_kb_cvt(b, zn_lw_ix(lw, zn_ex_addi(ex, out, -1)), ZN_F64), one = zn_kb_float(b, ZN_F64, 1);
+  zn_kref pos = zn_kb_cvt(b, zn_lw_ix(lw, o), ZN_F64), half = zn_kb_float(b, ZN_F64, 0.5);
+  zn_kref first = zn_kb_bin(b, ZN_K_Mul, lo, top), span = zn_kb_bin(b, ZN_K_Sub, hi, lo);
+  span = zn_kb_bin(b, ZN_K_Mul, span, top);
+  zn_kref single = zn_kb_cmp(b, ZN_K_Eq, steps, zero), parts = zn_kb_select(b, single, one, steps);
+  zn_kref share = zn_kb_bin(b, ZN_K_Div, pos, parts);
+  share = zn_kb_select(b, single, half, share); /* one position: the middle of the region */
+  zn_kref x = zn_kb_bin(b, ZN_K_Add, first, zn_kb_bin(b, ZN_K_Mul, span, share));
+  zn_kref below = zn_kb_cmp(b, ZN_K_Lt, x, zero), above = zn_kb_cmp(b, ZN_K_Gt, x, top);
+  zn_kref outside = zn_kb_bin(b, ZN_K_Or, below, above), nan = zn_kb_float(b, ZN_F64, (double)NAN);
+  zn_kref base = zn_kb_bin(b, ZN_K_Sub, zn_kb_un(b, ZN_K_Ceil, x), one);
+  zn_kref ratio = zn_kb_bin(b, ZN_K_Sub, x, base);
+  if (table->taps == 1) {
+    bool up = !strcmp(r->nearest, "round_prefer_ceil"), down = !strcmp(r->nearest, "round_prefer_floor");
+    zn_kref shifted = up ? zn_kb_bin(b, ZN_K_Add, x, half) : down ? zn_kb_bin(b, ZN_K_Sub, x, half) : x;
+    bool floors = up || !strcmp(r->nearest, "floor");
+    base = zn_kb_un(b, floors ? ZN_K_Floor : ZN_K_Ceil, shifted);
+  }
+  zn_kref left = zn_kb_bin(b, ZN_K_Sub, one, ratio);
+  for (int t = 0; t < table->taps; t++) {
+    zn_kref p = t ? zn_kb_bin(b, ZN_K_Add, base, one) : base, w = t ? ratio : left;
+    if (table->taps == 1) w = one;
+    w = zn_kb_select(b, outside, nan, w);
+    p = zn_kb_bin(b, ZN_K_Max, p, zero);
+    p = zn_kb_bin(b, ZN_K_Min, p, top);
+    zn_expr cell = zn_ex_addi(ex, zn_ex_muli(ex, o, table->taps), t);
+    zn_kref ip = zn_lw_ptr_loc(lw, table->index, ZN_KP_OUT, ZN_I32);
+    zn_lw_store_at(lw, ip, ZN_I32, cell, zn_kb_cvt(b, p, ZN_I32));
+    zn_kref wp = zn_lw_ptr_loc(lw, table->weight, ZN_KP_OUT, ct);
+    zn_lw_store_at(lw, wp, ct, cell, zn_kb_cvt(b, w, ct));
+  }
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* A region of run-time values: every axis it names goes through tables filled at run time. */
+static zn_status fill_axes(zn_lw *lw, const resizer *r, zn_dtype ct, int rank, axis_table *axes) {
+  uint32_t na;
+  const int64_t *list = zn_node_ints(r->node, "axes", &na);
+  if (r->mode[0] == 'c' || r->antialias || r->exclude)
+    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, r->node),
+                   "a region computed at run time needs mode linear or nearest, without antialias");
+  uint32_t n = list && na ? na : (uint32_t)rank;
+  for (uint32_t i = 0; i < n; i++) {
+    int64_t d = list && na ? list[i] : (int64_t)i;
+    d = d < 0 ? d + rank : d;
+    fill_axis(lw, r, (int)d, i, n, ct, &axes[d]);
+  }
+  return ZN_OK;
+}
+
 static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const axis_table *a, zn_expr o, zn_expr tap) {
   zn_kref p = zn_lw_ptr_loc(lw, loc, ZN_KP_IN, t);
   zn_expr off = zn_ex_add(lw->ex, zn_ex_muli(lw->ex, o, a->taps), tap);
@@ -222,7 +291,10 @@ static zn_status resize_kernel(zn_lw *lw, zn_nid n) {
   read_roi(lw, &r, rank, roi);
   zn_dtype ct = zn_lw_ctype((zn_dtype)tx->dtype) == ZN_F64 ? ZN_F64 : ZN_F32;
   axis_table axes[ZN_MAX_RANK] = {0};
-  for (int d = 0; d < rank; d++) {
+  zn_vid region = zn_node_in(node, 1);
+  bool late = crop && region && !zn_lw_cst(lw, region);
+  if (late) ZN_TRY(fill_axes(lw, &r, ct, rank, axes));
+  for (int d = 0; d < rank && !late; d++) {
     bool same = in[d] == out[d] && (scale[d] == 1 || tx->dims[d] == ty->dims[d]) && !crop;
     if (crop && roi[d][0] == 0 && roi[d][1] == 1 && in[d] == out[d]) same = true;
     if (!same) build_axis(lw, &r, ct, in[d], out[d], scale[d], roi[d], extrapolate, &axes[d]);
