@@ -159,8 +159,8 @@ static zn_status run_set(check *k, zn_session *s, const char *set) {
   return ZN_OK;
 }
 
-/* ONNX's operator tests pass axes, target shapes and sizes as inputs; models hold them as constants. When such a model
- * cannot be compiled as it is and there is one data set, its shape operands become constants. */
+/* --fix-shapes: ONNX's operator tests pass axes, target shapes and sizes as inputs; models hold them as constants. When
+ * such a model cannot be compiled as it is and there is one data set, its shape operands become constants. */
 static zn_status fix_shape_inputs(check *k, zn_graph *g, const char *set, uint32_t *out_fixed) {
   zn_ctx *c = k->c;
   const uint32_t n = g->num_inputs;
@@ -186,7 +186,7 @@ static zn_status compile_dir(check *k, const zn_compile_opts *co, const char *on
   zn_graph *g;
   uint32_t fixed;
   zn_status st = zn_compile(k->c, co, r);
-  if (st == ZN_OK || !only_set) return st;
+  if (st == ZN_OK || !only_set || !zn_opt_given(k->o, ZN_O_fix_shapes)) return st;
   char why[LINE];
   memcpy(why, k->why, sizeof why);
   ZN_TRY(zn_load_graph(k->c, co->model, &co->onnx, &g));
