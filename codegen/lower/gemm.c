@@ -208,7 +208,7 @@ static void cut_rows(zn_lw *lw, tile *t, zn_expr column_blocks) {
   int64_t parts = (MIN_GRID + n - 1) / n, per;
   if (zn_ex_is_const(ex, t->row_blocks, &blocks)) {
     if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
-    per = (blocks + parts - 1) / parts;
+    per = blocks < 1 ? 1 : (blocks + parts - 1) / parts;
     t->per_part = zn_ex_const(ex, per);
     t->parts = zn_ex_const(ex, (blocks + per - 1) / per);
     return;
