@@ -54,9 +54,9 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS) -lcmocka
 
-SUITES  ?= unit golden models conformance embed firmware reproduce docs fuzz
+SUITES  ?= unit golden cli models conformance embed firmware reproduce docs fuzz
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
-TESTERS  = $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
+TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
 
 test:
 	@tools/install_deps.sh test
