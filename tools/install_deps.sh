@@ -43,7 +43,7 @@ if [ "$purpose" = test ]; then
   if ! cmp -s tools/requirements.txt "$venv/requirements.txt"; then
     echo "installing the packages of tools/requirements.txt in $venv"
     [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
-    "$venv/bin/pip" -q install --disable-pip-version-check -r tools/requirements.txt
+    "$venv/bin/pip" -qq install --disable-pip-version-check -r tools/requirements.txt
     cp tools/requirements.txt "$venv/requirements.txt"
   fi
 fi
