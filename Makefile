@@ -87,8 +87,9 @@ valgrind: all
 	@VALGRIND='valgrind -q --error-exitcode=99' $(RUN) valgrind
 bench: all
 	@tools/install_deps.sh test
-	@bench/run.sh $(abspath $(B))/zenithc $(abspath $(B))/bench
+	@MODELS='$(abspath $(MODELS))' bench/run.sh $(abspath $(B))/zenithc $(abspath $(B))/bench $(BENCH)
 
+generated: $(GENHDR)
 lint:
 	@tools/install_deps.sh lint
 	@tools/lint.sh
@@ -96,5 +97,5 @@ lint:
 clean:
 	rm -rf $(B) $(B)-asan
 .PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase asan asan-run valgrind \
-  bench lint clean
+  bench generated lint clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)
