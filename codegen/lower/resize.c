@@ -22,7 +22,10 @@ typedef struct resizer {
 
 static double original(const resizer *r, double x, double scale, double in, double out, const double *roi) {
   if (!strcmp(r->coord, "asymmetric")) return x / scale;
-  if (!strcmp(r->coord, "align_corners")) return out == 1 ? 0 : x * (in - 1) / (out - 1);
+  if (!strcmp(r->coord, "align_corners")) { /* the resized length before it was rounded down */
+    const double whole = fabs(scale * in - out) < 1e-5 * out ? out : scale * in;
+    return out == 1 ? 0 : x * (in - 1) / (whole - 1);
+  }
   if (!strcmp(r->coord, "pytorch_half_pixel")) return out == 1 ? 0 : (x + 0.5) / scale - 0.5;
   if (!strcmp(r->coord, "tf_half_pixel_for_nn")) return (x + 0.5) / scale;
   if (!strcmp(r->coord, "tf_crop_and_resize")) {

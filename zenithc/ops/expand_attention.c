@@ -81,13 +81,15 @@ static bool read_attn(zn_rw *w, attn *a) {
   return a->kh > 0 && a->qh % a->kh == 0 && a->scale > 0 && a->soft != ZN_NONE;
 }
 
-/* A mask shorter than the keys hides the rest. Returns 0 when the lengths cannot be compared. */
+/* A mask shorter than the keys hides the rest. Returns 0 for one that is longer. */
 static zn_vid full_mask(zn_rw *w, zn_vid mask, zn_vid scores) {
   const zn_type *m = zn_rw_type(w, mask), *s = zn_rw_type(w, scores);
   const zn_expr have = m->dims[m->rank - 1], want = s->dims[3];
   int64_t a, b, pads[2 * ZN_MAX_RANK] = {0};
   if (m->rank < 1 || have == want || zn_ex_is(w->g->ex, have, 1)) return mask;
-  if (!zn_ex_is_const(w->g->ex, have, &a) || !zn_ex_is_const(w->g->ex, want, &b) || a > b) return 0;
+  if (!zn_ex_is_const(w->g->ex, have, &a) || !zn_ex_is_const(w->g->ex, want, &b))
+    return mask; /* equal, as far as anybody can tell: broadcasting checks it at run time */
+  if (a > b) return 0;
   const uint32_t r = (uint32_t)m->rank;
   pads[2 * r - 1] = b - a;
   const zn_vid fill =
