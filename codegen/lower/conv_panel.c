@@ -118,6 +118,14 @@ static void pack(zn_lw *lw, panel *p, const zn_htensor *w) {
   for (int64_t g = 0; g < p->groups; g++)
     for (int64_t b = 0; b < p->blocks; b++) {
       int64_t first = b * p->mr < p->oc - p->mr ? b * p->mr : p->oc - p->mr;
+      if (t == ZN_F32 && w->dtype == ZN_F32) {
+        const float *from = (const float *)w->data + (uint64_t)(g * p->oc + first) * k;
+        float *dst = (float *)(void *)data + to;
+        for (uint64_t i = 0; i < k; i++)
+          for (unsigned r = 0; r < p->mr; r++) *dst++ = from[r * k + i];
+        to += k * p->mr;
+        continue;
+      }
       for (uint64_t i = 0; i < k; i++)
         for (unsigned r = 0; r < p->mr; r++) {
           uint64_t from = (uint64_t)(g * p->oc + first + r) * k + i;

@@ -130,6 +130,7 @@ static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   if (wt && rb == 2 && ra > 1) { /* one constant matrix for all batches: they are rows of one product */
     packing p = {w, wt != (zn_dtype)w->dtype ? zn_lw_cst(lw, o->zb) : NULL, o->trans_b,
                  (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], wt};
+    if (!p.zero) g.raw = w->data, g.raw_k = p.trans ? 1 : p.n, g.raw_n = p.trans ? p.k : 1;
     zn_gemm_pack(lw, &g, lw->g->vals[o->b].name, p.k, p.n, wt, copy_elem, &p);
   }
   zn_gemm_emit(lw, &g);

@@ -190,6 +190,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   for (uint32_t i = 0; i < g->num_outputs; i++)
     if (needs_copy[i]) copy_to_output(lw, g->outputs[i], i);
   describe_all(lw);
+  if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);

@@ -15,6 +15,8 @@ typedef struct zn_plan {
   uint32_t num_slots;
 } zn_plan;
 
+/* Kernels with equal bodies become one function. */
+void zn_lower_dedupe(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */
 zn_plan zn_plan_memory(zn_lw *lw, zn_plan_stats *out_stats);
 /* Builds NAME_plan and NAME_run. */
