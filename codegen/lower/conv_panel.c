@@ -99,7 +99,7 @@ static bool choose(zn_lw *lw, panel *p) {
   p->chunk = ceil_div(p->ic, p->chunks);
   p->chunks = ceil_div(p->ic, p->chunk);
   int64_t n = 1;
-  (void)zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n);
+  if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
   int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
   p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
   int64_t most = p->oc / 48 < 1 ? 1 : p->oc / 48; /* packing must stay cheap */

@@ -67,6 +67,13 @@ static void choose(zn_lw *lw, zn_gemm *g) {
 
 static uint64_t panel_width(const zn_lw *lw, const zn_gemm *g) { return (uint64_t)g->vectors * zn_lw_lanes(lw, g->t); }
 
+static void pack_words(const zn_gemm *g, uint32_t *to, uint64_t first, uint64_t k, uint64_t panel, uint64_t n) {
+  const uint32_t *from = (const uint32_t *)g->raw + first * g->raw_n;
+  uint64_t width = n - first < panel ? n - first : panel;
+  for (uint64_t i = 0; i < k; i++, to += panel)
+    for (uint64_t j = 0; j < width; j++) to[j] = from[i * g->raw_k + j * g->raw_n];
+}
+
 void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
   choose(lw, g);
@@ -75,6 +82,10 @@ void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t 
   char *data = zn_arena_array(&lw->ctx->graph, count, size);
   for (uint64_t p = 0; p < n; p += panel) {
     uint64_t first = n < panel ? 0 : p + panel > n ? n - panel : p;
+    if (g->raw && size == 4) {
+      pack_words(g, (uint32_t *)(void *)data + p * k, first, k, panel, n);
+      continue;
+    }
     for (uint64_t i = 0; i < k; i++)
       for (uint64_t j = 0; j < panel && first + j < n; j++)
         copy(user, i, first + j, data + (p * k + i * panel + j) * size);

@@ -21,6 +21,8 @@ typedef struct zn_gemm {
   bool packed;
   zn_loc panels;
   zn_dtype panel_dtype;
+  const void *raw;        /* for packing, instead of copy: B in memory as it is packed, or NULL */
+  uint64_t raw_k, raw_n;  /* its strides in elements */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 
