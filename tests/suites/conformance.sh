@@ -18,11 +18,11 @@ rewrite() { # TARGET LOG
 run() { # TARGET LEVEL
   local log=$out/$1-O$2.log xfail=tests/conformance/xfail-$1.txt floor passed
   if [ -n "$REBASE" ]; then
-    "$ZENITHC" check "$data" "--target=$1" "-O$2" --jobs "$JOBS" > "$log" 2>&1
+    "$ZENITHC" check "$data" "--target=$1" "-O$2" --fix-shapes --jobs "$JOBS" > "$log" 2>&1
     rewrite "$1" "$log"
     sed -E 's/^FAIL /xfail /' -i "$log"
   else
-    "$ZENITHC" check "$data" "--target=$1" "-O$2" --jobs "$JOBS" --xfail "$xfail" > "$log" 2>&1
+    "$ZENITHC" check "$data" "--target=$1" "-O$2" --fix-shapes --jobs "$JOBS" --xfail "$xfail" > "$log" 2>&1
   fi
   sed -E "s/^(ok|FAIL|xfail|skip) /\1 $1 -O$2 /; /^[0-9]+ passed/d" "$log"
   passed=$(grep -c '^ok ' "$log")
