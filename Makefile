@@ -94,8 +94,11 @@ lint:
 	@tools/install_deps.sh lint
 	@tools/lint.sh
 
+format:
+	clang-format-19 -i $$(git ls-files 'zenithc/*.[ch]' 'frontends/*.[ch]' 'codegen/*.[ch]' 'targets/*.[ch]' 'runtime/*.[ch]' 'tests/*.[ch]' 'examples/*.c')
+
 clean:
 	rm -rf $(B) $(B)-asan
 .PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase asan asan-run valgrind \
-  bench generated lint clean
+  bench generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

@@ -31,13 +31,14 @@ LAYERS = {
 }
 # Printers see kernel IR only, passes never a target, targets never the graph: all follow from the table above.
 
+HEAP = r"zenithc/base/arena\.c|runtime/|zenithc/eval/"  # the evaluator frees values behind their last use
 # name -> (where it is allowed, what to do instead)
 FORBIDDEN = {
-    "malloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
-    "calloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
-    "realloc": (r"zenithc/base/arena\.c|runtime/", "take memory from an arena"),
+    "malloc": (HEAP, "take memory from an arena"),
+    "calloc": (HEAP, "take memory from an arena"),
+    "realloc": (HEAP, "take memory from an arena"),
     "exit": (r"zenithc/base/|zenithc/driver/", "return a zn_status"),
-    "abort": (r"zenithc/base/", "use ZN_BUG"),
+    "abort": (r"zenithc/base/|zenithc/eval/", "use ZN_BUG"),
     "strcpy": (None, "use zn_arena_strdup or memcpy"),
     "strcat": (None, "use zn_text"),
     "sprintf": (None, "use zn_text_printf or snprintf"),

@@ -170,9 +170,8 @@ static const char *finite_literal(cs_state *s, zn_dtype t, double v) {
   snprintf(text, sizeof text, "%.*g", single ? 7 : 15, v);
   if ((single ? (double)strtof(text, NULL) : strtod(text, NULL)) != v)
     snprintf(text, sizeof text, "%a", v);
-  if (!strpbrk(text, ".epx")) strcat(text, ".0");
-  if (single) strcat(text, "f");
-  return signbit(v) ? cs_fmt(s, "(%s)", text) : cs_fmt(s, "%s", text);
+  const char *point = strpbrk(text, ".epx") ? "" : ".0", *suffix = single ? "f" : "";
+  return signbit(v) ? cs_fmt(s, "(%s%s%s)", text, point, suffix) : cs_fmt(s, "%s%s%s", text, point, suffix);
 }
 
 const char *cs_float_literal(cs_state *s, zn_dtype t, double v) {

@@ -1,5 +1,5 @@
 /* Mathematical functions as kernel-IR arithmetic, for scalars and vectors of any number of lanes,
- * f32 and f64. Private to expand*.c and math*.c.
+ * f32 and f64. Private to kexpand.c, expand_cvt.c and math*.c.
  *
  * ZN_MATH_BOUNDS is the table K: no result is further than this from the exact one, in units of the
  * last place, with or without caps.fma. Measured by tests/sweep/sweep_math.c against wider libm:

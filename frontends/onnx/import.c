@@ -167,7 +167,8 @@ static const char *source_of(zn_imp *I, const Pb__NodeProto *p) {
     const char *last = NULL, *q, *line;
     for (const char *f = strstr(s, "File \""); f; f = strstr(f + 6, "File \"")) last = f + 6;
     if (last && (q = strchr(last, '"')) && (line = strstr(q, "line ")))
-      return zn_arena_printf(I->ga, "%.*s:%d", (int)(q - last < 400 ? q - last : 400), last, atoi(line + 5));
+      return zn_arena_printf(I->ga, "%.*s:%ld", (int)(q - last < 400 ? q - last : 400), last,
+                             strtol(line + 5, NULL, 10));
   }
   if (!s) s = p->doc_string;
   if (!s || !*s) return NULL;
