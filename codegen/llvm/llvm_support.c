@@ -86,8 +86,9 @@ static void features_x86(maker *k) {
   LLVMBasicBlockRef from[2] = {first, os};
   LLVMAddIncoming(x, vals, from, 2);
   zn_lval sse42 = feature(k, c1.r[2], 1u << 20, ZN_FEAT_SSE42);
-  zn_lval vex = any_of(k, feature(k, c1.r[2], 1u << 12, ZN_FEAT_FMA),
-                       feature(k, c1.r[2], 1u << 29, ZN_FEAT_F16C));
+  zn_lval fma = feature(k, c1.r[2], 1u << 12, ZN_FEAT_FMA); /* one builder call a line: C leaves the order of arguments open */
+  zn_lval f16c = feature(k, c1.r[2], 1u << 29, ZN_FEAT_F16C);
+  zn_lval vex = any_of(k, fma, f16c);
   vex = if_feature(k, x, 6, vex);
   zn_lval low = any_of(k, sse42, vex);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntUGE, c0.r[0], c32(k, 7), ""), leaf7, done);
@@ -96,7 +97,9 @@ static void features_x86(maker *k) {
   uint32_t f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
   zn_lval avx2 = if_feature(k, x, 6, feature(k, c7.r[1], 1u << 5, ZN_FEAT_AVX2));
   zn_lval z = if_feature(k, x, 0xe6, feature(k, c7.r[1], f_dq_cd_bw_vl, ZN_FEAT_AVX512));
-  zn_lval all = any_of(k, any_of(k, low, avx2), any_of(k, z, feature(k, c7.r[1], 1u << 8, ZN_FEAT_BMI2)));
+  zn_lval bmi2 = feature(k, c7.r[1], 1u << 8, ZN_FEAT_BMI2);
+  zn_lval narrow = any_of(k, low, avx2), wide = any_of(k, z, bmi2);
+  zn_lval all = any_of(k, narrow, wide);
   LLVMBuildBr(b, done);
   at(k, done);
   zn_lval bits = LLVMBuildPhi(b, k->m->i32, "");
@@ -198,7 +201,8 @@ zn_lval zn_lm_udiv_fn(zn_lmod *m) {
   zn_lval carry = LLVMBuildICmp(b, LLVMIntSLT, r, LLVMConstInt(m->i64, 0, 0), "");
   zn_lval ge = LLVMBuildOr(b, carry, LLVMBuildICmp(b, LLVMIntUGE, r2, y, ""), "");
   zn_lval r3 = LLVMBuildSelect(b, ge, LLVMBuildSub(b, r2, y, ""), r2, "");
-  zn_lval a2 = LLVMBuildOr(b, LLVMBuildShl(b, a, one, ""), LLVMBuildZExt(b, ge, m->i64, ""), "");
+  zn_lval shifted = LLVMBuildShl(b, a, one, ""), bit = LLVMBuildZExt(b, ge, m->i64, "");
+  zn_lval a2 = LLVMBuildOr(b, shifted, bit, "");
   zn_lval n2 = LLVMBuildAdd(b, n, c32(&k, 1), "");
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntULT, n2, c32(&k, 64), ""), from[1], done);
   zn_lval vn[2] = {c32(&k, 0), n2}, va[2] = {LLVMGetParam(k.fn, 0), a2};
