@@ -36,6 +36,11 @@ static zn_status not_available(zn_job *j) {
             "--calib has no use: calibration belongs to a reduced --precision, which is not available");
     return ZN_ERR_USAGE;
   }
+  if (zn_opt_given(j->o, ZN_O_cache)) {
+    zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: this version keeps no compiled artifacts");
+    zn_help(j->c, "leave the option out: the same input gives the same bytes, so a build system's own cache serves");
+    return ZN_ERR_USAGE;
+  }
   if (zn_opt_given(j->o, ZN_O_tune)) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--tune is not available in this version: schedules come from the cost model");
     return ZN_ERR_USAGE;
