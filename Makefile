@@ -95,10 +95,10 @@ lint:
 	@tools/lint.sh
 
 format:
-	clang-format-19 -i $$(git ls-files 'zenithc/*.[ch]' 'frontends/*.[ch]' 'codegen/*.[ch]' 'targets/*.[ch]' 'runtime/*.[ch]' 'tests/*.[ch]' 'examples/*.c')
+	clang-format-19 -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(B) $(B)-asan
-.PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase asan asan-run valgrind \
-  bench generated lint format clean
+.PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase \
+  asan asan-run valgrind bench generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

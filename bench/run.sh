@@ -26,4 +26,6 @@ for m in "$@"; do
   fi
   files="$files $f"
 done
-exec "$python" "$here/compare_ort.py" "$zenithc" "$out" --threads "${THREADS:-1}" --rounds "${ROUNDS:-5}" --arch "${ARCH:-native}" $files
+exec "$python" "$here/compare_ort.py" "$zenithc" "$out" \
+  --threads "${THREADS:-1}" --rounds "${ROUNDS:-5}" --arch "${ARCH:-native}" \
+  $files

@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from os.path import basename, dirname
 
-MAX_LINES, MAX_WIDTH = 1000, 120
+MAX_LINES, MAX_WIDTH = 1000, 130
 FIXED_ROLE = {"Makefile", "README.md", "run.sh", "build.sh", "main.c", "main.cpp", "lib.sh"}
 
 # Who may include whom: the arrows of docs/ARCHITECTURE.md. Everybody may include himself and zenithc/base.

@@ -325,7 +325,9 @@ static void emit_kernel(zn_lw *lw, panel *p) {
 bool zn_conv_panel(zn_lw *lw, zn_conv *v) {
   panel p = {.v = v, .lanes = zn_lw_lanes(lw, v->ct)};
   const zn_htensor *w = zn_lw_cst(lw, v->w);
-  if (!w || !zn_is_float(v->ct) || v->xt != v->ct || v->zx || v->zw || v->sy || p.lanes < 2 || lw->caps->vector_regs < 16) return false;
+  if (!w || !zn_is_float(v->ct) || v->xt != v->ct || v->zx || v->zw || v->sy || p.lanes < 2 ||
+      lw->caps->vector_regs < 16)
+    return false;
   if (!read_sizes(lw, &p) || p.oc < 8 || p.ic * p.taps < 8) return false;
   bool copy = zn_conv_needs_copy(lw, v), touch = !copy && v->taps == 1;
   for (int i = 0; i < v->win.rank; i++) touch &= v->win.stride[i] == 1;

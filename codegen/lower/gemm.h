@@ -17,7 +17,8 @@ typedef struct zn_gemm {
   zn_kref (*init)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n);
   void (*emit)(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc);
   void *user;
-  /* B packed at compile time into panels of `panel` columns, [ceil(n/panel)][k][panel], the last one ending at column n; then b is not called. */
+  /* B packed at compile time into panels of `panel` columns, [ceil(n/panel)][k][panel], the last one ending at column n;
+   * then b is not called. */
   bool packed;
   zn_loc panels;
   zn_dtype panel_dtype;

@@ -1,4 +1,5 @@
-/* MatMul with numpy broadcasting of the batch axes, its integer and quantised forms, and Gemm. A constant right operand is packed into panels. */
+/* MatMul with numpy broadcasting of the batch axes, its integer and quantised forms, and Gemm. A constant
+ * right operand is packed into panels. */
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/requant.h"
 

@@ -438,7 +438,8 @@ void zn_up_treeclassifier(zn_unode *u) {
     for (uint32_t i = 0; i < f.nl; i++) f.leaf_targets[i] = 0;
   }
   zn_vid s = emit_sums(&f, 1), z;
-  if (nb == n || (nb == 1 && single)) s = zn_u_op2(u, ZN_OP_Add, s, row(u, f.dtype, base + (single ? nb - 1 : 0), single ? 1 : n));
+  if (nb == n || (nb == 1 && single))
+    s = zn_u_op2(u, ZN_OP_Add, s, row(u, f.dtype, base + (single ? nb - 1 : 0), single ? 1 : n));
   else if (nb) wrong(u, "base_values needs one value per class");
   if (single) {
     z = binary_scores(&f, s, how, &index);

@@ -2,7 +2,8 @@
 #include "frontends/onnx/upgrade.h"
 
 static void lacking(zn_unode *u, const char *what) {
-  zn_imp_problem(u->s->I, zn_unode_where(u), true, "export the model without ONNX Runtime's optimization", "%s of com.microsoft with %s",
+  zn_imp_problem(u->s->I, zn_unode_where(u), true, "export the model without ONNX Runtime's optimization",
+                 "%s of com.microsoft with %s",
                  u->op, what);
   for (uint32_t i = 0; i < u->num_out; i++) zn_unode_bind(u, i, zn_graph_value(u->s->g, NULL));
   u->done = true;

@@ -218,7 +218,8 @@ int main(int argc, char **argv) {
     int st;
     const char *wrong = run(argv + i + 1, file, log, &st);
     if (wrong) {
-      printf("%s: %s (%s %d)\n", file, wrong, WIFSIGNALED(st) ? "signal" : "exit", WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
+      printf("%s: %s (%s %d)\n", file, wrong,
+             WIFSIGNALED(st) ? "signal" : "exit", WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
       fflush(stdout);
       bad++;
     } else {
@@ -226,6 +227,7 @@ int main(int argc, char **argv) {
       unlink(file);
     }
   }
-  printf("corrupt: %zu files: %zu accepted, %zu refused as models, %zu otherwise, %zu wrong\n", n, codes[0], codes[1], codes[2], bad);
+  printf("corrupt: %zu files: %zu accepted, %zu refused as models, %zu otherwise, %zu wrong\n",
+         n, codes[0], codes[1], codes[2], bad);
   return bad != 0;
 }

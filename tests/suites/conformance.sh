@@ -1,6 +1,7 @@
 # The ONNX backend node tests, written from the pinned onnx package by tests/conformance/make_data.py.
 # tests/conformance/xfail-TARGET.txt: expected failures, `name reason`; the first line says how many cases must pass.
-# REBASE=1 rewrites those files from what happens (`make conformance-rebase`; read the diff). TARGETS: which (cpu; `make conformance-full`: also c and interp).
+# REBASE=1 rewrites those files from what happens (`make conformance-rebase`; read the diff).
+# TARGETS: which (cpu; `make conformance-full`: also c and interp).
 . tests/suites/lib.sh
 data=$B/onnx-data
 
@@ -10,7 +11,7 @@ fi
 
 rewrite() { # TARGET LOG
   {
-    echo "# at least $(grep -c '^ok ' "$2") cases pass. Below: expected failures of target $1, with the first line of the diagnostic."
+    echo "# at least $(grep -c '^ok ' "$2") cases pass. Expected failures of target $1, with what was said:"
     sed -nE 's/^FAIL ([^:]*): (model\.onnx: )?(.*)/\1 \3/p' "$2" | cut -c1-160
   } > "tests/conformance/xfail-$1.txt"
 }

@@ -10,9 +10,14 @@ page() { # one page in a folder of its own
   ln -s "$ROOT/examples" "$ROOT/runtime" "$ROOT/tests" "$ROOT/docs" .
   PATH=$B:$PATH
   while IFS= read -r line; do
-    if said=$(eval "$line" 2>&1 < /dev/null); then echo "ok $name: $line"; else echo "FAIL $name: $line: $(tail -2 <<< "$said" | tr '\n' ' ')"; fi
+    if said=$(eval "$line" 2>&1 < /dev/null); then
+      echo "ok $name: $line"
+    else
+      echo "FAIL $name: $line: $(tail -2 <<< "$said" | tr '\n' ' ')"
+    fi
   done
 }
 for md in README.md docs/*.md; do
-  awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on && NF && !/^ *#/' "$md" | sed -e ':a' -e '/\\$/N; s/ *\\\n */ /; ta' | (page "$md")
+  awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on && NF && !/^ *#/' "$md" |
+    sed -e ':a' -e '/\\$/N; s/ *\\\n */ /; ta' | (page "$md")
 done | tally

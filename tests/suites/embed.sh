@@ -21,7 +21,8 @@ for m in mnist-8 cifar-cnn mlperf-tiny-vww-fp32; do
   if [ -f "$MODELS/$m/model.onnx" ]; then models+=("$MODELS/$m/model.onnx"); fi
 done
 {
-  try "embed_check builds" gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iruntime tests/embed/embed_check.c -o "$out/embed_check" -ldl -lpthread
+  try "embed_check builds" gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iruntime tests/embed/embed_check.c \
+    -o "$out/embed_check" -ldl -lpthread
   for m in "${models[@]}"; do
     name=$(basename "$(dirname "$m")")
     s=$out/${name//-/_}

@@ -1,4 +1,5 @@
-# Sourced by the suites. A suite pipes lines `ok NAME`, `xfail NAME: why` (counts as skipped), `skip NAME: why`, `FAIL NAME: why` into `tally`.
+# Sourced by the suites. A suite pipes lines `ok NAME`, `skip NAME: why`, `xfail NAME: why` (counts as skipped) and
+# `FAIL NAME: why` into `tally`.
 out=$1
 cd "$ROOT" || exit 2
 

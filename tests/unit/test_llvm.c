@@ -729,7 +729,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_operations), cmocka_unit_test(test_math), cmocka_unit_test(test_model),
       cmocka_unit_test(test_archive),
-      cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed), cmocka_unit_test(test_unknown), cmocka_unit_test(test_emulated),
+      cmocka_unit_test(test_undefined),  cmocka_unit_test(test_speed),
+      cmocka_unit_test(test_unknown), cmocka_unit_test(test_emulated),
       cmocka_unit_test(test_large),
   };
   return cmocka_run_group_tests(tests, setup, teardown);

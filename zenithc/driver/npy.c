@@ -146,7 +146,8 @@ zn_status zn_npy_parse(zn_ctx *c, zn_arena *a, const uint8_t *data, size_t n, co
   h.fortran = !strncmp(fortran, "True", 4);
   if (!parse_descr(descr, &h) || dtype_of(&h) == ZN_NONE)
     return zn_fail(c, ZN_ERR_UNSUPPORTED, what, "NumPy element type %.24s: expected bool, integers, floats or strings", descr);
-  if (!parse_shape(shape, &h)) return zn_error(c, what, "a NumPy shape that is malformed or of more than %d dimensions", ZN_MAX_RANK);
+  if (!parse_shape(shape, &h))
+    return zn_error(c, what, "a NumPy shape that is malformed or of more than %d dimensions", ZN_MAX_RANK);
   uint64_t count, left = n - start - len;
   zn_dtype t = dtype_of(&h);
   if (!zn_dims_count(h.rank, h.dims, 16, &count) || (h.item && count > left / h.item) || (!h.item && count > left + 65536))
