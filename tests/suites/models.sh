@@ -1,4 +1,4 @@
-# Real models against their stored outputs (tests/models/models.txt), on cpu and c at -O0 and -O2, and on interp.
+# Real models against their stored outputs (tests/models/models.txt), on the targets and levels named there.
 . tests/suites/lib.sh
 
 one() { # NAME SPREAD TARGET LEVEL
@@ -14,7 +14,11 @@ one() { # NAME SPREAD TARGET LEVEL
   fi
 }
 export -f one
-grep -v '^#' tests/models/models.txt | while read -r name spread interp _; do
-  for t in "cpu 0" "cpu 2" "c 0" "c 2"; do echo "$name $spread $t"; done
-  if [ "$interp" = yes ]; then echo "$name $spread interp 2"; fi
+grep -v '^#' tests/models/models.txt | while read -r name spread runs _; do
+  case $runs in
+    all) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 2" ;;
+    native) set -- "cpu 0" "cpu 2" "c 0" "c 2" ;;
+    *) set -- "cpu 2" ;;
+  esac
+  for t; do echo "$name $spread $t"; done
 done | xargs -P "$JOBS" -L 1 bash -c 'one "$@"' _ | tally
