@@ -85,9 +85,11 @@ asan-run: all $(TESTERS)
 	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(RUN) unit golden models
 valgrind: all
 	@VALGRIND='valgrind -q --error-exitcode=99' $(RUN) valgrind
+# BENCH="resnet50 kws_dscnn" selects; bench-docs writes the figures of the last runs into docs/PERFORMANCE.md.
 bench: all
-	@tools/install_deps.sh test
 	@MODELS='$(abspath $(MODELS))' bench/run.sh $(abspath $(B))/zenithc $(abspath $(B))/bench $(BENCH)
+bench-docs:
+	@python3 bench/tables.py $(B)/bench/results.json docs/PERFORMANCE.md docs/performance.svg
 
 generated: $(GENHDR)
 lint:
@@ -100,5 +102,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-asan
 .PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase \
-  asan asan-run valgrind bench generated lint format clean
+  asan asan-run valgrind bench bench-docs generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

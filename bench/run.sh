@@ -1,31 +1,20 @@
 #!/bin/sh
-# Usage: run.sh ZENITHC OUTDIR [MODEL...]    times compiled models beside ONNX Runtime (bench/compare_ort.py).
-# Models: names of ../shared/bench/make_models.py, folders of ../shared/models, or .onnx files. THREADS, ROUNDS, ARCH.
+# Usage: run.sh ZENITHC OUTDIR [NAME...]    times compiled models beside ONNX Runtime and OpenVINO (bench/compare.py).
+# Makes build/bench-venv first. NAMEs: models of ../shared/bench/make_models.py, folders of ../shared/models, .onnx files;
+# none: all that are worth timing. From the environment: THREADS (1,2), ROUNDS, SECONDS_EACH, ARCH, MATH, ONLY, LOCK.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/..
 zenithc=$1 out=$2
 shift 2
-mkdir -p "$out"
-python=$root/build/venv/bin/python
-make_models=${MAKE_MODELS:-$root/../shared/bench/make_models.py}
-models=${MODELS:-$root/../shared/models}
-if [ $# = 0 ]; then
-  set -- "$root/examples/digits/digits.onnx"
-  if [ -d "$models" ]; then set -- "$@" mnist-8 cifar-cnn mlperf-tiny-vww-fp32 ultraface-rfb-320 tinybert super-resolution-10; fi
-  if [ -f "$make_models" ]; then set -- "$@" kws_dscnn mlp_b1 mobilenet_v2 resnet50 bert_base_s128; fi
+venv=${BENCH_VENV:-$root/build/bench-venv}
+if ! cmp -s "$root/tools/requirements-bench.txt" "$venv/requirements-bench.txt"; then
+  echo "installing the packages of tools/requirements-bench.txt in $venv"
+  [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+  "$venv/bin/pip" -qq install --disable-pip-version-check -r "$root/tools/requirements-bench.txt"
+  cp "$root/tools/requirements-bench.txt" "$venv/requirements-bench.txt"
 fi
-files=
-for m in "$@"; do
-  f=$m
-  if [ -f "$models/$m/model.onnx" ]; then
-    f=$models/$m/model.onnx
-  elif [ ! -f "$m" ]; then
-    f=$out/$m.onnx
-    [ -f "$f" ] || "$python" "$make_models" "$out" "$m" > /dev/null
-  fi
-  files="$files $f"
-done
-exec "$python" "$here/compare_ort.py" "$zenithc" "$out" \
-  --threads "${THREADS:-1}" --rounds "${ROUNDS:-5}" --arch "${ARCH:-native}" \
-  $files
+exec "$venv/bin/python" "$here/compare.py" "$zenithc" "$out" \
+  --make-models "${MAKE_MODELS:-$root/../shared/bench/make_models.py}" --models "${MODELS:-$root/../shared/models}" \
+  --threads "${THREADS:-1,2}" --rounds "${ROUNDS:-5}" --seconds "${SECONDS_EACH:-0.5}" --arch "${ARCH:-native}" \
+  --math "${MATH:-strict}" --only "${ONLY:-}" --lock "${LOCK:-}" "$@"

@@ -106,6 +106,8 @@ static double median_ms(const bench *b) {
   return (ms(b->ns[(b->runs - 1) / 2]) + ms(b->ns[b->runs / 2])) / 2;
 }
 
+static double p10_ms(const bench *b) { return ms(b->ns[(b->runs - 1) / 10]); }
+
 static double p99_ms(const bench *b) { return ms(b->ns[(uint64_t)(b->runs - 1) * 99 / 100]); }
 
 static void print_json(const bench *b) {
@@ -113,6 +115,7 @@ static void print_json(const bench *b) {
   cJSON_AddStringToObject(r, "model", b->call.model->name);
   cJSON_AddNumberToObject(r, "median_ms", median_ms(b));
   cJSON_AddNumberToObject(r, "min_ms", ms(b->ns[0]));
+  cJSON_AddNumberToObject(r, "p10_ms", p10_ms(b));
   cJSON_AddNumberToObject(r, "p99_ms", p99_ms(b));
   cJSON_AddNumberToObject(r, "threads", b->threads);
   cJSON_AddNumberToObject(r, "runs", b->runs);
