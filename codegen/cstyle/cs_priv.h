@@ -62,6 +62,8 @@ const char *cs_features(cs_state *s);
 const char *cs_vec_un(cs_state *s, zn_kop op, cs_type t);
 const char *cs_vec_bin(cs_state *s, zn_kop op, cs_type t);
 const char *cs_vec_fma(cs_state *s, cs_type t);
+/* cs_dot.c: Dot4 and Dot2; also of one lane. */
+const char *cs_dot(cs_state *s, zn_kop op, unsigned lanes, unsigned flags);
 const char *cs_vec_cmp(cs_state *s, zn_kop op, cs_type t); /* t: of the operands */
 const char *cs_vec_select(cs_state *s, cs_type t);         /* mask as wide as t's lanes */
 const char *cs_vec_cvt(cs_state *s, zn_kop op, cs_type from, cs_type to, zn_dtype from_dt,

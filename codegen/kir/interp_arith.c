@@ -118,6 +118,35 @@ FLOATING(float, f32, f)
 FLOATING(double, f64, )
 UNARY(not_bool, uint8_t, !a)
 
+static int32_t dot_part(uint32_t v, unsigned j, unsigned bits, bool is_signed) {
+  uint32_t p = v >> (j * bits) & ((1u << bits) - 1u);
+  return is_signed && p >> (bits - 1) ? (int32_t)p - (1 << bits) : (int32_t)p;
+}
+
+static void dot4(const zn_idec *d, zn_imach *m) {
+  const uint32_t *pa = ZN_SLOT(uint32_t, m, d->a), *pb = ZN_SLOT(uint32_t, m, d->b), *pc = ZN_SLOT(uint32_t, m, d->c);
+  uint32_t *pr = ZN_SLOT(uint32_t, m, d->r);
+  for (uint32_t i = 0; i < d->n; i++) {
+    int32_t p[4];
+    for (unsigned j = 0; j < 4; j++)
+      p[j] = dot_part(pa[i], j, 8, d->imm & ZN_DOT_A_SIGNED) * dot_part(pb[i], j, 8, d->imm & ZN_DOT_B_SIGNED);
+    for (unsigned j = 0; j < 4 && d->imm & ZN_DOT_PAIRS; j += 2)
+      if (p[j] + p[j + 1] < INT16_MIN || p[j] + p[j + 1] > INT16_MAX)
+        ZN_BUG(m->c, "dot4: the pair %d + %d leaves 16 bits, which was proved impossible", p[j], p[j + 1]);
+    pr[i] = pc[i] + (uint32_t)(p[0] + p[1] + p[2] + p[3]);
+  }
+}
+
+static void dot2(const zn_idec *d, zn_imach *m) {
+  const uint32_t *pa = ZN_SLOT(uint32_t, m, d->a), *pb = ZN_SLOT(uint32_t, m, d->b), *pc = ZN_SLOT(uint32_t, m, d->c);
+  uint32_t *pr = ZN_SLOT(uint32_t, m, d->r);
+  for (uint32_t i = 0; i < d->n; i++) {
+    uint32_t sum = pc[i];
+    for (unsigned j = 0; j < 2; j++) sum += (uint32_t)(dot_part(pa[i], j, 16, true) * dot_part(pb[i], j, 16, true));
+    pr[i] = sum;
+  }
+}
+
 #define ROW_ALL(N, s)                                                                 \
   [ZN_K_Eq][ZN_##N] = eq_##s, [ZN_K_Ne][ZN_##N] = ne_##s, [ZN_K_Lt][ZN_##N] = lt_##s, \
   [ZN_K_Le][ZN_##N] = le_##s, [ZN_K_Gt][ZN_##N] = gt_##s, [ZN_K_Ge][ZN_##N] = ge_##s
@@ -150,6 +179,8 @@ static const zn_ifn handlers[ZN_K_COUNT][ZN_DTYPE_COUNT] = {ROW_INT(U8, u8),
                                                             ROW_FLOAT(F32, f32),
                                                             ROW_FLOAT(F64, f64),
                                                             ROW_ALL(BOOL, u8),
+                                                            [ZN_K_Dot4][ZN_I32] = dot4,
+                                                            [ZN_K_Dot2][ZN_I32] = dot2,
                                                             [ZN_K_And][ZN_BOOL] = and_u8,
                                                             [ZN_K_Or][ZN_BOOL] = or_u8,
                                                             [ZN_K_Xor][ZN_BOOL] = xor_u8,

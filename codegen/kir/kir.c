@@ -284,6 +284,13 @@ zn_kref zn_kb_fma(zn_kb *b, zn_kref x, zn_kref y, zn_kref z) {
   return put(b, ZN_K_Fma, t, lanes_of(b, x), x, y, z, 0);
 }
 
+zn_kref zn_kb_dot(zn_kb *b, zn_kop op, zn_kref x, zn_kref y, zn_kref acc, unsigned flags) {
+  if (!match_operands(b, op, &x, &y) || !match_operands(b, op, &x, &acc) || !match_operands(b, op, &y, &acc))
+    return 0;
+  if (type_of(b, x) != ZN_I32) return fail(b, op, "operands are not i32");
+  return put(b, op, ZN_I32, lanes_of(b, x), x, y, acc, flags);
+}
+
 zn_kref zn_kb_select(zn_kb *b, zn_kref cond, zn_kref x, zn_kref y) {
   if (!ok1(b, ZN_K_Select, cond) || !match_operands(b, ZN_K_Select, &x, &y)) return 0;
   if (type_of(b, cond) != ZN_BOOL) return fail(b, ZN_K_Select, "condition is not bool");

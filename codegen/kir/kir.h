@@ -45,6 +45,12 @@ typedef enum zn_for_kind {
   ZN_FOR_UNROLL  /* iterations independent: replicated `factor` times in lockstep (jammed) by widen.c */
 } zn_for_kind;
 
+typedef enum zn_dot_flags { /* Dot4's immediate */
+  ZN_DOT_A_SIGNED = 1, /* the bytes of a are i8, else u8 */
+  ZN_DOT_B_SIGNED = 2,
+  ZN_DOT_PAIRS = 4     /* proved: a0*b0 + a1*b1 and a2*b2 + a3*b3 always fit i16 */
+} zn_dot_flags;
+
 typedef struct zn_kinst {
   uint8_t op;     /* zn_kop */
   uint8_t dtype;  /* zn_dtype of the result; for Store the stored element; for comparisons: of the result, BOOL */
@@ -150,6 +156,8 @@ zn_kref zn_kb_un(zn_kb *b, zn_kop op, zn_kref a);
 zn_kref zn_kb_bin(zn_kb *b, zn_kop op, zn_kref x, zn_kref y); /* equal dtypes; a scalar operand is splat to match */
 zn_kref zn_kb_cmp(zn_kb *b, zn_kop op, zn_kref x, zn_kref y);
 zn_kref zn_kb_fma(zn_kb *b, zn_kref x, zn_kref y, zn_kref z);
+/* Dot4 or Dot2 (flags 0): acc + the products of the parts of x and y. */
+zn_kref zn_kb_dot(zn_kb *b, zn_kop op, zn_kref x, zn_kref y, zn_kref acc, unsigned flags);
 zn_kref zn_kb_select(zn_kb *b, zn_kref cond, zn_kref x, zn_kref y);
 zn_kref zn_kb_cvt(zn_kb *b, zn_kref a, zn_dtype to);
 zn_kref zn_kb_cvtfast(zn_kb *b, zn_kref a, zn_dtype to);
@@ -181,6 +189,10 @@ bool zn_kf_const_int(const zn_kfunc *f, zn_kref r, int64_t *out);
 bool zn_kf_const_float(const zn_kfunc *f, zn_kref r, double *out);
 /* match[i] = index of the End (or Else) that closes the region opened at i (For If Else Loop); 0 elsewhere. */
 uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
+
+/* expand_dot.c: does the target do this Dot4 or Dot2 as such? Others become shifts and multiplications. */
+bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags);
+bool zn_dot2_native(const zn_caps *caps, unsigned lanes);
 
 /* ---- module-wide services, one file each ---- */
 /* kverify.c: structure, types, lanes, variables in scope, one grid loop; reports through ctx as our bug's text. */

@@ -94,6 +94,8 @@ R zn_math_rem(const zn_mx *m, R x, R y);
 
 /* expand_cvt.c: what the target cannot convert; 0 when it can. */
 R zn_expand_cvt(const zn_caps *caps, zn_kb *b, const zn_kinst *in, R x);
+/* expand_dot.c */
+R zn_expand_dot(zn_kb *b, const zn_kinst *in);
 /* math.c */
 R zn_math_round(const zn_mx *m, zn_kop op, R x); /* Floor Ceil Trunc Rint without the instruction */
 R zn_math_expand(const zn_mx *m, zn_kop op, R x, R y);

@@ -14,13 +14,16 @@ static const zn_caps rows[] = {
      .vector_bytes = 16, .vector_regs = 16, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
     {.arch = "x86-64-v2", .triple = X86, .cpu = "x86-64-v2", .features = "", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 16, .round_native = true, .f64_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_PAIRS,
      .feature_bits = FEAT_V2, .l1_bytes = 32768, .l2_bytes = 262144},
     {.arch = "x86-64-v3", .triple = X86, .cpu = "x86-64-v3", .features = "", .idx_bytes = 8,
      .vector_bytes = 32, .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true,
-     .f64_native = true, .feature_bits = FEAT_V3, .l1_bytes = 32768, .l2_bytes = 524288},
+     .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .f64_native = true, .feature_bits = FEAT_V3,
+     .l1_bytes = 32768, .l2_bytes = 524288},
     {.arch = "x86-64-v4", .triple = X86, .cpu = "x86-64-v4", .features = "", .idx_bytes = 8,
      .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .f64_native = true, .feature_bits = FEAT_V4, .l1_bytes = 32768, .l2_bytes = 1048576},
+     .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .f64_native = true, .feature_bits = FEAT_V4,
+     .l1_bytes = 32768, .l2_bytes = 1048576},
     {.arch = "aarch64", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
      .idx_bytes = 8, .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true,
      .round_native = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
@@ -29,10 +32,10 @@ static const zn_caps rows[] = {
      .l1_bytes = 32768, .l2_bytes = 262144},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
     {.arch = "cortex-m4", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m4", .features = "",
-     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true},
+     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
     {.arch = "cortex-m7", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m7", .features = "",
      .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .f64_native = true, .l1_bytes = 16384},
+     .dot2 = true, .dot4 = ZN_DOT4_SCALAR, .f64_native = true, .l1_bytes = 16384},
 };
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 

@@ -28,6 +28,8 @@ static zn_status interp_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .f16_convert = true,
                    .round_native = true,
                    .f64_native = true,
+                   .dot2 = true,
+                   .dot4 = ZN_DOT4_PAIRS,
                    .l1_bytes = 32768,
                    .l2_bytes = 1 << 20,
                    .cores = 1};

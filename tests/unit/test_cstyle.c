@@ -90,6 +90,14 @@ static bool printable(const fixture *t, zn_kop op, zn_dtype dt) {
   return zn_kop_accepts(op, dt);
 }
 
+/* Dot4 with all signs, one after another; bytes of z are at most 63, so no pair leaves 16 bits. */
+static zn_kref dots(zn_kb *b, zn_kref x, zn_kref y, zn_kref v) {
+  unsigned lanes = zn_kf_lanes(b->f, x);
+  zn_kref z = zn_kb_bin(b, ZN_K_And, y, zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0x3f3f3f3f), lanes));
+  for (unsigned flags = 0; flags < 4; flags++) v = zn_kb_dot(b, ZN_K_Dot4, x, y, v, flags);
+  return zn_kb_dot(b, ZN_K_Dot4, x, z, v, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
+}
+
 /* Every arithmetic operation and comparison of one type. */
 static void ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
   zn_kb *b = &t->b;
@@ -105,6 +113,10 @@ static void ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
       v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
     else if (op == ZN_K_Fma)
       v = zn_kb_fma(b, x, y, one);
+    else if (op == ZN_K_Dot4)
+      v = dots(b, x, y, one);
+    else if (op == ZN_K_Dot2)
+      v = zn_kb_dot(b, ZN_K_Dot2, x, y, one, 0);
     else if (zn_kops[op].sig[1] == 'v')
       v = zn_kb_bin(b, (zn_kop)op, x, y);
     else

@@ -73,6 +73,16 @@ static bool can_print(const zn_caps *caps, zn_kop op, zn_dtype t) {
   return zn_kop_accepts(op, t) && (t != ZN_F64 || caps->f64_native);
 }
 
+/* The dot products that the target has, one after another; bytes of z are at most 63, so no pair leaves 16 bits. */
+static zn_kref dots(fixture *t, zn_kref x, zn_kref y, zn_kref v, unsigned lanes) {
+  zn_kb *b = &t->b;
+  zn_kref z = zn_kb_bin(b, ZN_K_And, y, zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0x3f3f3f3f), lanes));
+  for (unsigned flags = 0; flags < 8; flags++)
+    if (zn_dot4_native(&t->caps, lanes, flags))
+      v = zn_kb_dot(b, ZN_K_Dot4, x, flags & ZN_DOT_PAIRS ? z : y, v, flags);
+  return zn_dot2_native(&t->caps, lanes) ? zn_kb_dot(b, ZN_K_Dot2, x, y, v, 0) : v;
+}
+
 /* All arithmetic and comparisons of one type; results in slots of N elements. */
 static uint32_t ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
   zn_kb *b = &t->b;
@@ -88,6 +98,8 @@ static uint32_t ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
       zn_kref v;
       if (cls == 'P') v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
       else if (op == ZN_K_Fma) v = zn_kb_fma(b, x, y, one);
+      else if (op == ZN_K_Dot4) v = dots(t, x, y, one, lanes);
+      else if (op == ZN_K_Dot2) continue;
       else if (zn_kops[op].sig[1] == 'v') v = zn_kb_bin(b, (zn_kop)op, x, y);
       else v = zn_kb_un(b, (zn_kop)op, x);
       put(t, v, lanes);

@@ -7,8 +7,21 @@
 /* Required CPU features of an artifact, checked at run time (zn_model.features in runtime/zenith.h uses the same bits). */
 enum {
   ZN_FEAT_AVX2 = 1u << 0, ZN_FEAT_FMA = 1u << 1, ZN_FEAT_F16C = 1u << 2, ZN_FEAT_AVX512 = 1u << 3, /* F BW CD DQ VL */
-  ZN_FEAT_SSE42 = 1u << 4, ZN_FEAT_BMI2 = 1u << 5
+  ZN_FEAT_SSE42 = 1u << 4, ZN_FEAT_BMI2 = 1u << 5,
+  ZN_FEAT_AVXVNNI = 1u << 6,    /* vpdpbusd on 128 and 256 bits */
+  ZN_FEAT_AVX512VNNI = 1u << 7, /* and on 512 */
+  ZN_FEAT_DOTPROD = 1u << 8,    /* AArch64 sdot, udot */
+  ZN_FEAT_I8MM = 1u << 9        /* AArch64 usdot */
 };
+
+/* What 4-way products of bytes cost (Dot4 of codegen/kir/kops.def). */
+typedef enum zn_dot4_kind {
+  ZN_DOT4_NONE,  /* expanded: widen to 16 bits and use Dot2 instead */
+  ZN_DOT4_PAIRS, /* u8 * i8 in a few instructions, when ZN_DOT_PAIRS is proved (vpmaddubsw) */
+  ZN_DOT4_MIXED, /* u8 * i8, exact (vpdpbusd, usdot) */
+  ZN_DOT4_SAME,  /* i8 * i8 and u8 * u8, exact (sdot, udot) */
+  ZN_DOT4_SCALAR /* any signs, exact, one 32-bit word at a time (uxtb16, sxtb16, smlad) */
+} zn_dot4_kind;
 
 typedef struct zn_caps {
   const char *target;   /* "cpu", "c", "interp" */
@@ -22,6 +35,8 @@ typedef struct zn_caps {
   bool fma;             /* scalar and vector fused multiply-add in f32 and f64 (else Fma is expanded to mul+add) */
   bool f16_convert;     /* f16 <-> f32 in one instruction */
   bool round_native;    /* floor ceil trunc rint in one instruction */
+  bool dot2;            /* two products of 16 bits into one 32-bit sum in about one instruction: vpmaddwd, smlad */
+  uint8_t dot4;         /* zn_dot4_kind */
   bool f64_native;      /* double arithmetic in hardware */
   bool big_endian;
   uint32_t feature_bits;/* ZN_FEAT_* the generated code needs */

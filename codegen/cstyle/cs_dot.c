@@ -1,0 +1,81 @@
+/* Integer dot products in C: a portable form, and behind it the compiler's own instruction where the file is compiled
+ * for one: pmaddwd and pmaddubsw on x86, smlad on Arm cores with the DSP extension. All forms give the same bits. */
+#include "codegen/cstyle/cs_priv.h"
+
+/* Part j of the 32-bit word `x`. */
+static const char *part(cs_state *s, const char *x, unsigned j, unsigned bits, bool is_signed) {
+  return cs_fmt(s, "(int32_t)(%s)((uint32_t)%s >> %u)",
+                bits == 8 ? (is_signed ? "int8_t" : "uint8_t") : (is_signed ? "int16_t" : "uint16_t"), x, j * bits);
+}
+
+/* The sum as an expression over words a, b, c. */
+static const char *plain(cs_state *s, zn_kop op, unsigned flags, const char *a, const char *b, const char *c) {
+  const unsigned n = op == ZN_K_Dot4 ? 4 : 2, bits = 32 / n;
+  const char *sum = cs_fmt(s, "(uint32_t)%s", c);
+  for (unsigned j = 0; j < n; j++) {
+    const char *x = part(s, a, j, bits, n == 2 || flags & ZN_DOT_A_SIGNED);
+    const char *y = part(s, b, j, bits, n == 2 || flags & ZN_DOT_B_SIGNED);
+    sum = cs_fmt(s, "%s\n      + (uint32_t)(%s * %s)", sum, x, y);
+  }
+  return cs_fmt(s, "(int32_t)(%s)", sum);
+}
+
+static const char *arm_form(cs_state *s, zn_kop op, unsigned flags) {
+  if (op == ZN_K_Dot2) return "  return __builtin_arm_smlad(a, b, c);\n";
+  const char *xa = flags & ZN_DOT_A_SIGNED ? "s" : "u", *xb = flags & ZN_DOT_B_SIGNED ? "s" : "u";
+  return cs_fmt(s,
+                "  const int32_t p = __builtin_arm_smlad((int32_t)__builtin_arm_%sxtb16(a),\n"
+                "                                        (int32_t)__builtin_arm_%sxtb16(b), c);\n"
+                "  a = (int32_t)((uint32_t)a >> 8 | (uint32_t)a << 24);\n"
+                "  b = (int32_t)((uint32_t)b >> 8 | (uint32_t)b << 24);\n"
+                "  return __builtin_arm_smlad((int32_t)__builtin_arm_%sxtb16(a), (int32_t)__builtin_arm_%sxtb16(b), p);\n",
+                xa, xb, xa, xb);
+}
+
+static void scalar(cs_state *s, const char *name, zn_kop op, unsigned flags) {
+  zn_text_printf(&s->helpers,
+                 "%s int32_t %s(int32_t a, int32_t b, int32_t c) {\n"
+                 "#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)\n%s#else\n  return %s;\n#endif\n}\n",
+                 s->dia->helper_qual, name, arm_form(s, op, flags), plain(s, op, flags, "a", "b", "c"));
+}
+
+/* Vectors of 16 and 32 bytes on x86; NULL where there is no such instruction. */
+static const char *x86_form(cs_state *s, zn_kop op, unsigned lanes, unsigned flags, const char **guard) {
+  const char *n = lanes == 8 ? "256" : "128";
+  if (lanes != 4 && lanes != 8) return NULL;
+  if (op == ZN_K_Dot4 && (flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED | ZN_DOT_PAIRS)) != (ZN_DOT_B_SIGNED | ZN_DOT_PAIRS))
+    return NULL;
+  const char *v16 = cs_name(s, cs_vector(ZN_I16, lanes * 2, 0)), *v32 = cs_name(s, cs_vector(ZN_I32, lanes, 0));
+  *guard = lanes == 8 ? "__AVX2__" : op == ZN_K_Dot4 ? "__SSSE3__" : "__SSE2__";
+  const char *u32 = cs_name(s, cs_vector(ZN_U32, lanes, 0));
+  if (op == ZN_K_Dot2)
+    return cs_fmt(s, "  return (%s)((%s)c + (%s)__builtin_ia32_pmaddwd%s((%s)a, (%s)b));", v32, u32, u32, n, v16, v16);
+  zn_text_printf(&s->helpers, "#if defined(%s)\ntypedef char %s __attribute__((vector_size(%u)));\n#endif\n", *guard,
+                 cs_fmt(s, "zn_bytes%u", lanes * 4), lanes * 4);
+  return cs_fmt(s,
+                "  const %s p = (%s)__builtin_ia32_pmaddubsw%s((zn_bytes%u)a, (zn_bytes%u)b), one = p - p + 1;\n"
+                "  return (%s)((%s)c + (%s)__builtin_ia32_pmaddwd%s(p, one));",
+                v16, v16, n, lanes * 4, lanes * 4, v32, u32, u32, n);
+}
+
+static const char *lane(cs_state *s, const char *x, unsigned lanes) {
+  return cs_is_pow2(lanes) ? cs_fmt(s, "ZN_LANE(%s, k)", x) : cs_fmt(s, "%s.v[k]", x);
+}
+
+const char *cs_dot(cs_state *s, zn_kop op, unsigned lanes, unsigned flags) {
+  const char *word = cs_fmt(s, "zn_%s_%u", zn_kops[op].text, flags);
+  if (lanes == 1) {
+    if (cs_once(s, word)) scalar(s, word, op, flags);
+    return word;
+  }
+  const char *name = cs_fmt(s, "%s_x%u", word, lanes), *t = cs_name(s, cs_vector(ZN_I32, lanes, 0)), *guard = NULL;
+  if (!cs_once(s, name)) return name;
+  const char *one = cs_dot(s, op, 1, flags), *x86 = x86_form(s, op, lanes, flags, &guard);
+  zn_text_printf(&s->helpers, "%s %s %s(%s a, %s b, %s c) {\n", s->dia->helper_qual, t, name, t, t, t);
+  if (x86) zn_text_printf(&s->helpers, "#if ZN_VEC && defined(%s)\n%s\n#else\n", guard, x86);
+  zn_text_printf(&s->helpers, "  int k;\n  for (k = 0; k < %u; k++) %s = %s(%s, %s, %s);\n  return c;\n", lanes,
+                 lane(s, "c", lanes), one, lane(s, "a", lanes), lane(s, "b", lanes), lane(s, "c", lanes));
+  if (x86) zn_text_puts(&s->helpers, "#endif\n");
+  zn_text_puts(&s->helpers, "}\n");
+  return name;
+}

@@ -1,0 +1,49 @@
+/* Integer dot products: which forms a target has, and the plain form of the others. */
+#include "codegen/kir/math.h"
+
+/* Vectors of one to several whole registers, or a part of one that still fits an instruction. */
+static bool vector_fits(const zn_caps *caps, unsigned lanes) {
+  return caps->vector_bytes >= 16 && lanes >= 4 && (lanes & (lanes - 1)) == 0;
+}
+
+bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags) {
+  const unsigned signs = flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED);
+  switch (caps->dot4) {
+  case ZN_DOT4_PAIRS: return signs == ZN_DOT_B_SIGNED && flags & ZN_DOT_PAIRS && vector_fits(caps, lanes);
+  case ZN_DOT4_MIXED: return signs == ZN_DOT_B_SIGNED && vector_fits(caps, lanes);
+  case ZN_DOT4_SAME: return (signs == 0 || signs == (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED)) && vector_fits(caps, lanes);
+  case ZN_DOT4_SCALAR: return lanes == 1;
+  default: return false;
+  }
+}
+
+bool zn_dot2_native(const zn_caps *caps, unsigned lanes) {
+  return caps->dot2 && (caps->vector_bytes ? vector_fits(caps, lanes) : lanes == 1);
+}
+
+/* Part j of x, `bits` wide, as i32. */
+static R part(zn_kb *b, R x, unsigned lanes, unsigned j, unsigned bits, bool is_signed) {
+  const unsigned up = 32 - bits * (j + 1);
+  if (!is_signed) {
+    R down = zn_kb_splat(b, zn_kb_int(b, ZN_I32, bits * j), lanes);
+    R mask = zn_kb_splat(b, zn_kb_int(b, ZN_I32, (1 << bits) - 1), lanes);
+    R v = j ? zn_kb_bin(b, ZN_K_Shr, x, down) : x;
+    return zn_kb_bin(b, ZN_K_And, v, mask);
+  }
+  R left = zn_kb_splat(b, zn_kb_int(b, ZN_I32, up), lanes);
+  R right = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 32 - bits), lanes);
+  R v = up ? zn_kb_bin(b, ZN_K_Shl, x, left) : x;
+  return zn_kb_bin(b, ZN_K_Shr, v, right);
+}
+
+R zn_expand_dot(zn_kb *b, const zn_kinst *in) {
+  const unsigned n = in->op == ZN_K_Dot4 ? 4 : 2, bits = 32 / n;
+  R sum = in->c;
+  for (unsigned j = 0; j < n; j++) {
+    R x = part(b, in->a, in->lanes, j, bits, n == 2 || in->imm.i & ZN_DOT_A_SIGNED);
+    R y = part(b, in->b, in->lanes, j, bits, n == 2 || in->imm.i & ZN_DOT_B_SIGNED);
+    R p = zn_kb_bin(b, ZN_K_Mul, x, y);
+    sum = zn_kb_bin(b, ZN_K_Add, sum, p);
+  }
+  return sum;
+}
