@@ -18,7 +18,7 @@ bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags) {
 }
 
 bool zn_dot2_native(const zn_caps *caps, unsigned lanes) {
-  return caps->dot2 && (caps->vector_bytes ? vector_fits(caps, lanes) : lanes == 1);
+  return caps->dot2 && (caps->dot4 == ZN_DOT4_SCALAR ? lanes == 1 : vector_fits(caps, lanes));
 }
 
 /* Part j of x, `bits` wide, as i32. */

@@ -1,6 +1,7 @@
 /* MatMul with numpy broadcasting of the batch axes, its integer and quantised forms, and Gemm. A constant
  * right operand is packed into panels. */
 #include "codegen/lower/gemm.h"
+#include "codegen/lower/gemm_int8.h"
 #include "codegen/lower/requant.h"
 
 typedef struct operands {
@@ -147,13 +148,53 @@ static zn_status matmul_kernel(zn_lw *lw, zn_nid n) {
 }
 const zn_lower zn_lower_matmul = {NULL, matmul_kernel};
 
+static zn_kref row_zero(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m) {
+  const operands *o = user;
+  return zn_kb_cvt(&lw->kb, load_param(lw, o->za, o, batch, m, true), ZN_I32);
+}
+
+static zn_kref raw_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  const operands *o = user;
+  return load_matrix(lw, o->a, &o->ta, o, batch, m, k);
+}
+
+static int32_t centred_weight(void *user, int64_t k, int64_t n) {
+  const packing *p = user;
+  int64_t i = p->trans ? n * (int64_t)p->k + k : k * (int64_t)p->n + n, z = 0;
+  if (p->zero) z = zn_load_i64(p->zero->dtype, p->zero->data, zn_htensor_count(p->zero) == 1 ? 0 : (uint64_t)n);
+  return (int32_t)(zn_load_i64(p->w->dtype, p->w->data, (uint64_t)i) - z);
+}
+
+/* Constant weights and i32 sums: the schedule of Dot4 and Dot2. */
+static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
+  o->ta = *zn_lw_type(lw, o->a);
+  o->tb = *zn_lw_type(lw, o->b);
+  o->ty = *zn_lw_type(lw, o->y);
+  const zn_htensor *w = zn_lw_cst(lw, o->b), *z = zn_lw_cst(lw, o->zb);
+  if (!w || (o->zb && !z) || o->tb.rank != 2 || o->ta.rank < 2 || o->trans_a) return false;
+  packing p = {w, z, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], ZN_I32};
+  zn_gemm_int8 g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
+                    .a_type = (zn_dtype)o->ta.dtype, .a_stored = o->a, .zero = o->za ? row_zero : NULL,
+                    .weight = centred_weight, .weights = &p, .name = lw->g->vals[o->b].name};
+  g.m = o->ta.dims[o->ta.rank - 2];
+  g.num_batch = (uint32_t)o->ta.rank - 2;
+  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  for (int64_t i = 0; i < g.k; i++)
+    for (int64_t c = 0; c < g.n; c++) {
+      int32_t v = centred_weight(&p, i, c);
+      if (v < g.lo) g.lo = v;
+      if (v > g.hi) g.hi = v;
+    }
+  return zn_gemm_int8_emit(lw, &g);
+}
+
 static zn_status integer_product(zn_lw *lw, zn_nid n, operands o, const char *hint) {
   o.y = zn_lw_node(lw, n)->out[0];
   o.alpha = 1;
   o.vec_a = zn_lw_type(lw, o.a)->rank == 1;
   o.vec_b = zn_lw_type(lw, o.b)->rank == 1;
   o.acc = zn_is_float((zn_dtype)zn_lw_type(lw, o.a)->dtype) ? ZN_F32 : ZN_I32;
-  return product(lw, n, &o, hint);
+  return o.acc == ZN_I32 && product_int8(lw, n, &o, hint) ? ZN_OK : product(lw, n, &o, hint);
 }
 
 static zn_status matmulinteger_kernel(zn_lw *lw, zn_nid n) {

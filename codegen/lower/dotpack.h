@@ -1,0 +1,37 @@
+/* Weights of integer products packed for Dot4 and Dot2: which instruction fits, which weights prove that no pair of
+ * 16-bit sums overflows, and the steps that carry what would. */
+#ifndef ZN_DOTPACK_H
+#define ZN_DOTPACK_H
+#include "codegen/lower/lower.h"
+
+typedef enum zn_dot_form {
+  ZN_DOT_NO_FORM,
+  ZN_DOT_BYTES, /* Dot4: quads of bytes */
+  ZN_DOT_HALVES /* Dot2: pairs of 16 bits; activations are centred when they are widened */
+} zn_dot_form;
+
+/* A matrix of centred weights: column n, row k. Columns that one register tile shares form a block and one program of
+ * steps; step s multiplies quad `order[s]` of the activations. */
+typedef struct zn_dotpack {
+  zn_dot_form form;
+  unsigned flags;       /* zn_dot_flags of the Dot4 */
+  int64_t k, n, width;  /* width: columns of a block; the last block ends at n */
+  int64_t blocks, steps; /* steps of every block */
+  int32_t a_add;        /* BYTES: 0, or +-128: activations are stored that much higher, in the other signedness */
+  bool ordered;         /* steps are not simply 0, 1, 2, ...: `order` says which quad, [blocks][steps] */
+  int64_t words;        /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2) */
+  int32_t *w;           /* [blocks][steps][width] words of 4 bytes or 2 halves */
+  int32_t *order;
+  int32_t *sums;        /* [n]: sums of a column's centred weights, modulo 2^32 */
+} zn_dotpack;
+
+/* Centred weight (k, n). */
+typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
+
+/* Which form suits weights in [lo, hi] and activations of type a on this target. */
+zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
+/* Packs k x n weights for blocks of `width` columns, in a. Falls back from BYTES to HALVES when too many pairs overflow:
+ * p->form says what was done. */
+void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a, zn_dot_form form, int64_t k, int64_t n,
+                 int64_t width, zn_dot_weight weight, void *user);
+#endif

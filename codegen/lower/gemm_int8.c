@@ -1,0 +1,270 @@
+/* The integer matrix-product schedule. A grid iteration takes one block of columns and all rows, or a part of them;
+ * lanes are columns, rows of activations are broadcast a word (4 bytes or 2 halves) at a time. Activations that do not
+ * lie in memory as words of the right signedness are copied once into a scratch of whole words. Zero points of the
+ * activations become a term of the initial sum, from the column sums of the weights. */
+#include "codegen/lower/gemm_int8.h"
+
+#include "codegen/lower/requant.h"
+
+enum { MIN_GRID = 16 };
+
+typedef struct shape {
+  uint8_t rows, vectors;
+  double speed; /* part of the peak in the steady state */
+} shape;
+
+/* Accumulators, weights, one broadcast and two temporaries must fit the registers. */
+static const shape shapes[] = {{5, 2, 1.0},  {12, 1, 1.0}, {4, 2, 0.95}, {10, 1, 0.96}, {8, 1, 0.92}, {3, 3, 0.97},
+                               {6, 1, 0.85}, {4, 1, 0.7},  {2, 4, 0.85}, {1, 8, 0.7},   {1, 4, 0.6},  {3, 1, 0.5},
+                               {2, 2, 0.55}, {2, 1, 0.35}, {1, 2, 0.4},  {1, 1, 0.2},   {12, 2, 1.1}, {8, 3, 1.1},
+                               {6, 4, 1.08}};
+
+typedef struct product {
+  const zn_gemm_int8 *g;
+  zn_dotpack pack;
+  unsigned rows, vectors, lanes;
+  int64_t width; /* columns of a block */
+  zn_loc weights, order, sums, packed;
+  bool in_place; /* A is read where it is */
+  zn_dtype word_type;
+  zn_expr batch[ZN_MAX_RANK];
+  zn_expr block, first; /* column block and its first column */
+  zn_expr row_blocks, parts, per_part;
+} product;
+
+static double use(zn_lw *lw, zn_expr e, int64_t s) {
+  int64_t c;
+  if (!zn_ex_is_const(lw->ex, e, &c) || c <= 0) return 1;
+  return (double)c / (double)((c + s - 1) / s * s);
+}
+
+static void choose(zn_lw *lw, product *p) {
+  const zn_gemm_int8 *g = p->g;
+  int64_t m;
+  double best = 0;
+  if (!zn_ex_is_const(lw->ex, g->m, &m)) m = INT64_MAX;
+  p->lanes = zn_lw_lanes(lw, ZN_I32);
+  p->rows = p->vectors = 1;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    const shape *s = &shapes[i];
+    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + 3;
+    int64_t width = (int64_t)s->vectors * p->lanes;
+    if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) continue;
+    double score = s->speed * use(lw, g->m, s->rows) * use(lw, zn_ex_const(lw->ex, g->n), width);
+    if (score <= best) continue;
+    best = score;
+    p->rows = s->rows;
+    p->vectors = s->vectors;
+  }
+  p->width = (int64_t)p->vectors * p->lanes;
+}
+
+static bool pack_weights(zn_lw *lw, product *p) {
+  const zn_gemm_int8 *g = p->g;
+  zn_dot_form form = zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
+  if (form == ZN_DOT_NO_FORM) return false;
+  zn_arena *a = &lw->ctx->graph;
+  zn_dot_pack(&p->pack, a, lw->caps, g->a_type, form, g->k, g->n, p->width, g->weight, g->weights);
+  const zn_dotpack *d = &p->pack;
+  if (d->form == ZN_DOT_NO_FORM) return false;
+  p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", g->name), ZN_I32,
+                           (uint64_t)(d->blocks * d->steps * d->width), d->w);
+  if (d->ordered)
+    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", g->name), ZN_I32,
+                           (uint64_t)(d->blocks * d->steps), d->order);
+  p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", g->name), ZN_I32, (uint64_t)g->n, d->sums);
+  return true;
+}
+
+/* ---------------------------------------------------------------- activations as words */
+
+/* Row number of A over all batches. */
+static zn_expr flat_row(zn_lw *lw, const zn_gemm_int8 *g, const zn_expr *batch, zn_expr m) {
+  zn_expr r = zn_ex_const(lw->ex, 0);
+  for (uint32_t i = 0; i < g->num_batch; i++) r = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r, g->batch[i]), batch[i]);
+  return zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r, g->m), m);
+}
+
+static bool can_stay(zn_lw *lw, const product *p) {
+  const zn_gemm_int8 *g = p->g;
+  zn_vid v = g->a_stored;
+  if (!v || p->pack.form != ZN_DOT_BYTES || p->pack.a_add || g->k % 4) return false;
+  while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
+  return zn_lw_is_stored(lw, v) && !lw->g->vals[v].is_input && !lw->g->vals[v].is_output;
+}
+
+static void copy_activations(zn_lw *lw, product *p) {
+  const zn_gemm_int8 *g = p->g;
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  bool halves = p->pack.form == ZN_DOT_HALVES;
+  int64_t row = p->pack.words * (halves ? 2 : 4);
+  p->word_type = halves ? ZN_I16 : g->a_type;
+  zn_expr count = g->m;
+  for (uint32_t i = 0; i < g->num_batch; i++) count = zn_ex_mul(ex, count, g->batch[i]);
+  p->packed = zn_lw_scratch(lw, zn_ex_muli(ex, count, row * (halves ? 2 : 1)));
+  zn_lw_kernel(lw, g->node, "dot_words");
+  lw->num_epilogue = 0;
+  zn_kref to = zn_lw_ptr_loc(lw, p->packed, ZN_KP_OUT, p->word_type);
+  zn_expr extents[ZN_MAX_RANK + 1], vars[ZN_MAX_RANK + 1];
+  for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
+  extents[g->num_batch] = g->m;
+  zn_lw_grid(lw, g->num_batch + 1, extents, vars);
+  zn_expr m = vars[g->num_batch], start = zn_ex_muli(ex, flat_row(lw, g, vars, m), row);
+  zn_kref zero = halves && g->zero ? zn_kb_cvt(b, g->zero(lw, g->user, vars, m), ZN_I16) : 0;
+  zn_expr k = zn_lw_for(lw, zn_ex_const(ex, g->k), ZN_FOR_VECTOR, 0);
+  zn_kref x = g->a(lw, g->user, vars, m, k);
+  if (halves) {
+    x = zn_kb_cvt(b, x, ZN_I16);
+    if (zero) x = zn_kb_bin(b, ZN_K_Sub, x, zero);
+  } else if (p->pack.a_add) {
+    x = zn_kb_bin(b, ZN_K_Xor, x, zn_kb_int(b, g->a_type, g->a_type == ZN_I8 ? -128 : 128));
+  }
+  zn_lw_store_at(lw, to, p->word_type, zn_ex_add(ex, start, k), x);
+  zn_lw_end(lw);
+  if (row > g->k) { /* the weights there are zero; the bytes must only be defined */
+    zn_expr r = zn_lw_for(lw, zn_ex_const(ex, row - g->k), ZN_FOR_SERIAL, 0);
+    zn_kref nothing = zn_kb_int(b, p->word_type, 0);
+    zn_lw_store_at(lw, to, p->word_type, zn_ex_add(ex, zn_ex_addi(ex, start, g->k), r), nothing);
+    zn_lw_end(lw);
+  }
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* Word `w` (a kernel value) of row (batch, m). */
+static zn_kref load_word(zn_lw *lw, const product *p, zn_expr m, zn_expr w) {
+  zn_kref base = p->in_place ? zn_lw_ptr(lw, p->g->a_stored, ZN_KP_IN)
+                             : zn_lw_ptr_loc(lw, p->packed, ZN_KP_IN, p->word_type);
+  zn_expr at = zn_ex_muli(lw->ex, flat_row(lw, p->g, p->batch, m), p->pack.words);
+  return zn_lw_load_at(lw, base, ZN_I32, zn_ex_add(lw->ex, at, w));
+}
+
+/* ---------------------------------------------------------------- the product */
+
+static zn_kref initial(zn_lw *lw, const product *p, zn_expr m, zn_expr n) {
+  const zn_gemm_int8 *g = p->g;
+  zn_kb *b = &lw->kb;
+  if (p->pack.form == ZN_DOT_HALVES || (!g->zero && !p->pack.a_add)) return zn_kb_int(b, ZN_I32, 0);
+  zn_kref zero = g->zero ? g->zero(lw, g->user, p->batch, m) : zn_kb_int(b, ZN_I32, 0);
+  zero = zn_kb_bin(b, ZN_K_Add, zero, zn_kb_int(b, ZN_I32, p->pack.a_add));
+  int64_t c;
+  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return zero;
+  zn_kref sum = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->sums, ZN_KP_IN, ZN_I32), ZN_I32, n);
+  zn_kref all = zn_kb_bin(b, ZN_K_Mul, sum, zero);
+  zn_kref none = zn_kb_int(b, ZN_I32, 0);
+  return zn_kb_bin(b, ZN_K_Sub, none, all);
+}
+
+/* One accumulator: row m, column first + col. */
+static void accumulate(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
+  const zn_gemm_int8 *g = p->g;
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  zn_expr n = zn_ex_add(ex, p->first, col);
+  zn_kref acc = zn_kb_var(b, initial(lw, p, m, n));
+  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0), word = s;
+  zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->pack.steps), s);
+  if (p->pack.ordered) {
+    zn_kref q = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32), ZN_I32, at);
+    word = zn_lw_as_expr(lw, zn_kb_cvt(b, q, ZN_IDX), zn_ex_const(ex, p->pack.words));
+  }
+  zn_kref x = load_word(lw, p, m, word);
+  zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
+  zn_kref w = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->width), col));
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kop op = p->pack.form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
+  zn_kb_set(b, acc, zn_kb_dot(b, op, x, w, old, op == ZN_K_Dot4 ? p->pack.flags : 0));
+  zn_lw_end(lw);
+  g->emit(lw, g->user, p->batch, m, n, zn_kb_get(b, acc));
+}
+
+static void columns(zn_lw *lw, const product *p, zn_expr m) {
+  zn_exprs *ex = lw->ex;
+  if (p->g->n < p->width) {
+    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, p->g->n), ZN_FOR_VECTOR, p->lanes);
+    accumulate(lw, p, m, v);
+    zn_lw_end(lw);
+    return;
+  }
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, p->vectors), ZN_FOR_UNROLL, p->vectors);
+  zn_expr v = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
+  accumulate(lw, p, m, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), v));
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+}
+
+/* min(i * step, extent - step) as a plain variable. */
+static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
+  zn_exprs *ex = lw->ex;
+  int64_t c;
+  zn_expr at = zn_ex_muli(ex, i, step);
+  if (zn_ex_is_const(ex, extent, &c) && c % step == 0) return at;
+  zn_expr e = zn_ex_min(ex, at, zn_ex_addi(ex, extent, -step));
+  if (zn_ex_is_const(ex, e, NULL)) return e;
+  return zn_lw_as_expr(lw, zn_lw_ix(lw, e), extent);
+}
+
+/* Parts of the row blocks, so that there is something to share out. */
+static void cut_rows(zn_lw *lw, product *p) {
+  zn_exprs *ex = lw->ex;
+  int64_t blocks, n = p->pack.blocks, d;
+  p->row_blocks = zn_ex_ceildiv(ex, p->g->m, zn_ex_const(ex, p->rows));
+  for (uint32_t i = 0; i < p->g->num_batch; i++)
+    if (zn_ex_is_const(ex, p->g->batch[i], &d)) n *= d;
+  int64_t parts = n >= MIN_GRID || n <= 0 ? 1 : (MIN_GRID + n - 1) / n, per;
+  if (zn_ex_is_const(ex, p->row_blocks, &blocks)) {
+    if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
+    per = blocks < 1 ? 1 : (blocks + parts - 1) / parts;
+    p->per_part = zn_ex_const(ex, per);
+    p->parts = zn_ex_const(ex, (blocks + per - 1) / per);
+    return;
+  }
+  p->per_part = zn_ex_ceildiv(ex, p->row_blocks, zn_ex_const(ex, parts));
+  p->parts = zn_ex_const(ex, parts);
+}
+
+static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
+  zn_exprs *ex = lw->ex;
+  const zn_gemm_int8 *g = p->g;
+  bool fixed = zn_ex_is_const(ex, g->m, NULL);
+  zn_expr first = zn_ex_mul(ex, part, p->per_part), here = p->per_part;
+  if (!zn_ex_is(ex, p->parts, 1)) {
+    zn_expr left = zn_ex_max(ex, zn_ex_sub(ex, p->row_blocks, first), zn_ex_const(ex, 0));
+    here = zn_ex_min(ex, here, left);
+  }
+  zn_expr row_no = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  zn_expr base = fixed ? start_of(lw, row_no, p->rows, g->m) : zn_ex_muli(ex, row_no, p->rows);
+  zn_expr row = zn_ex_add(ex, base, zn_lw_for(lw, zn_ex_const(ex, p->rows), ZN_FOR_UNROLL, p->rows));
+  if (!fixed) {
+    row = zn_ex_min(ex, row, zn_ex_addi(ex, g->m, -1));
+    row = zn_lw_as_expr(lw, zn_lw_ix(lw, row), g->m);
+  }
+  columns(lw, p, row);
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+}
+
+bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
+  zn_exprs *ex = lw->ex;
+  product p = {.g = g, .word_type = g->a_type};
+  if (g->k < 4 || g->n < 1) return false;
+  choose(lw, &p);
+  if (!pack_weights(lw, &p)) return false;
+  p.in_place = can_stay(lw, &p);
+  if (!p.in_place) copy_activations(lw, &p);
+  cut_rows(lw, &p);
+  zn_lw_kernel(lw, g->node, g->hint);
+  zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
+  for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
+  extents[g->num_batch] = zn_ex_const(ex, p.pack.blocks);
+  extents[g->num_batch + 1] = p.parts;
+  zn_lw_grid(lw, g->num_batch + 2, extents, vars);
+  for (uint32_t i = 0; i < g->num_batch; i++) p.batch[i] = vars[i];
+  p.block = vars[g->num_batch];
+  p.first = g->n < p.width ? zn_ex_const(ex, 0) : start_of(lw, p.block, p.width, zn_ex_const(ex, g->n));
+  row_tiles(lw, &p, vars[g->num_batch + 1]);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
