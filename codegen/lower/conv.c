@@ -1,4 +1,6 @@
 /* Conv, ConvInteger and QLinearConv, any number of spatial axes, groups, strides and dilations. Schedules:
+ *   direct    channel-blocked results (conv_direct.c), and
+ *   lanes     their depthwise form (conv_lanes.c): where the layout pass chose blocked layouts and zero borders;
  *   depth     one channel's plane at a time (conv_depth.c), and
  *   panel     packed pixels times packed weights (conv_panel.c): floats, constant weights and image sizes;
  *   rows      lanes run along the last spatial axis (a whole image for 1x1): `maps` output channels x vectors of pixels
@@ -385,6 +387,7 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   int64_t lo, hi, olo, ohi;
   zn_ex_range(ex, flat ? area : width, &lo, &hi);
   zn_ex_range(ex, v.ocg, &olo, &ohi);
+  if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
   if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v)) return ZN_OK;
   if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);
   if (hi < 2 * (int64_t)lanes && olo >= (int64_t)lanes) {

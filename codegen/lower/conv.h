@@ -35,7 +35,11 @@ zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const z
                       const zn_expr *tap);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
-/* The panel schedule (conv_panel.c): false when it does not apply, and nothing is emitted then. */
+/* The schedule for channel-blocked results (conv_direct.c): false when it does not apply, and nothing is emitted then. */
+bool zn_conv_direct(zn_lw *lw, zn_conv *v);
+/* The same for depthwise convolutions (conv_lanes.c). */
+bool zn_conv_lanes(zn_lw *lw, zn_conv *v);
+/* The panel schedule (conv_panel.c), likewise. */
 bool zn_conv_panel(zn_lw *lw, zn_conv *v);
 /* The depthwise schedule (conv_depth.c), likewise. */
 bool zn_conv_depth(zn_lw *lw, zn_conv *v);

@@ -53,7 +53,6 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
   uint32_t first, last;
   uint64_t offset;        /* static plan */
   uint32_t slot;          /* dynamic plan */
-  bool zeroed;            /* halo buffers: cleared before first use */
 } zn_wsbuf;
 
 typedef enum zn_step_kind {
@@ -139,6 +138,13 @@ zn_kref zn_lw_ix(zn_lw *lw, zn_expr e);
 zn_expr zn_lw_checked_index(zn_lw *lw, zn_kref raw, zn_expr extent);
 /* 0 <= e < n as a bool value; folds when provable. */
 zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n);
+
+/* ---- all elements of a tensor (elements.c) ---- */
+/* Opens loops over the elements of v in the order of its layout, vector lanes innermost: one grid loop and loops inside
+ * it. Returns how many times zn_lw_end closes them. */
+int zn_lw_over(zn_lw *lw, zn_vid v, zn_expr *out_idx);
+/* A kernel of node n that clears the halo of stored value v, if it has one. */
+void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
 
 /* ---- elements ---- */
 /* The type values of dtype t have inside kernels: f16 bf16 f8* f4 -> f32, 2/4-bit ints -> i8/u8, others themselves. */

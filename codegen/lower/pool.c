@@ -1,5 +1,5 @@
-/* MaxPool (with indices), AveragePool and LpPool over any number of spatial axes: lanes run along the last spatial axis, taps
- * are serial loops. Taps outside the input are read at a clamped position and masked, so that no branch is needed. */
+/* MaxPool (with indices), AveragePool and LpPool over any number of spatial axes: lanes run along the last spatial axis, or
+ * along blocked channels; taps are serial loops. Taps outside the input are read at a clamped position and masked, so that no branch is needed. */
 #include <string.h>
 
 #include "codegen/lower/reduce.h"
@@ -16,13 +16,6 @@ typedef struct pool {
   zn_kref inside;            /* the tap lies within the input */
   bool always;               /* ... provably */
 } pool;
-
-/* Opens the loops over the output; zn_lw_end twice closes them. */
-static void open_output(zn_lw *lw, pool *p) {
-  int r = p->ty.rank;
-  zn_lw_grid(lw, (uint32_t)r - 1, p->ty.dims, p->idx);
-  p->idx[r - 1] = zn_lw_for(lw, p->ty.dims[r - 1], ZN_FOR_VECTOR, 0);
-}
 
 /* Opens the loops over taps and locates the current one; zn_lw_end w.rank times closes them. */
 static void open_taps(zn_lw *lw, pool *p) {
@@ -83,7 +76,7 @@ static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
   p.indices = node->num_out > 1 ? node->out[1] : 0;
   ZN_TRY(zn_window_read(lw, n, p.x, 0, p.y, &p.w));
   zn_lw_kernel(lw, n, "maxpool");
-  open_output(lw, &p);
+  int loops = zn_lw_over(lw, p.y, p.idx);
   zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p.ct));
   zn_kref where = p.indices ? zn_kb_var(b, zn_kb_int(b, ZN_I64, -1)) : 0;
   open_taps(lw, &p);
@@ -101,7 +94,7 @@ static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
   close(lw, p.w.rank);
   if (where) zn_lw_store(lw, p.indices, p.idx, zn_kb_get(b, where));
   zn_lw_emit(lw, p.y, p.idx, zn_kb_get(b, best));
-  close(lw, 2);
+  close(lw, loops);
   zn_lw_kernel_end(lw);
   return ZN_OK;
 }
@@ -124,7 +117,7 @@ static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
   zn_kb *b = &lw->kb;
   bool include = zn_node_int(zn_lw_node(lw, n), "count_include_pad") != 0;
   zn_lw_kernel(lw, n, "averagepool");
-  open_output(lw, p);
+  int loops = zn_lw_over(lw, p->y, p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0)), cnt = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
   open_taps(lw, p);
   zn_kref x = zn_lw_load(lw, p->x, p->at), zero = zn_kb_float(b, p->ct, 0);
@@ -140,7 +133,7 @@ static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
   zn_kref d = include ? zn_kb_cvt(b, zn_lw_ix(lw, padded_taps(lw, p)), p->ct) : zn_kb_get(b, cnt);
   zn_kref total = zn_kb_get(b, sum);
   zn_lw_emit(lw, p->y, p->idx, zn_kb_bin(b, ZN_K_Div, total, d));
-  close(lw, 2);
+  close(lw, loops);
   zn_lw_kernel_end(lw);
   return ZN_OK;
 }
@@ -149,7 +142,7 @@ static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
   zn_kb *b = &lw->kb;
   double order = (double)zn_node_int(zn_lw_node(lw, n), "p");
   zn_lw_kernel(lw, n, "lppool");
-  open_output(lw, p);
+  int loops = zn_lw_over(lw, p->y, p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
   open_taps(lw, p);
   zn_kref a = zn_kb_un(b, ZN_K_Abs, zn_lw_load(lw, p->x, p->at)), v;
@@ -168,7 +161,7 @@ static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
   if (order == 2) s = zn_kb_un(b, ZN_K_Sqrt, s);
   if (order > 2) s = zn_kb_bin(b, ZN_K_Pow, s, zn_kb_float(b, p->ct, 1 / order));
   zn_lw_emit(lw, p->y, p->idx, s);
-  close(lw, 2);
+  close(lw, loops);
   zn_lw_kernel_end(lw);
   return ZN_OK;
 }

@@ -233,8 +233,7 @@ static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct,
   int rank = ty.rank, loops = 0;
   zn_expr idx[ZN_MAX_RANK], at[ZN_MAX_RANK];
   zn_lw_kernel(lw, n, "resize");
-  zn_lw_grid(lw, (uint32_t)rank - 1, ty.dims, idx);
-  idx[rank - 1] = zn_lw_for(lw, ty.dims[rank - 1], ZN_FOR_VECTOR, 0);
+  int outer = zn_lw_over(lw, y, idx);
   zn_dtype vt = nearest && !crop ? zn_lw_ctype((zn_dtype)tx.dtype) : ct;
   zn_kref zero = zn_is_float(vt) ? zn_kb_float(b, vt, 0) : zn_kb_int(b, vt, 0);
   zn_kref acc = zn_kb_var(b, zero), weight = 0;
@@ -264,8 +263,7 @@ static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct,
   }
   if (!zn_is_float(zn_lw_ctype((zn_dtype)ty.dtype)) && vt == ct) r = zn_kb_un(b, ZN_K_Rint, r);
   zn_lw_emit(lw, y, idx, r);
-  zn_lw_end(lw);
-  zn_lw_end(lw);
+  while (outer-- > 0) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }
 

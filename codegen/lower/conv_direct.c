@@ -1,0 +1,275 @@
+/* Direct convolution over channel-blocked images: a register tile is `px` output pixels times `ov` vectors of output
+ * channels; each step broadcasts one input element per pixel and multiplies it with `ov` vectors of weights, which were
+ * packed at compile time in exactly the order of use. The input is blocked like the output, or plain (few channels).
+ *
+ * The output image is cut into segments of `seg` pixels (a part of a row, or a run over several rows), each into tiles
+ * of px[0] and px[1] pixels that fill it exactly: no pixel is computed twice and there is no tail. Where a tile does
+ * not stay in a row, its pixels' addresses are computed once, before the loops over taps and channels.
+ * A grid iteration takes a chunk of segments, whose input stays in cache, and a part of the output channels. */
+#include <assert.h>
+
+#include "codegen/lower/conv_image.h"
+#include "codegen/lower/gemm.h"
+
+enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16 };
+
+typedef struct direct {
+  zn_conv_image m;
+  int64_t ov, px[2], tiles[2];
+  int64_t seg, segs;            /* pixels of a segment; segments */
+  int64_t oc_groups;            /* register tiles along channels, per group */
+  int64_t parts, per_part;      /* of them, in the grid */
+  int64_t chunks, per_chunk;    /* of the segments, in the grid */
+  int64_t unit;                 /* input channels written out in the loop body: the block, or 1 */
+  int64_t units;                /* trips of the loop over channels */
+  zn_loc weights;
+} direct;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* ---------------------------------------------------------------- choice of the tile */
+
+/* Input addresses are linear in the flat pixel number. */
+static bool touches(const zn_conv_image *m) { return m->width == m->ow && m->sh == 1 && m->sw == 1; }
+
+/* Cycles of one tile: fused multiply-adds and loads both go two a cycle; a chain of them has a latency of four. */
+static double tile_cost(const direct *d, int64_t px, int64_t ov, bool bent) {
+  const zn_conv_image *m = &d->m;
+  double steps = (double)(m->icg * m->kh * m->kw), fma = (double)(px * ov) / 2, load = (double)(px + ov) / 2;
+  double step = fma > load ? fma : load;
+  if (step < 4) step = 4;
+  double loops = (double)d->units * (double)(m->kh * m->kw) * 1.5;
+  return steps * step + loops + (double)(px * ov) * 2 + 12 + (bent ? (double)px * 5 : 0);
+}
+
+/* Tiles of px and px2 < px pixels that fill n pixels: as few as possible. */
+static bool fill(int64_t n, int64_t px, int64_t px2, int64_t *a, int64_t *b) {
+  for (*a = n / px; *a >= 0; --*a) {
+    int64_t rest = n - *a * px;
+    if (rest == 0 || (px2 > 0 && rest % px2 == 0)) {
+      *b = rest ? rest / px2 : 0;
+      return *a > 0;
+    }
+  }
+  return false;
+}
+
+static void try_segment(direct *d, int64_t seg, int64_t regs, double *best) {
+  const zn_conv_image *m = &d->m;
+  int64_t ocv = m->ocg / m->lanes, segs = m->oh * m->ow / seg;
+  bool bent = m->ow % seg != 0 && !touches(m);
+  for (int64_t ov = 1; ov <= (regs > 16 ? 4 : 3); ov++) {
+    if (ocv % ov) continue;
+    for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= 16; px++)
+      for (int64_t px2 = 0; px2 < px; px2++) {
+        int64_t a, b;
+        if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
+        double c = (double)a * tile_cost(d, px, ov, bent) + (b ? (double)b * tile_cost(d, px2, ov, bent) + 6 : 0);
+        c = (c + 6) * (double)(segs * (ocv / ov));
+        if (*best > 0 && c >= *best) continue;
+        *best = c;
+        d->ov = ov, d->px[0] = px, d->px[1] = px2, d->tiles[0] = a, d->tiles[1] = b;
+        d->seg = seg, d->segs = segs;
+      }
+  }
+}
+
+static bool choose_tile(zn_lw *lw, direct *d) {
+  const zn_conv_image *m = &d->m;
+  int64_t pixels = m->oh * m->ow;
+  double best = 0;
+  for (int64_t seg = 1; seg <= MAX_SEG && seg <= pixels; seg++)
+    if (pixels % seg == 0) try_segment(d, seg, lw->caps->vector_regs, &best);
+  return best > 0;
+}
+
+/* Chunks whose input stays in half of the second-level cache; enough iterations to share out. */
+static void choose_grid(zn_lw *lw, direct *d) {
+  const zn_conv_image *m = &d->m;
+  int64_t size = zn_dtype_bytes(m->v->ct), l2 = (int64_t)lw->caps->l2_bytes, n = 1;
+  if (l2 == 0) l2 = 262144;
+  if (!zn_ex_is_const(lw->ex, m->v->ty.dims[0], &n) || n < 1) n = 1;
+  d->oc_groups = m->ocg / m->lanes / d->ov;
+  double row_bytes = (double)(m->width * m->icg * size), rows = (double)(l2 / 2) / row_bytes;
+  int64_t out_rows = (int64_t)((rows - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
+  if (out_rows < 1) out_rows = 1;
+  d->per_chunk = out_rows * m->ow / d->seg;
+  if (d->per_chunk < 1) d->per_chunk = 1;
+  if (d->per_chunk > d->segs) d->per_chunk = d->segs;
+  d->chunks = ceil_div(d->segs, d->per_chunk);
+  int64_t have = n * m->groups * d->chunks;
+  d->parts = have >= MIN_GRID ? 1 : ceil_div(MIN_GRID, have);
+  if (d->parts > d->oc_groups) {
+    d->parts = d->oc_groups;
+    int64_t want = ceil_div(MIN_GRID, n * m->groups * d->parts);
+    if (d->chunks < want) d->chunks = want < d->segs ? want : d->segs;
+  }
+  d->per_chunk = ceil_div(d->segs, d->chunks);
+  d->chunks = ceil_div(d->segs, d->per_chunk);
+  d->per_part = ceil_div(d->oc_groups, d->parts);
+  d->parts = ceil_div(d->oc_groups, d->per_part);
+}
+
+/* ---------------------------------------------------------------- weights */
+
+/* [group][tile of channels][unit][tap row][tap column][channel of the unit][ov * lanes] */
+static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
+  const zn_conv_image *m = &d->m;
+  int64_t wide = d->ov * m->lanes, taps = m->kh * m->kw, depth = m->icg * taps;
+  uint64_t count = (uint64_t)(m->groups * m->ocg * depth), to = 0;
+  zn_dtype t = m->v->ct;
+  char *data = zn_arena_array(&lw->ctx->graph, count, zn_dtype_bytes(t));
+  for (int64_t o = 0; o < m->groups * m->ocg; o += wide)
+    for (int64_t u = 0; u < d->units; u++)
+      for (int64_t tap = 0; tap < taps; tap++)
+        for (int64_t c = 0; c < d->unit; c++) {
+          uint64_t from = (uint64_t)(o * depth + (u * d->unit + c) * taps + tap);
+          if (t == ZN_F32 && w->dtype == ZN_F32) {
+            const float *f = w->data;
+            float *dst = (float *)(void *)data;
+            for (int64_t j = 0; j < wide; j++) dst[to++] = f[from + (uint64_t)(j * depth)];
+            continue;
+          }
+          for (int64_t j = 0; j < wide; j++)
+            zn_store_f64(t, data, to++, zn_load_f64(w->dtype, w->data, from + (uint64_t)(j * depth)));
+        }
+  const char *name = zn_arena_printf(lw->arena, "%s_direct", lw->g->vals[m->v->w].name);
+  d->weights = zn_lw_const(lw, name, t, count, data);
+}
+
+/* ---------------------------------------------------------------- the loops */
+
+typedef struct place {
+  zn_expr n, g, og; /* image, group, tile of channels within the group */
+  zn_expr seg;
+} place;
+
+/* Row and column of pixel `at` of the segment. */
+static void locate(zn_lw *lw, const direct *d, const place *q, zn_expr at, zn_expr *row, zn_expr *col) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv_image *m = &d->m;
+  if (m->ow % d->seg == 0) {
+    int64_t per_row = m->ow / d->seg;
+    *row = zn_ex_divi(ex, q->seg, per_row);
+    *col = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_modi(ex, q->seg, per_row), d->seg), at);
+    return;
+  }
+  zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, q->seg, d->seg), at);
+  *row = zn_ex_divi(ex, flat, m->ow);
+  *col = zn_ex_modi(ex, flat, m->ow);
+}
+
+/* Offset of the pixel's first input element, without channel and tap. */
+static zn_expr input_base(zn_lw *lw, const direct *d, const place *q, zn_expr at, zn_expr row, zn_expr col) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv_image *m = &d->m;
+  zn_expr cb = zn_ex_muli(ex, q->g, m->icg / d->unit), r, c;
+  if (m->ow % d->seg != 0 && touches(m)) {
+    zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, q->seg, d->seg), at);
+    r = zn_ex_const(ex, m->row0);
+    c = zn_ex_addi(ex, flat, m->col0);
+  } else {
+    r = zn_ex_addi(ex, zn_ex_muli(ex, row, m->sh), m->row0);
+    c = zn_ex_addi(ex, zn_ex_muli(ex, col, m->sw), m->col0);
+  }
+  return zn_conv_image_at(lw, m, q->n, cb, r, c);
+}
+
+/* One multiply-add at constant distances from the running offsets. */
+static void step(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x_at, int64_t dx, zn_kref w_at, int64_t dw) {
+  zn_kb *b = &lw->kb;
+  zn_dtype t = d->m.v->ct;
+  zn_kref wp = zn_lw_ptr_loc(lw, d->weights, ZN_KP_IN, t), xp = zn_lw_ptr(lw, d->m.v->x, ZN_KP_IN);
+  zn_kref wi = zn_kb_bin(b, ZN_K_Add, w_at, zn_kb_idx(b, dw));
+  zn_kref xi = zn_kb_bin(b, ZN_K_Add, x_at, zn_kb_idx(b, dx));
+  zn_kref wk = zn_kb_load(b, t, 1, wp, wi), xk = zn_kb_load(b, t, 1, xp, xi);
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_mul_add(lw, xk, wk, old));
+}
+
+/* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. */
+static void accumulate(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x0, zn_kref w0) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  const zn_conv_image *m = &d->m;
+  int64_t wide = d->ov * m->lanes, plane = m->rows * m->width * d->unit;
+  int64_t written = m->kw * d->unit <= MAX_WRITTEN ? m->kw : 1; /* columns of taps in the body */
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, d->units), ZN_FOR_SERIAL, 0);
+  zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh), ZN_FOR_SERIAL, 0);
+  zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw / written), ZN_FOR_SERIAL, 0);
+  zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane), zn_ex_muli(ex, y, m->dh * m->width * d->unit));
+  xo = zn_ex_add(ex, xo, zn_ex_muli(ex, x, m->dw * d->unit));
+  zn_expr wo = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, u, m->kh), y), m->kw), x);
+  zn_kref x_at = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, xo), x0);
+  zn_kref w_at = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, zn_ex_muli(ex, wo, d->unit * wide)), w0);
+  for (int64_t k = 0; k < written; k++)
+    for (int64_t c = 0; c < d->unit; c++)
+      step(lw, d, acc, x_at, k * m->dw * d->unit + c, w_at, (k * d->unit + c) * wide);
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+}
+
+static void tile(zn_lw *lw, const direct *d, const place *q, int which) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv_image *m = &d->m;
+  int64_t wide = d->ov * m->lanes, before = which ? d->tiles[0] * d->px[0] : 0;
+  zn_expr t = zn_lw_for(lw, zn_ex_const(ex, d->tiles[which]), ZN_FOR_SERIAL, 0);
+  zn_expr p = zn_lw_for(lw, zn_ex_const(ex, d->px[which]), ZN_FOR_UNROLL, (unsigned)d->px[which]);
+  zn_expr at = zn_ex_add(ex, zn_ex_addi(ex, zn_ex_muli(ex, t, d->px[which]), before), p), row, col, out[ZN_MAX_RANK];
+  locate(lw, d, q, at, &row, &col);
+  zn_kref x0 = zn_lw_ix(lw, input_base(lw, d, q, at, row, col));
+  zn_expr o = zn_lw_for(lw, zn_ex_const(ex, d->ov), ZN_FOR_UNROLL, (unsigned)d->ov);
+  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, m->lanes), ZN_FOR_VECTOR, (unsigned)m->lanes);
+  zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, d->oc_groups), q->og);
+  zn_expr lane = zn_ex_add(ex, zn_ex_muli(ex, o, m->lanes), l);
+  zn_kref w0 = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, block, wide * m->icg * m->kh * m->kw), lane));
+  zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, block, wide), lane);
+  zn_kref acc = zn_kb_var(&lw->kb, zn_conv_bias(lw, m->v, oc));
+  accumulate(lw, d, acc, x0, w0);
+  zn_conv_image_out(m, q->n, oc, row, col, out);
+  zn_lw_emit(lw, m->v->y, out, zn_kb_get(&lw->kb, acc));
+  for (int i = 0; i < 4; i++) zn_lw_end(lw);
+}
+
+/* `per` consecutive numbers of `total` from part `part` on. */
+static zn_expr part_loop(zn_lw *lw, zn_expr part, int64_t per, int64_t total) {
+  zn_exprs *ex = lw->ex;
+  zn_expr first = zn_ex_muli(ex, part, per), here = zn_ex_const(ex, per);
+  if (total % per) here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, total), first));
+  return zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+}
+
+static void emit_kernel(zn_lw *lw, direct *d) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv_image *m = &d->m;
+  const zn_conv *v = m->v;
+  zn_lw_kernel(lw, v->n, "conv");
+  zn_expr parts = zn_ex_const(ex, d->parts), chunks = zn_ex_const(ex, d->chunks), var[4];
+  /* what is larger is walked once: the weights, or the image */
+  bool weights_outside = m->ocg * m->kh * m->kw > m->rows * m->width;
+  zn_expr ext[4] = {v->ty.dims[0], v->group, weights_outside ? parts : chunks, weights_outside ? chunks : parts};
+  zn_lw_grid(lw, 4, ext, var);
+  place q = {.n = var[0], .g = var[1]};
+  q.og = part_loop(lw, var[weights_outside ? 2 : 3], d->per_part, d->oc_groups);
+  q.seg = part_loop(lw, var[weights_outside ? 3 : 2], d->per_chunk, d->segs);
+  for (int which = 0; which < 2; which++)
+    if (d->tiles[which]) tile(lw, d, &q, which);
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
+  direct d = {0};
+  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  const zn_layout *ly = &lw->g->vals[v->y].layout;
+  if (!w || v->zx || v->zw || v->sy || !ly->block || !zn_conv_image_read(lw, v, &d.m)) return false;
+  zn_conv_image *m = &d.m;
+  if (ly->block != m->lanes || ly->axis != 1 || m->ocg % m->lanes) return false;
+  if (m->block && (m->block != m->lanes || m->icg % m->lanes)) return false;
+  d.unit = m->block ? m->block : 1;
+  d.units = m->icg / d.unit;
+  if (!choose_tile(lw, &d)) return false;
+  choose_grid(lw, &d);
+  pack(lw, &d, w);
+  emit_kernel(lw, &d);
+  return true;
+}
