@@ -33,8 +33,9 @@ typedef struct zn_type {
 } zn_type;
 
 /* Physical layout of a tensor: optional blocking of one axis and zero-filled halos. Plain row-major when all zero.
- * Blocked: axis `axis` of extent C becomes ceil(C/block) outer (in place) and `block` innermost; the surplus of the
- * last block holds zeros. Halo: the stored extent of axis d is lo[d] + dim[d] + hi[d]; halos always hold zeros. */
+ * Blocked: axis `axis` of constant extent C becomes C/block outer (in place) and `block` innermost; block divides C.
+ * Halo, on the last one or two axes of an image: the stored extent of axis d is lo[d] + dim[d] + hi[d]; halos always
+ * hold zeros. */
 typedef struct zn_layout {
   uint16_t block; /* 0 = plain */
   uint8_t axis;

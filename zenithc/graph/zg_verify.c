@@ -22,6 +22,23 @@ static zn_status fault(const checker *k, const zn_node *n, const char *fmt, ...)
   return zn_error(k->c, where, "malformed graph: %s", msg);
 }
 
+/* What lowering relies on: blocks are full, and halos surround known extents of the last one or two axes of an image. */
+static zn_status check_layout(const checker *k, const zn_node *n, const zn_value *x) {
+  const zn_layout *l = &x->layout;
+  const int rank = x->type.rank;
+  int64_t d;
+  if (l->block && l->axis >= (rank > 0 ? rank : 1))
+    return fault(k, n, "value '%s' is blocked along axis %u", x->name, l->axis);
+  if (l->block && (!zn_ex_is_const(k->g->ex, x->type.dims[l->axis], &d) || d % l->block))
+    return fault(k, n, "value '%s' has no full blocks of %u", x->name, l->block);
+  for (int i = 0; i < rank; i++) {
+    if (!l->lo[i] && !l->hi[i]) continue;
+    if (i < 2 || i < rank - 2 || (l->block && l->axis == i))
+      return fault(k, n, "value '%s' has a halo along axis %d", x->name, i);
+  }
+  return ZN_OK;
+}
+
 static zn_status check_type(const checker *k, const zn_node *n, zn_vid v) {
   const zn_value *x = &k->g->vals[v];
   if (!x->name) return fault(k, n, "value %u has no name", v);
@@ -36,9 +53,7 @@ static zn_status check_type(const checker *k, const zn_node *n, zn_vid v) {
                  x->num_elems);
   if (x->cst && (x->def || x->cst->dtype != x->type.dtype || (int)x->cst->rank != x->type.rank))
     return fault(k, n, "constant '%s' and its type differ", x->name);
-  if (x->layout.block && x->layout.axis >= (x->type.rank > 0 ? x->type.rank : 1))
-    return fault(k, n, "value '%s' is blocked along axis %u", x->name, x->layout.axis);
-  return ZN_OK;
+  return check_layout(k, n, x);
 }
 
 static zn_status check_arity(const checker *k, const zn_node *n) {

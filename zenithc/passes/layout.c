@@ -9,8 +9,8 @@
 #include "zenithc/passes/pass.h"
 
 typedef struct reader {
-  zn_nid n;
-  uint32_t in;   /* operand */
+  zn_nid n;      /* 0: the graph's results */
+  uint32_t in;   /* number of the operand or result */
   uint32_t side; /* vertex whose side says which form the reader wants; ZN_CUT_SINK: plain */
 } reader;
 
@@ -161,11 +161,6 @@ static void prefer(planner *p, uint32_t side, double plain, double blocked) {
   zn_mincut_edge(p->cut, side, ZN_CUT_SINK, (int64_t)blocked);
 }
 
-static void same_side(planner *p, uint32_t a, uint32_t b) {
-  zn_mincut_edge(p->cut, a, b, ZN_CUT_FORBIDDEN);
-  zn_mincut_edge(p->cut, b, a, ZN_CUT_FORBIDDEN);
-}
-
 /* Shares of the multiply-add peak measured on convolutions of real networks. */
 static void plan_conv(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
@@ -231,6 +226,11 @@ static void collect_readers(planner *p) {
       if (n->in[k]) ZN_PUSH(&p->c->tmp, r->list, r->num, r->cap, x);
     }
   }
+  for (uint32_t i = 0; i < p->g->num_outputs; i++) {
+    readers *r = &p->of[p->g->outputs[i]];
+    reader x = {0, i, ZN_CUT_SINK};
+    ZN_PUSH(&p->c->tmp, r->list, r->num, r->cap, x);
+  }
 }
 
 static uint32_t producer_side(const planner *p, zn_vid v) {
@@ -274,9 +274,6 @@ static void solve(planner *p) {
     const zn_nid id = p->g->order[i];
     p->in_side[id] = p->out_side[id] = ZN_CUT_SINK;
     plan_node(p, id);
-    const zn_vid y = p->g->nodes[id].num_out ? p->g->nodes[id].out[0] : 0;
-    if (y && p->g->vals[y].is_output && p->out_side[id] != ZN_CUT_SINK)
-      same_side(p, p->out_side[id], ZN_CUT_SINK);
   }
   for (uint32_t i = 0; i < p->g->num_order; i++) price_fusion(p, p->g->order[i]);
   collect_readers(p);
@@ -300,7 +297,7 @@ static zn_layout borders(const planner *p, const reader *r) {
   const zn_node *n = &p->g->nodes[r->n];
   zn_layout l = {0};
   window w;
-  if (n->op != ZN_OP_Conv || r->in != 0 || !p->blocked[p->out_side[r->n]] || !read_window(p, n, &w)) return l;
+  if (!r->n || n->op != ZN_OP_Conv || r->in != 0 || !p->blocked[p->out_side[r->n]] || !read_window(p, n, &w)) return l;
   for (int i = 0; i < w.rank; i++) {
     int64_t in = 0, out = 0;
     zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[i + 2], &in);
@@ -315,19 +312,38 @@ static zn_layout borders(const planner *p, const reader *r) {
   return l;
 }
 
+/* The copy becomes a result of the graph instead of v, under its name. */
+static void take_over(zn_graph *g, zn_vid v, zn_vid copy, uint32_t output) {
+  const char *name = g->vals[v].name;
+  g->outputs[output] = copy;
+  if (g->vals[copy].is_output) return;
+  g->vals[v].is_output = false;
+  g->vals[copy].is_output = true;
+  g->vals[v].name = g->vals[copy].name;
+  g->vals[copy].name = name;
+  zn_graph_rename(g, v, zn_arena_printf(g->arena, "%s_blocked", name));
+}
+
 static void copy_for(planner *p, zn_vid v, zn_layout l, const bool *wants, const char *suffix) {
   zn_graph *g = p->g;
   const readers *r = &p->of[v];
   uint32_t first = 0;
   while (!wants[first]) first++;
   const char *name = zn_arena_printf(&p->c->tmp, "%s_%s", g->vals[v].name, suffix);
-  zn_nid n = zn_graph_node_before(g, r->list[first].n, ZN_OP_Identity, name, &v, 1, 1);
+  const zn_nid before = r->list[first].n; /* results come last among readers */
+  zn_nid n = before ? zn_graph_node_before(g, before, ZN_OP_Identity, name, &v, 1, 1)
+                    : zn_graph_node(g, ZN_OP_Identity, name, &v, 1, 1);
   zn_vid copy = g->nodes[n].out[0];
   g->vals[copy].type = g->vals[v].type;
   g->vals[copy].layout = l;
   zn_graph_rename(g, copy, name);
-  for (uint32_t i = 0; i < r->num; i++)
-    if (wants[i]) g->nodes[r->list[i].n].in[r->list[i].in] = copy;
+  for (uint32_t i = 0; i < r->num; i++) {
+    if (!wants[i]) continue;
+    if (r->list[i].n)
+      g->nodes[r->list[i].n].in[r->list[i].in] = copy;
+    else
+      take_over(g, v, copy, r->list[i].in);
+  }
 }
 
 static void lay_out(planner *p, zn_vid v) {
