@@ -1,5 +1,6 @@
 /* MaxPool (with indices), AveragePool and LpPool over any number of spatial axes: lanes run along the last spatial axis, or
- * along blocked channels; taps are serial loops. Taps outside the input are read at a clamped position and masked, so that no branch is needed. */
+ * along blocked channels; taps are serial loops. Taps outside the input are read at a clamped position and masked, so that
+ * no branch is needed. */
 #include <string.h>
 
 #include "codegen/lower/reduce.h"
