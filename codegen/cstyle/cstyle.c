@@ -122,23 +122,11 @@ void cs_put_abi(zn_text *out) {
 
 /* ---- constants ---- */
 
-static uint64_t const_bytes(const zn_kconst *k) { return k->count * zn_dtype_bytes(k->dtype); }
-static uint64_t round64(uint64_t n) { return (n + 63) / 64 * 64; }
-
-uint64_t zn_cprint_weights_bytes(const zn_kmod *m) {
-  uint64_t total = 0;
-  for (uint32_t i = 0; i < m->num_consts; i++) total += round64(const_bytes(&m->consts[i]));
-  return total;
-}
+uint64_t zn_cprint_weights_bytes(const zn_kmod *m) { return zn_kmod_consts_bytes(m); }
 
 zn_status zn_cprint_weights(zn_ctx *c, const zn_kmod *m, const char *path) {
-  static const char zeros[64];
   FILE *f = fopen(path, "wb");
-  bool ok = f != NULL;
-  for (uint32_t i = 0; ok && i < m->num_consts; i++) {
-    size_t n = (size_t)const_bytes(&m->consts[i]), pad = (size_t)round64(n) - n;
-    ok = (n == 0 || fwrite(m->consts[i].data, 1, n, f) == n) && fwrite(zeros, 1, pad, f) == pad;
-  }
+  bool ok = f && zn_kmod_write_consts(m, f);
   if (f && fclose(f) != 0) ok = false;
   return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot write the weights", path);
 }
@@ -178,7 +166,8 @@ static zn_dtype literal_dtype(const zn_kconst *k) {
 }
 
 static void put_const(cs_state *s, uint32_t i) {
-  const zn_kconst *k = &s->mod->consts[i];
+  zn_kconst here = s->mod->consts[i], *k = &here;
+  here.data = zn_kconst_data(&here, &s->arena);
   zn_dtype t = literal_dtype(k);
   uint64_t per_line = t == ZN_F32 || t == ZN_F64 ? 6 : zn_dtype_bytes(t) >= 4 ? 10 : 20;
   zn_text_printf(&s->body,
@@ -223,12 +212,11 @@ static void put_weights_block(cs_state *s) {
 static void name_consts(cs_state *s) {
   const zn_kmod *m = s->mod;
   s->const_names = ZN_ARRAY(&s->arena, const char *, m->num_consts + 1);
-  uint64_t at = 0;
+  const uint64_t *at = zn_kmod_const_places(m, &s->arena);
   for (uint32_t i = 0; i < m->num_consts; i++) {
     const char *name = m->consts[i].name ? cs_ident(s, m->consts[i].name) : "";
-    s->const_names[i] = s->opts->weights_file ? cs_fmt(s, "(%s_weights + %" PRIu64 ")", m->name, at)
+    s->const_names[i] = s->opts->weights_file ? cs_fmt(s, "(%s_weights + %" PRIu64 ")", m->name, at[i])
                                               : cs_fmt(s, "w%u_%s", i, name);
-    at += round64(const_bytes(&m->consts[i]));
   }
 }
 
@@ -268,7 +256,7 @@ static void put_io(cs_state *s, const char *what, const zn_kio *io, uint32_t n) 
 
 static uint64_t weights_bytes(const zn_kmod *m) {
   uint64_t total = 0;
-  for (uint32_t i = 0; i < m->num_consts; i++) total += const_bytes(&m->consts[i]);
+  for (uint32_t i = 0; i < m->num_consts; i++) total += zn_kconst_bytes(&m->consts[i]);
   return total;
 }
 

@@ -55,7 +55,7 @@ static bool decode_constant(decoder *d, uint32_t i) {
         zn_store_i64(t, slot, 0, in->imm.i);
       return true;
     case ZN_K_ConstAddr:
-      memcpy(slot, &d->m->mod->consts[in->imm.i].data, sizeof(void *));
+      memcpy(slot, &d->m->consts[in->imm.i], sizeof(void *));
       return true;
     case ZN_K_Features: memset(slot, 0xff, 8); return true;
     case ZN_K_Alloc: {
@@ -297,8 +297,10 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
   if (opts) m->opts = *opts;
   zn_arena_init(&m->arena, "interp");
   m->funcs = ZN_ARRAY(&m->arena, zn_ifunc *, mod->num_funcs);
+  m->consts = ZN_ARRAY(&m->arena, const void *, mod->num_consts + 1);
+  for (uint32_t i = 0; i < mod->num_consts; i++) m->consts[i] = zn_kconst_data(&mod->consts[i], &m->arena);
   for (uint32_t i = 0; i < mod->num_consts; i++)
-    add_region(m, mod->consts[i].data, mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
+    add_region(m, m->consts[i], mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
 }
 
 /* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0,

@@ -103,7 +103,9 @@ typedef struct zn_kconst {
   const char *name;
   zn_dtype dtype;
   uint64_t count;
-  const void *data; /* borrowed: mapped model or arena, little-endian; 64-byte aligned in the artifact */
+  const void *data; /* borrowed: mapped model or arena, little-endian; NULL when `fill` produces it */
+  void (*fill)(const void *user, void *dst); /* writes all count elements; may be called several times */
+  const void *user;
 } zn_kconst;
 
 typedef struct zn_kio { /* a model input or output, for the descriptor */
@@ -130,6 +132,15 @@ typedef struct zn_kmod {
 
 zn_kmod *zn_kmod_new(zn_arena *a, const char *name);
 uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count, const void *data);
+/* kconst.c: elements of a constant, borrowed or produced in a; every reader of constants asks this. */
+const void *zn_kconst_data(const zn_kconst *k, zn_arena *a);
+static inline uint64_t zn_kconst_bytes(const zn_kconst *k) { return k->count * zn_dtype_bytes(k->dtype); }
+/* All constants one after another, each at a multiple of 64 bytes, as artifacts hold them: place of number i (of the end
+ * for num_consts), size, and the bytes. Each is produced when its turn comes. false: f has an error. */
+enum { ZN_KCONST_ALIGN = 64 };
+uint64_t *zn_kmod_const_places(const zn_kmod *m, zn_arena *a);
+uint64_t zn_kmod_consts_bytes(const zn_kmod *m);
+bool zn_kmod_write_consts(const zn_kmod *m, FILE *f);
 
 /* ---- builder: errors are sticky (first one kept), every call after one returns 0 ---- */
 typedef struct zn_kb {

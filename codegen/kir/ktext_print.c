@@ -50,7 +50,8 @@ static void put_elements(zn_text *t, const zn_kconst *k) {
   zn_text_puts(t, "]\n");
 }
 
-static void put_const(zn_text *t, const zn_kconst *k, const char *bin_name, uint64_t *pos) {
+static void put_const(zn_text *t, const zn_kconst *c, const char *bin_name, uint64_t *pos) {
+  zn_kconst here = *c, *k = &here;
   zn_text_puts(t, "const ");
   put_name(t, k->name);
   zn_text_printf(t, " %s %llu", zn_dtypes[k->dtype].name, (unsigned long long)k->count);
@@ -59,7 +60,10 @@ static void put_const(zn_text *t, const zn_kconst *k, const char *bin_name, uint
     zn_text_puts(t, " bin ");
     zn_text_quote(t, bin_name, strlen(bin_name));
     zn_text_printf(t, " %llu\n", (unsigned long long)at);
-  } else if (has_nan(k)) {
+    return;
+  }
+  here.data = zn_kconst_data(c, t->arena);
+  if (has_nan(k)) {
     zn_text_puts(t, " hex \"");
     const unsigned char *p = k->data;
     for (uint64_t i = 0; i < k->count * zn_dtype_bytes(k->dtype); i++)

@@ -8,6 +8,7 @@
 #include <llvm-c/Target.h>
 #include <llvm-c/Transforms/PassBuilder.h>
 
+#include "codegen/llvm/elf_data.h"
 #include "codegen/llvm/llvm_priv.h"
 
 static void init_targets(void) { /* idempotent inside LLVM */
@@ -175,7 +176,8 @@ static zn_status emit_with(zn_lmod *m, LLVMTargetMachineRef tm) {
   if (m->o->kind != ZN_LLVM_IR || m->o->opt_level > 0) optimise(m, tm);
   zn_status st = write_out(m, tm);
   if (m->bin && !m->o->bin) remove(m->bin);
-  return st;
+  if (st != ZN_OK || m->o->kind != ZN_LLVM_OBJECT) return st;
+  return m->o->defer_data ? zn_elf_defer(m->ctx, m->o->out) : zn_elf_fill_object(m->ctx, m->o->out, m->mod);
 }
 
 zn_status zn_llvm_emit(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o) {

@@ -13,6 +13,7 @@ typedef struct zn_llvm_opts {
   int opt_level;         /* 0..3 */
   bool keep_names;       /* local symbols for kernels, else none */
   bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
+  bool defer_data;       /* objects: large constants stay out, for zn_elf_fill_shared behind the linker */
   const char *bin;       /* file for large constants that LLVM text refers to; NULL: a temporary one */
 } zn_llvm_opts;
 

@@ -2,10 +2,11 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "codegen/llvm/elf_data.h"
 #include "codegen/llvm/llvm_priv.h"
 #include "runtime/zenith.h"
 
-enum { INLINE_BYTES = 64 * 1024, CONST_ALIGN = 64 };
+enum { INLINE_BYTES = 64 * 1024 };
 
 static const char *symbol(const zn_lmod *m, uint32_t fn) {
   const zn_kmod *k = m->mod;
@@ -35,22 +36,29 @@ void zn_lm_declare(zn_lmod *m) {
 
 /* ---- constants ---- */
 
-static uint64_t const_bytes(const zn_kconst *k) { return k->count * zn_dtype_bytes(k->dtype); }
-static uint64_t round_up(uint64_t n) { return (n + CONST_ALIGN - 1) / CONST_ALIGN * CONST_ALIGN; }
-
 static void inline_data(zn_lmod *m) {
   char *all = zn_arena_alloc(m->a, m->weights_bytes);
   for (uint32_t i = 0; i < m->mod->num_consts; i++) {
     const zn_kconst *k = &m->mod->consts[i];
-    if (k->count) memcpy(all + m->const_off[i], k->data, const_bytes(k));
+    if (k->count) memcpy(all + m->const_off[i], zn_kconst_data(k, m->a), zn_kconst_bytes(k));
   }
   zn_lval init = LLVMConstStringInContext2(m->lc, all, m->weights_bytes, 1);
   LLVMSetInitializer(m->weights, init);
+  LLVMSetGlobalConstant(m->weights, 1);
   LLVMSetLinkage(m->weights, LLVMInternalLinkage);
   LLVMSetSection(m->weights, ".rodata.zn");
 }
 
-/* Large constants come from a file through the assembler: they never become LLVM values. */
+/* Large constants never become LLVM values. In objects they are a section without bytes, which elf_data.c fills. */
+static void empty_section(zn_lmod *m) {
+  LLVMSetInitializer(m->weights, LLVMConstNull(LLVMGlobalGetValueType(m->weights)));
+  LLVMSetExternallyInitialized(m->weights, 1);
+  LLVMSetSection(m->weights, ZN_ELF_BSS_SECTION);
+  LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
+  if (m->o->defer_data) LLVMSetAlignment(m->weights, m->arch == ZN_LA_AARCH64 ? 65536 : 4096); /* pages of their own */
+}
+
+/* Text (.ll, .s) names a file that the assembler reads. */
 static void incbin_data(zn_lmod *m, const char *name) {
   zn_text t;
   zn_text_init(&t, m->a);
@@ -60,47 +68,32 @@ static void incbin_data(zn_lmod *m, const char *name) {
   zn_text_quote(&t, m->bin, strlen(m->bin));
   zn_text_puts(&t, "\n.text\n");
   LLVMSetModuleInlineAsm2(m->lm, t.s, t.len);
+  LLVMSetGlobalConstant(m->weights, 1);
   LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
 }
 
 void zn_lm_constants(zn_lmod *m) {
   const zn_kmod *k = m->mod;
-  m->const_off = ZN_ARRAY(m->a, uint64_t, k->num_consts + 1);
-  for (uint32_t i = 0; i < k->num_consts; i++) {
-    m->const_off[i] = m->weights_bytes;
-    m->weights_bytes = round_up(m->weights_bytes + const_bytes(&k->consts[i]));
-  }
-  if (m->weights_bytes == 0 && k->num_consts) m->weights_bytes = CONST_ALIGN;
+  m->const_off = zn_kmod_const_places(k, m->a);
+  m->weights_bytes = zn_kmod_consts_bytes(k);
   if (m->weights_bytes == 0) return;
   const char *name = zn_arena_printf(m->a, "%s_weights", k->name);
   m->weights = LLVMAddGlobal(m->lm, LLVMArrayType2(m->i8, m->weights_bytes), name);
-  LLVMSetGlobalConstant(m->weights, 1);
-  LLVMSetAlignment(m->weights, CONST_ALIGN);
+  LLVMSetAlignment(m->weights, ZN_KCONST_ALIGN);
   if (m->weights_bytes <= INLINE_BYTES) {
     inline_data(m);
-    return;
+  } else if (m->o->kind == ZN_LLVM_OBJECT) {
+    empty_section(m);
+  } else {
+    m->bin = m->o->bin ? m->o->bin : zn_arena_printf(m->a, "%s.zn-bin-%ld", m->o->out, (long)getpid());
+    incbin_data(m, name);
   }
-  m->bin = m->o->bin ? m->o->bin : zn_arena_printf(m->a, "%s.zn-bin-%ld", m->o->out, (long)getpid());
-  incbin_data(m, name);
-}
-
-static bool write_consts(const zn_lmod *m, FILE *f) {
-  static const char zeros[CONST_ALIGN];
-  uint64_t at = 0;
-  for (uint32_t i = 0; i < m->mod->num_consts; i++) {
-    const zn_kconst *k = &m->mod->consts[i];
-    uint64_t n = const_bytes(k), pad = round_up(at + n) - at - n;
-    if (n && fwrite(k->data, 1, n, f) != n) return false;
-    if (pad && fwrite(zeros, 1, pad, f) != pad) return false;
-    at += n + pad;
-  }
-  return true;
 }
 
 zn_status zn_lm_write_bin(zn_lmod *m) {
   if (!m->bin) return ZN_OK;
   FILE *f = fopen(m->bin, "wb");
-  bool ok = f && write_consts(m, f);
+  bool ok = f && zn_kmod_write_consts(m->mod, f);
   if (f && fclose(f) != 0) ok = false;
   if (ok) return ZN_OK;
   int e = errno;

@@ -67,11 +67,27 @@ static void choose(zn_lw *lw, zn_gemm *g) {
 
 static uint64_t panel_width(const zn_lw *lw, const zn_gemm *g) { return (uint64_t)g->vectors * zn_lw_lanes(lw, g->t); }
 
-static void pack_words(const zn_gemm *g, uint32_t *to, uint64_t first, uint64_t k, uint64_t panel, uint64_t n) {
-  const uint32_t *from = (const uint32_t *)g->raw + first * g->raw_n;
-  uint64_t width = n - first < panel ? n - first : panel;
-  for (uint64_t i = 0; i < k; i++, to += panel)
-    for (uint64_t j = 0; j < width; j++) to[j] = from[i * g->raw_k + j * g->raw_n];
+/* First column of the panel that stands at p: the last one starts earlier. */
+static uint64_t panel_start(uint64_t p, uint64_t panel, uint64_t n) {
+  return n < panel ? 0 : p + panel > n ? n - panel : p;
+}
+
+typedef struct words { /* a matrix of 32-bit elements in memory that outlives the lowering */
+  const uint32_t *raw;
+  uint64_t raw_k, raw_n, k, n, panel;
+} words;
+
+static void fill_words(const void *user, void *dst) {
+  const words *w = user;
+  uint32_t *to = dst;
+  for (uint64_t p = 0; p < w->n; p += w->panel) {
+    uint64_t first = panel_start(p, w->panel, w->n), width = w->n - first < w->panel ? w->n - first : w->panel;
+    const uint32_t *from = w->raw + first * w->raw_n;
+    for (uint64_t i = 0; i < w->k; i++, to += w->panel) {
+      for (uint64_t j = 0; j < width; j++) to[j] = from[i * w->raw_k + j * w->raw_n];
+      for (uint64_t j = width; j < w->panel; j++) to[j] = 0;
+    }
+  }
 }
 
 void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
@@ -79,20 +95,23 @@ void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t 
   choose(lw, g);
   uint64_t panel = panel_width(lw, g), count = (n + panel - 1) / panel * panel * k;
   unsigned size = zn_dtype_bytes(dtype);
+  const char *title = zn_arena_printf(lw->arena, "%s_panels", name);
+  g->packed = true;
+  g->panel_dtype = dtype;
+  if (g->raw && size == 4) {
+    words *w = ZN_NEW(lw->arena, words);
+    *w = (words){g->raw, (uint64_t)g->raw_k, (uint64_t)g->raw_n, k, n, panel};
+    g->panels = zn_lw_const_fill(lw, title, dtype, count, fill_words, w);
+    return;
+  }
   char *data = zn_arena_array(&lw->ctx->graph, count, size);
   for (uint64_t p = 0; p < n; p += panel) {
-    uint64_t first = n < panel ? 0 : p + panel > n ? n - panel : p;
-    if (g->raw && size == 4) {
-      pack_words(g, (uint32_t *)(void *)data + p * k, first, k, panel, n);
-      continue;
-    }
+    uint64_t first = panel_start(p, panel, n);
     for (uint64_t i = 0; i < k; i++)
       for (uint64_t j = 0; j < panel && first + j < n; j++)
         copy(user, i, first + j, data + (p * k + i * panel + j) * size);
   }
-  g->packed = true;
-  g->panel_dtype = dtype;
-  g->panels = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_panels", name), dtype, count, data);
+  g->panels = zn_lw_const(lw, title, dtype, count, data);
 }
 
 typedef struct tile {

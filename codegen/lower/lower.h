@@ -182,6 +182,9 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v);
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
 /* A packed or computed constant: data is borrowed. */
 zn_loc zn_lw_const(zn_lw *lw, const char *name, zn_dtype t, uint64_t count, const void *data);
+/* The same, produced by fill(user, dst) when it is written: user and what it refers to live as long as the graph. */
+zn_loc zn_lw_const_fill(zn_lw *lw, const char *name, zn_dtype t, uint64_t count,
+                        void (*fill)(const void *user, void *dst), const void *user);
 /* Constant contents of v (cst), or NULL. */
 const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v);
 /* if (cond) the run reports `code` (zn_result) and results are unspecified. Not inside vector loops. */

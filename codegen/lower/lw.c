@@ -281,6 +281,14 @@ zn_loc zn_lw_const(zn_lw *lw, const char *name, zn_dtype t, uint64_t count, cons
   return (zn_loc){ZN_LOC_CONST, zn_kmod_add_const(lw->mod, name, t, count, data)};
 }
 
+zn_loc zn_lw_const_fill(zn_lw *lw, const char *name, zn_dtype t, uint64_t count,
+                        void (*fill)(const void *user, void *dst), const void *user) {
+  uint32_t k = zn_kmod_add_const(lw->mod, name, t, count, NULL);
+  lw->mod->consts[k].fill = fill;
+  lw->mod->consts[k].user = user;
+  return (zn_loc){ZN_LOC_CONST, k};
+}
+
 const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v) { return v ? lw->g->vals[v].cst : NULL; }
 
 static uint32_t new_buffer(zn_lw *lw, zn_expr bytes) {

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "codegen/cstyle/cstyle.h"
+#include "codegen/llvm/elf_data.h"
 #include "codegen/llvm/llvm_emit.h"
 #include "targets/cpu/cpu.h"
 #include "targets/native.h"
@@ -29,11 +30,11 @@ static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps
   }
   const char *out = e.out;
   e.out = temporary(&c->tmp, out);
-  e.export_main = true;
+  e.export_main = e.defer_data = true;
   zn_status st = zn_llvm_emit(c, mod, caps, &e);
   if (st == ZN_OK) st = zn_cpu_link(c, e.out, out);
   remove(e.out);
-  return st;
+  return st == ZN_OK ? zn_elf_fill_shared(c, out, mod) : st;
 }
 
 static const char *const *exported_symbols(zn_arena *a, const zn_kmod *mod) {

@@ -46,13 +46,16 @@ static zn_status write_bin(zn_ctx *c, const zn_kmod *mod, const char *path) {
   uint64_t pos = 0, at, end = 0;
   FILE *f = NULL;
   bool fine = true;
+  zn_arena a;
+  zn_arena_init(&a, "constant");
   for (uint32_t i = 0; i < mod->num_consts && fine; i++) {
     at = zn_kconst_place(&mod->consts[i], &pos);
     if (at == UINT64_MAX) continue;
     if (!f && !(f = fopen(path, "wb"))) return write_failed(c, path);
     fine = fwrite(zeros, 1, (size_t)(at - end), f) == at - end &&
-           fwrite(mod->consts[i].data, 1, (size_t)(pos - at), f) == pos - at;
+           fwrite(zn_kconst_data(&mod->consts[i], &a), 1, (size_t)(pos - at), f) == pos - at;
     end = pos;
+    zn_arena_reset(&a);
   }
   if (f && fclose(f)) fine = false;
   return fine ? ZN_OK : write_failed(c, path);
