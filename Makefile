@@ -56,7 +56,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 
 SUITES  ?= unit golden cli models conformance embed firmware reproduce docs fuzz
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
-TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
+TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs
 
 test:
 	@tools/install_deps.sh test

@@ -58,6 +58,8 @@ static zn_kref normalised(zn_lw *lw, norm *s, zn_kref inv) {
 }
 
 static zn_kref affine(zn_lw *lw, zn_kref z, zn_kref scale, zn_kref bias) {
+  /* RMSNormalization's scale may have another type than x: it is the result's */
+  if (scale) z = zn_kb_cvt(&lw->kb, z, zn_kf_dtype(lw->kb.f, scale));
   if (scale && bias) return zn_kb_fma(&lw->kb, z, scale, bias);
   if (scale) z = zn_kb_bin(&lw->kb, ZN_K_Mul, z, scale);
   return z;

@@ -179,6 +179,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   lw->arena = &c->graph;
   lw->g = g;
   lw->ex = g->ex;
+  zn_ex_divide_totally(lw->ex);
   lw->caps = caps;
   lw->opts = o;
   lw->err_buf = UINT32_MAX;

@@ -1,8 +1,11 @@
-# Corrupted models must be refused, never crash or hang: a small number of them; `make fuzz-corrupt N=2000` does more.
+# Drawn graphs give the same results every way (`make fuzz N=2000` draws more), and so do all that once did not. Corrupted
+# models must be refused, never crash or hang (`make fuzz-corrupt N=2000`).
 . tests/suites/lib.sh
 from=$MODELS
 [ -d "$from" ] || { mkdir -p "$out/models/digits"; cp "$digits" "$out/models/digits/model.onnx"; from=$out/models; }
-mkdir -p "$out/files"
+mkdir -p "$out/files" "$out/graphs"
 {
   try "120 corrupted models, reader" "$B/fuzz/corrupt" -n 120 -s 7 -d "$out/files" "$from" -- "$B/fuzz/load_onnx"
+  "$B/fuzz/graphs/fuzz_graphs" -o "$out/graphs" --check tests/fuzz/cases/*.zg
+  try "100 drawn graphs" "$B/fuzz/graphs/fuzz_graphs" -n 100 -s 4000 --c 15 --no-shrink -o "$out/graphs"
 } | tally

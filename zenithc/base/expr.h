@@ -65,6 +65,8 @@ bool zn_ex_linear(zn_exprs *p, zn_expr e, zn_expr v, zn_expr *out_coef, zn_expr 
 bool zn_ex_depends(const zn_exprs *p, zn_expr e, zn_expr sym);
 /* Replace symbols from[i] by to[i] simultaneously. */
 zn_expr zn_ex_subst(zn_exprs *p, zn_expr e, const zn_expr *from, const zn_expr *to, uint32_t n);
+/* From now on x // 0 = x % 0 = 0 instead of ZN_EX_NONE: in index maps over empty tensors, whose loops have no iterations. */
+void zn_ex_divide_totally(zn_exprs *p);
 /* Value with symbols given by the callback (returns false: unknown symbol). False on unknown, overflow or /0. */
 bool zn_ex_eval(const zn_exprs *p, zn_expr e, bool (*sym)(void *user, zn_expr s, int64_t *out), void *user,
                 int64_t *out);

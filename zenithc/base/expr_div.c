@@ -195,10 +195,12 @@ static zn_expr div_single(zn_exprs *p, zn_expr a, zn_expr m, int64_t c, zn_expr 
 
 static zn_expr negate(zn_exprs *p, zn_expr a) { return zn_ex_muli(p, a, -1); }
 
+void zn_ex_divide_totally(zn_exprs *p) { p->total_division = true; }
+
 zn_expr zn_ex_div(zn_exprs *p, zn_expr a, zn_expr b) {
   if (zn_ex_bad(a) || zn_ex_bad(b)) return zn_ex_worse(a, b);
   int64_t x, y;
-  if (b == ZN_EX_ZERO) return ZN_EX_NONE;
+  if (b == ZN_EX_ZERO) return p->total_division ? ZN_EX_ZERO : ZN_EX_NONE;
   if (b == ZN_EX_ONE) return a;
   if (a == ZN_EX_ZERO) return a;
   if (a == b) return ZN_EX_ONE;
@@ -263,7 +265,7 @@ static zn_expr mod_poly(zn_exprs *p, zn_expr a, zn_expr m) {
 zn_expr zn_ex_mod(zn_exprs *p, zn_expr a, zn_expr b) {
   if (zn_ex_bad(a) || zn_ex_bad(b)) return zn_ex_worse(a, b);
   int64_t x, y;
-  if (b == ZN_EX_ZERO) return ZN_EX_NONE;
+  if (b == ZN_EX_ZERO) return p->total_division ? ZN_EX_ZERO : ZN_EX_NONE;
   if (b == ZN_EX_ONE || a == ZN_EX_ZERO || a == b) return ZN_EX_ZERO;
   if (zn_ex_is_const(p, a, &x) && zn_ex_is_const(p, b, &y)) {
     int64_t v = y == -1 ? 0 : x % y;

@@ -65,6 +65,7 @@ struct zn_exprs {
   zn_ex_poly *free_polys;
   zn_ex_scratch *scratch; /* cap entries */
   uint32_t *stamp;
+  bool total_division; /* x // 0 = x % 0 = 0 */
   uint32_t depth; /* nested simplification; bounds the work on hostile input */
 };
 

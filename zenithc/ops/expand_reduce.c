@@ -231,6 +231,14 @@ static zn_status bn_training(zn_rw *w, zn_vid x, int rank, zn_dtype t) {
   return zn_rw_done(w);
 }
 
+/* Of two float types the one with the longer significand. */
+static zn_dtype widest(zn_dtype a, zn_dtype b) {
+  static const zn_dtype order[] = {ZN_F64, ZN_F32, ZN_F16};
+  for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
+    if (a == order[i] || b == order[i]) return order[i];
+  return a;
+}
+
 ZN_EXPAND(batchnormalization) {
   const zn_vid x = zn_rw_in(w, 0);
   const int rank = zn_rw_type(w, x)->rank;
@@ -240,14 +248,13 @@ ZN_EXPAND(batchnormalization) {
   if (zn_node_int(zn_rw_node(w), "training_mode")) return bn_training(w, x, rank, t);
   if (!bn_constants(w, rank, t, &k, &b)) {
     const double eps = zn_node_float(zn_rw_node(w), "epsilon");
-    const zn_dtype tv = dtype_of(w, zn_rw_in(w, 4)), ts = dtype_of(w, zn_rw_in(w, 1));
-    const zn_vid var = zn_rw2(w, ZN_OP_Add, zn_rw_in(w, 4), zn_rw_num(w, tv, eps));
-    const zn_vid sd = zn_rw_cast(w, zn_rw1(w, ZN_OP_Sqrt, var), ts);
-    const zn_vid s = zn_rw2(w, ZN_OP_Div, zn_rw_in(w, 1), sd);
-    const zn_vid mean = zn_rw_cast(w, zn_rw_in(w, 3), ts);
+    const zn_dtype wide = widest(t, widest(dtype_of(w, zn_rw_in(w, 4)), dtype_of(w, zn_rw_in(w, 1))));
+    zn_vid p[4];
+    for (uint32_t i = 0; i < 4; i++) p[i] = zn_rw_cast(w, zn_rw_in(w, 1 + i), wide);
+    const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, p[3], zn_rw_num(w, wide, eps)));
+    const zn_vid s = zn_rw2(w, ZN_OP_Div, p[0], sd);
     k = per_channel(w, s, rank, t);
-    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, zn_rw_in(w, 2), zn_rw2(w, ZN_OP_Mul, mean, s)), rank,
-                    t);
+    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, p[1], zn_rw2(w, ZN_OP_Mul, p[2], s)), rank, t);
   }
   zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, x, k), b));
   return zn_rw_done(w);

@@ -85,6 +85,18 @@ ZN_INFER(globalpool) {
   return ZN_OK;
 }
 
+/* Input i broadcasts to the shape of x, which stays as it is. */
+static zn_status spreads_over(const zn_inf *f, uint32_t i, const zn_type *x) {
+  if (!zn_inf_known(f, i)) return ZN_OK;
+  const zn_type *t = zn_inf_in(f, i);
+  if (t->rank > x->rank) return zn_inf_err(f, "input %u has rank %d, more than the data's %d", i + 1, t->rank, x->rank);
+  for (int d = 0; d < t->rank; d++) {
+    if (zn_ex_is(f->ex, t->dims[d], 1)) continue;
+    ZN_TRY(zn_inf_same_dim(f, x->dims[x->rank - t->rank + d], t->dims[d], "the data's and an operand's size"));
+  }
+  return ZN_OK;
+}
+
 ZN_INFER(layernorm) {
   const zn_type *in = zn_inf_in(f, 0);
   bool mask[ZN_MAX_RANK];
@@ -97,6 +109,7 @@ ZN_INFER(layernorm) {
   zn_inf_dtype(f, 2, stat);
   if (!zn_inf_known(f, 0)) return ZN_OK;
   ZN_TRY(zn_inf_axis(f, zn_node_int(f->nd, "axis"), in->rank, &axis));
+  for (uint32_t i = 1; i < f->nd->num_in; i++) ZN_TRY(spreads_over(f, i, in));
   for (int d = 0; d < in->rank; d++) mask[d] = d >= axis;
   if (zn_inf_out(f, 1)) reduced(f, 1, mask, true);
   if (zn_inf_out(f, 2)) reduced(f, 2, mask, true);
