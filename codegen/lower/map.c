@@ -169,6 +169,17 @@ static zn_kref int_pow(zn_lw *lw, zn_kref x, zn_kref y) {
   return zn_kb_cvt(b, zn_kb_select(b, near, r, down), t);
 }
 
+/* Does a float attribute hold a fraction? Integers are then computed in f64 and truncated (Shrink). */
+static bool has_fraction(const zn_node *n) {
+  const zn_schema *s = zn_op_schema(n->op);
+  for (uint32_t i = 0; i < s->num_attrs; i++) {
+    if (s->attrs[i].kind != ZN_A_FLOAT) continue;
+    double x = zn_node_float(n, s->attrs[i].name);
+    if (x != (double)(int64_t)x) return true;
+  }
+  return false;
+}
+
 zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in) {
   if (zn_lw_node(lw, n)->op == ZN_OP_Pow && !zn_is_float(zn_lw_kdtype(lw, in[0])))
     return int_pow(lw, in[0], in[1]);
@@ -177,6 +188,8 @@ zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in)
   scalar_env e = {lw, n, in, num_in, ZN_BOOL};
   for (uint32_t i = 0; i < num_in && e.num == ZN_BOOL; i++)
     if (in[i]) e.num = zn_lw_kdtype(lw, in[i]);
+  zn_dtype back = e.num;
+  if (zn_is_int(e.num) && has_fraction(zn_lw_node(lw, n))) e.num = ZN_F64;
   zn_kref cast[8];
   assert(num_in <= 8);
   for (uint32_t i = 0; i < num_in; i++) { /* Pow(x: f32, y: i64) and the like compute in the first type */
@@ -185,7 +198,8 @@ zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in)
       cast[i] = zn_kb_cvt(&lw->kb, in[i], e.num);
   }
   e.in = cast;
-  return walk(&e, s);
+  zn_kref r = walk(&e, s);
+  return e.num == back ? r : zn_kb_cvt(&lw->kb, r, back);
 }
 
 /* ---------------------------------------------------------------- the map family */

@@ -63,34 +63,44 @@ static zn_kref load_b(zn_lw *lw, void *user, const zn_expr *batch, zn_expr k, zn
   return o->zb ? zn_centre(lw, x, load_param(lw, o->zb, o, batch, n, false), o->acc) : x;
 }
 
+static bool whole(double x) { return x == (double)(int64_t)x; }
+
+/* alpha * acc + beta * C. Integers with a fractional factor go through doubles and are truncated once. */
+static zn_kref scaled(zn_lw *lw, const operands *o, zn_kref acc, const zn_expr *at) {
+  zn_kb *b = &lw->kb;
+  zn_dtype t = zn_lw_kdtype(lw, acc), ct = t;
+  zn_kref c = o->c && o->beta != 0 ? zn_lw_load_bcast(lw, o->c, o->ty.rank, o->ty.dims, at) : 0;
+  if (!zn_is_float(t) && !(whole(o->alpha) && (!c || whole(o->beta)))) {
+    ct = ZN_F64;
+    acc = zn_kb_cvt(b, acc, ct);
+    if (c) c = zn_kb_cvt(b, c, ct);
+  }
+  if (o->alpha != 1) {
+    zn_kref s = zn_is_float(ct) ? zn_kb_float(b, ct, o->alpha) : zn_kb_int(b, ct, (int64_t)o->alpha);
+    acc = zn_kb_bin(b, ZN_K_Mul, acc, s);
+  }
+  if (c && o->beta != 1) {
+    zn_kref s = zn_is_float(ct) ? zn_kb_float(b, ct, o->beta) : zn_kb_int(b, ct, (int64_t)o->beta);
+    acc = zn_mul_add(lw, c, s, acc);
+  } else if (c) {
+    acc = zn_kb_bin(b, ZN_K_Add, acc, c);
+  }
+  return zn_kb_cvt(b, acc, t);
+}
+
 static void emit(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref acc) {
   const operands *o = user;
-  zn_kb *b = &lw->kb;
   zn_expr at[ZN_MAX_RANK];
   int r = o->ty.rank, d = 0, nb = r - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1);
   for (; d < nb; d++) at[d] = batch[d];
   if (!o->vec_a) at[d++] = m;
   if (!o->vec_b) at[d++] = n;
-  zn_dtype t = zn_lw_kdtype(lw, acc);
   if (o->sy) {
     zn_kref sa = load_param(lw, o->sa, o, batch, m, true), sb = load_param(lw, o->sb, o, batch, n, false);
     zn_kref sy = load_param(lw, o->sy, o, batch, m, true), zy = load_param(lw, o->zy, o, batch, m, true);
     acc = zn_requantize(lw, acc, zn_requant_scale(lw, sa, sb, sy), zy, (zn_dtype)o->ty.dtype);
   }
-  if (o->alpha != 1) {
-    zn_kref s = zn_is_float(t) ? zn_kb_float(b, t, o->alpha) : zn_kb_int(b, t, (int64_t)o->alpha);
-    acc = zn_kb_bin(b, ZN_K_Mul, acc, s);
-  }
-  if (o->c && o->beta != 0) {
-    zn_kref c = zn_lw_load_bcast(lw, o->c, r, o->ty.dims, at);
-    if (o->beta != 1) {
-      zn_kref s = zn_is_float(t) ? zn_kb_float(b, t, o->beta) : zn_kb_int(b, t, (int64_t)o->beta);
-      acc = zn_mul_add(lw, c, s, acc);
-    } else {
-      acc = zn_kb_bin(b, ZN_K_Add, acc, c);
-    }
-  }
-  zn_lw_emit(lw, o->y, at, acc);
+  zn_lw_emit(lw, o->y, at, scaled(lw, o, acc, at));
 }
 
 typedef struct packing {

@@ -313,7 +313,10 @@ bool zn_value_i64s(const zn_graph *g, zn_vid v, int64_t *out, uint32_t max, uint
   const zn_htensor *t = x->cst;
   if (!t || t->dtype == ZN_STR || zn_htensor_count(t) > max) return false;
   *out_n = (uint32_t)zn_htensor_count(t);
-  for (uint32_t i = 0; i < *out_n; i++) out[i] = zn_load_i64(t->dtype, t->data, i);
+  for (uint32_t i = 0; i < *out_n; i++) {
+    out[i] = zn_load_i64(t->dtype, t->data, i);
+    if (zn_is_float(t->dtype) && zn_load_f64(t->dtype, t->data, i) != (double)out[i]) return false;
+  }
   return true;
 }
 

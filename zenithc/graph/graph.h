@@ -169,7 +169,7 @@ bool zn_type_is_static(const zn_exprs *ex, const zn_type *t, int64_t *out_dims);
 
 /* Every element is known without running the producer: a constant, or shape arithmetic over symbols of other values. */
 bool zn_value_known(const zn_value *v);
-/* Constant contents as int64 / double, row-major, from cst or elems. False when not constant or too many. */
+/* Constant contents as int64 / double, row-major, from cst or elems. False when not constant, too many or fractions. */
 bool zn_value_i64s(const zn_graph *g, zn_vid v, int64_t *out, uint32_t max, uint32_t *out_n);
 bool zn_value_f64(const zn_graph *g, zn_vid v, double *out); /* single element */
 /* "node 'conv1' (Conv)" for diagnostics, from c->tmp. */

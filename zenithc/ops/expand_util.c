@@ -142,8 +142,8 @@ zn_vid zn_rw_reshape(zn_rw *w, zn_vid x, const zn_expr *dims, int rank, zn_vid l
     part[d] = dim_value(w, dims[d], from, shape);
     if (!part[d]) return 0;
   }
-  const zn_vid target = zn_rw_attr_int(w, ZN_OP_Concat, part, (uint32_t)rank, "axis", 0);
-  return zn_rw2(w, ZN_OP_Reshape, x, target);
+  const zn_vid in[2] = {x, zn_rw_attr_int(w, ZN_OP_Concat, part, (uint32_t)rank, "axis", 0)};
+  return zn_rw_attr_int(w, ZN_OP_Reshape, in, 2, "allowzero", 1); /* these are true sizes */
 }
 
 /* A copy of node b of a body; map: value of the body to value of the graph. */

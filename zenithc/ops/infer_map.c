@@ -197,6 +197,9 @@ ZN_INFER(compare) {
 }
 
 ZN_INFER(same) {
+  int axis;
+  if (zn_inf_known(f, 0) && zn_schema_find_attr(zn_op_schema(f->nd->op), "axis"))
+    ZN_TRY(zn_inf_axis(f, zn_node_int(f->nd, "axis"), zn_inf_in(f, 0)->rank, &axis));
   zn_inf_same(f, 0, 0);
   return ZN_OK;
 }

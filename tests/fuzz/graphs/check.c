@@ -52,6 +52,25 @@ static bool fail(run *r, fz_outcome o, const char *way, const char *fmt, ...) {
   return false;
 }
 
+/* The coarsest default tolerance of the float types that value v is computed from, its own included: a f64 result of f16
+ * operands has no more digits than they. Statistics of normalisations are f32 unless told otherwise. */
+static double delta_of(const zn_graph *g, zn_arena *a, zn_vid v) {
+  bool *from = ZN_ARRAY(a, bool, g->num_vals);
+  double worst = 0;
+  from[v] = true;
+  for (uint32_t k = g->num_order; k-- > 0;) {
+    const zn_node *n = &g->nodes[g->order[k]];
+    bool needed = false;
+    for (uint32_t i = 0; i < n->num_out; i++) needed |= n->out[i] && from[n->out[i]];
+    for (uint32_t i = 0; needed && i < n->num_in; i++)
+      if (n->in[i]) from[n->in[i]] = true;
+    if (needed && zn_schema_find_attr(zn_op_schema(n->op), "stash_type")) worst = fmax(worst, zn_verify_delta(ZN_F32));
+  }
+  for (zn_vid x = 1; x < g->num_vals; x++)
+    if (from[x] && zn_is_float((zn_dtype)g->vals[x].type.dtype)) worst = fmax(worst, zn_verify_delta((zn_dtype)g->vals[x].type.dtype));
+  return zn_is_float((zn_dtype)g->vals[v].type.dtype) ? worst : 0;
+}
+
 /* ---- the reference ---- */
 
 static void watch(void *user, const zn_graph *g, zn_nid n, const zn_eval_val *out, uint32_t num) {
@@ -167,7 +186,7 @@ static bool judge(run *r, const char *way, sample *s, const zn_htensor *got) {
   zn_eval_val *g = to_eval(&r->c->graph, got, r->g->num_outputs);
   for (uint32_t i = 0; i < r->g->num_outputs; i++) {
     zn_metric m;
-    double delta = zn_verify_delta((zn_dtype)s->ref[i].dtype), tol = delta;
+    double delta = delta_of(r->g, &r->c->graph, r->g->outputs[i]), tol = delta;
     uint64_t tied = 0;
     zn_metric_compare(&r->c->graph, &s->ref[i], &g[i], &m);
     while (!fine(&m, tol, tied) && s->tried < NOISE) {
