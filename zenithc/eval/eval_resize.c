@@ -189,6 +189,7 @@ zn_status zn_eval_resize(zn_ev *e) {
     apply_axis(e, &r, &m[d], cur, outer, inner, next);
     cur = next;
   }
-  for (uint64_t k = 0; k < e->out[0].count; k++) zn_ev_set(&e->out[0], k, zn_is_float((zn_dtype)e->out[0].dtype) ? cur[k] : rint(cur[k]));
+  const bool whole = !zn_is_float((zn_dtype)e->out[0].dtype);
+  for (uint64_t k = 0; k < e->out[0].count; k++) zn_ev_set(&e->out[0], k, whole ? rint(cur[k]) : cur[k]);
   return ZN_OK;
 }

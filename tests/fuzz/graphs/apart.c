@@ -26,14 +26,16 @@ static void last_words(const char *path, char *out, size_t room) {
   out[0] = 0;
   while (f && fgets(line, sizeof line, f)) {
     line[strcspn(line, "\n")] = 0;
-    if (!out[0] || strstr(line, "bug") || strstr(line, "Assert") || strstr(line, "rror:")) snprintf(out, room, "%.*s", (int)room - 1, line);
+    if (!out[0] || strstr(line, "bug") || strstr(line, "Assert") || strstr(line, "rror:"))
+      snprintf(out, room, "%.*s", (int)room - 1, line);
   }
   if (f) fclose(f);
 }
 
 void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out) {
   char log[600];
-  if (!shared) shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (!shared)
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   memset(shared, 0, sizeof *shared);
   snprintf(log, sizeof log, "%s/%d.log", o->dir, (int)getpid());
   fflush(NULL);

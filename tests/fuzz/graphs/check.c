@@ -41,7 +41,8 @@ static void collect(void *user, zn_severity sev, const char *line) {
   if (sev == ZN_DIAG_ERROR && !r->first[0]) snprintf(r->first, sizeof r->first, "%s", line);
 }
 
-static bool fail(run *r, fz_outcome o, const char *way, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static bool fail(run *r, fz_outcome o, const char *way, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 static bool fail(run *r, fz_outcome o, const char *way, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
@@ -64,10 +65,12 @@ static double delta_of(const zn_graph *g, zn_arena *a, zn_vid v) {
     for (uint32_t i = 0; i < n->num_out; i++) needed |= n->out[i] && from[n->out[i]];
     for (uint32_t i = 0; needed && i < n->num_in; i++)
       if (n->in[i]) from[n->in[i]] = true;
-    if (needed && zn_schema_find_attr(zn_op_schema(n->op), "stash_type")) worst = fmax(worst, zn_verify_delta(ZN_F32));
+    if (needed && zn_schema_find_attr(zn_op_schema(n->op), "stash_type"))
+      worst = fmax(worst, zn_verify_delta(ZN_F32));
   }
   for (zn_vid x = 1; x < g->num_vals; x++)
-    if (from[x] && zn_is_float((zn_dtype)g->vals[x].type.dtype)) worst = fmax(worst, zn_verify_delta((zn_dtype)g->vals[x].type.dtype));
+    if (from[x] && zn_is_float((zn_dtype)g->vals[x].type.dtype))
+      worst = fmax(worst, zn_verify_delta((zn_dtype)g->vals[x].type.dtype));
   return zn_is_float((zn_dtype)g->vals[v].type.dtype) ? worst : 0;
 }
 
@@ -78,7 +81,10 @@ static void watch(void *user, const zn_graph *g, zn_nid n, const zn_eval_val *ou
   (void)g, (void)n;
   for (uint32_t i = 0; i < num && !*wild; i++) {
     if (!out[i].set || out[i].kind != ZN_V_TENSOR || !zn_is_float((zn_dtype)out[i].dtype)) continue;
-    double max = out[i].dtype == ZN_F16 ? 65504 : out[i].dtype == ZN_F64 ? 1e300 : zn_dtype_bytes((zn_dtype)out[i].dtype) == 1 ? 200 : 1e37;
+    double max = out[i].dtype == ZN_F16                        ? 65504
+                 : out[i].dtype == ZN_F64                      ? 1e300
+                 : zn_dtype_bytes((zn_dtype)out[i].dtype) == 1 ? 200
+                                                               : 1e37;
     for (uint64_t k = 0; k < out[i].count; k++)
       if (!(fabs(out[i].u.f[k]) < max)) *wild = true;
   }
@@ -90,7 +96,8 @@ static zn_eval_val *to_eval(zn_arena *a, const zn_htensor *t, uint32_t n) {
   return v;
 }
 
-static zn_status evaluate(run *r, zn_eval_mode mode, const zn_eval_val *in, zn_eval_val **out, bool *wild) {
+static zn_status evaluate(run *r, zn_eval_mode mode, const zn_eval_val *in, zn_eval_val **out,
+                          bool *wild) {
   zn_eval_tap tap = {watch, wild, 0};
   *out = ZN_ARRAY(&r->c->graph, zn_eval_val, r->g->num_outputs);
   zn_status st = zn_eval_graph(r->c, r->g, mode, &r->c->graph, in, *out, wild ? &tap : NULL);
@@ -107,7 +114,9 @@ static bool one_sample(run *r, uint32_t k) {
     s->in = ZN_ARRAY(&r->c->graph, zn_htensor, r->g->num_inputs + 1);
     s->wild = false;
     r->first[0] = 0;
-    if (zn_gen_inputs(r->c, r->g, &r->c->graph, kinds[(r->seed + t) % 4], r->seed + k + 1000 * t, dims, 3, s->in) != ZN_OK) return false;
+    if (zn_gen_inputs(r->c, r->g, &r->c->graph, kinds[(r->seed + t) % 4], r->seed + k + 1000 * t,
+                      dims, 3, s->in) != ZN_OK)
+      return false;
     s->ein = to_eval(&r->c->graph, s->in, r->g->num_inputs);
     if (evaluate(r, ZN_EVAL_F64, s->ein, &s->ref, &s->wild) == ZN_OK) return true;
   }
@@ -136,10 +145,16 @@ static zn_eval_val *moved_inputs(run *r, const sample *s, uint64_t x) {
 static void noise(run *r, sample *s) {
   static const zn_eval_mode modes[FLOATS] = {ZN_EVAL_F32_BLOCK8, ZN_EVAL_F32_SEQ, ZN_EVAL_F32_REV};
   uint32_t k = s->tried++, m = r->g->num_outputs;
-  if (!s->floor) s->floor = ZN_ARRAY(&r->c->graph, double, m), s->moved = ZN_ARRAY(&r->c->graph, double, m);
+  if (!s->floor)
+    s->floor = ZN_ARRAY(&r->c->graph, double, m), s->moved = ZN_ARRAY(&r->c->graph, double, m);
   zn_eval_val *out;
   bool quiet = false;
-  if (evaluate(r, k < FLOATS ? modes[k] : k % 2 ? ZN_EVAL_F64 : ZN_EVAL_F32_SEQ, k < FLOATS ? s->ein : moved_inputs(r, s, k), &out, &quiet) != ZN_OK) return;
+  if (evaluate(r,
+               k < FLOATS ? modes[k]
+               : k % 2    ? ZN_EVAL_F64
+                          : ZN_EVAL_F32_SEQ,
+               k < FLOATS ? s->ein : moved_inputs(r, s, k), &out, &quiet) != ZN_OK)
+    return;
   s->runs[k] = out;
   for (uint32_t i = 0; i < m; i++) {
     zn_metric q;
@@ -159,7 +174,8 @@ static uint64_t ties(const sample *s, uint32_t o, const zn_eval_val *got) {
     bool moves = false;
     if (ref->u.i[k] == got->u.i[k]) continue;
     for (uint32_t x = 0; x < NOISE; x++)
-      moves |= s->runs[x] && (s->runs[x][o].count != ref->count || s->runs[x][o].u.i[k] != ref->u.i[k]);
+      moves |=
+          s->runs[x] && (s->runs[x][o].count != ref->count || s->runs[x][o].u.i[k] != ref->u.i[k]);
     n += moves;
   }
   return n;
@@ -195,15 +211,21 @@ static bool judge(run *r, const char *way, sample *s, const zn_htensor *got) {
       if (s->moved[i] > 100 * delta) tol = fmax(tol, 4 * s->moved[i]);
       if (m.same_type) tied = ties(s, i, &g[i]);
     }
-    if (s->floor) tol = fmax(tol, fmax(4 * s->floor[i], s->moved[i] > 100 * delta ? 4 * s->moved[i] : 0));
+    if (s->floor)
+      tol = fmax(tol, fmax(4 * s->floor[i], s->moved[i] > 100 * delta ? 4 * s->moved[i] : 0));
     if (s->tried && m.same_type) tied = ties(s, i, &g[i]);
     if (fine(&m, tol, tied)) continue;
     if (unstable(s, i) || (s->wild && m.same_type)) continue;
     const char *name = r->g->vals[r->g->outputs[i]].name;
     if (!m.same_type) return fail(r, FZ_DIFFERENT, way, "output %s: another type or shape", name);
-    if (m.nonfinite_bad) return fail(r, FZ_DIFFERENT, way, "output %s: %llu values not finite on one side", name, (unsigned long long)m.nonfinite_bad);
-    if (m.unequal > tied) return fail(r, FZ_DIFFERENT, way, "output %s: %llu of %llu integers differ", name, (unsigned long long)m.unequal, (unsigned long long)m.n);
-    return fail(r, FZ_DIFFERENT, way, "output %s: eta %.3g above %.3g (floor %.2g)", name, m.eta_max, tol, s->floor ? s->floor[i] : 0);
+    if (m.nonfinite_bad)
+      return fail(r, FZ_DIFFERENT, way, "output %s: %llu values not finite on one side", name,
+                  (unsigned long long)m.nonfinite_bad);
+    if (m.unequal > tied)
+      return fail(r, FZ_DIFFERENT, way, "output %s: %llu of %llu integers differ", name,
+                  (unsigned long long)m.unequal, (unsigned long long)m.n);
+    return fail(r, FZ_DIFFERENT, way, "output %s: eta %.3g above %.3g (floor %.2g)", name,
+                m.eta_max, tol, s->floor ? s->floor[i] : 0);
   }
   return true;
 }
@@ -216,16 +238,19 @@ typedef struct native {
   int garbage;
 } native;
 
-static int32_t call(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws, uint64_t bytes) {
+static int32_t call(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
+                    uint64_t bytes) {
   const native *n = user;
   if (plan) return n->m->plan(in, out, ws, (size_t)bytes, n->host);
   memset(ws, n->garbage, (size_t)bytes);
-  for (uint32_t i = 0; i < n->m->num_outputs; i++) memset(out[i].u.data, n->garbage, (size_t)out[i].bytes);
+  for (uint32_t i = 0; i < n->m->num_outputs; i++)
+    memset(out[i].u.data, n->garbage, (size_t)out[i].bytes);
   return n->m->run(in, out, ws, (size_t)bytes, n->host);
 }
 
 /* Parts of uneven size, from the back to the front. */
-static void backwards(void *user, zn_kernel k, void *const *bufs, const intptr_t *ints, intptr_t n) {
+static void backwards(void *user, zn_kernel k, void *const *bufs, const intptr_t *ints,
+                      intptr_t n) {
   uint64_t *x = user;
   for (intptr_t end = n; end > 0;) {
     *x = *x * 6364136223846793005u + 1442695040888963407u;
@@ -241,7 +266,8 @@ static bool same_bits(const zn_htensor *a, const zn_htensor *b, uint32_t n, uint
     *out_which = i;
     uint64_t bytes = zn_htensor_bytes(&a[i]);
     if (a[i].dtype == ZN_STR) continue;
-    if (a[i].rank != b[i].rank || memcmp(a[i].dims, b[i].dims, a[i].rank * sizeof a[i].dims[0])) return false;
+    if (a[i].rank != b[i].rank || memcmp(a[i].dims, b[i].dims, a[i].rank * sizeof a[i].dims[0]))
+      return false;
     if (bytes && memcmp(a[i].data, b[i].data, (size_t)bytes)) return false;
   }
   return true;
@@ -249,29 +275,38 @@ static bool same_bits(const zn_htensor *a, const zn_htensor *b, uint32_t n, uint
 
 static bool run_native(run *r, const char *way, const zn_model *m) {
   for (uint32_t k = 0; k < r->samples; k++) {
-    zn_htensor *a = ZN_ARRAY(&r->c->graph, zn_htensor, m->num_outputs + 1), *b = ZN_ARRAY(&r->c->graph, zn_htensor, m->num_outputs + 1);
+    zn_htensor *a = ZN_ARRAY(&r->c->graph, zn_htensor, m->num_outputs + 1),
+               *b = ZN_ARRAY(&r->c->graph, zn_htensor, m->num_outputs + 1);
     uint64_t x = r->seed;
     uint32_t which;
     const zn_host host = {.user = &x, .parallel_for = backwards};
     native one = {m, NULL, 0xff}, two = {m, &host, 0x5a};
     r->first[0] = 0;
-    if (zn_exec_run_entries(r->c, &r->c->graph, "m", m->num_inputs, m->num_outputs, call, &one, r->s[k].in, a) != ZN_OK)
+    if (zn_exec_run_entries(r->c, &r->c->graph, "m", m->num_inputs, m->num_outputs, call, &one,
+                            r->s[k].in, a) != ZN_OK)
       return fail(r, FZ_DIFFERENT, way, "run refused: %s", r->first);
     if (!judge(r, way, &r->s[k], a)) return false;
-    if (zn_exec_run_entries(r->c, &r->c->graph, "m", m->num_inputs, m->num_outputs, call, &two, r->s[k].in, b) != ZN_OK ||
+    if (zn_exec_run_entries(r->c, &r->c->graph, "m", m->num_inputs, m->num_outputs, call, &two,
+                            r->s[k].in, b) != ZN_OK ||
         !same_bits(a, b, m->num_outputs, &which))
-      return fail(r, FZ_DIFFERENT, way, "other bits with another partition or workspace (sample %u)", k);
+      return fail(r, FZ_DIFFERENT, way,
+                  "other bits with another partition or workspace (sample %u)", k);
   }
   return true;
 }
 
-static bool compile(run *r, const char *way, const char *target, int level, zn_compiled *k, const zn_target **t) {
+static bool compile(run *r, const char *way, const char *target, int level, zn_compiled *k,
+                    const zn_target **t) {
   zn_graph *g;
   r->first[0] = 0;
   if (zn_graph_parse(r->c, &r->c->graph, r->zg, r->n, NULL, &g) != ZN_OK)
     return fail(r, FZ_DIFFERENT, "text", "does not parse: %s", r->first);
   *t = zn_target_find(target);
-  zn_compile_opts co = {.model = "m", .name = "m", .target = *t, .opt_level = level, .pass = {.rewrite_limit = -1, .verify_each = true}};
+  zn_compile_opts co = {.model = "m",
+                        .name = "m",
+                        .target = *t,
+                        .opt_level = level,
+                        .pass = {.rewrite_limit = -1, .verify_each = true}};
   memset(k, 0, sizeof *k);
   if (zn_compile_graph(r->c, g, &co, k) == ZN_OK) return true;
   return fail(r, FZ_REFUSED, way, "%s", r->first);
@@ -285,7 +320,8 @@ static bool run_cpu(run *r, const char *way, int level) {
   if (!compile(r, way, "cpu", level, &k, &t)) return false;
   const char *obj = zn_arena_printf(&r->c->graph, "%s/%d.o", r->o->dir, (int)getpid());
   zn_llvm_opts e = {.out = obj, .opt_level = level};
-  if (zn_llvm_emit(r->c, k.mod, &k.caps, &e) != ZN_OK) return fail(r, FZ_DIFFERENT, way, "no object: %s", r->first);
+  if (zn_llvm_emit(r->c, k.mod, &k.caps, &e) != ZN_OK)
+    return fail(r, FZ_DIFFERENT, way, "no object: %s", r->first);
   fz_jit *j = fz_jit_load(obj, "m", &m, &why);
   unlink(obj);
   if (!j) return fail(r, FZ_DIFFERENT, way, "does not load: %s", why);
@@ -299,17 +335,20 @@ static bool run_target(run *r, const char *way, const char *target, int level) {
   const zn_target *t;
   zn_exec *exec;
   if (!compile(r, way, target, level, &k, &t)) return false;
-  const char *file = zn_arena_printf(&r->c->graph, "%s/%d%s", r->o->dir, (int)getpid(), t->suffixes[0]);
+  const char *file =
+      zn_arena_printf(&r->c->graph, "%s/%d%s", r->o->dir, (int)getpid(), t->suffixes[0]);
   bool built = strcmp(target, "interp") != 0;
   zn_build_opts b = {.out = file, .opt_level = level};
   zn_status st = built ? t->build(r->c, k.mod, &k.caps, &b) : ZN_OK;
   if (st == ZN_OK) st = t->load(r->c, k.mod, file, &exec);
-  if (built) unlink(file), unlink(zn_arena_printf(&r->c->graph, "%s/%d.h", r->o->dir, (int)getpid()));
+  if (built)
+    unlink(file), unlink(zn_arena_printf(&r->c->graph, "%s/%d.h", r->o->dir, (int)getpid()));
   if (st != ZN_OK) return fail(r, FZ_DIFFERENT, way, "does not build: %s", r->first);
   for (uint32_t s = 0; s < r->samples; s++) {
     zn_htensor *out = ZN_ARRAY(&r->c->graph, zn_htensor, r->g->num_outputs + 1);
     r->first[0] = 0;
-    if (t->run(r->c, exec, &r->c->graph, r->s[s].in, out) != ZN_OK) return fail(r, FZ_DIFFERENT, way, "run refused: %s", r->first);
+    if (t->run(r->c, exec, &r->c->graph, r->s[s].in, out) != ZN_OK)
+      return fail(r, FZ_DIFFERENT, way, "run refused: %s", r->first);
     if (!judge(r, way, &r->s[s], out)) return false;
   }
   return true;
@@ -318,10 +357,12 @@ static bool run_target(run *r, const char *way, const char *target, int level) {
 static bool text_holds(run *r) {
   zn_graph *g;
   size_t n;
-  if (zn_graph_parse(r->c, &r->c->graph, r->zg, r->n, NULL, &g) != ZN_OK) return fail(r, FZ_DIFFERENT, "text", "does not parse: %s", r->first);
+  if (zn_graph_parse(r->c, &r->c->graph, r->zg, r->n, NULL, &g) != ZN_OK)
+    return fail(r, FZ_DIFFERENT, "text", "does not parse: %s", r->first);
   const char *again = fz_print(g, &r->c->graph, &n);
   r->g = g;
-  return (n == r->n && !memcmp(again, r->zg, n)) || fail(r, FZ_DIFFERENT, "text", "prints differently once read");
+  return (n == r->n && !memcmp(again, r->zg, n)) ||
+         fail(r, FZ_DIFFERENT, "text", "prints differently once read");
 }
 
 static bool symbolic(const zn_graph *g) {
@@ -331,11 +372,13 @@ static bool symbolic(const zn_graph *g) {
   return false;
 }
 
-void fz_check(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out, void (*stage)(const char *way)) {
+void fz_check(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out,
+              void (*stage)(const char *way)) {
   static const struct way {
     const char *name, *target;
     int level;
-  } ways[] = {{"interp-O2", "interp", 2}, {"cpu-O3", "cpu", 3}, {"cpu-O0", "cpu", 0}, {"cpu-O2", "cpu", 2}, {"interp-O0", "interp", 0}, {"c-O2", "c", 2}};
+  } ways[] = {{"interp-O2", "interp", 2}, {"cpu-O3", "cpu", 3},       {"cpu-O0", "cpu", 0},
+              {"cpu-O2", "cpu", 2},       {"interp-O0", "interp", 0}, {"c-O2", "c", 2}};
   zn_ctx c;
   zn_ctx_init(&c);
   c.verbosity = -1;
@@ -351,9 +394,12 @@ void fz_check(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_resu
     for (size_t k = 0; r.samples && k < sizeof ways / sizeof ways[0]; k++) {
       const struct way *w = &ways[k];
       if ((o->only && !(o->only >> k & 1)) || (!o->use_c && !strcmp(w->target, "c"))) continue;
-      if (!o->only && w->level == 2 && !strcmp(w->target, "cpu") && seed % 4) continue; /* O3 and O0 differ more */
+      if (!o->only && w->level == 2 && !strcmp(w->target, "cpu") && seed % 4)
+        continue; /* O3 and O0 differ more */
       stage(w->name);
-      if (!(strcmp(w->target, "cpu") ? run_target(&r, w->name, w->target, w->level) : run_cpu(&r, w->name, w->level))) break;
+      if (!(strcmp(w->target, "cpu") ? run_target(&r, w->name, w->target, w->level)
+                                     : run_cpu(&r, w->name, w->level)))
+        break;
     }
   }
   zn_ctx_fini(&c);

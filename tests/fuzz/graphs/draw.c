@@ -37,12 +37,14 @@ static bool small(const zn_graph *g, const zn_type *t) {
   return t->kind != ZN_V_TENSOR || (t->rank >= 0 && count <= FZ_MAX_ELEMS);
 }
 
-zn_vid fz_node(fz *f, zn_op op, const zn_vid *in, uint32_t num_in, uint32_t num_out, const fz_attrs *at) {
+zn_vid fz_node(fz *f, zn_op op, const zn_vid *in, uint32_t num_in, uint32_t num_out,
+               const fz_attrs *at) {
   f->tried[op]++;
   zn_nid n = zn_graph_node(f->g, op, NULL, in, num_in, num_out);
   for (uint32_t i = 0; at && i < at->n; i++) zn_node_set_attr(f->g, n, at->v[i]);
   bool fine = zn_infer_node(f->c, f->g, n) == ZN_OK;
-  for (uint32_t i = 0; fine && i < num_out; i++) fine = small(f->g, fz_type(f, zn_node_out(f->g, n, i)));
+  for (uint32_t i = 0; fine && i < num_out; i++)
+    fine = small(f->g, fz_type(f, zn_node_out(f->g, n, i)));
   if (!fine) {
     zn_graph_kill(f->g, n);
     zn_graph_compact(f->g);
@@ -69,7 +71,9 @@ static bool compiled(zn_op op) {
   return (l && (l->kernel || l->point)) || zn_ops[op].expand;
 }
 
-static bool drawable(zn_op op) { return compiled(op) && !(zn_ops[op].flags & ZN_OPF_RANDOM) && op != ZN_OP_Constant; }
+static bool drawable(zn_op op) {
+  return compiled(op) && !(zn_ops[op].flags & ZN_OPF_RANDOM) && op != ZN_OP_Constant;
+}
 
 bool fz_draw_op(fz *f, zn_op op) {
   bool has = false;
@@ -83,40 +87,152 @@ bool fz_draw_op(fz *f, zn_op op) {
 }
 
 /* Families: a graph is drawn mostly from one of them, so that what fuses meets. */
-static const zn_op convs[] = {
-    ZN_OP_Conv, ZN_OP_Conv, ZN_OP_Conv, ZN_OP_ConvTranspose, ZN_OP_MaxPool, ZN_OP_AveragePool, ZN_OP_GlobalAveragePool,
-    ZN_OP_BatchNormalization, ZN_OP_Relu, ZN_OP_Clip, ZN_OP_HardSwish, ZN_OP_Sigmoid, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Concat,
-    ZN_OP_Pad, ZN_OP_Resize, ZN_OP_LeakyRelu, ZN_OP_PRelu, ZN_OP_Slice, ZN_OP_Transpose, ZN_OP_Split, ZN_OP_DepthToSpace,
-    ZN_OP_InstanceNormalization, ZN_OP_ReduceMean, ZN_OP_LRN};
-static const zn_op mats[] = {
-    ZN_OP_MatMul, ZN_OP_MatMul, ZN_OP_Gemm, ZN_OP_LayerNormalization, ZN_OP_Softmax, ZN_OP_Gelu, ZN_OP_Erf, ZN_OP_Add,
-    ZN_OP_Mul, ZN_OP_Transpose, ZN_OP_Reshape, ZN_OP_Split, ZN_OP_Concat, ZN_OP_Slice, ZN_OP_RMSNormalization, ZN_OP_Tanh,
-    ZN_OP_Attention, ZN_OP_Where, ZN_OP_Gather, ZN_OP_ReduceMean, ZN_OP_Div, ZN_OP_Sqrt, ZN_OP_Pow, ZN_OP_Einsum,
-    ZN_OP_RotaryEmbedding, ZN_OP_Squeeze, ZN_OP_Unsqueeze, ZN_OP_Cast};
-static const zn_op views[] = {
-    ZN_OP_Reshape, ZN_OP_Transpose, ZN_OP_Slice, ZN_OP_Expand, ZN_OP_Concat, ZN_OP_Split, ZN_OP_Pad, ZN_OP_Tile,
-    ZN_OP_Flatten, ZN_OP_Squeeze, ZN_OP_Unsqueeze, ZN_OP_Gather, ZN_OP_GatherElements, ZN_OP_GatherND, ZN_OP_ScatterND,
-    ZN_OP_ScatterElements, ZN_OP_Shape, ZN_OP_Identity, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Relu, ZN_OP_Cast, ZN_OP_ReverseSequence,
-    ZN_OP_DepthToSpace, ZN_OP_SpaceToDepth, ZN_OP_Trilu, ZN_OP_Where, ZN_OP_ConstantOfShape, ZN_OP_Size, ZN_OP_CenterCropPad};
-static const zn_op sums[] = {
-    ZN_OP_ReduceSum, ZN_OP_ReduceMean, ZN_OP_ReduceMax, ZN_OP_ReduceMin, ZN_OP_ReduceProd, ZN_OP_ReduceL1, ZN_OP_ReduceL2,
-    ZN_OP_ReduceLogSumExp, ZN_OP_ReduceSumSquare, ZN_OP_ArgMax, ZN_OP_ArgMin, ZN_OP_Softmax, ZN_OP_LogSoftmax, ZN_OP_CumSum,
-    ZN_OP_CumProd, ZN_OP_TopK, ZN_OP_Add, ZN_OP_Sub, ZN_OP_Mul, ZN_OP_Exp, ZN_OP_Max, ZN_OP_Min, ZN_OP_Sum, ZN_OP_Mean,
-    ZN_OP_Greater, ZN_OP_Less, ZN_OP_Equal, ZN_OP_Not, ZN_OP_And, ZN_OP_Or, ZN_OP_LpNormalization, ZN_OP_NonZero,
-    ZN_OP_Compress, ZN_OP_Unique};
-static const zn_op quants[] = {
-    ZN_OP_QuantizeLinear, ZN_OP_DequantizeLinear, ZN_OP_DequantizeLinear, ZN_OP_QLinearConv, ZN_OP_QLinearMatMul,
-    ZN_OP_ConvInteger, ZN_OP_MatMulInteger, ZN_OP_DynamicQuantizeLinear, ZN_OP_Cast, ZN_OP_Mul, ZN_OP_Add, ZN_OP_Conv,
-    ZN_OP_MatMul, ZN_OP_Relu, ZN_OP_Reshape, ZN_OP_Transpose, ZN_OP_MaxPool};
-static const zn_op controls[] = {ZN_OP_If, ZN_OP_Loop, ZN_OP_Scan, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Relu, ZN_OP_MatMul};
+static const zn_op convs[] = {ZN_OP_Conv,
+                              ZN_OP_Conv,
+                              ZN_OP_Conv,
+                              ZN_OP_ConvTranspose,
+                              ZN_OP_MaxPool,
+                              ZN_OP_AveragePool,
+                              ZN_OP_GlobalAveragePool,
+                              ZN_OP_BatchNormalization,
+                              ZN_OP_Relu,
+                              ZN_OP_Clip,
+                              ZN_OP_HardSwish,
+                              ZN_OP_Sigmoid,
+                              ZN_OP_Add,
+                              ZN_OP_Mul,
+                              ZN_OP_Concat,
+                              ZN_OP_Pad,
+                              ZN_OP_Resize,
+                              ZN_OP_LeakyRelu,
+                              ZN_OP_PRelu,
+                              ZN_OP_Slice,
+                              ZN_OP_Transpose,
+                              ZN_OP_Split,
+                              ZN_OP_DepthToSpace,
+                              ZN_OP_InstanceNormalization,
+                              ZN_OP_ReduceMean,
+                              ZN_OP_LRN};
+static const zn_op mats[] = {ZN_OP_MatMul,
+                             ZN_OP_MatMul,
+                             ZN_OP_Gemm,
+                             ZN_OP_LayerNormalization,
+                             ZN_OP_Softmax,
+                             ZN_OP_Gelu,
+                             ZN_OP_Erf,
+                             ZN_OP_Add,
+                             ZN_OP_Mul,
+                             ZN_OP_Transpose,
+                             ZN_OP_Reshape,
+                             ZN_OP_Split,
+                             ZN_OP_Concat,
+                             ZN_OP_Slice,
+                             ZN_OP_RMSNormalization,
+                             ZN_OP_Tanh,
+                             ZN_OP_Attention,
+                             ZN_OP_Where,
+                             ZN_OP_Gather,
+                             ZN_OP_ReduceMean,
+                             ZN_OP_Div,
+                             ZN_OP_Sqrt,
+                             ZN_OP_Pow,
+                             ZN_OP_Einsum,
+                             ZN_OP_RotaryEmbedding,
+                             ZN_OP_Squeeze,
+                             ZN_OP_Unsqueeze,
+                             ZN_OP_Cast};
+static const zn_op views[] = {ZN_OP_Reshape,
+                              ZN_OP_Transpose,
+                              ZN_OP_Slice,
+                              ZN_OP_Expand,
+                              ZN_OP_Concat,
+                              ZN_OP_Split,
+                              ZN_OP_Pad,
+                              ZN_OP_Tile,
+                              ZN_OP_Flatten,
+                              ZN_OP_Squeeze,
+                              ZN_OP_Unsqueeze,
+                              ZN_OP_Gather,
+                              ZN_OP_GatherElements,
+                              ZN_OP_GatherND,
+                              ZN_OP_ScatterND,
+                              ZN_OP_ScatterElements,
+                              ZN_OP_Shape,
+                              ZN_OP_Identity,
+                              ZN_OP_Add,
+                              ZN_OP_Mul,
+                              ZN_OP_Relu,
+                              ZN_OP_Cast,
+                              ZN_OP_ReverseSequence,
+                              ZN_OP_DepthToSpace,
+                              ZN_OP_SpaceToDepth,
+                              ZN_OP_Trilu,
+                              ZN_OP_Where,
+                              ZN_OP_ConstantOfShape,
+                              ZN_OP_Size,
+                              ZN_OP_CenterCropPad};
+static const zn_op sums[] = {ZN_OP_ReduceSum,
+                             ZN_OP_ReduceMean,
+                             ZN_OP_ReduceMax,
+                             ZN_OP_ReduceMin,
+                             ZN_OP_ReduceProd,
+                             ZN_OP_ReduceL1,
+                             ZN_OP_ReduceL2,
+                             ZN_OP_ReduceLogSumExp,
+                             ZN_OP_ReduceSumSquare,
+                             ZN_OP_ArgMax,
+                             ZN_OP_ArgMin,
+                             ZN_OP_Softmax,
+                             ZN_OP_LogSoftmax,
+                             ZN_OP_CumSum,
+                             ZN_OP_CumProd,
+                             ZN_OP_TopK,
+                             ZN_OP_Add,
+                             ZN_OP_Sub,
+                             ZN_OP_Mul,
+                             ZN_OP_Exp,
+                             ZN_OP_Max,
+                             ZN_OP_Min,
+                             ZN_OP_Sum,
+                             ZN_OP_Mean,
+                             ZN_OP_Greater,
+                             ZN_OP_Less,
+                             ZN_OP_Equal,
+                             ZN_OP_Not,
+                             ZN_OP_And,
+                             ZN_OP_Or,
+                             ZN_OP_LpNormalization,
+                             ZN_OP_NonZero,
+                             ZN_OP_Compress,
+                             ZN_OP_Unique};
+static const zn_op quants[] = {ZN_OP_QuantizeLinear,
+                               ZN_OP_DequantizeLinear,
+                               ZN_OP_DequantizeLinear,
+                               ZN_OP_QLinearConv,
+                               ZN_OP_QLinearMatMul,
+                               ZN_OP_ConvInteger,
+                               ZN_OP_MatMulInteger,
+                               ZN_OP_DynamicQuantizeLinear,
+                               ZN_OP_Cast,
+                               ZN_OP_Mul,
+                               ZN_OP_Add,
+                               ZN_OP_Conv,
+                               ZN_OP_MatMul,
+                               ZN_OP_Relu,
+                               ZN_OP_Reshape,
+                               ZN_OP_Transpose,
+                               ZN_OP_MaxPool};
+static const zn_op controls[] = {ZN_OP_If,  ZN_OP_Loop, ZN_OP_Scan,  ZN_OP_Add,
+                                 ZN_OP_Mul, ZN_OP_Relu, ZN_OP_MatMul};
 
 typedef struct family {
   const zn_op *op;
   uint32_t n, weight;
 } family;
 #define FAMILY(x, w) {x, sizeof x / sizeof x[0], w}
-static const family families[] = {FAMILY(convs, 24), FAMILY(mats, 24), FAMILY(views, 14), FAMILY(sums, 10),
-                                  FAMILY(quants, 8), FAMILY(controls, 5), {NULL, 0, 15}};
+static const family families[] = {FAMILY(convs, 24), FAMILY(mats, 24),  FAMILY(views, 14),
+                                  FAMILY(sums, 10),  FAMILY(quants, 8), FAMILY(controls, 5),
+                                  {NULL, 0, 15}};
 
 static zn_op any_op(fz *f) {
   for (;;) {
@@ -130,14 +246,16 @@ static void draw_from(fz *f, const family *fam, uint32_t count) {
   for (uint32_t goal = f->nodes + count; f->nodes < goal && tries < 12 * count; tries++) {
     if (fam->op && fz_chance(f, 12) && fz_draw_block(f)) continue;
     zn_op op = fam->op && !fz_chance(f, 15) ? fam->op[fz_below(f, fam->n)] : any_op(f);
-    if (fz_chance(f, 12)) op = (zn_op[]){ZN_OP_Relu, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Sub}[fz_below(f, 4)];
+    if (fz_chance(f, 12))
+      op = (zn_op[]){ZN_OP_Relu, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Sub}[fz_below(f, 4)];
     if (drawable(op)) fz_draw_op(f, op);
   }
 }
 
 static const family *some_family(fz *f) {
   uint32_t r = fz_below(f, 100), k = 0;
-  while (k + 1 < sizeof families / sizeof families[0] && r >= families[k].weight) r -= families[k++].weight;
+  while (k + 1 < sizeof families / sizeof families[0] && r >= families[k].weight)
+    r -= families[k++].weight;
   return &families[k];
 }
 
@@ -158,7 +276,8 @@ static void choose_outputs(fz *f) {
 }
 
 zn_graph *fz_draw(zn_ctx *c, uint64_t seed, fz *f) {
-  static const zn_dtype mains[] = {ZN_F32, ZN_F32, ZN_F32, ZN_F32, ZN_F32, ZN_F32, ZN_F64, ZN_F16, ZN_BF16, ZN_I32, ZN_I64, ZN_I8};
+  static const zn_dtype mains[] = {ZN_F32, ZN_F32, ZN_F32,  ZN_F32, ZN_F32, ZN_F32,
+                                   ZN_F64, ZN_F16, ZN_BF16, ZN_I32, ZN_I64, ZN_I8};
   static const char *const names[FZ_SYMS] = {"N", "S", "T"};
   memset(f, 0, sizeof *f);
   f->c = c;
@@ -168,7 +287,8 @@ zn_graph *fz_draw(zn_ctx *c, uint64_t seed, fz *f) {
   f->g = zn_graph_new(f->a, ex, "main");
   f->dynamic = fz_chance(f, 40);
   f->main = mains[fz_below(f, sizeof mains / sizeof mains[0])];
-  for (int i = 0; i < FZ_SYMS; i++) f->sym[i] = zn_ex_sym(ex, names[i], fz_chance(f, 70), i == 2 ? 64 : INT64_MAX);
+  for (int i = 0; i < FZ_SYMS; i++)
+    f->sym[i] = zn_ex_sym(ex, names[i], fz_chance(f, 70), i == 2 ? 64 : INT64_MAX);
   fz_draw_nodes(f, (uint32_t)fz_range(f, 1, 14));
   if (!f->g->num_order) return NULL;
   choose_outputs(f);

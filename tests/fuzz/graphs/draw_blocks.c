@@ -3,11 +3,14 @@
 #include "tests/fuzz/graphs/fuzz.h"
 
 static zn_vid unary(fz *f, zn_vid x) {
-  static const zn_op ops[] = {ZN_OP_Relu, ZN_OP_Sigmoid, ZN_OP_HardSwish, ZN_OP_Gelu, ZN_OP_Tanh, ZN_OP_LeakyRelu, ZN_OP_HardSigmoid, ZN_OP_Mish};
+  static const zn_op ops[] = {ZN_OP_Relu, ZN_OP_Sigmoid,   ZN_OP_HardSwish,   ZN_OP_Gelu,
+                              ZN_OP_Tanh, ZN_OP_LeakyRelu, ZN_OP_HardSigmoid, ZN_OP_Mish};
   return fz_node1(f, ops[fz_below(f, 8)], x, 0);
 }
 
-static zn_vid weight(fz *f, zn_dtype t, int rank, const int64_t *dims) { return fz_const(f, t, rank, dims, -1, 1); }
+static zn_vid weight(fz *f, zn_dtype t, int rank, const int64_t *dims) {
+  return fz_const(f, t, rank, dims, -1, 1);
+}
 
 static zn_vid transpose(fz *f, zn_vid x, const int64_t *perm, uint32_t n) {
   fz_attrs at = {.n = 0};
@@ -24,7 +27,8 @@ static zn_vid softmax(fz *f, zn_vid x) {
 /* softmax(q k^T / c [+ mask]) v over [b, s, d], with one or more heads */
 static bool attention(fz *f) {
   zn_expr dims[3] = {fz_dim(f), fz_dim(f), zn_ex_const(f->g->ex, 0)};
-  int64_t heads = fz_range(f, 1, 3), d = fz_range(f, 1, 5), w[2] = {heads * d, heads * d}, shape[4] = {0, 0, heads, d};
+  int64_t heads = fz_range(f, 1, 3), d = fz_range(f, 1, 5), w[2] = {heads * d, heads * d},
+          shape[4] = {0, 0, heads, d};
   dims[2] = zn_ex_const(f->g->ex, w[0]);
   zn_vid x = fz_pick(f, ZN_F32, 3), qkv[3];
   int64_t have[ZN_MAX_RANK];
@@ -43,8 +47,10 @@ static bool attention(fz *f) {
     if (!qkv[i]) return false;
   }
   zn_vid s = fz_node1(f, ZN_OP_MatMul, qkv[0], qkv[1]);
-  if (fz_chance(f, 70)) s = fz_node1(f, fz_chance(f, 50) ? ZN_OP_Mul : ZN_OP_Div, s, fz_scalar(f, ZN_F32, 1.5));
-  if (s && fz_chance(f, 40)) s = fz_node1(f, ZN_OP_Add, s, fz_exact(f, ZN_F32, 2, &fz_type(f, s)->dims[2]));
+  if (fz_chance(f, 70))
+    s = fz_node1(f, fz_chance(f, 50) ? ZN_OP_Mul : ZN_OP_Div, s, fz_scalar(f, ZN_F32, 1.5));
+  if (s && fz_chance(f, 40))
+    s = fz_node1(f, ZN_OP_Add, s, fz_exact(f, ZN_F32, 2, &fz_type(f, s)->dims[2]));
   zn_vid o = fz_node1(f, ZN_OP_MatMul, softmax(f, s), qkv[2]);
   o = transpose(f, o, (int64_t[]){0, 2, 1, 3}, 4);
   zn_vid in[2] = {o, fz_i64s(f, ZN_I64, (int64_t[]){0, 0, -1}, 3)};
@@ -58,7 +64,9 @@ static bool mlp(fz *f) {
   zn_vid x = fz_exact(f, ZN_F32, 3, dims);
   zn_vid up = fz_node1(f, ZN_OP_MatMul, x, weight(f, ZN_F32, 2, (int64_t[]){d, h}));
   zn_vid y = unary(f, up);
-  if (fz_chance(f, 50)) y = fz_node1(f, ZN_OP_Mul, y, fz_node1(f, ZN_OP_MatMul, x, weight(f, ZN_F32, 2, (int64_t[]){d, h})));
+  if (fz_chance(f, 50))
+    y = fz_node1(f, ZN_OP_Mul, y,
+                 fz_node1(f, ZN_OP_MatMul, x, weight(f, ZN_F32, 2, (int64_t[]){d, h})));
   y = fz_node1(f, ZN_OP_MatMul, y, weight(f, ZN_F32, 2, (int64_t[]){h, d}));
   return y && fz_node1(f, ZN_OP_Add, fz_chance(f, 50) ? x : y, fz_chance(f, 50) ? y : x);
 }
@@ -79,13 +87,15 @@ static zn_vid conv(fz *f, zn_vid x, int64_t out, int64_t k, int64_t stride, bool
 static zn_vid norm(fz *f, zn_vid x) {
   int64_t c;
   if (!x || !zn_ex_is_const(f->g->ex, fz_type(f, x)->dims[1], &c)) return 0;
-  zn_vid in[5] = {x, weight(f, ZN_F32, 1, &c), weight(f, ZN_F32, 1, &c), weight(f, ZN_F32, 1, &c), fz_const(f, ZN_F32, 1, &c, 0.2, 2)};
+  zn_vid in[5] = {x, weight(f, ZN_F32, 1, &c), weight(f, ZN_F32, 1, &c), weight(f, ZN_F32, 1, &c),
+                  fz_const(f, ZN_F32, 1, &c, 0.2, 2)};
   return fz_node(f, ZN_OP_BatchNormalization, in, 5, 1, NULL);
 }
 
 /* conv, norm, activation; separable or not; a residual where shapes allow */
 static bool convs(fz *f) {
-  zn_expr dims[4] = {fz_dim(f), zn_ex_const(f->g->ex, fz_range(f, 1, 17)), zn_ex_const(f->g->ex, fz_range(f, 3, 12)),
+  zn_expr dims[4] = {fz_dim(f), zn_ex_const(f->g->ex, fz_range(f, 1, 17)),
+                     zn_ex_const(f->g->ex, fz_range(f, 3, 12)),
                      f->dynamic ? fz_dim(f) : zn_ex_const(f->g->ex, fz_range(f, 3, 20))};
   zn_vid x = fz_pick(f, ZN_F32, 4);
   if (!x || fz_chance(f, 30)) x = fz_leaf(f, ZN_F32, 4, dims);
@@ -118,7 +128,8 @@ static bool norm_by_hand(fz *f) {
   zn_vid x = fz_some(f, ZN_F32, (int)fz_range(f, 2, 3));
   if (!x) return false;
   zn_vid d = fz_node1(f, ZN_OP_Sub, x, mean(f, x));
-  zn_vid v = mean(f, fz_chance(f, 50) ? fz_node1(f, ZN_OP_Mul, d, d) : fz_node1(f, ZN_OP_Pow, d, fz_scalar(f, ZN_F32, 2)));
+  zn_vid v = mean(f, fz_chance(f, 50) ? fz_node1(f, ZN_OP_Mul, d, d)
+                                      : fz_node1(f, ZN_OP_Pow, d, fz_scalar(f, ZN_F32, 2)));
   v = fz_node1(f, ZN_OP_Sqrt, v ? fz_node1(f, ZN_OP_Add, v, fz_scalar(f, ZN_F32, 1e-3)) : 0, 0);
   zn_vid y = v ? fz_node1(f, ZN_OP_Div, d, v) : 0;
   return y && fz_node1(f, ZN_OP_Mul, y, fz_scalar(f, ZN_F32, 1.25));

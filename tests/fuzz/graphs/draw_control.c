@@ -4,7 +4,7 @@
 enum { MAX_CAP = 2 };
 
 typedef struct body {
-  fz in;      /* drawing state of the body */
+  fz in; /* drawing state of the body */
   zn_graph *g;
 } body;
 
@@ -63,7 +63,8 @@ static uint32_t captures(fz *f, zn_vid *out) {
   return k;
 }
 
-static zn_vid control(fz *f, zn_op op, const zn_vid *in, uint32_t n, uint32_t caps, uint32_t outs, const fz_attrs *at) {
+static zn_vid control(fz *f, zn_op op, const zn_vid *in, uint32_t n, uint32_t caps, uint32_t outs,
+                      const fz_attrs *at) {
   f->tried[op]++;
   zn_nid x = zn_graph_node(f->g, op, NULL, in, n, outs);
   f->g->nodes[x].num_captures = caps;
@@ -80,7 +81,9 @@ static zn_vid control(fz *f, zn_op op, const zn_vid *in, uint32_t n, uint32_t ca
   return zn_node_out(f->g, x, 0);
 }
 
-static zn_attr graph_attr(const char *name, zn_graph *g) { return (zn_attr){.name = name, .kind = ZN_A_GRAPH, .u.g = g}; }
+static zn_attr graph_attr(const char *name, zn_graph *g) {
+  return (zn_attr){.name = name, .kind = ZN_A_GRAPH, .u.g = g};
+}
 
 static bool draw_if(fz *f) {
   zn_vid base = fz_some(f, f->main, -1), in[2 + MAX_CAP] = {0};
@@ -117,7 +120,8 @@ static bool draw_if(fz *f) {
 static bool draw_loop(fz *f) {
   zn_vid in[6 + MAX_CAP] = {0};
   uint32_t states = 1 + fz_below(f, 2);
-  in[0] = fz_chance(f, 60) ? fz_scalar(f, ZN_I64, (double)fz_range(f, 0, 4)) : fz_leaf(f, ZN_I64, 0, NULL);
+  in[0] = fz_chance(f, 60) ? fz_scalar(f, ZN_I64, (double)fz_range(f, 0, 4))
+                           : fz_leaf(f, ZN_I64, 0, NULL);
   in[1] = fz_chance(f, 30) ? zn_graph_const_scalar(f->g, ZN_BOOL, 1) : 0;
   for (uint32_t i = 0; i < states; i++) in[2 + i] = fz_some(f, f->main, (int)fz_range(f, 0, 3));
   if (!in[0] || !in[2] || (states > 1 && !in[3])) return false;
@@ -127,14 +131,17 @@ static bool draw_loop(fz *f) {
   zn_type iter = zn_type_tensor(ZN_I64, 0, NULL), cond = zn_type_tensor(ZN_BOOL, 0, NULL);
   body_input(&b, "i", &iter);
   body_input(&b, "keep", &cond);
-  for (uint32_t i = 0; i < states + caps; i++) body_input(&b, i < states ? "s" : "c", fz_type(f, in[2 + i]));
+  for (uint32_t i = 0; i < states + caps; i++)
+    body_input(&b, i < states ? "s" : "c", fz_type(f, in[2 + i]));
   fz_draw_nodes(&b.in, 1 + fz_below(f, 4));
   zn_vid keep = fz_chance(f, 60) ? fz_node1(&b.in, ZN_OP_Identity, b.g->inputs[1], 0)
-                                 : fz_node1(&b.in, ZN_OP_Less, b.g->inputs[0], fz_scalar(&b.in, ZN_I64, (double)fz_range(f, 0, 3)));
+                                 : fz_node1(&b.in, ZN_OP_Less, b.g->inputs[0],
+                                            fz_scalar(&b.in, ZN_I64, (double)fz_range(f, 0, 3)));
   zn_vid outs[3];
   for (uint32_t i = 0; i < states; i++) {
     outs[i] = like(&b, b.g->inputs[2 + i]);
-    if (!b.g->vals[outs[i]].def || (i && outs[i] == outs[0])) outs[i] = fz_node1(&b.in, ZN_OP_Identity, outs[i], 0);
+    if (!b.g->vals[outs[i]].def || (i && outs[i] == outs[0]))
+      outs[i] = fz_node1(&b.in, ZN_OP_Identity, outs[i], 0);
     if (!outs[i]) break;
   }
   zn_vid scan = scans ? fz_node1(&b.in, ZN_OP_Identity, b.in.pool[fz_below(&b.in, b.in.n)], 0) : 0;

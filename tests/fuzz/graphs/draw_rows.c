@@ -24,10 +24,13 @@ static const struct row {
 typedef struct env {
   fz *f;
   const zn_schema *s;
-  zn_expr of[128];  /* letters */
-  int batch;        /* dims behind ..; -1 not chosen */
+  zn_expr of[128]; /* letters */
+  int batch; /* dims behind ..; -1 not chosen */
   zn_expr lead[2];
-  struct { const char *name; zn_dtype t; } var[8];
+  struct {
+    const char *name;
+    zn_dtype t;
+  } var[8];
   uint32_t vars;
 } env;
 
@@ -75,8 +78,8 @@ static bool unify(env *e, const char **p, zn_expr d) {
     e->of[(int)start[0]] = d;
     return true;
   }
-  if (isalpha((unsigned char)start[0]) && start[1] == '*' && isalpha((unsigned char)start[2]) && !e->of[(int)start[2]] &&
-      zn_ex_is_const(ex, d, &n) && n > 0) {
+  if (isalpha((unsigned char)start[0]) && start[1] == '*' && isalpha((unsigned char)start[2]) &&
+      !e->of[(int)start[2]] && zn_ex_is_const(ex, d, &n) && n > 0) {
     zn_expr bound = e->of[(int)start[0]];
     if (!bound) {
       do g = fz_range(e->f, 1, n < 6 ? n : 6);
@@ -149,7 +152,8 @@ static zn_dtype elem_type(env *e, uint32_t input, const char *text, size_t len) 
 
 static double bound(env *e, const char **p) {
   int64_t v;
-  if (isalpha((unsigned char)**p)) return zn_ex_is_const(e->f->g->ex, letter(e, *(*p)++), &v) ? (double)v : 1;
+  if (isalpha((unsigned char)**p))
+    return zn_ex_is_const(e->f->g->ex, letter(e, *(*p)++), &v) ? (double)v : 1;
   char *end;
   double x = strtod(*p, &end);
   *p = end;
@@ -174,7 +178,8 @@ static zn_vid tensor(env *e, const char **p, zn_dtype t) {
   }
   for (uint32_t i = f->n; i-- > 0;) {
     const zn_type *y = fz_type(f, f->pool[i]);
-    if (y->kind == ZN_V_TENSOR && y->dtype == t && fz_chance(f, 75) && fits(e, text, y)) return f->pool[i];
+    if (y->kind == ZN_V_TENSOR && y->dtype == t && fz_chance(f, 75) && fits(e, text, y))
+      return f->pool[i];
   }
   return fz_leaf(f, t, shape(e, text, dims), dims);
 }

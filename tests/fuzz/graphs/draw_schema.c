@@ -23,7 +23,8 @@ static const struct words {
     {ZN_OP_NONE, "padding_mode", "zeros border reflection"},
     {ZN_OP_NONE, "nearest_mode", "round_prefer_floor round_prefer_ceil floor ceil"},
     {ZN_OP_RoiAlign, "coordinate_transformation_mode", "half_pixel output_half_pixel"},
-    {ZN_OP_NONE, "coordinate_transformation_mode", "half_pixel asymmetric pytorch_half_pixel align_corners half_pixel_symmetric"},
+    {ZN_OP_NONE, "coordinate_transformation_mode",
+     "half_pixel asymmetric pytorch_half_pixel align_corners half_pixel_symmetric"},
     {ZN_OP_NONE, "approximate", "none tanh"},
     {ZN_OP_NONE, "norm", "MAX L1 L2"},
     {ZN_OP_NONE, "activation", "none silu"},
@@ -62,7 +63,8 @@ static uint32_t some_axes(fz *f, int rank, int64_t *out) {
 
 /* Attributes of the schema by their names; false when a required one has no rule. */
 static bool draw_attrs(fz *f, zn_op op, const zn_schema *s, int rank, zn_dtype elem, fz_attrs *at) {
-  static const zn_dtype targets[] = {ZN_F32, ZN_F64, ZN_F16, ZN_BF16, ZN_I32, ZN_I64, ZN_U8, ZN_I8, ZN_BOOL, ZN_U16, ZN_U32, ZN_I4};
+  static const zn_dtype targets[] = {ZN_F32, ZN_F64, ZN_F16,  ZN_BF16, ZN_I32, ZN_I64,
+                                     ZN_U8,  ZN_I8,  ZN_BOOL, ZN_U16,  ZN_U32, ZN_I4};
   (void)elem;
   for (uint32_t k = 0; k < s->num_attrs && at->n < 14; k++) {
     const zn_schema_attr *a = &s->attrs[k];
@@ -73,24 +75,30 @@ static bool draw_attrs(fz *f, zn_op op, const zn_schema *s, int rank, zn_dtype e
       if (w) fz_set_s(f, at, a->name, w);
       else if (a->required) return false;
     } else if (a->kind == ZN_A_INT) {
-      if (is(a->name, "axis") || is(a->name, "batch_axis") || is(a->name, "time_axis")) fz_set_i(at, a->name, rank ? fz_range(f, -rank, rank - 1) : 0);
+      if (is(a->name, "axis") || is(a->name, "batch_axis") || is(a->name, "time_axis"))
+        fz_set_i(at, a->name, rank ? fz_range(f, -rank, rank - 1) : 0);
       else if (is(a->name, "to")) fz_set_i(at, a->name, zn_dtypes[targets[fz_below(f, 12)]].onnx);
       else if (is(a->name, "dtype")) fz_set_i(at, a->name, zn_dtypes[targets[fz_below(f, 6)]].onnx);
       else if (is(a->name, "blocksize")) fz_set_i(at, a->name, fz_range(f, 1, 3));
       else if (is(a->name, "k")) fz_set_i(at, a->name, fz_range(f, -3, 3));
       else if (is(a->name, "p")) fz_set_i(at, a->name, fz_range(f, 1, 2));
       else if (is(a->name, "size")) fz_set_i(at, a->name, 1 + 2 * fz_below(f, 3));
-      else if (is(a->name, "start") || is(a->name, "end")) fz_set_i(at, a->name, fz_range(f, -rank - 1, rank + 1));
-      else if (a->has_default && (a->def.u.i == 0 || a->def.u.i == 1) && !is(a->name, "stash_type") && !is(a->name, "output_datatype") &&
-               !is(a->name, "block_size") && !is(a->name, "output_dtype") && !is(a->name, "precision") && !is(a->name, "group"))
+      else if (is(a->name, "start") || is(a->name, "end"))
+        fz_set_i(at, a->name, fz_range(f, -rank - 1, rank + 1));
+      else if (a->has_default && (a->def.u.i == 0 || a->def.u.i == 1) &&
+               !is(a->name, "stash_type") && !is(a->name, "output_datatype") &&
+               !is(a->name, "block_size") && !is(a->name, "output_dtype") &&
+               !is(a->name, "precision") && !is(a->name, "group"))
         fz_set_i(at, a->name, fz_below(f, 2));
       else if (a->required) return false;
     } else if (a->kind == ZN_A_FLOAT) {
       if (is(a->name, "epsilon")) fz_set_f(at, a->name, 1e-3);
-      else if (a->has_default && fz_chance(f, 50)) fz_set_f(at, a->name, (double)fz_range(f, -8, 12) / 8);
+      else if (a->has_default && fz_chance(f, 50))
+        fz_set_f(at, a->name, (double)fz_range(f, -8, 12) / 8);
       else if (a->required) return false;
     } else if (a->kind == ZN_A_INTS) {
-      if (is(a->name, "perm")) permutation(f, rank, v), fz_set_is(f, at, a->name, v, (uint32_t)rank);
+      if (is(a->name, "perm"))
+        permutation(f, rank, v), fz_set_is(f, at, a->name, v, (uint32_t)rank);
       else if (is(a->name, "axes")) fz_set_is(f, at, a->name, v, some_axes(f, rank, v));
       else if (a->required) return false;
     } else if (a->required) {
@@ -125,13 +133,17 @@ static zn_vid operand(fz *f, zn_op op, const zn_schema_io *io, zn_dtype t, zn_vi
   }
   if (io->optional && r < 50) return fz_leaf(f, t, 0, NULL);
   if (r < 70) return fz_exact(f, t, base.rank, base.dims);
-  if (base.rank > 0 && r < 85) return fz_exact(f, t, 1, &base.dims[fz_below(f, (uint32_t)base.rank)]);
+  if (base.rank > 0 && r < 85)
+    return fz_exact(f, t, 1, &base.dims[fz_below(f, (uint32_t)base.rank)]);
   return fz_some(f, t, -1);
 }
 
 bool fz_draw_schema(fz *f, zn_op op) {
   const zn_schema *s = zn_op_schema(op);
-  struct { const char *name; zn_dtype t; } var[8];
+  struct {
+    const char *name;
+    zn_dtype t;
+  } var[8];
   uint32_t vars = 0, n = 0, outs = 0;
   zn_vid in[8] = {0};
   for (uint32_t i = 0; i < s->num_in && n < 6; i++) {
@@ -155,9 +167,11 @@ bool fz_draw_schema(fz *f, zn_op op) {
     }
   }
   while (n && !in[n - 1]) n--;
-  for (uint32_t i = 0; i < s->num_out; i++) outs += !s->out[i].optional || (i == outs && fz_chance(f, 50));
+  for (uint32_t i = 0; i < s->num_out; i++)
+    outs += !s->out[i].optional || (i == outs && fz_chance(f, 50));
   fz_attrs at = {.n = 0};
   int rank = n && in[0] ? fz_type(f, in[0])->rank : 0;
-  if (!draw_attrs(f, op, s, rank, n && in[0] ? (zn_dtype)fz_type(f, in[0])->dtype : ZN_NONE, &at)) return false;
+  if (!draw_attrs(f, op, s, rank, n && in[0] ? (zn_dtype)fz_type(f, in[0])->dtype : ZN_NONE, &at))
+    return false;
   return fz_node(f, op, in, n, outs, &at) != 0;
 }

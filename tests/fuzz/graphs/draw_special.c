@@ -5,7 +5,9 @@ static zn_vid data(fz *f, zn_op op, int min_rank) {
   const zn_schema *s = zn_op_schema(op);
   for (int k = 0; k < 8; k++) {
     zn_vid v = fz_some(f, fz_chance(f, 80) ? f->main : ZN_F32, -1);
-    if (v && fz_type(f, v)->rank >= min_rank && zn_schema_allows(s, s->in[0].type, (zn_dtype)fz_type(f, v)->dtype)) return v;
+    if (v && fz_type(f, v)->rank >= min_rank &&
+        zn_schema_allows(s, s->in[0].type, (zn_dtype)fz_type(f, v)->dtype))
+      return v;
   }
   return 0;
 }
@@ -85,12 +87,14 @@ static zn_vid slice(fz *f) {
     axes[n++] = fz_chance(f, 70) ? d : d - t.rank;
   }
   zn_dtype it = index_type(f);
-  zn_vid in[5] = {x, fz_i64s(f, it, from, n), fz_i64s(f, it, to, n), fz_i64s(f, it, axes, n), fz_i64s(f, it, step, n)};
+  zn_vid in[5] = {x, fz_i64s(f, it, from, n), fz_i64s(f, it, to, n), fz_i64s(f, it, axes, n),
+                  fz_i64s(f, it, step, n)};
   return fz_node(f, ZN_OP_Slice, in, 5, 1, NULL);
 }
 
 static zn_vid pad(fz *f) {
-  static const char *const modes[] = {"constant", "constant", "constant", "edge", "reflect", "wrap"};
+  static const char *const modes[] = {"constant", "constant", "constant",
+                                      "edge",     "reflect",  "wrap"};
   zn_vid x = data(f, ZN_OP_Pad, 1);
   if (!x) return 0;
   const zn_type t = *fz_type(f, x);
@@ -103,7 +107,8 @@ static zn_vid pad(fz *f) {
   }
   fz_attrs at = {.n = 0};
   fz_set_s(f, &at, "mode", mode);
-  zn_vid in[3] = {x, fz_i64s(f, ZN_I64, p, 2 * (uint32_t)t.rank), fz_scalar(f, (zn_dtype)t.dtype, (double)fz_range(f, 0, 3))};
+  zn_vid in[3] = {x, fz_i64s(f, ZN_I64, p, 2 * (uint32_t)t.rank),
+                  fz_scalar(f, (zn_dtype)t.dtype, (double)fz_range(f, 0, 3))};
   return fz_node(f, ZN_OP_Pad, in, fz_chance(f, 50) && !strcmp(mode, "constant") ? 3 : 2, 1, &at);
 }
 
@@ -112,7 +117,8 @@ static zn_vid indices(fz *f, zn_vid x, int axis, int rank, const int64_t *dims) 
   int64_t e = extent(f, x, axis);
   zn_dtype it = index_type(f);
   if (e <= 0 && f->g->parent) return 0;
-  if (e > 0 && (f->g->parent || fz_chance(f, 60))) return fz_const(f, it, rank, dims, fz_chance(f, 30) ? (double)-e : 0, (double)e);
+  if (e > 0 && (f->g->parent || fz_chance(f, 60)))
+    return fz_const(f, it, rank, dims, fz_chance(f, 30) ? (double)-e : 0, (double)e);
   zn_expr d[ZN_MAX_RANK];
   for (int k = 0; k < rank; k++) d[k] = zn_ex_const(f->g->ex, dims[k]);
   return zn_graph_input(f->g, "index", zn_type_tensor(it, rank, d));
@@ -175,7 +181,8 @@ static zn_vid nd(fz *f, zn_op op) {
   idims[1] = fz_range(f, 1, t.rank);
   for (int d = 0; d < idims[1]; d++) least = dims[d] < least ? dims[d] : least;
   if (least <= 0) return 0;
-  zn_vid in[3] = {x, fz_const(f, ZN_I64, 2, idims, fz_chance(f, 20) ? (double)-least : 0, (double)least), 0};
+  zn_vid in[3] = {
+      x, fz_const(f, ZN_I64, 2, idims, fz_chance(f, 20) ? (double)-least : 0, (double)least), 0};
   fz_attrs at = {.n = 0};
   if (scatter) {
     zn_expr d[ZN_MAX_RANK];
@@ -253,7 +260,8 @@ static zn_vid topk(fz *f) {
 
 static zn_vid resize(fz *f) {
   static const char *const modes[] = {"nearest", "nearest", "linear", "linear", "cubic"};
-  static const char *const where[] = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"};
+  static const char *const where[] = {"half_pixel", "asymmetric", "align_corners",
+                                      "pytorch_half_pixel", "half_pixel_symmetric"};
   static const char *const near[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
   static const double scales[] = {1, 1, 2, 2, 3, 0.5, 1.5, 0.7};
   zn_vid x = data(f, ZN_OP_Resize, 1), in[4] = {0};
@@ -311,7 +319,8 @@ static zn_vid clip(fz *f) {
   zn_vid x = data(f, ZN_OP_Clip, 0);
   if (!x) return 0;
   zn_dtype t = (zn_dtype)fz_type(f, x)->dtype;
-  zn_vid in[3] = {x, fz_chance(f, 80) ? fz_scalar(f, t, 0) : 0, fz_chance(f, 80) ? fz_scalar(f, t, (double)fz_range(f, 1, 6)) : 0};
+  zn_vid in[3] = {x, fz_chance(f, 80) ? fz_scalar(f, t, 0) : 0,
+                  fz_chance(f, 80) ? fz_scalar(f, t, (double)fz_range(f, 1, 6)) : 0};
   return fz_node(f, ZN_OP_Clip, in, 3, 1, NULL);
 }
 

@@ -19,7 +19,8 @@ zn_expr fz_dim(fz *f) {
 }
 
 zn_dtype fz_dtype_of(fz *f, const zn_schema *s, const char *type) {
-  static const zn_dtype common[] = {ZN_F32, ZN_F32, ZN_F32, ZN_I64, ZN_F64, ZN_I32, ZN_BOOL, ZN_F16, ZN_U8, ZN_I8};
+  static const zn_dtype common[] = {ZN_F32, ZN_F32,  ZN_F32, ZN_I64, ZN_F64,
+                                    ZN_I32, ZN_BOOL, ZN_F16, ZN_U8,  ZN_I8};
   zn_dtype fixed = zn_dtype_from_name(type);
   if (fixed != ZN_NONE) return fixed;
   if (fz_chance(f, 70) && zn_schema_allows(s, type, f->main)) return f->main;
@@ -29,14 +30,18 @@ zn_dtype fz_dtype_of(fz *f, const zn_schema *s, const char *type) {
   }
   for (int k = 0; k < 40; k++) {
     zn_dtype t = (zn_dtype)fz_range(f, 1, ZN_DTYPE_COUNT - 1);
-    if (t != ZN_C64 && t != ZN_C128 && t != ZN_STR && t != ZN_IDX && t != ZN_PTR && zn_schema_allows(s, type, t)) return t;
+    if (t != ZN_C64 && t != ZN_C128 && t != ZN_STR && t != ZN_IDX && t != ZN_PTR &&
+        zn_schema_allows(s, type, t))
+      return t;
   }
   return ZN_NONE;
 }
 
 void fz_add(fz *f, zn_vid v) { ZN_PUSH(f->a, f->pool, f->n, f->cap, v); }
 
-bool fz_static(const fz *f, zn_vid v, int64_t *out_dims) { return zn_type_is_static(f->g->ex, fz_type(f, v), out_dims); }
+bool fz_static(const fz *f, zn_vid v, int64_t *out_dims) {
+  return zn_type_is_static(f->g->ex, fz_type(f, v), out_dims);
+}
 
 static zn_vid from_text(fz *f, zn_dtype t, int rank, const int64_t *dims, const char *text) {
   zn_htensor *h = ZN_NEW(f->a, zn_htensor);
@@ -97,7 +102,8 @@ zn_vid fz_pick(fz *f, zn_dtype t, int rank) {
   uint32_t n = 0;
   for (uint32_t i = f->n; i-- > 0 && n < 64;) {
     const zn_type *y = fz_type(f, f->pool[i]);
-    if (y->kind == ZN_V_TENSOR && (t == ZN_NONE || y->dtype == t) && (rank < 0 || y->rank == rank)) found[n++] = f->pool[i];
+    if (y->kind == ZN_V_TENSOR && (t == ZN_NONE || y->dtype == t) && (rank < 0 || y->rank == rank))
+      found[n++] = f->pool[i];
   }
   if (!n) return 0;
   if (fz_chance(f, 60) && n > 3) n = 3; /* chains: most nodes read what was made last */
@@ -109,7 +115,8 @@ zn_vid fz_some(fz *f, zn_dtype t, int rank) {
   if (v) return v;
   zn_expr dims[ZN_MAX_RANK];
   if (rank < 0) rank = (int)(fz_chance(f, 80) ? fz_range(f, 1, 4) : fz_range(f, 0, 5));
-  for (int d = 0; d < rank; d++) dims[d] = f->g->parent ? zn_ex_const(f->g->ex, fz_size(f)) : fz_dim(f);
+  for (int d = 0; d < rank; d++)
+    dims[d] = f->g->parent ? zn_ex_const(f->g->ex, fz_size(f)) : fz_dim(f);
   return fz_leaf(f, t, rank, dims);
 }
 

@@ -24,8 +24,12 @@ static void put_bytes(zn_text *t, unsigned field, const char *s, size_t n) {
   varint(t, n);
   zn_text_put(t, s, n);
 }
-static void put_str(zn_text *t, unsigned field, const char *s) { put_bytes(t, field, s, strlen(s)); }
-static void put_msg(zn_text *t, unsigned field, const zn_text *m) { put_bytes(t, field, m->s ? m->s : "", m->len); }
+static void put_str(zn_text *t, unsigned field, const char *s) {
+  put_bytes(t, field, s, strlen(s));
+}
+static void put_msg(zn_text *t, unsigned field, const zn_text *m) {
+  put_bytes(t, field, m->s ? m->s : "", m->len);
+}
 static void put_float(zn_text *t, unsigned field, double x) {
   float v = (float)x;
   char b[4];
@@ -70,7 +74,8 @@ static zn_text type(writer *w, const zn_graph *g, const zn_type *y, bool dims) {
     zn_text dim = fresh(w);
     int64_t v;
     if (zn_ex_is_const(g->ex, y->dims[d], &v)) put_int(&dim, 1, v);
-    else if (zn_ex_kind(g->ex, y->dims[d]) == ZN_EX_SYM) put_str(&dim, 2, zn_ex_name(g->ex, y->dims[d]));
+    else if (zn_ex_kind(g->ex, y->dims[d]) == ZN_EX_SYM)
+      put_str(&dim, 2, zn_ex_name(g->ex, y->dims[d]));
     put_msg(&shape, 1, &dim);
   }
   if (dims) put_msg(&inner, 2, &shape);
@@ -85,7 +90,8 @@ static bool is_default(const zn_node *n, const zn_attr *a) {
   if (!s || !s->has_default || s->kind != a->kind) return false;
   if (a->kind == ZN_A_INT) return a->u.i == s->def.u.i;
   if (a->kind == ZN_A_FLOAT) return a->u.f == s->def.u.f;
-  if (a->kind == ZN_A_STRING) return a->u.s.len == s->def.u.s.len && !memcmp(a->u.s.ptr, s->def.u.s.ptr, a->u.s.len);
+  if (a->kind == ZN_A_STRING)
+    return a->u.s.len == s->def.u.s.len && !memcmp(a->u.s.ptr, s->def.u.s.ptr, a->u.s.len);
   return false;
 }
 
@@ -119,9 +125,11 @@ static const char *value_name(writer *w, const zn_graph *g, zn_vid v, const char
   return v ? zn_arena_printf(w->a, "%s%s", prefix, g->vals[v].name) : "";
 }
 
-static zn_text node(writer *w, const zn_graph *g, const zn_node *n, const char *prefix, const char *inner) {
+static zn_text node(writer *w, const zn_graph *g, const zn_node *n, const char *prefix,
+                    const char *inner) {
   zn_text t = fresh(w);
-  if (n->num_captures) w->ok = false; /* bodies are closed here and open there: not worth the renaming */
+  if (n->num_captures)
+    w->ok = false; /* bodies are closed here and open there: not worth the renaming */
   for (uint32_t i = 0; i < n->num_in; i++) put_str(&t, 1, value_name(w, g, n->in[i], prefix));
   for (uint32_t i = 0; i < n->num_out; i++) put_str(&t, 2, value_name(w, g, n->out[i], prefix));
   put_str(&t, 3, n->name);
@@ -177,7 +185,9 @@ static bool write_model(writer *w, const zn_graph *g, const char *path) {
   return ok;
 }
 
-static void quiet(void *user, zn_severity sev, const char *line) { (void)user, (void)sev, (void)line; }
+static void quiet(void *user, zn_severity sev, const char *line) {
+  (void)user, (void)sev, (void)line;
+}
 
 void fz_export(const char *zg, size_t n, uint64_t seed, const char *dir) {
   zn_ctx c;
@@ -190,20 +200,25 @@ void fz_export(const char *zg, size_t n, uint64_t seed, const char *dir) {
   mkdir(to, 0777);
   mkdir(data, 0777);
   writer w = {&c, &c.graph, to, true};
-  bool ok = zn_graph_parse(&c, &c.graph, zg, n, NULL, &g) == ZN_OK && write_model(&w, g, zn_arena_printf(&c.perm, "%s/model.onnx", to));
+  bool ok = zn_graph_parse(&c, &c.graph, zg, n, NULL, &g) == ZN_OK &&
+            write_model(&w, g, zn_arena_printf(&c.perm, "%s/model.onnx", to));
   if (ok) {
     zn_htensor *in = ZN_ARRAY(&c.graph, zn_htensor, g->num_inputs + 1);
-    zn_eval_val *x = ZN_ARRAY(&c.graph, zn_eval_val, g->num_inputs + 1), *y = ZN_ARRAY(&c.graph, zn_eval_val, g->num_outputs);
+    zn_eval_val *x = ZN_ARRAY(&c.graph, zn_eval_val, g->num_inputs + 1),
+                *y = ZN_ARRAY(&c.graph, zn_eval_val, g->num_outputs);
     double *floor = ZN_ARRAY(&c.graph, double, g->num_outputs);
     ok = zn_gen_inputs(&c, g, &c.graph, ZN_GEN_NORMAL, seed, dims, 3, in) == ZN_OK;
-    for (uint32_t i = 0; ok && i < g->num_inputs; i++) x[i] = zn_eval_from_htensor(&c.graph, &in[i]);
+    for (uint32_t i = 0; ok && i < g->num_inputs; i++)
+      x[i] = zn_eval_from_htensor(&c.graph, &in[i]);
     ok = ok && zn_metric_floor(&c, g, &c.graph, x, floor, y) == ZN_OK;
     FILE *f = ok ? fopen(zn_arena_printf(&c.perm, "%s/floor.txt", to), "w") : NULL;
     for (uint32_t i = 0; ok && i < g->num_inputs; i++)
-      ok = zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/input_%u.pb", data, i), &in[i]) == ZN_OK;
+      ok = zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/input_%u.pb", data, i), &in[i]) ==
+           ZN_OK;
     for (uint32_t i = 0; ok && i < g->num_outputs; i++) {
       zn_htensor h = zn_eval_to_htensor(&c.graph, &y[i]);
-      ok = zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/output_%u.pb", data, i), &h) == ZN_OK;
+      ok =
+          zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/output_%u.pb", data, i), &h) == ZN_OK;
       if (f) fprintf(f, "%.3g\n", floor[i]);
     }
     if (f) fclose(f);

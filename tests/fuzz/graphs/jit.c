@@ -18,7 +18,8 @@ static const char *message(LLVMErrorRef e) {
   return copy;
 }
 
-fz_jit *fz_jit_load(const char *object, const char *name, const struct zn_model **out_model, const char **out_error) {
+fz_jit *fz_jit_load(const char *object, const char *name, const struct zn_model **out_model,
+                    const char **out_error) {
   LLVMInitializeNativeTarget();
   LLVMInitializeNativeAsmPrinter();
   LLVMMemoryBufferRef buf;

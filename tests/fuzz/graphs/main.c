@@ -12,7 +12,8 @@
 
 enum { TEXT = 4 << 20, KINDS = 200 };
 
-typedef struct drawn { /* filled by the child that draws: drawing runs the inference, which may crash */
+typedef struct
+    drawn { /* filled by the child that draws: drawing runs the inference, which may crash */
   bool done;
   size_t n;
   uint32_t made[ZN_OP_COUNT];
@@ -24,13 +25,16 @@ typedef struct tally { /* messages with counts */
   uint32_t count[KINDS], n;
 } tally;
 
-static void quiet(void *user, zn_severity sev, const char *line) { (void)user, (void)sev, (void)line; }
+static void quiet(void *user, zn_severity sev, const char *line) {
+  (void)user, (void)sev, (void)line;
+}
 
 static void count_in(tally *t, const char *what) {
   char key[120];
   size_t n = 0;
   const char *p = strstr(what, "): ");
-  for (p = p ? p + 3 : what; *p && n + 1 < sizeof key; p++) /* numbers and names differ from graph to graph */
+  for (p = p ? p + 3 : what; *p && n + 1 < sizeof key;
+       p++) /* numbers and names differ from graph to graph */
     if (!(*p >= '0' && *p <= '9')) key[n++] = *p;
   key[n] = 0;
   uint32_t k = 0;
@@ -60,7 +64,8 @@ static bool draw_apart(uint64_t seed, drawn *d) {
     size_t n = 0;
     const char *s = g ? fz_print(g, &c.graph, &n) : "";
     zn_graph *again; /* what the parser makes of it, so that unused symbols and names are gone */
-    if (g && zn_graph_parse(&c, &c.graph, s, n, NULL, &again) == ZN_OK) s = fz_print(again, &c.graph, &n);
+    if (g && zn_graph_parse(&c, &c.graph, s, n, NULL, &again) == ZN_OK)
+      s = fz_print(again, &c.graph, &n);
     if (n < TEXT) {
       memcpy(d->text, s, n);
       d->text[n] = 0;
@@ -83,7 +88,8 @@ static void write_text(const char *path, const char *s, size_t n) {
   }
 }
 
-static const char *const outcomes[] = {"same", "undefined", "refused", "different", "crash", "hang"};
+static const char *const outcomes[] = {"same",      "undefined", "refused",
+                                       "different", "crash",     "hang"};
 
 static int check_files(int argc, char **argv, const fz_opts *o) {
   int bad = 0;
@@ -101,7 +107,8 @@ static int check_files(int argc, char **argv, const fz_opts *o) {
     fz_result r = {.outcome = FZ_DIFFERENT, .way = "text", .what = "does not parse"};
     zn_ctx_init(&c);
     if (zn_graph_parse(&c, &c.graph, s, n, NULL, &g) == ZN_OK) {
-      const char *text = fz_print(g, &c.graph, &m); /* comments and layout of the file do not matter */
+      const char *text =
+          fz_print(g, &c.graph, &m); /* comments and layout of the file do not matter */
       fz_check_apart(text, m, 1, o, &r);
     }
     if (r.outcome == FZ_SAME) printf("ok %s\n", argv[i]);
@@ -130,7 +137,8 @@ static void report(const args *a, uint64_t seed, const drawn *d, const fz_result
   if (!a->shrink) return;
   zn_arena_init(&mem, "shrink");
   fz_opts only = *o;
-  static const char *const ways[] = {"interp-O2", "cpu-O3", "cpu-O0", "cpu-O2", "interp-O0", "c-O2"};
+  static const char *const ways[] = {"interp-O2", "cpu-O3",    "cpu-O0",
+                                     "cpu-O2",    "interp-O0", "c-O2"};
   for (uint32_t k = 0; k < 6; k++)
     if (!strcmp(ways[k], r->way)) only.only = 1u << k;
   if (!strcmp(r->way, "c-O2")) only.use_c = true;
@@ -165,15 +173,19 @@ static int fuzz(const args *a, fz_opts o) {
     if (r.outcome == FZ_REFUSED) count_in(&refused, r.what);
     else if (r.outcome == FZ_UNDEFINED) count_in(&undefined, r.what);
     else if (r.outcome != FZ_SAME) report(a, seed, d, &r, &o);
-    if (a->onnx_every && k % a->onnx_every == 0 && (r.outcome == FZ_SAME || r.outcome == FZ_REFUSED)) fz_export(d->text, d->n, seed, a->onnx_dir);
+    if (a->onnx_every && k % a->onnx_every == 0 &&
+        (r.outcome == FZ_SAME || r.outcome == FZ_REFUSED))
+      fz_export(d->text, d->n, seed, a->onnx_dir);
   }
   print_tally("refused", &refused);
   print_tally("undefined", &undefined);
   printf("never drawn:");
   for (uint32_t op = 1; op < ZN_OP_COUNT; op++)
     if (!made[op] && a->n >= 5000) printf(" %s", zn_op_name((zn_op)op));
-  printf("\n%u graphs: %u same, %u undefined, %u refused, %u different, %u crashes, %u hangs; %u empty\n", a->n, got[0], got[1], got[2],
-         got[3], got[4], got[5], empty);
+  printf(
+      "\n%u graphs: %u same, %u undefined, %u refused, %u different, %u crashes, %u hangs; %u "
+      "empty\n",
+      a->n, got[0], got[1], got[2], got[3], got[4], got[5], empty);
   return got[3] + got[4] + got[5] != 0;
 }
 
@@ -189,7 +201,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(s, "--c") && more) a.c_every = (uint32_t)strtoul(argv[++i], NULL, 10);
     else if (!strcmp(s, "--no-shrink")) a.shrink = false;
     else if (!strcmp(s, "--verbose")) o.verbose = true;
-    else if (!strcmp(s, "--onnx") && i + 2 < argc) a.onnx_dir = argv[i + 1], a.onnx_every = (uint32_t)strtoul(argv[i + 2], NULL, 10), i += 2;
+    else if (!strcmp(s, "--onnx") && i + 2 < argc)
+      a.onnx_dir = argv[i + 1], a.onnx_every = (uint32_t)strtoul(argv[i + 2], NULL, 10), i += 2;
     else if (!strcmp(s, "--check") && more) {
       mkdir(a.dir, 0777);
       o.dir = a.dir;
@@ -202,7 +215,9 @@ int main(int argc, char **argv) {
       fwrite(d->text, 1, d->n, stdout);
       return 0;
     } else {
-      fprintf(stderr, "fuzz_graphs: cannot read '%s'; see the first lines of tests/fuzz/graphs/main.c\n", s);
+      fprintf(stderr,
+              "fuzz_graphs: cannot read '%s'; see the first lines of tests/fuzz/graphs/main.c\n",
+              s);
       return 2;
     }
   }

@@ -18,7 +18,9 @@ typedef struct work {
   uint32_t tries;
 } work;
 
-static void quiet(void *user, zn_severity sev, const char *line) { (void)user, (void)sev, (void)line; }
+static void quiet(void *user, zn_severity sev, const char *line) {
+  (void)user, (void)sev, (void)line;
+}
 
 static zn_graph *reopen(work *w) {
   zn_graph *g;
@@ -28,7 +30,8 @@ static zn_graph *reopen(work *w) {
 /* Removes what no output needs, inputs included; infers anew. */
 static bool tidy(work *w, zn_graph *g) {
   zn_pass_opts po = {.rewrite_limit = -1};
-  if (zn_infer_graph(&w->c, g) != ZN_OK || zn_passes_run_named(&w->c, g, "dce", &po) != ZN_OK) return false;
+  if (zn_infer_graph(&w->c, g) != ZN_OK || zn_passes_run_named(&w->c, g, "dce", &po) != ZN_OK)
+    return false;
   uint32_t *uses = zn_graph_uses(g, &w->c.graph), n = 0;
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     if (uses[g->inputs[i]]) g->inputs[n++] = g->inputs[i];
@@ -47,7 +50,9 @@ static bool try_graph(work *w, zn_graph *g) {
   if (n == w->n && !memcmp(text, w->best, n)) return false;
   w->tries++;
   fz_check_apart(text, n, w->seed, w->o, &r);
-  if (r.outcome != w->want->outcome || strcmp(r.way, w->want->way) || strncmp(r.what, w->want->what, 7)) return false;
+  if (r.outcome != w->want->outcome || strcmp(r.way, w->want->way) ||
+      strncmp(r.what, w->want->what, 7))
+    return false;
   w->best = text;
   w->n = n;
   return true;
@@ -59,7 +64,8 @@ static bool one_output(work *w) {
   for (uint32_t k = 0; k < g->num_outputs; k++) {
     zn_graph *h = reopen(w);
     zn_vid keep = h->outputs[k];
-    for (uint32_t i = 0; i < h->num_outputs; i++) h->vals[h->outputs[i]].is_output = h->outputs[i] == keep;
+    for (uint32_t i = 0; i < h->num_outputs; i++)
+      h->vals[h->outputs[i]].is_output = h->outputs[i] == keep;
     h->outputs[0] = keep;
     h->num_outputs = 1;
     if (try_graph(w, h)) return true;
@@ -77,7 +83,8 @@ static bool cut(work *w, uint32_t k) {
     zn_type t = g->vals[v].type;
     if (t.kind != ZN_V_TENSOR || t.rank < 0 || g->vals[v].is_output) return false;
     for (int d = 0; d < t.rank; d++)
-      if (!zn_ex_is_const(g->ex, t.dims[d], NULL) && zn_ex_kind(g->ex, t.dims[d]) != ZN_EX_SYM) return false;
+      if (!zn_ex_is_const(g->ex, t.dims[d], NULL) && zn_ex_kind(g->ex, t.dims[d]) != ZN_EX_SYM)
+        return false;
     zn_graph_replace(g, v, zn_graph_input(g, "cut", t));
   }
   zn_graph_kill(g, n);
@@ -92,7 +99,9 @@ static bool bypass(work *w, uint32_t k) {
     const zn_node *n = &g->nodes[g->order[k]];
     if (i >= n->num_in || !n->in[i] || !n->num_out || !n->out[0]) continue;
     zn_type a = g->vals[n->in[i]].type, b = g->vals[n->out[0]].type;
-    if (a.kind || b.kind || a.dtype != b.dtype || a.rank != b.rank || (a.rank > 0 && memcmp(a.dims, b.dims, (size_t)a.rank * sizeof a.dims[0]))) continue;
+    if (a.kind || b.kind || a.dtype != b.dtype || a.rank != b.rank ||
+        (a.rank > 0 && memcmp(a.dims, b.dims, (size_t)a.rank * sizeof a.dims[0])))
+      continue;
     if (g->vals[n->out[0]].is_output && !g->vals[n->in[i]].def) continue;
     zn_graph_replace(g, n->out[0], n->in[i]);
     if (try_graph(w, g)) return true;
@@ -135,7 +144,8 @@ static bool sizes(work *w) {
   return any;
 }
 
-const char *fz_shrink(zn_arena *a, const char *zg, uint64_t seed, const fz_opts *o, const fz_result *same, size_t *out_n) {
+const char *fz_shrink(zn_arena *a, const char *zg, uint64_t seed, const fz_opts *o,
+                      const fz_result *same, size_t *out_n) {
   work w = {.a = a, .seed = seed, .o = o, .want = same, .best = zg, .n = strlen(zg)};
   zn_ctx_init(&w.c);
   w.c.sink = quiet;
