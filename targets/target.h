@@ -9,6 +9,7 @@ typedef struct zn_exec zn_exec; /* a loaded artifact, defined by each target */
 typedef struct zn_build_opts {
   const char *out;    /* path of the artifact; its suffix chooses the kind */
   int opt_level;      /* 0..3 */
+  const char *cache;  /* folder of compiled kernels (cuda); NULL: none */
   bool keep_names;    /* keep kernel symbol names in the object */
 } zn_build_opts;
 

@@ -37,6 +37,9 @@ typedef struct printer {
   uint32_t *pending;
   uint32_t num_pending;
   int depth;
+  bool in_threads;      /* SIMT: inside a thread loop */
+  uint32_t threads_end; /* its End */
+  uint64_t alloc_at;    /* SIMT: shared memory taken so far */
   read_set reads; /* of the operands consumed since the instruction began */
 } printer;
 
@@ -477,6 +480,7 @@ static void print_store(printer *p, const zn_kinst *in) {
   const char *v = t.mask ? use_mask(p, in->c, t.mask = 1) : use_bare(p, in->c);
   flush(p, FLUSH_MEMORY, 0);
   indent(p);
+  if (p->f->team > 1 && !p->in_threads) zn_text_puts(p->out, "if (zn_rank == 0) ");
   if (in->lanes == 1)
     zn_text_printf(p->out, "ZN_ST(%s, %s, %s, %s);\n", mem_tag((zn_dtype)in->dtype), base, at, v);
   else if (scatter)
@@ -501,6 +505,12 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
   }
   default: { /* Alloc */
     const char *elem = cs_elem(p->s, cs_scalar((zn_dtype)in->dtype));
+    if (p->f->team > 1) { /* the team's: shared memory */
+      unsigned size = in->dtype == ZN_IDX ? 8 : zn_dtype_bytes((zn_dtype)in->dtype);
+      define_atom(p, r, fmt(p, "(zn_team_mem + %" PRIu64 ")", p->alloc_at));
+      p->alloc_at += ((uint64_t)in->imm.i * size + 15) & ~UINT64_C(15);
+      break;
+    }
     indent(p);
     zn_text_printf(p->out, "ZN_ALIGN64(%s m%u[%" PRId64 "]);\n", elem, r, in->imm.i);
     define_atom(p, r, fmt(p, "(unsigned char *)m%u", r));
@@ -515,7 +525,29 @@ static void open_region(printer *p) {
   p->depth++;
 }
 
+/* SIMT: the grid loop is the team's own iteration, a thread loop takes every team-th step. */
+static bool print_simt_for(printer *p, zn_kref r, const zn_kinst *in) {
+  zn_for_kind kind = (zn_for_kind)(in->c & 255);
+  if (!p->s->dia->simt || (kind != ZN_FOR_GRID && kind != ZN_FOR_THREAD)) return false;
+  const char *lo = use(p, in->a), *hi = use(p, in->b);
+  flush(p, FLUSH_ALL, 0);
+  indent(p);
+  define_atom(p, r, fmt(p, "i%u", r));
+  if (kind == ZN_FOR_GRID) {
+    zn_text_printf(p->out, "const zi i%u = zn_at;\n", r);
+    indent(p);
+    zn_text_printf(p->out, "if (i%u < %s)", r, hi);
+  } else {
+    p->in_threads = true;
+    zn_text_printf(p->out, "for (zi i%u = %s + (zi)zn_rank * %" PRId64 "; i%u < %s; i%u += %" PRId64 ")", r, lo,
+                   in->imm.i, r, hi, r, in->imm.i * p->f->team);
+  }
+  open_region(p);
+  return true;
+}
+
 static void print_for(printer *p, zn_kref r, const zn_kinst *in) {
+  if (print_simt_for(p, r, in)) return;
   bool grid = (in->c & 255) == ZN_FOR_GRID;
   const char *lo = use_index(p, in->a), *hi = use(p, in->b), *step = "++";
   if (grid || p->reads.memory || p->reads.num_vars) { /* the bounds are taken once */
@@ -627,8 +659,14 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
   case ZN_K_Call:
     print_call(p, in);
     break;
+  case ZN_K_Barrier:
+    flush(p, FLUSH_ALL, 0);
+    indent(p);
+    zn_text_puts(p->out, p->f->team <= 32 ? "__syncwarp(zn_mask);\n" : "__syncthreads();\n");
+    break;
   default: /* Else, End */
     flush(p, FLUSH_ALL, 0);
+    if (in->op == ZN_K_End && r == p->threads_end) p->in_threads = false;
     p->depth--;
     indent(p);
     zn_text_puts(p->out, in->op == ZN_K_Else ? "} else {\n" : "}\n");
@@ -711,7 +749,11 @@ static void print_body(cs_state *s, const zn_kfunc *f, void (*params)(printer *)
   p.pending = ZN_ARRAY(&arena, uint32_t, f->num_insts);
   count_uses(&p);
   params(&p);
-  for (zn_kref r = 1; r < f->num_insts; r++) print_inst(&p, r);
+  const uint32_t *match = s->dia->simt ? zn_kf_match(f, &arena) : NULL;
+  for (zn_kref r = 1; r < f->num_insts; r++) {
+    if (match && f->insts[r].op == ZN_K_For && (f->insts[r].c & 255) == ZN_FOR_THREAD) p.threads_end = match[r];
+    print_inst(&p, r);
+  }
   zn_arena_reset(&arena);
 }
 
@@ -772,6 +814,49 @@ void cs_print_kernel(cs_state *s, uint32_t fn) {
                  f->exported ? s->dia->exported_qual : s->dia->kernel_qual, s->kernel_names[fn],
                  params);
   print_body(s, f, kernel_params);
+  zn_text_puts(&s->body, "}\n");
+}
+
+static void simt_params(printer *p) {
+  const zn_kfunc *f = p->f;
+  unsigned team = f->team ? f->team : 1;
+  if (team > 1)
+    zn_text_printf(p->out, "  const unsigned zn_rank = threadIdx.x %% %uu;\n", team);
+  else
+    zn_text_puts(p->out, "  const unsigned zn_rank = 0;\n");
+  zn_text_printf(p->out, "  const unsigned zn_team = threadIdx.x / %uu;\n", team);
+  zn_text_printf(p->out, "  const zi zn_at = (zi)blockIdx.x * (zi)(blockDim.x / %uu) + (zi)zn_team;\n", team);
+  zn_text_puts(p->out, "  if (zn_at >= zn_grid) return;\n  (void)zn_rank;\n");
+  if (team > 1 && team <= 32)
+    zn_text_printf(p->out, "  const unsigned zn_mask = %s; (void)zn_mask;\n",
+                   team == 32 ? "0xffffffffu"
+                              : fmt(p, "0x%xu << (threadIdx.x / %uu * %uu %% 32u)", (1u << team) - 1, team, team));
+  if (team > 1 && zn_kfunc_alloc_bytes(f))
+    zn_text_printf(p->out, "  unsigned char *const zn_team_mem = zn_shared + zn_team * %" PRIu64 "u;\n",
+                   zn_kfunc_alloc_bytes(f));
+}
+
+static void put_simt_param(cs_state *s, printer *names, const zn_kfunc *f, bool ints) {
+  for (uint32_t i = 0; i < f->num_params; i++) {
+    if ((f->params[i].kind == ZN_KP_INT) != ints) continue;
+    if (ints)
+      zn_text_printf(&s->body, "const zi %s, ", param_name(names, i));
+    else
+      zn_text_printf(&s->body, "unsigned char *const __restrict__ %s, ", param_name(names, i));
+  }
+}
+
+void cs_print_simt_kernel(cs_state *s, uint32_t fn) {
+  const zn_kfunc *f = s->mod->funcs[fn];
+  unsigned team = f->team ? f->team : 1;
+  printer names = {.s = s, .f = f, .arena = &s->arena};
+  put_note(s, f);
+  zn_text_printf(&s->body, "extern \"C\" __global__ void __launch_bounds__(%u)\n%s(", team > 128 ? team : 128,
+                 s->kernel_names[fn]);
+  put_simt_param(s, &names, f, false);
+  put_simt_param(s, &names, f, true);
+  zn_text_puts(&s->body, "const unsigned char *const __restrict__ zn_weights, const zi zn_grid) {\n");
+  print_body(s, f, simt_params);
   zn_text_puts(&s->body, "}\n");
 }
 

@@ -83,6 +83,8 @@ const char *cs_vec_scatter(cs_state *s, cs_type t, cs_type index);
 /* ---- functions ---- */
 void cs_print_kernel(cs_state *s, uint32_t fn);
 void cs_print_entry(cs_state *s, uint32_t fn, const char *symbol);
+/* The launch side: threads of a block at most. */
+void cs_print_simt_kernel(cs_state *s, uint32_t fn);
 /* zenith.h as text. */
 void cs_put_abi(zn_text *out);
 /* A C identifier made from any name. */

@@ -162,7 +162,12 @@ static void need_fma(cs_state *s, bool single) {
                  single ? 4 : 8, s->dia->helper_qual, f, n, f, f, f, single ? "f" : "");
 }
 
+static const char *native(const cs_state *s, zn_kop op, zn_dtype t) {
+  return zn_is_float(t) ? s->dia->native[op][t == ZN_F64] : NULL;
+}
+
 const char *cs_scalar_fma(cs_state *s, zn_dtype t, const char *a, const char *b, const char *c) {
+  if (native(s, ZN_K_Fma, t)) return cs_fmt(s, "%s(%s, %s, %s)", native(s, ZN_K_Fma, t), a, b, c);
   need_fma(s, t == ZN_F32);
   return cs_fmt(s, "zn_fma_%s(%s, %s, %s)", zn_dtypes[t].name, a, b, c);
 }
@@ -309,6 +314,8 @@ static bool is_half(zn_dtype t) { return t == ZN_F16 || t == ZN_BF16; }
 
 const char *cs_scalar_cvt(cs_state *s, zn_kop op, zn_dtype from, zn_dtype to, const char *a) {
   if (from == to) return a;
+  if (s->dia->f16_to_f32 && from == ZN_F16 && to == ZN_F32) return cs_fmt(s, "%s(%s)", s->dia->f16_to_f32, a);
+  if (s->dia->f32_to_f16 && from == ZN_F32 && to == ZN_F16) return cs_fmt(s, "%s(%s)", s->dia->f32_to_f16, a);
   if (is_half(from)) {
     if (to == ZN_BOOL) return cs_fmt(s, "((%s & 0x7fff) != 0)", a);
     need_decode16(s, from);
@@ -329,6 +336,7 @@ const char *cs_scalar_cvt(cs_state *s, zn_kop op, zn_dtype from, zn_dtype to, co
 
 const char *cs_scalar_un(cs_state *s, zn_kop op, zn_dtype t, const char *a) {
   bool single = t == ZN_F32;
+  if (native(s, op, t)) return cs_fmt(s, "%s(%s)", native(s, op, t), a);
   switch ((int)op) {
   case ZN_K_Neg:
     if (zn_is_float(t)) return cs_fmt(s, "(-%s)", a);
@@ -391,6 +399,7 @@ const char *cs_scalar_bin(cs_state *s, zn_kop op, zn_dtype t, const char *a, con
   const char *sym = symbol(op), *c = scalar_name(s, t);
   bool is_float = zn_is_float(t);
   if (zn_kops[op].cls == 'P') return cs_fmt(s, "(%s %s %s)", a, sym, b);
+  if (native(s, op, t)) return cs_fmt(s, "%s(%s, %s)", native(s, op, t), a, b);
   switch ((int)op) {
   case ZN_K_Add:
   case ZN_K_Sub:

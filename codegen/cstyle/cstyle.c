@@ -215,7 +215,8 @@ static void name_consts(cs_state *s) {
   const uint64_t *at = zn_kmod_const_places(m, &s->arena);
   for (uint32_t i = 0; i < m->num_consts; i++) {
     const char *name = m->consts[i].name ? cs_ident(s, m->consts[i].name) : "";
-    s->const_names[i] = s->opts->weights_file ? cs_fmt(s, "(%s_weights + %" PRIu64 ")", m->name, at[i])
+    s->const_names[i] = s->dia->simt            ? cs_fmt(s, "(zn_weights + %" PRIu64 ")", at[i])
+                        : s->opts->weights_file ? cs_fmt(s, "(%s_weights + %" PRIu64 ")", m->name, at[i])
                                               : cs_fmt(s, "w%u_%s", i, name);
   }
 }
@@ -344,6 +345,26 @@ static void put_head(cs_state *s, zn_text *out) {
     zn_text_puts(out, *l);
     zn_text_puts(out, "\n");
   }
+}
+
+void zn_cprint_cuda(zn_ctx *c, const zn_kmod *m, uint32_t first, uint32_t n, bool idx32, zn_text *out) {
+  zn_cprint_opts o = {.dialect = &zn_cdialect_cuda};
+  cs_state s = {.ctx = c, .mod = m, .opts = &o, .dia = o.dialect};
+  zn_arena_init(&s.arena, "cstyle");
+  zn_text_init(&s.helpers, &s.arena);
+  zn_text_init(&s.body, &s.arena);
+  number_kernels(&s);
+  name_consts(&s);
+  zn_text_printf(out, "#define ZN_IDX_BITS %d\n", idx32 ? 32 : 64);
+  for (const char *const *l = s.dia->prologue; *l; l++) {
+    zn_text_puts(out, *l);
+    zn_text_puts(out, "\n");
+  }
+  for (uint32_t i = 0; i < m->num_funcs; i++)
+    if (!m->funcs[i]->is_entry && s.kernel_no[i] >= first && s.kernel_no[i] - first < n) cs_print_simt_kernel(&s, i);
+  zn_text_put(out, s.helpers.s ? s.helpers.s : "", s.helpers.len);
+  zn_text_put(out, s.body.s ? s.body.s : "", s.body.len);
+  zn_arena_reset(&s.arena);
 }
 
 void zn_cprint_module(zn_ctx *c, const zn_kmod *m, const zn_cprint_opts *o, zn_text *out) {

@@ -85,13 +85,22 @@ static zn_ikind control_kind(const zn_kinst *in) {
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_Load:
-    case ZN_K_Store: return ZN_IK_MEM;
+    case ZN_K_Store:
+    case ZN_K_Fetch:
+    case ZN_K_Poke: return ZN_IK_MEM;
     default: return ZN_IK_PURE;
   }
 }
 
 static void decode_inst(decoder *d, uint32_t i, zn_idec *o) {
   const zn_kinst *in = &d->f->insts[i], *ins = d->f->insts;
+  zn_kinst host; /* here device memory is memory */
+  if (in->op == ZN_K_Fetch || in->op == ZN_K_Poke) {
+    host = *in;
+    host.op = in->op == ZN_K_Fetch ? ZN_K_Load : ZN_K_Store;
+    host.imm.i = 0;
+    in = &host;
+  }
   const uint32_t *slot = d->out->slot_of;
   zn_dtype from = in->a < d->f->num_insts ? zn_kf_dtype(d->f, in->a) : ZN_NONE;
   char cls = zn_kops[in->op].cls;

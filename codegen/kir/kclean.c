@@ -224,7 +224,7 @@ static void copy_in_order(cleaner *k, const uint32_t *order) {
     }
     if (in.op == ZN_K_End || in.op == ZN_K_Else) forget(&p, marks[--depth]);
     if (opens(in.op) || in.op == ZN_K_Else) marks[depth++] = p.num_entries;
-    if (zn_kops[in.op].cls == 'S' || in.op == ZN_K_Store) p.epoch++;
+    if (zn_kops[in.op].cls == 'S' || in.op == ZN_K_Store || in.op == ZN_K_Poke) p.epoch++;
     p.map[i] = p.num_out;
     p.out[p.num_out++] = in;
   }
@@ -260,7 +260,7 @@ static void mark_all(sweeper *s) {
   zn_kfunc *f = s->k->f;
   for (uint32_t i = 1; i < f->num_insts; i++) {
     uint8_t op = f->insts[i].op;
-    if (op == ZN_K_Store || op == ZN_K_Ret || op == ZN_K_Call) mark(s, &i);
+    if (op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);
     if (op == ZN_K_Set || op == ZN_K_Break) {
       uint32_t owner = op == ZN_K_Set ? f->insts[i].a : loop_of(s->k, i);
       s->next_set[i] = s->first_set[owner];

@@ -42,7 +42,8 @@ typedef enum zn_for_kind {
   ZN_FOR_SERIAL,
   ZN_FOR_GRID,   /* split over threads by the launcher */
   ZN_FOR_VECTOR, /* iterations independent: widened to `factor` lanes by codegen/kir/widen.c (0 = the target's) */
-  ZN_FOR_UNROLL  /* iterations independent: replicated `factor` times in lockstep (jammed) by widen.c */
+  ZN_FOR_UNROLL, /* iterations independent: replicated `factor` times in lockstep (jammed) by widen.c */
+  ZN_FOR_THREAD  /* iterations independent: spread over the threads of the team that runs the grid iteration (simt.c) */
 } zn_for_kind;
 
 typedef enum zn_dot_flags { /* Dot4's immediate */
@@ -84,6 +85,7 @@ typedef struct zn_kfunc {
   const char *name; /* C identifier, unique in the module */
   bool is_entry;
   bool exported; /* visible symbol in the artifact */
+  uint16_t team; /* SIMT targets: threads that run one grid iteration together; 0 = not decided (zn_kpass_simt) */
   zn_kparam *params;
   uint32_t num_params, cap_params;
   zn_kinst *insts; /* [0] is Nop */
@@ -216,6 +218,15 @@ void zn_kfunc_print(const zn_kmod *m, const zn_kfunc *f, zn_text *t);
 zn_status zn_kmod_parse(zn_ctx *c, zn_arena *a, const char *src, size_t n, const char *base_dir, zn_kmod **out);
 /* widen.c: ZN_FOR_VECTOR and ZN_FOR_UNROLL loops become vector and replicated code (with scalar tails). */
 zn_status zn_kpass_widen(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
+/* simt.c, for targets whose caps say simt; the interpreter runs the result as it is.
+ * threads: marks of independent iterations become thread loops (before widen, which then only replicates).
+ * simt: chooses the team of each kernel and puts a barrier wherever a thread may touch what another one touched. The rule
+ * of such a kernel: code outside thread loops is run by the whole team alike, its stores by the first thread; an Alloc
+ * belongs to the team. */
+zn_status zn_kpass_threads(zn_ctx *c, zn_kmod *m);
+zn_status zn_kpass_simt(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
+/* Bytes of a kernel's Allocs, each rounded up to 16. */
+uint64_t zn_kfunc_alloc_bytes(const zn_kfunc *f);
 /* expand.c: class M operations, and what caps lack (fma, rounding, f16 conversion), become arithmetic. */
 zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
 /* kclean.c: local CSE, hoisting of loop-invariant scalars, removal of unused values. */

@@ -224,7 +224,7 @@ static void open_region(parser *p) {
 }
 
 static zn_status for_loop(parser *p, zn_kinst *in) {
-  static const char *const kinds[] = {"serial", "grid", "vector", "unroll"};
+  static const char *const kinds[] = {"serial", "grid", "vector", "unroll", "thread"};
   int64_t factor = 0;
   ZN_TRY(ref(p, &in->a));
   ZN_TRY(zn_lex_expect(&p->l, ',', "','"));
@@ -232,8 +232,8 @@ static zn_status for_loop(parser *p, zn_kinst *in) {
   ZN_TRY(zn_lex_expect(&p->l, ',', "','"));
   ZN_TRY(integer(p, 1, INT64_MAX, "a step", &in->imm.i));
   in->dtype = ZN_IDX;
-  for (in->c = 0; in->c < 4 && !zn_lex_is(&p->l, kinds[in->c]);) in->c++;
-  if (in->c == 4) return unexpected(p, "serial, grid, vector or unroll");
+  for (in->c = 0; in->c < 5 && !zn_lex_is(&p->l, kinds[in->c]);) in->c++;
+  if (in->c == 5) return unexpected(p, "serial, grid, vector, unroll or thread");
   zn_lex_next(&p->l);
   if (p->l.tok == ZN_TOK_INT) ZN_TRY(integer(p, 0, (1 << 24) - 1, "a factor", &factor));
   in->c |= (uint32_t)factor << 8;
@@ -246,9 +246,13 @@ static zn_status access(parser *p, zn_kinst *in) {
   ZN_TRY(zn_lex_expect(&p->l, '[', "'['"));
   ZN_TRY(ref(p, &in->b));
   ZN_TRY(zn_lex_expect(&p->l, ']', "']'"));
-  if (in->op == ZN_K_Store) {
+  if (in->op == ZN_K_Store || in->op == ZN_K_Poke) {
     ZN_TRY(zn_lex_expect(&p->l, ',', "','"));
     ZN_TRY(ref(p, &in->c));
+  }
+  if (in->op == ZN_K_Fetch) {
+    in->imm.i = accept_word(p, "last");
+    return ZN_OK;
   }
   return accept_word(p, "align") ? integer(p, 1, 1 << 20, "an alignment", &in->imm.i) : ZN_OK;
 }
@@ -301,7 +305,9 @@ static zn_status operands(parser *p, zn_kinst *in) {
       return zn_lex_expect(&p->l, '{', "'{'");
     case ZN_K_Loop: open_region(p); return zn_lex_expect(&p->l, '{', "'{'");
     case ZN_K_Load:
-    case ZN_K_Store: return access(p, in);
+    case ZN_K_Store:
+    case ZN_K_Fetch:
+    case ZN_K_Poke: return access(p, in);
     case ZN_K_Call: return call(p, in);
     default: break;
   }
@@ -419,6 +425,9 @@ static zn_status function(parser *p, bool entry) {
   ZN_TRY(name(p, &f->name));
   ZN_TRY(params(p));
   f->exported = accept_word(p, "exported");
+  int64_t team = 0;
+  if (accept_word(p, "team")) ZN_TRY(integer(p, 1, 1024, "a number of threads", &team));
+  f->team = (uint16_t)team;
   if (accept_word(p, "note")) ZN_TRY(string(p, &f->note));
   ZN_TRY(zn_lex_expect(&p->l, '{', "'{'"));
   for (bool done = false; !done;) {

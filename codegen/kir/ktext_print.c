@@ -102,14 +102,14 @@ static void put_ref(printer *p, zn_kref r) {
   zn_text_printf(p->t, "%%%u", r < p->f->num_insts ? p->number[r] : 0);
 }
 
-static const char *const for_kinds[] = {"serial", "grid", "vector", "unroll"};
+static const char *const for_kinds[] = {"serial", "grid", "vector", "unroll", "thread"};
 
 static void put_for(printer *p, const zn_kinst *in) {
   zn_text_puts(p->t, "for ");
   put_ref(p, in->a);
   zn_text_puts(p->t, ", ");
   put_ref(p, in->b);
-  zn_text_printf(p->t, ", %lld %s", (long long)in->imm.i, for_kinds[in->c & 3]);
+  zn_text_printf(p->t, ", %lld %s", (long long)in->imm.i, for_kinds[(in->c & 255) <= ZN_FOR_THREAD ? in->c & 255 : 0]);
   if (in->c >> 8) zn_text_printf(p->t, " %u", in->c >> 8);
   zn_text_puts(p->t, " {");
 }
@@ -120,11 +120,12 @@ static void put_access(printer *p, const zn_kinst *in) {
   zn_text_puts(p->t, "[");
   put_ref(p, in->b);
   zn_text_puts(p->t, "]");
-  if (in->op == ZN_K_Store) {
+  if (in->op == ZN_K_Store || in->op == ZN_K_Poke) {
     zn_text_puts(p->t, ", ");
     put_ref(p, in->c);
   }
-  if (in->imm.i) zn_text_printf(p->t, " align %lld", (long long)in->imm.i);
+  if (in->op == ZN_K_Fetch && in->imm.i) zn_text_puts(p->t, " last");
+  else if (in->imm.i) zn_text_printf(p->t, " align %lld", (long long)in->imm.i);
 }
 
 static void put_call(printer *p, const zn_kinst *in) {
@@ -185,7 +186,7 @@ static void put_inst(printer *p, const zn_kinst *in) {
     zn_text_puts(p->t, ".");
     put_type(p->t, (zn_dtype)in->dtype, in->lanes);
   }
-  if (in->op == ZN_K_Load || in->op == ZN_K_Store)
+  if (in->op == ZN_K_Load || in->op == ZN_K_Store || in->op == ZN_K_Fetch || in->op == ZN_K_Poke)
     put_access(p, in);
   else
     put_operands(p, in);
@@ -203,6 +204,7 @@ static void put_head(printer *p) {
     zn_text_printf(p->t, " %s %s", kinds[k->kind & 3], zn_dtypes[k->dtype].name);
   }
   zn_text_puts(p->t, p->f->exported ? ") exported" : ")");
+  if (p->f->team) zn_text_printf(p->t, " team %u", p->f->team);
   if (p->f->note) {
     zn_text_puts(p->t, " note ");
     zn_text_quote(p->t, p->f->note, strlen(p->f->note));

@@ -180,7 +180,9 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type cannot be in memory");
   CHECK(nx == 1 || nx == in->lanes, "index has other lanes than the access");
   CHECK(in->imm.i >= 0 && (in->imm.i & (in->imm.i - 1)) == 0, "alignment is not a power of two");
-  if (in->op == ZN_K_Store)
+  if (in->op == ZN_K_Fetch || in->op == ZN_K_Poke)
+    CHECK(v->f->is_entry && in->lanes == 1, "only entries fetch and poke, one element");
+  if (in->op == ZN_K_Store || in->op == ZN_K_Poke)
     CHECK(zn_kf_dtype(v->f, in->c) == t && v->f->insts[in->c].lanes == in->lanes,
           "value's type or lanes differ");
 }
@@ -220,7 +222,7 @@ static void check_for(verifier *v, const zn_kinst *in, zn_dtype t) {
   CHECK(t == ZN_IDX && in->lanes == 1, "induction variable is idx");
   CHECK(v->f->insts[in->a].lanes == 1 && v->f->insts[in->b].lanes == 1, "bounds have one lane");
   CHECK(in->imm.i > 0, "step is not positive");
-  CHECK((in->c & 255) <= ZN_FOR_UNROLL, "unknown kind of loop");
+  CHECK((in->c & 255) <= ZN_FOR_THREAD, "unknown kind of loop");
   if ((in->c & 255) == ZN_FOR_GRID) {
     CHECK(v->depth == 0 && !v->f->is_entry, "a grid loop stands at the top level of a kernel");
     CHECK(v->grids++ == 0, "a second grid loop");
@@ -234,6 +236,7 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
   const zn_kinst *a = &v->f->insts[in->a];
   switch (in->op) {
     case ZN_K_Nop: break;
+    case ZN_K_Barrier: CHECK(!v->f->is_entry, "only kernels have barriers"); break;
     case ZN_K_Var:
       CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type has no variables");
       CHECK(zn_kf_dtype(v->f, in->a) == t && a->lanes == in->lanes, "initial value's type differs");
@@ -304,7 +307,8 @@ bool zn_kop_has_value(zn_kop op) {
     case ZN_K_Var:
     case ZN_K_Get:
     case ZN_K_For: return true;
-    case ZN_K_Store: return false;
+    case ZN_K_Store:
+    case ZN_K_Poke: return false;
     default: return zn_kops[op].cls != 'S';
   }
 }

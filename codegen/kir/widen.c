@@ -451,7 +451,7 @@ static void walk(rewriter *w, uint32_t from, uint32_t to) {
 static bool has_marks(const zn_kfunc *f) {
   for (uint32_t i = 1; i < f->num_insts; i++) {
     const zn_kinst *in = &f->insts[i];
-    if (in->op == ZN_K_For && (in->c & 255) != ZN_FOR_SERIAL && (in->c & 255) != ZN_FOR_GRID)
+    if (in->op == ZN_K_For && ((in->c & 255) == ZN_FOR_VECTOR || (in->c & 255) == ZN_FOR_UNROLL))
       return true;
   }
   return false;

@@ -14,6 +14,11 @@ typedef struct zn_llvm_opts {
   bool keep_names;       /* local symbols for kernels, else none */
   bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
   bool defer_data;       /* objects: large constants stay out, for zn_elf_fill_shared behind the linker */
+  /* Host side of a device artifact: entries only, launching and touching device memory through the hooks of
+   * runtime/zenith_device.h; NAME_run and NAME_plan hand over to zn_device_call_run and _plan of the runtime object, which
+   * finds the entries as zn_device_run and zn_device_plan, the constants as zn_device_weights, and what the file named here
+   * holds as zn_device_blob. NULL: an artifact for the processor. */
+  const char *device_blob;
   const char *bin;       /* file for large constants that LLVM text refers to; NULL: a temporary one */
 } zn_llvm_opts;
 

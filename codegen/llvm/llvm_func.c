@@ -255,6 +255,37 @@ static uint32_t kernel_number(const zn_kmod *mod, uint32_t fn) {
   return k;
 }
 
+/* zn_device_hooks of runtime/zenith_device.h: places of the function pointers, which take the hooks first. */
+enum { HOOK_LAUNCH = 3, HOOK_FETCH = 4, HOOK_POKE = 5 };
+
+static void device_hook(zn_lfun *s, unsigned field, zn_lval *args, unsigned n) {
+  zn_lmod *m = s->m;
+  zn_lval all[5] = {LLVMGetParam(s->fv, 4)}, at = LLVMConstInt(m->i32, field, 0);
+  zn_ltype types[5] = {m->ptr};
+  for (unsigned i = 0; i < n; i++) all[i + 1] = args[i], types[i + 1] = LLVMTypeOf(args[i]);
+  zn_lval fn = LLVMBuildLoad2(m->b, m->ptr, LLVMBuildGEP2(m->b, m->ptr, all[0], &at, 1, ""), "");
+  LLVMBuildCall2(m->b, LLVMFunctionType(m->none, types, n + 1, 0), fn, all, n + 1, "");
+}
+
+/* Fetch and Poke go through a cell on the stack. */
+static zn_lval device_access(zn_lfun *s, const zn_kinst *in) {
+  zn_lmod *m = s->m;
+  zn_dtype t = (zn_dtype)in->dtype;
+  zn_ltype mem = t == ZN_BOOL ? m->i8 : zn_lm_type(m, t, 1);
+  zn_lval cell = entry_alloca(s, mem, 8), p = element_ptr(s, t, in->a, s->v[in->b]);
+  zn_lval bytes = LLVMConstInt(m->i32, zn_lm_bytes(m, t), 0);
+  if (in->op == ZN_K_Poke) {
+    LLVMBuildStore(m->b, s->v[in->c], cell);
+    zn_lval args[3] = {p, cell, bytes};
+    device_hook(s, HOOK_POKE, args, 3);
+    return NULL;
+  }
+  zn_lval args[4] = {cell, p, bytes, LLVMConstInt(m->i32, (uint64_t)in->imm.i, 0)};
+  device_hook(s, HOOK_FETCH, args, 4);
+  zn_lval r = LLVMBuildLoad2(m->b, mem, cell, "");
+  return t == ZN_BOOL ? LLVMBuildICmp(m->b, LLVMIntNE, r, LLVMConstNull(mem), "") : r;
+}
+
 static void emit_call(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
   uint32_t fn = (uint32_t)in->imm.i;
@@ -264,6 +295,11 @@ static void emit_call(zn_lfun *s, const zn_kinst *in) {
     zn_lval v = s->v[s->f->extra[in->a + i]];
     if (k->params[i].kind == ZN_KP_INT) put_arg(s, s->arr_ints, m->idx, ni++, v);
     else put_arg(s, s->arr_bufs, m->ptr, nb++, v);
+  }
+  if (m->o->device_blob) {
+    zn_lval args[4] = {LLVMConstInt(m->i32, kernel_number(m->mod, fn), 0), s->arr_bufs, s->arr_ints, s->v[in->c]};
+    device_hook(s, HOOK_LAUNCH, args, 4);
+    return;
   }
   zn_lval launch = zn_lm_launch_fn(m);
   zn_lval args[6] = {m->funcs[fn], s->arr_bufs, s->arr_ints, s->v[in->c], LLVMGetParam(s->fv, 4),
@@ -347,7 +383,9 @@ static void emit_inst(zn_lfun *s, uint32_t i) {
     case 'P': s->v[i] = zn_lf_compare(s, in); break;
     case 'X': s->v[i] = zn_lf_convert(s, in); break;
     case 'V': s->v[i] = zn_lf_vector(s, in); break;
-    case 'L': s->v[i] = emit_memory(s, i); break;
+    case 'L':
+      s->v[i] = in->op == ZN_K_Fetch || in->op == ZN_K_Poke ? device_access(s, in) : emit_memory(s, i);
+      break;
     default: s->v[i] = emit_statement(s, in);
   }
 }

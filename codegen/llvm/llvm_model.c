@@ -11,6 +11,7 @@ enum { INLINE_BYTES = 64 * 1024 };
 static const char *symbol(const zn_lmod *m, uint32_t fn) {
   const zn_kmod *k = m->mod;
   const zn_kfunc *f = k->funcs[fn];
+  if (f->is_entry && m->o->device_blob) return fn == k->run_fn ? "zn_device_run" : "zn_device_plan";
   if (f->is_entry && fn == k->run_fn) return zn_arena_printf(m->a, "%s_run", k->name);
   if (f->is_entry && fn == k->plan_fn) return zn_arena_printf(m->a, "%s_plan", k->name);
   return f->name;
@@ -21,9 +22,11 @@ void zn_lm_declare(zn_lmod *m) {
   m->funcs = ZN_ARRAY(m->a, zn_lval, k->num_funcs + 1);
   for (uint32_t i = 0; i < k->num_funcs; i++) {
     const zn_kfunc *f = k->funcs[i];
+    if (m->o->device_blob && !f->is_entry) continue;
     zn_lval fn = LLVMAddFunction(m->lm, symbol(m, i), f->is_entry ? m->entry_type : m->kernel_type);
     if (!f->is_entry && !f->exported)
       LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
+    if (m->o->device_blob) LLVMSetVisibility(fn, LLVMHiddenVisibility);
     zn_lm_function_attrs(m, fn, f->is_entry);
     if (!f->is_entry)
       for (unsigned p = 1; p <= 2; p++) {
@@ -58,16 +61,19 @@ static void empty_section(zn_lmod *m) {
   if (m->o->defer_data) LLVMSetAlignment(m->weights, m->arch == ZN_LA_AARCH64 ? 65536 : 4096); /* pages of their own */
 }
 
-/* Text (.ll, .s) names a file that the assembler reads. */
-static void incbin_data(zn_lmod *m, const char *name) {
+static void include_file(zn_lmod *m, const char *name, const char *path, uint64_t bytes) {
   zn_text t;
   zn_text_init(&t, m->a);
   zn_text_printf(&t, ".section .rodata.zn,\"a\",%%progbits\n.p2align 6\n.globl %s\n.hidden %s\n", name, name);
-  zn_text_printf(&t, ".type %s,%%object\n.size %s,%llu\n%s:\n.incbin ", name, name,
-                 (unsigned long long)m->weights_bytes, name);
-  zn_text_quote(&t, m->bin, strlen(m->bin));
+  zn_text_printf(&t, ".type %s,%%object\n.size %s,%llu\n%s:\n.incbin ", name, name, (unsigned long long)bytes, name);
+  zn_text_quote(&t, path, strlen(path));
   zn_text_puts(&t, "\n.text\n");
-  LLVMSetModuleInlineAsm2(m->lm, t.s, t.len);
+  LLVMAppendModuleInlineAsm(m->lm, t.s, t.len);
+}
+
+/* Text (.ll, .s) and device artifacts name a file that the assembler reads. */
+static void incbin_data(zn_lmod *m, const char *name) {
+  include_file(m, name, m->bin, m->weights_bytes);
   LLVMSetGlobalConstant(m->weights, 1);
   LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
 }
@@ -77,12 +83,12 @@ void zn_lm_constants(zn_lmod *m) {
   m->const_off = zn_kmod_const_places(k, m->a);
   m->weights_bytes = zn_kmod_consts_bytes(k);
   if (m->weights_bytes == 0) return;
-  const char *name = zn_arena_printf(m->a, "%s_weights", k->name);
+  const char *name = m->o->device_blob ? "zn_device_weights" : zn_arena_printf(m->a, "%s_weights", k->name);
   m->weights = LLVMAddGlobal(m->lm, LLVMArrayType2(m->i8, m->weights_bytes), name);
   LLVMSetAlignment(m->weights, ZN_KCONST_ALIGN);
-  if (m->weights_bytes <= INLINE_BYTES) {
+  if (m->weights_bytes <= INLINE_BYTES && !m->o->device_blob) {
     inline_data(m);
-  } else if (m->o->kind == ZN_LLVM_OBJECT) {
+  } else if (m->o->kind == ZN_LLVM_OBJECT && !m->o->device_blob) {
     empty_section(m);
   } else {
     m->bin = m->o->bin ? m->o->bin : zn_arena_printf(m->a, "%s.zn-bin-%ld", m->o->out, (long)getpid());
@@ -156,16 +162,35 @@ static bool has_entries(const zn_kmod *k) {
          k->funcs[k->plan_fn]->is_entry;
 }
 
+/* NAME_run or NAME_plan of a device artifact: a call of the runtime object. */
+static zn_lval hand_over(zn_lmod *m, const char *what) {
+  zn_lval to = LLVMAddFunction(m->lm, zn_arena_printf(m->a, "zn_device_call_%s", what), m->entry_type);
+  LLVMSetVisibility(to, LLVMHiddenVisibility);
+  zn_lval fn = LLVMAddFunction(m->lm, zn_arena_printf(m->a, "%s_%s", m->mod->name, what), m->entry_type);
+  zn_lm_function_attrs(m, fn, true);
+  LLVMPositionBuilderAtEnd(m->b, LLVMAppendBasicBlockInContext(m->lc, fn, ""));
+  zn_lval args[5];
+  LLVMGetParams(fn, args);
+  LLVMBuildRet(m->b, LLVMBuildCall2(m->b, m->entry_type, to, args, 5, ""));
+  return fn;
+}
+
 void zn_lm_descriptor(zn_lmod *m) {
   const zn_kmod *k = m->mod;
   if (!has_entries(k)) return; /* a module of kernels only */
   uint32_t num_kernels;
   zn_lval names = kernel_names(m, &num_kernels);
+  zn_lval plan = m->funcs[k->plan_fn], run = m->funcs[k->run_fn];
+  if (m->o->device_blob) {
+    plan = hand_over(m, "plan");
+    run = hand_over(m, "run");
+    include_file(m, "zn_device_blob", m->o->device_blob, 0);
+  }
   zn_lval f[16] = {c32(m, ZN_MODEL_MAGIC), c32(m, ZN_ABI_VERSION), text(m, k->name),
                    c32(m, k->num_inputs), c32(m, k->num_outputs),
                    io_descs(m, k->inputs, k->num_inputs, "inputs"),
-                   io_descs(m, k->outputs, k->num_outputs, "outputs"), m->funcs[k->plan_fn],
-                   m->funcs[k->run_fn], LLVMConstInt(m->i64, k->workspace_bytes, 0),
+                   io_descs(m, k->outputs, k->num_outputs, "outputs"), plan, run,
+                   LLVMConstInt(m->i64, k->workspace_bytes, 0),
                    LLVMConstInt(m->i64, m->weights_bytes, 0), c32(m, m->caps->feature_bits),
                    c32(m, num_kernels), names, text(m, k->provenance), NULL};
   zn_lval init = LLVMConstStructInContext(m->lc, f, 15, 0);

@@ -123,6 +123,7 @@ zn_kref zn_conv_input(zn_lw *lw, const conv *v, zn_expr n, zn_expr c, const zn_e
     zn_kref p = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_IN, v->xt);
     return zn_lw_load_at(lw, p, v->xt, scratch_offset(lw, v, n, c, at, phase));
   }
+  if (v->guarded) return zn_conv_guarded(lw, v, n, c, at);
   zn_expr idx[ZN_MAX_RANK];
   idx[0] = n;
   idx[1] = c;
@@ -333,7 +334,7 @@ static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
 
 static void channels(zn_lw *lw, conv *v) {
   zn_exprs *ex = lw->ex;
-  zn_gemm g = {.node = v->n, .hint = "conv_small", .num_batch = 2, .n = v->ocg, .t = v->ct,
+  zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = true, .num_batch = 2, .n = v->ocg, .t = v->ct,
                .a = gemm_a, .b = gemm_b, .init = gemm_init, .emit = gemm_out, .user = v};
   g.batch[0] = v->ty.dims[0];
   g.batch[1] = v->group;
@@ -387,6 +388,11 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   int64_t lo, hi, olo, ohi;
   zn_ex_range(ex, flat ? area : width, &lo, &hi);
   zn_ex_range(ex, v.ocg, &olo, &ohi);
+  if (lw->caps->simt) { /* no copy: taps outside the image are zeros by a condition */
+    v.guarded = true;
+    channels(lw, &v);
+    return ZN_OK;
+  }
   if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
   if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v)) return ZN_OK;
   if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);

@@ -22,6 +22,7 @@ typedef struct zn_conv {
   unsigned maps;
   zn_loc packed;
   bool is_packed;
+  bool guarded;              /* elements are read through conditions (SIMT) */
 } zn_conv;
 
 enum { ZN_CONV_SLACK = 64 }; /* elements behind the padded scratch that a vector load may touch */
@@ -33,6 +34,8 @@ void zn_conv_copy_input(zn_lw *lw, zn_conv *v);
 /* Input element under tap `tap` of output position pos (spatial). */
 zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const zn_expr *pos,
                       const zn_expr *tap);
+/* The same under a condition, at holding padded coordinates (conv_simt.c). */
+zn_kref zn_conv_guarded(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const zn_expr *at);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
 /* The schedule for channel-blocked results (conv_direct.c): false when it does not apply, and nothing is emitted then. */

@@ -45,6 +45,12 @@ static void set_field(entry *e, zn_kref tensors, uint32_t i, int off, zn_kref v)
   zn_kb_store(e->b, p, zero, v);
 }
 
+/* An element of a tensor or of the workspace: device memory where kernels run on a device. */
+static zn_kref peek(entry *e, zn_dtype t, zn_kref p, zn_kref at, bool last) {
+  if (!e->lw->caps->simt) return zn_kb_load(e->b, t, 1, p, at);
+  return zn_kb_raw(e->b, (zn_kinst){.op = ZN_K_Fetch, .dtype = t, .lanes = 1, .a = p, .b = at, .imm.i = last});
+}
+
 static zn_kref is_null(entry *e, zn_kref p) {
   zn_kref addr = zn_kb_bitcast(e->b, p, ZN_IDX);
   return zn_kb_cmp(e->b, ZN_K_Eq, addr, zn_kb_idx(e->b, 0));
@@ -211,7 +217,7 @@ static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
   for (uint32_t k = 0; k < v->num_elems; k++) {
     if (!v->content[k] || find_sym(e, v->content[k])) continue;
     zn_kref at = zn_kb_idx(e->b, k);
-    zn_kref x = zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at);
+    zn_kref x = peek(e, (zn_dtype)v->type.dtype, data, at, false);
     declare_sym(e, v->content[k], size_of_element(e, x));
   }
 }
@@ -435,7 +441,7 @@ static void emit_step(entry *e, const zn_step *s) {
       v = ix(e, s->a);
     } else {
       zn_kref p = address(e, s->loc), at = zn_kb_idx(b, s->elem);
-      v = size_of_element(e, zn_kb_load(b, s->dtype, 1, p, at));
+      v = size_of_element(e, peek(e, s->dtype, p, at, false));
     }
     zn_expr top = sym_bound(e, s->sym);
     if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);
@@ -447,7 +453,7 @@ static void emit_step(entry *e, const zn_step *s) {
   }
   case ZN_STEP_IF: {
     zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
-    zn_kb_if(b, zn_kb_load(b, ZN_BOOL, 1, p, zero));
+    zn_kb_if(b, peek(e, ZN_BOOL, p, zero, false));
     e->depth++;
     break;
   }
@@ -468,7 +474,7 @@ static void emit_step(entry *e, const zn_step *s) {
     }
     if (s->loc.kind != ZN_LOC_NONE) {
       zn_kref p = address(e, s->loc);
-      zn_kref go = zn_kb_load(b, ZN_BOOL, 1, p, zero);
+      zn_kref go = peek(e, ZN_BOOL, p, zero, false);
       zn_kb_break(b, zn_kb_un(b, ZN_K_Not, go));
     }
     break;
@@ -505,11 +511,14 @@ static void emit_program(entry *e) {
   if (lw->err_buf != UINT32_MAX) {
     err = address(e, (zn_loc){ZN_LOC_WS, lw->err_buf});
     zn_kref ok = zn_kb_int(b, ZN_I32, 0);
-    zn_kb_store(b, err, zero, ok);
+    if (lw->caps->simt)
+      zn_kb_raw(b, (zn_kinst){.op = ZN_K_Poke, .dtype = ZN_I32, .lanes = 1, .a = err, .b = zero, .c = ok});
+    else
+      zn_kb_store(b, err, zero, ok);
   }
   for (uint32_t i = 0; i < lw->num_steps; i++) emit_step(e, &lw->steps[i]);
   for (uint32_t i = 0; i < lw->g->num_outputs; i++) describe_output(e, i, true);
-  zn_kb_ret(b, err ? zn_kb_load(b, ZN_I32, 1, err, zero) : zn_kb_int(b, ZN_I32, 0));
+  zn_kb_ret(b, err ? peek(e, ZN_I32, err, zero, true) : zn_kb_int(b, ZN_I32, 0));
 }
 
 static void data_dependent_syms(entry *e) {

@@ -92,6 +92,10 @@ static void fill_words(const void *user, void *dst) {
 
 void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
+  if (lw->caps->simt) {
+    zn_gemm_pack_simt(lw, g, name, k, n, dtype, copy, user);
+    return;
+  }
   choose(lw, g);
   uint64_t panel = panel_width(lw, g), count = (n + panel - 1) / panel * panel * k;
   unsigned size = zn_dtype_bytes(dtype);
@@ -309,6 +313,10 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
 void zn_gemm_emit(zn_lw *lw, const zn_gemm *given) {
   zn_exprs *ex = lw->ex;
   zn_gemm g = *given;
+  if (lw->caps->simt) {
+    zn_gemm_simt(lw, &g);
+    return;
+  }
   choose(lw, &g);
   int64_t n, panel = (int64_t)panel_width(lw, &g);
   zn_expr width = zn_ex_const(ex, panel), one = zn_ex_const(ex, 1);

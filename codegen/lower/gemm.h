@@ -24,6 +24,7 @@ typedef struct zn_gemm {
   zn_dtype panel_dtype;
   const void *raw;        /* for packing, instead of copy: B in memory as it is packed, or NULL */
   uint64_t raw_k, raw_n;  /* its strides in elements */
+  bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 
@@ -33,6 +34,10 @@ void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t 
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
 /* One kernel; two where n may be smaller than a register tile. */
 void zn_gemm_emit(zn_lw *lw, const zn_gemm *g);
+/* gemm_simt.c: the same for SIMT targets. Packing there is one panel of all columns. */
+void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
+                       void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
+void zn_gemm_simt(zn_lw *lw, const zn_gemm *g);
 /* acc + a*b in type t: fma for floats. */
 zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc);
 #endif

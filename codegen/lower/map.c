@@ -298,8 +298,8 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
   if (loops == 1) { /* one long loop: split it so that there is something to share out */
     int64_t lo, hi;
     zn_ex_range(ex, extent[0], &lo, &hi);
-    if (hi > 8192) {
-      const int64_t size = 4096;
+    const int64_t size = lw->caps->simt ? 512 : 4096; /* a team's or a CPU thread's share */
+    if (hi > (lw->caps->simt ? size : 2 * size)) {
       zn_expr parts = zn_ex_ceildiv(ex, extent[0], zn_ex_const(ex, size));
       zn_expr p;
       zn_lw_grid(lw, 1, &parts, &p);

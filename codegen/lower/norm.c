@@ -74,7 +74,6 @@ static void emit_stat(zn_lw *lw, const norm *s, zn_vid out, zn_kref k) {
 
 static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
-  zn_kb *b = &lw->kb;
   bool rms = node->op == ZN_OP_RMSNormalization;
   norm s = {.x = node->in[0], .t = *zn_lw_type(lw, node->in[0])};
   int64_t axis = zn_node_int(node, "axis");
@@ -86,7 +85,7 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   zn_vid out_mean = node->num_out > 1 ? node->out[1] : 0, out_inv = node->num_out > 2 ? node->out[2] : 0;
   double eps = zn_node_float(node, "epsilon");
   zn_lw_kernel(lw, n, "layernorm");
-  zn_kref partial = zn_kb_alloc(b, s.ct, 16);
+  zn_kref partial = zn_red_scratch(lw, s.ct);
   zn_lw_grid(lw, (uint32_t)s.axis, s.t.dims, s.idx);
   zn_kref inv = statistics(lw, &s, partial, rms, eps);
   if (!rms) emit_stat(lw, &s, out_mean, s.mean);
@@ -147,7 +146,7 @@ static zn_status instancenorm_kernel(zn_lw *lw, zn_nid n) {
   for (int d = 2; d < s->t.rank; d++) area = zn_ex_mul(ex, area, s->t.dims[d]);
   s->len = zn_ex_mul(ex, area, r.per_group);
   zn_lw_kernel(lw, n, "instancenorm");
-  zn_kref partial = zn_kb_alloc(b, s->ct, 16);
+  zn_kref partial = zn_red_scratch(lw, s->ct);
   zn_expr extents[2] = {s->t.dims[0], groups}, vars[2];
   zn_lw_grid(lw, 2, extents, vars);
   r.n = vars[0];

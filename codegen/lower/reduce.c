@@ -32,10 +32,41 @@ zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x) {
   return zn_kb_select(b, was_nan, acc, s);
 }
 
+enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
+
+zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : PARTIAL); }
+
+/* Threads take every TEAM-th (or WARP-th) element each; a halving tree combines them: an order that depends on n alone. */
+static zn_kref reduce_team(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  int64_t lo, hi;
+  zn_ex_range(ex, n, &lo, &hi);
+  int64_t lanes = hi > 8 * WARP ? TEAM : WARP;
+  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, 0);
+  zn_kref acc = zn_kb_var(b, zn_red_init(lw, r, t)), first = zn_lw_ix(lw, l), end = zn_lw_ix(lw, n);
+  zn_kref j = zn_kb_for(b, first, end, lanes, ZN_FOR_SERIAL, 0);
+  zn_kref x = elem(lw, user, zn_lw_as_expr(lw, j, n));
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_red_step(lw, r, old, x));
+  zn_kb_end(b);
+  zn_kb_store(b, partial, first, zn_kb_get(b, acc));
+  zn_lw_end(lw);
+  for (int64_t w = lanes / 2; w > 0; w /= 2) {
+    zn_kref at = zn_lw_ix(lw, zn_lw_for(lw, zn_ex_const(ex, w), ZN_FOR_VECTOR, 0));
+    zn_kref here = zn_kb_load(b, t, 1, partial, at);
+    zn_kref there = zn_kb_load(b, t, 1, partial, zn_kb_bin(b, ZN_K_Add, at, zn_kb_idx(b, w)));
+    zn_kb_store(b, partial, at, zn_red_step(lw, r, here, there));
+    zn_lw_end(lw);
+  }
+  return zn_kb_load(b, t, 1, partial, zn_kb_idx(b, 0));
+}
+
 zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem,
                      void *user) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
+  if (lw->caps->simt) return reduce_team(lw, r, t, n, partial, elem, user);
   zn_expr blocks = zn_ex_divi(ex, n, PARTIAL);
   int64_t lo, hi;
   zn_ex_range(ex, n, &lo, &hi);
@@ -148,7 +179,7 @@ static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   ZN_TRY(find_axes(lw, n, &r));
   zn_lw_kernel(lw, n, "reduce");
   bool inner = r.tail < r.tx.rank;
-  zn_kref partial = inner ? zn_kb_alloc(b, r.t, PARTIAL) : 0;
+  zn_kref partial = inner ? zn_red_scratch(lw, r.t) : 0;
   zn_expr extents[ZN_MAX_RANK], vars[ZN_MAX_RANK];
   int kept[ZN_MAX_RANK], num = 0;
   for (int d = 0; d < r.tx.rank; d++)

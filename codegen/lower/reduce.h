@@ -12,7 +12,8 @@ zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t);
 zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x);
 /* Element j of what is reduced, in type t. */
 typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
-/* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` is a 16-element stack buffer of type t
- * (zn_kb_alloc at the start of the kernel). */
+zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t);
+/* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` comes from
+ * zn_red_scratch, called at the start of the kernel. */
 zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user);
 #endif

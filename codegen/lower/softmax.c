@@ -52,7 +52,7 @@ static void write_row(zn_lw *lw, zn_nid n, soft *s, zn_expr j, zn_kref sum, zn_k
 /* Axis contiguous in memory: one row per grid step, vector code along the row. */
 static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kb *b = &lw->kb;
-  zn_kref partial = zn_kb_alloc(b, s->ct, 16);
+  zn_kref partial = zn_red_scratch(lw, s->ct);
   zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
   zn_expr len = s->t.dims[s->axis];
   s->max = zn_red_inner(lw, ZN_RED_MAX, s->ct, len, partial, elem_x, s);

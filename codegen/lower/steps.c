@@ -46,9 +46,10 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
   int64_t lo, hi;
   zn_ex_range(ex, count, &lo, &hi);
   zn_lw_kernel(lw, n, "copy");
-  bool split = hi > 65536;
+  const int64_t share = lw->caps->simt ? 1024 : 16384;
+  bool split = hi > (lw->caps->simt ? share : 4 * share);
   if (split) { /* something to share out */
-    zn_expr size = zn_ex_const(ex, 16384), parts = zn_ex_ceildiv(ex, count, size), p;
+    zn_expr size = zn_ex_const(ex, share), parts = zn_ex_ceildiv(ex, count, size), p;
     zn_lw_grid(lw, 1, &parts, &p);
     base = zn_ex_mul(ex, p, size);
     here = zn_ex_min(ex, size, zn_ex_sub(ex, count, base));

@@ -9,6 +9,8 @@ zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const
 
 /* Links one object into a shared object that needs nothing: lld where found, else the system's ld. */
 zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out);
+/* The same from several objects (NULL-terminated, 8 at most); closed: every symbol must be found in them. */
+zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const char *out);
 /* A deterministic ar archive of one member, with a symbol index of `symbols` (NULL-terminated). */
 zn_status zn_cpu_archive(zn_ctx *c, const char *obj, const char *member, const char *const *symbols,
                          const char *out);

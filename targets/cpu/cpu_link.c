@@ -71,6 +71,11 @@ static int run_program(char *const argv[], zn_text *out) {
 }
 
 zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out) {
+  const char *const objs[] = {obj, NULL};
+  return zn_cpu_link_all(c, objs, true, out);
+}
+
+zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const char *out) {
   const char *ld = find_linker(&c->tmp);
   if (!ld) {
     zn_fail(c, ZN_ERR_USAGE, out, "no linker found (looked for ld.lld-19, ld.lld and ld in PATH)");
@@ -78,11 +83,14 @@ zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out) {
     return ZN_ERR_USAGE;
   }
   const char *args[] = {ld, "-shared", "-nostdlib", "--build-id=none", "--hash-style=gnu",
-                        "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", "defs", "--gc-sections",
-                        "-Bsymbolic", "-soname", base_name(out), "-o", out, obj, NULL};
-  enum { N = sizeof args / sizeof *args };
-  char *argv[N];
-  for (size_t i = 0; i < N; i++) argv[i] = args[i] ? zn_arena_strdup(&c->tmp, args[i]) : NULL;
+                        "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", closed ? "defs" : "undefs", "--gc-sections",
+                        "-Bsymbolic", "-soname", base_name(out), "-o", out};
+  enum { N = sizeof args / sizeof *args, MOST = 8 };
+  char *argv[N + MOST + 1];
+  size_t n = 0;
+  for (; n < N; n++) argv[n] = zn_arena_strdup(&c->tmp, args[n]);
+  for (size_t i = 0; objs[i] && i < MOST; i++) argv[n++] = zn_arena_strdup(&c->tmp, objs[i]);
+  argv[n] = NULL;
   zn_text said;
   zn_text_init(&said, &c->tmp);
   int rc = run_program(argv, &said);

@@ -41,6 +41,11 @@ typedef struct zn_caps {
   bool big_endian;
   uint32_t feature_bits;/* ZN_FEAT_* the generated code needs */
   uint64_t l1_bytes, l2_bytes;
+  bool simt;            /* kernels run as teams of threads (codegen/kir/simt.c); vector_bytes is then 0 */
+  unsigned sm;          /* SIMT: generation of the instruction set, e.g. 90 */
+  unsigned warp;        /* SIMT: threads in lockstep */
+  unsigned team_max;    /* SIMT: largest team */
+  uint64_t shared_bytes;/* SIMT: shared memory a team may have */
   unsigned cores;       /* expected threads for splitting work; 0 = unknown */
 } zn_caps;
 #endif

@@ -36,8 +36,8 @@ static zn_status not_available(zn_job *j) {
             "--calib has no use: calibration belongs to a reduced --precision, which is not available");
     return ZN_ERR_USAGE;
   }
-  if (zn_opt_given(j->o, ZN_O_cache)) {
-    zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: this version keeps no compiled artifacts");
+  if (zn_opt_given(j->o, ZN_O_cache) && strcmp(j->target->name, "cuda")) {
+    zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: target %s keeps no compiled kernels", j->target->name);
     zn_help(j->c, "leave the option out: the same input gives the same bytes, so a build system's own cache serves");
     return ZN_ERR_USAGE;
   }
@@ -80,7 +80,7 @@ static zn_status write_graph(zn_job *j) {
 }
 
 static zn_status build(zn_job *j) {
-  zn_build_opts b = {.out = j->temp_out, .opt_level = j->co.opt_level};
+  zn_build_opts b = {.out = j->temp_out, .opt_level = j->co.opt_level, .cache = zn_opt_str(j->o, ZN_O_cache)};
   const zn_target *t = strcmp(j->kind, ".zk") ? j->target : zn_target_find("interp");
   double t0 = zn_now();
   if (zn_opt_given(j->o, ZN_O_emit) && strcmp(zn_suffix(j->out), j->kind)) {

@@ -29,9 +29,11 @@ static zn_status kernel_passes(zn_ctx *c, const zn_compile_opts *o, zn_compiled 
   if (o->opt_level == 0) caps.vector_bytes = 0; /* plain loops */
   ZN_TRY(zn_kmod_verify(c, r->mod));
   if (o->opt_level > 0) ZN_TRY(zn_kpass_clean(c, r->mod));
+  if (caps.simt) ZN_TRY(zn_kpass_threads(c, r->mod));
   ZN_TRY(zn_kpass_widen(c, r->mod, &caps));
   ZN_TRY(zn_kpass_expand(c, r->mod, &caps));
   if (o->opt_level > 0) ZN_TRY(zn_kpass_clean(c, r->mod));
+  if (caps.simt) ZN_TRY(zn_kpass_simt(c, r->mod, &caps));
   return zn_kmod_verify(c, r->mod);
 }
 

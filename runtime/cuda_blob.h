@@ -1,0 +1,28 @@
+/* The device part of a CUDA artifact, written by targets/cuda and read by zenith_cuda.c: this head, then the tables and the
+ * images it names by byte offsets from its own start. All numbers little-endian, everything 8-byte aligned. */
+#ifndef ZN_CUDA_BLOB_H
+#define ZN_CUDA_BLOB_H
+#include <stdint.h>
+
+#define ZN_CUDA_BLOB_MAGIC UINT64_C(0x31626f6c6275637a) /* "zcublob1" */
+
+typedef struct zn_cuda_image { /* a compiled group of kernels */
+  uint64_t cubin, cubin_bytes; /* for one generation */
+  uint64_t ptx, ptx_bytes;     /* for later ones; ends with a zero byte; 0 bytes: none */
+} zn_cuda_image;
+
+typedef struct zn_cuda_kernel {
+  uint64_t image, name;       /* number of the image; offset of the name, zero-terminated */
+  uint32_t team, num_bufs, num_ints, reserved;
+  uint64_t shared;            /* bytes of shared memory for a team */
+} zn_cuda_kernel;
+
+typedef struct zn_cuda_blob {
+  uint64_t magic, bytes;
+  uint64_t num_images, images; /* zn_cuda_image[] */
+  uint64_t num_kernels, kernels;
+  uint64_t weights_bytes;
+  uint32_t idx_bytes; /* of integer parameters */
+  uint32_t sm;        /* of the cubins */
+} zn_cuda_blob;
+#endif

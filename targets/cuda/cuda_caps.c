@@ -1,0 +1,104 @@
+/* Generations of NVIDIA GPUs that kernels can be compiled for, and whether this machine has one. */
+#include <dlfcn.h>
+
+#include "targets/cuda/cuda.h"
+
+typedef struct arch_row {
+  const char *name;
+  unsigned sm;
+  uint64_t shared_bytes; /* that one block may have */
+} arch_row;
+
+static const arch_row archs[] = {{"sm_75", 75, 64 << 10},    {"sm_80", 80, 163 << 10},  {"sm_86", 86, 99 << 10},
+                                 {"sm_87", 87, 163 << 10},   {"sm_89", 89, 99 << 10},   {"sm_90", 90, 227 << 10},
+                                 {"sm_90a", 90, 227 << 10},  {"sm_100", 100, 227 << 10}, {"sm_100a", 100, 227 << 10},
+                                 {"sm_103", 103, 227 << 10}, {"sm_110", 110, 227 << 10}, {"sm_120", 120, 99 << 10},
+                                 {"sm_121", 121, 99 << 10}};
+enum { NUM_ARCHS = sizeof archs / sizeof archs[0] };
+
+/* The driver, for questions only. */
+typedef struct asker {
+  void *handle;
+  int (*init)(unsigned flags);
+  int (*count)(int *out);
+  int (*get)(int *out, int ordinal);
+  int (*attribute)(int *out, int attribute, int device);
+} asker;
+
+static bool open_asker(asker *a) {
+  a->handle = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!a->handle) return false;
+  *(void **)&a->init = dlsym(a->handle, "cuInit");
+  *(void **)&a->count = dlsym(a->handle, "cuDeviceGetCount");
+  *(void **)&a->get = dlsym(a->handle, "cuDeviceGet");
+  *(void **)&a->attribute = dlsym(a->handle, "cuDeviceGetAttribute");
+  return a->init && a->count && a->get && a->attribute;
+}
+
+/* Generation of the first device, or 0 with the reason. */
+static unsigned first_device(const char **why) {
+  asker a = {0};
+  int n = 0, dev, major = 0, minor = 0;
+  unsigned sm = 0;
+  *why = NULL;
+  if (!open_asker(&a))
+    *why = "no CUDA driver (libcuda.so.1)";
+  else if (a.init(0) || a.count(&n) || n == 0)
+    *why = "the CUDA driver finds no device";
+  else if (a.get(&dev, 0) || a.attribute(&major, 75, dev) || a.attribute(&minor, 76, dev))
+    *why = "the CUDA driver does not answer";
+  else
+    sm = (unsigned)(10 * major + minor);
+  if (a.handle) dlclose(a.handle);
+  return sm;
+}
+
+static const arch_row *find_arch(const char *name) {
+  for (int i = 0; i < NUM_ARCHS; i++)
+    if (!strcmp(archs[i].name, name)) return &archs[i];
+  return NULL;
+}
+
+static const arch_row *native_arch(zn_ctx *c) {
+  const char *why;
+  unsigned sm = first_device(&why);
+  const arch_row *best = NULL;
+  for (int i = 0; i < NUM_ARCHS; i++)
+    if (archs[i].sm <= sm && (!best || archs[i].sm > best->sm)) best = &archs[i];
+  if (best) return best;
+  zn_fail(c, ZN_ERR_USAGE, "--arch", "native: %s", why ? why : "the device is older than sm_75");
+  zn_help(c, "name the device's generation: --arch=sm_90a");
+  return NULL;
+}
+
+zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
+  const arch_row *a = !arch ? find_arch("sm_80") : !strcmp(arch, "native") ? native_arch(c) : find_arch(arch);
+  if (!a && arch && !strcmp(arch, "native")) return ZN_ERR_USAGE;
+  if (!a) return zn_fail(c, ZN_ERR_USAGE, "--arch", "target cuda has no architecture '%s'; it knows sm_75 to sm_121, native", arch);
+  *out = (zn_caps){.target = "cuda",
+                   .arch = a->name,
+                   .triple = "x86_64-unknown-linux-gnu", /* of the host code */
+                   .cpu = "x86-64",
+                   .features = "",
+                   .idx_bytes = 8,
+                   .fma = true,
+                   .f16_convert = true,
+                   .round_native = true,
+                   .f64_native = true,
+                   .l1_bytes = 128 << 10,
+                   .l2_bytes = 4 << 20,
+                   .simt = true,
+                   .sm = a->sm,
+                   .warp = 32,
+                   .team_max = 1024,
+                   .shared_bytes = a->shared_bytes};
+  return ZN_OK;
+}
+
+bool zn_cuda_can_run(const zn_caps *caps, const char **why) {
+  unsigned sm = first_device(why);
+  if (sm == 0) return false;
+  if (sm >= caps->sm) return true;
+  *why = "this machine's GPU is older than the chosen --arch (try --arch=native)";
+  return false;
+}
