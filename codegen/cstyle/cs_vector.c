@@ -453,6 +453,12 @@ const char *cs_vec_load(cs_state *s, cs_type t, int64_t align) {
   bool al = full_alignment(t, align);
   const char *name = helper_name(s, al ? "loada" : "load", t);
   if (!cs_once(s, name)) return name;
+  if (s->dia->simt && al && !t.mask) { /* vector types are as aligned as an access may be wide */
+    const char *n = cs_name(s, t);
+    zn_text_printf(&s->helpers, "%s %s %s(const unsigned char *p, zi i) { return *(const %s *)(p + i * (zi)sizeof(%s)); }\n",
+                   s->dia->helper_qual, n, name, n, cs_elem(s, m));
+    return name;
+  }
   const char *vec = NULL, *lane = cs_fmt(s, "ZN_LD(%s, p, i + $#)", mem_tag(s, t));
   if (cs_is_pow2(t.lanes)) {
     const char *acc = access_type(s, m, al);

@@ -75,13 +75,23 @@ static bool decode_constant(decoder *d, uint32_t i) {
   }
 }
 
-static zn_ikind control_kind(const zn_kinst *in) {
+static bool has_barrier(const decoder *d, uint32_t i) {
+  for (uint32_t k = i + 1; k < d->match[i]; k++)
+    if (d->f->insts[k].op == ZN_K_Barrier) return true;
+  return false;
+}
+
+static zn_ikind control_kind(const decoder *d, uint32_t i) {
+  const zn_kinst *in = &d->f->insts[i];
   switch (in->op) {
-    case ZN_K_For: return (in->c & 255) == ZN_FOR_GRID ? ZN_IK_GRID : ZN_IK_FOR;
+    case ZN_K_For:
+      if ((in->c & 255) == ZN_FOR_THREAD && has_barrier(d, i)) return ZN_IK_TEAM;
+      return (in->c & 255) == ZN_FOR_GRID ? ZN_IK_GRID : ZN_IK_FOR;
     case ZN_K_If: return ZN_IK_IF;
     case ZN_K_Else:
     case ZN_K_End: return ZN_IK_JUMP; /* the End of a for becomes NEXT when linked */
     case ZN_K_Break: return ZN_IK_BREAK;
+    case ZN_K_Barrier: return ZN_IK_BARRIER;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_Load:
@@ -197,8 +207,9 @@ static zn_ifunc *decode(zn_imach *m, uint32_t fn) {
     zn_error(m->c, f->name, "interp: the function needs more than 2 GiB of values");
     return NULL;
   }
-  out->slots = zn_arena_alloc(&m->arena, (size_t)bytes + 64);
+  out->slots = zn_arena_alloc(&m->arena, (size_t)bytes + 192);
   out->slots += -(uintptr_t)out->slots & 63;
+  out->slot_bytes = (bytes + 127u) & ~63u;
   out->code = ZN_ARRAY(&m->arena, zn_idec, f->num_insts + 1);
   d.first = ZN_ARRAY(&m->arena, uint32_t, f->num_insts + 1);
   d.match = zn_kf_match(f, &m->arena);
@@ -207,7 +218,7 @@ static zn_ifunc *decode(zn_imach *m, uint32_t fn) {
     if (decode_constant(&d, i) || f->insts[i].op == ZN_K_Loop) continue;
     zn_idec *o = &out->code[out->num_code++];
     decode_inst(&d, i, o);
-    o->kind = (uint8_t)control_kind(&f->insts[i]);
+    o->kind = (uint8_t)control_kind(&d, i);
   }
   d.first[f->num_insts] = out->num_code;
   link_jumps(&d);
@@ -247,13 +258,17 @@ static bool out_of_steps(zn_imach *m, const zn_ifunc *f) {
   return false;
 }
 
-static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
+enum { RAN_TO_END = 0, AT_BARRIER = INT32_MIN }; /* between them: the code of a Ret, or -1 */
+
+static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *loop, uint32_t first);
+
+/* Runs from *at with the values in slots until `end`, or until a barrier when `side_by_side`, which *at is then behind. */
+static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *at, uint32_t end, part grid,
+                         bool side_by_side) {
   const zn_idec *code = f->code;
-  const uint32_t end = f->num_code;
-  char *const slots = f->slots;
   uint64_t steps = m->steps, limit = m->opts.max_steps ? m->opts.max_steps : UINT64_MAX;
 #define IDX(off) (*(int64_t *)(void *)(slots + (off)))
-  for (uint32_t pc = 0; pc < end;) {
+  for (uint32_t pc = *at; pc < end;) {
     const zn_idec *d = &code[pc++];
     if (++steps > limit && !out_of_steps(m, f)) return -1;
     switch ((zn_ikind)d->kind) {
@@ -286,6 +301,17 @@ static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
       case ZN_IK_BREAK:
         if (*(slots + d->a)) pc = d->target;
         break;
+      case ZN_IK_TEAM:
+        m->steps = steps;
+        if (run_team(m, f, slots, d, pc)) return -1;
+        steps = m->steps;
+        pc = d->target;
+        break;
+      case ZN_IK_BARRIER:
+        if (!side_by_side) break;
+        m->steps = steps;
+        *at = pc;
+        return AT_BARRIER;
       case ZN_IK_RET: return *(int32_t *)(void *)(slots + d->a);
       case ZN_IK_CALL:
         m->steps = steps;
@@ -296,8 +322,64 @@ static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
   }
 #undef IDX
   m->steps = steps;
-  return 0;
+  return RAN_TO_END;
 }
+
+static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
+  uint32_t at = 0;
+  return run_range(m, f, f->slots, &at, f->num_code, grid, false);
+}
+
+/* From barrier to barrier, one iteration after the other, each with values of its own. */
+static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first, int64_t n) {
+  uint32_t here = first, last = loop->target - 1; /* the End */
+  for (;;) {
+    uint32_t there = 0;
+    int32_t state = 0;
+    for (int64_t t = 0; t < n; t++) {
+      uint32_t at = here;
+      m->slots = m->team + (uint64_t)t * f->slot_bytes;
+      int32_t rc = run_range(m, f, m->slots, &at, last, (part){0, 0}, true);
+      if (rc != AT_BARRIER && rc != RAN_TO_END) return -1;
+      if (rc == RAN_TO_END) at = last;
+      if (t > 0 && (rc != state || at != there)) {
+        zn_error(m->c, f->f->name, "interp: a barrier is not reached by the whole team");
+        return -1;
+      }
+      state = rc;
+      there = at;
+    }
+    if (state == RAN_TO_END) return 0;
+    here = there;
+  }
+}
+
+static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *loop, uint32_t first) {
+  int64_t lo, hi;
+  memcpy(&lo, slots + loop->a, 8);
+  memcpy(&hi, slots + loop->b, 8);
+  if (lo >= hi) return 0;
+  int64_t n = (hi - lo + loop->imm - 1) / loop->imm;
+  if (n > 1024) {
+    zn_error(m->c, f->f->name, "interp: a team of more than 1024 threads");
+    return -1;
+  }
+  if (m->team_bytes < (uint64_t)n * f->slot_bytes) {
+    m->team_bytes = (uint64_t)n * f->slot_bytes;
+    m->team = zn_arena_alloc(&m->arena, (size_t)m->team_bytes + 64);
+    m->team += -(uintptr_t)m->team & 63;
+  }
+  for (int64_t t = 0; t < n; t++) {
+    char *own = m->team + (uint64_t)t * f->slot_bytes;
+    int64_t i = lo + t * loop->imm;
+    memcpy(own, slots, f->slot_bytes - 64);
+    memcpy(own + loop->r, &i, 8);
+  }
+  int32_t rc = run_threads(m, f, loop, first, n);
+  m->slots = slots;
+  return rc;
+}
+
 
 static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_interp_opts *opts) {
   memset(m, 0, sizeof *m);

@@ -19,6 +19,8 @@ typedef enum zn_ikind {
   ZN_IK_IF,
   ZN_IK_JUMP,
   ZN_IK_BREAK,
+  ZN_IK_TEAM,    /* a thread loop with barriers inside: its iterations run side by side */
+  ZN_IK_BARRIER,
   ZN_IK_RET,
   ZN_IK_CALL
 } zn_ikind;
@@ -47,6 +49,7 @@ typedef struct zn_ifunc {
   zn_idec *code;
   uint32_t num_code;
   char *slots;
+  uint32_t slot_bytes;
   uint32_t *slot_of; /* byte offset per instruction */
 } zn_ifunc;
 
@@ -60,6 +63,8 @@ struct zn_imach {
   zn_ifunc **funcs; /* per function number, NULL until first use */
   zn_iregion *regions;
   uint32_t num_regions, cap_regions;
+  char *team; /* slots of the iterations of a TEAM loop, one after another */
+  uint64_t team_bytes;
   uint64_t steps;
   bool failed;
 };

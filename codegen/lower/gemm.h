@@ -25,6 +25,7 @@ typedef struct zn_gemm {
   const void *raw;        /* for packing, instead of copy: B in memory as it is packed, or NULL */
   uint64_t raw_k, raw_n;  /* its strides in elements */
   bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
+  bool b_depth_inner;     /* B's elements along the depth are neighbours in memory (for SIMT schedules) */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 

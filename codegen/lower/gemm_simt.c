@@ -1,7 +1,15 @@
-/* Matrix products on SIMT targets. */
+/* Matrix products on SIMT targets.
+ *   tiles   a team computes a block of C: tiles of A and B go through shared memory (the next ones are loaded into registers
+ *           while the present ones are used), each thread keeps a register tile; the finished block goes through shared
+ *           memory once more, so that results are written in the order of memory whatever the register tile was;
+ *   parts   the same with the depth cut into parts, where C alone has too few blocks for the machine: partial sums in the
+ *           workspace, added in order by a second kernel that runs the epilogue;
+ *   points  one result a thread: small and odd shapes. */
 #include "codegen/lower/gemm.h"
 
-enum { TEAM = 128 };
+#include <assert.h>
+
+enum { TEAM = 128, MAX_REG = 8, MAX_STAGE = 16 };
 
 void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
@@ -20,19 +28,22 @@ static zn_kref load_b(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr
   return zn_lw_load_at(lw, p, g->panel_dtype, zn_ex_add(lw->ex, zn_ex_mul(lw->ex, k, g->n), n));
 }
 
-static zn_kref initial(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr m, zn_expr n) {
-  if (g->init) return g->init(lw, g->user, batch, m, n);
-  return zn_is_float(g->t) ? zn_kb_float(&lw->kb, g->t, 0) : zn_kb_int(&lw->kb, g->t, 0);
+static zn_kref zero_of(zn_lw *lw, zn_dtype t) {
+  return zn_is_float(t) ? zn_kb_float(&lw->kb, t, 0) : zn_kb_int(&lw->kb, t, 0);
 }
 
-/* One result a thread: small and odd shapes. */
-static void points(zn_lw *lw, const zn_gemm *g) {
+static zn_kref initial(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr m, zn_expr n) {
+  return g->init ? g->init(lw, g->user, batch, m, n) : zero_of(lw, g->t);
+}
+
+/* ---------------------------------------------------------------- points */
+
+/* Grid over batch, the outer axis of C and pieces of the inner one; a thread per element of the piece. Returns its place. */
+static void open_points(zn_lw *lw, const zn_gemm *g, zn_expr *var, zn_expr *m, zn_expr *n) {
   zn_exprs *ex = lw->ex;
-  zn_kb *b = &lw->kb;
-  zn_expr extents[ZN_MAX_RANK + 2], var[ZN_MAX_RANK + 2], size = zn_ex_const(ex, TEAM);
+  zn_expr extents[ZN_MAX_RANK + 2], size = zn_ex_const(ex, TEAM);
   zn_expr inner = g->rows_inner ? g->m : g->n, outer = g->rows_inner ? g->n : g->m;
   uint32_t nb = g->num_batch;
-  zn_lw_kernel(lw, g->node, g->hint);
   for (uint32_t i = 0; i < nb; i++) extents[i] = g->batch[i];
   extents[nb] = outer;
   extents[nb + 1] = zn_ex_ceildiv(ex, inner, size);
@@ -40,7 +51,15 @@ static void points(zn_lw *lw, const zn_gemm *g) {
   zn_expr base = zn_ex_mul(ex, var[nb + 1], size);
   zn_expr here = zn_ex_min(ex, size, zn_ex_sub(ex, inner, base));
   zn_expr at = zn_ex_add(ex, base, zn_lw_for(lw, here, ZN_FOR_VECTOR, 0));
-  zn_expr m = g->rows_inner ? at : var[nb], n = g->rows_inner ? var[nb] : at;
+  *m = g->rows_inner ? at : var[nb];
+  *n = g->rows_inner ? var[nb] : at;
+}
+
+static void points(zn_lw *lw, const zn_gemm *g) {
+  zn_kb *b = &lw->kb;
+  zn_expr var[ZN_MAX_RANK + 2], m, n;
+  zn_lw_kernel(lw, g->node, g->hint);
+  open_points(lw, g, var, &m, &n);
   zn_kref acc = zn_kb_var(b, initial(lw, g, var, m, n));
   zn_expr k = zn_lw_for(lw, g->k, ZN_FOR_SERIAL, 0);
   zn_kref x = g->a(lw, g->user, var, m, k), y = load_b(lw, g, var, k, n), old = zn_kb_get(b, acc);
@@ -52,4 +71,317 @@ static void points(zn_lw *lw, const zn_gemm *g) {
   zn_lw_kernel_end(lw);
 }
 
-void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) { points(lw, g); }
+/* ---------------------------------------------------------------- tiles */
+
+typedef struct shape { /* block of C, depth of a step, register tile */
+  uint16_t bm, bn, bk, tm, tn;
+} shape;
+
+static const shape shapes[] = {{128, 128, 8, 8, 8}, {128, 64, 8, 8, 4}, {64, 128, 8, 4, 8}, {64, 64, 16, 4, 4},
+                               {64, 32, 16, 4, 2},  {32, 64, 16, 2, 4}, {32, 32, 16, 2, 2}};
+
+typedef struct tile {
+  const zn_gemm *g;
+  shape s;
+  unsigned threads, parts;
+  zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
+  zn_kref thread, sa, sb; /* the thread's number; shared tiles, [bk][bm + pad] and [bk][bn + pad] */
+  zn_kref acc[MAX_REG * MAX_REG], stage_a[MAX_STAGE], stage_b[MAX_STAGE];
+  zn_loc partial;
+} tile;
+
+enum { PAD = 4 };
+
+static zn_kref ix_div(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Div, x, zn_kb_idx(b, d)); }
+static zn_kref ix_rem(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Rem, x, zn_kb_idx(b, d)); }
+static zn_kref ix_mul(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Mul, x, zn_kb_idx(b, d)); }
+static zn_kref ix_add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
+static zn_kref ix_addi(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Add, x, zn_kb_idx(b, d)); }
+
+static bool is_multiple(zn_lw *lw, zn_expr e, int64_t of) {
+  int64_t c;
+  return zn_ex_is_const(lw->ex, e, &c) && c % of == 0;
+}
+
+/* min(x, extent - 1) as index below extent: places outside C are computed on valid memory and never emitted. */
+static zn_expr clamped(zn_lw *lw, zn_kref x, zn_expr extent, int64_t step) {
+  zn_kb *b = &lw->kb;
+  if (is_multiple(lw, extent, step)) return zn_lw_as_expr(lw, x, extent);
+  zn_kref last = zn_lw_ix(lw, zn_ex_addi(lw->ex, extent, -1));
+  return zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Min, x, last), extent);
+}
+
+/* Element e of the thread's share of a tile of `width` lines and bk steps: neighbours in memory go to neighbouring threads. */
+static void share(zn_lw *lw, const tile *t, unsigned e, int64_t width, bool lines_inner, zn_kref *line, zn_kref *step) {
+  zn_kb *b = &lw->kb;
+  zn_kref i = ix_addi(b, t->thread, (int64_t)e * t->threads);
+  *line = lines_inner ? ix_rem(b, i, width) : ix_div(b, i, t->s.bk);
+  *step = lines_inner ? ix_div(b, i, width) : ix_rem(b, i, t->s.bk);
+}
+
+static zn_kref fetch(zn_lw *lw, const tile *t, bool is_a, unsigned e, zn_kref k0) {
+  zn_kb *b = &lw->kb;
+  const zn_gemm *g = t->g;
+  zn_kref line, step;
+  share(lw, t, e, is_a ? t->s.bm : t->s.bn, is_a ? g->rows_inner : !g->b_depth_inner, &line, &step);
+  zn_kref k = ix_add(b, k0, step), end = zn_lw_ix(lw, t->k_end);
+  bool whole = is_multiple(lw, g->k, (int64_t)t->s.bk * t->parts) && t->parts == 1;
+  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
+  zn_kref kc = whole ? k : zn_kb_select(b, inside, k, zn_kb_idx(b, 0));
+  zn_expr ke = zn_lw_as_expr(lw, kc, g->k);
+  zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0);
+  zn_expr at = clamped(lw, ix_add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
+  zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : load_b(lw, g, t->batch, ke, at);
+  if (zn_lw_kdtype(lw, x) != g->t) x = zn_kb_cvt(b, x, g->t);
+  return whole ? x : zn_kb_select(b, inside, x, zero_of(lw, g->t));
+}
+
+static unsigned per_thread(const tile *t, bool is_a) {
+  return (unsigned)(is_a ? t->s.bm : t->s.bn) * t->s.bk / t->threads;
+}
+
+static void stage(zn_lw *lw, tile *t, zn_kref k0, bool first) {
+  zn_kb *b = &lw->kb;
+  for (int side = 0; side < 2; side++)
+    for (unsigned e = 0; e < per_thread(t, side == 0); e++) {
+      zn_kref x = fetch(lw, t, side == 0, e, k0), *var = side == 0 ? &t->stage_a[e] : &t->stage_b[e];
+      if (first) *var = zn_kb_var(b, x);
+      else zn_kb_set(b, *var, x);
+    }
+}
+
+static void put_stage(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  for (int side = 0; side < 2; side++)
+    for (unsigned e = 0; e < per_thread(t, side == 0); e++) {
+      zn_kref line, step;
+      int64_t width = side == 0 ? t->s.bm : t->s.bn;
+      share(lw, t, e, width, side == 0 ? t->g->rows_inner : !t->g->b_depth_inner, &line, &step);
+      zn_kref at = ix_add(b, ix_mul(b, step, width + PAD), line);
+      zn_kb_store(b, side == 0 ? t->sa : t->sb, at, zn_kb_get(b, side == 0 ? t->stage_a[e] : t->stage_b[e]));
+    }
+}
+
+/* Lines of a register tile come in runs of `run` neighbours, spread over the block so that a warp reads without conflicts. */
+static zn_kref line_of(zn_lw *lw, zn_kref place, unsigned tiles, unsigned per, unsigned i) {
+  unsigned run = per < 4 ? per : 4;
+  return ix_addi(&lw->kb, ix_mul(&lw->kb, place, run), (int64_t)(i / run) * tiles * run + i % run);
+}
+
+static void read_lines(zn_lw *lw, const tile *t, zn_kref from, zn_kref row, zn_kref place, unsigned tiles, unsigned per,
+                       zn_kref *out) {
+  zn_kb *b = &lw->kb;
+  unsigned run = per < 4 ? per : 4;
+  for (unsigned i = 0; i < per; i += run) {
+    zn_kref at = ix_add(b, row, line_of(lw, place, tiles, per, i));
+    if (run == 1) {
+      out[i] = zn_kb_load(b, t->g->t, 1, from, at);
+      continue;
+    }
+    zn_kref v = zn_kb_load(b, t->g->t, run, from, at);
+    b->f->insts[v].imm.i = (int64_t)run * zn_dtype_bytes(t->g->t) <= 16 ? (int64_t)run * zn_dtype_bytes(t->g->t) : 16;
+    for (unsigned j = 0; j < run; j++) out[i + j] = zn_kb_extract(b, v, j);
+  }
+}
+
+static void multiply(zn_lw *lw, const tile *t, zn_kref trow, zn_kref tcol) {
+  zn_kb *b = &lw->kb;
+  const shape *s = &t->s;
+  zn_kref lo = zn_kb_idx(b, 0), hi = zn_kb_idx(b, s->bk), x[MAX_REG], y[MAX_REG];
+  zn_kref kk = zn_kb_for(b, lo, hi, 1, ZN_FOR_SERIAL, 0);
+  read_lines(lw, t, t->sa, ix_mul(b, kk, s->bm + PAD), trow, s->bm / s->tm, s->tm, x);
+  read_lines(lw, t, t->sb, ix_mul(b, kk, s->bn + PAD), tcol, s->bn / s->tn, s->tn, y);
+  for (unsigned i = 0; i < s->tm; i++)
+    for (unsigned j = 0; j < s->tn; j++) {
+      zn_kref acc = t->acc[i * s->tn + j], old = zn_kb_get(b, acc);
+      zn_kb_set(b, acc, zn_mul_add(lw, x[i], y[j], old));
+    }
+  zn_kb_end(b);
+}
+
+/* The block of C lies in shared memory: the team hands it on in the order of memory. */
+static void hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  const shape *s = &t->s;
+  zn_kref end = zn_kb_idx(b, (int64_t)s->bm * s->bn);
+  zn_kref i = zn_kb_for(b, t->thread, end, t->threads, ZN_FOR_SERIAL, 0);
+  zn_kref r = g->rows_inner ? ix_rem(b, i, s->bm) : ix_div(b, i, s->bn);
+  zn_kref c = g->rows_inner ? ix_div(b, i, s->bm) : ix_rem(b, i, s->bn);
+  zn_kref row = ix_add(b, zn_lw_ix(lw, t->row0), r), col = ix_add(b, zn_lw_ix(lw, t->col0), c);
+  zn_kref rows = zn_lw_ix(lw, g->m), cols = zn_lw_ix(lw, g->n);
+  zn_kref in_rows = zn_kb_cmp(b, ZN_K_Lt, row, rows), in_cols = zn_kb_cmp(b, ZN_K_Lt, col, cols);
+  zn_kb_if(b, zn_kb_bin(b, ZN_K_And, in_rows, in_cols));
+  zn_kref at = g->rows_inner ? ix_add(b, ix_mul(b, c, s->bm), r) : ix_add(b, ix_mul(b, r, s->bn), c);
+  zn_kref sum = zn_kb_load(b, g->t, 1, sc, at);
+  zn_expr me = zn_lw_as_expr(lw, row, g->m), ne = zn_lw_as_expr(lw, col, g->n);
+  if (t->parts > 1) {
+    zn_kref p = zn_lw_ptr_loc(lw, t->partial, ZN_KP_OUT, g->t);
+    zn_expr off = t->part;
+    for (uint32_t k = 0; k < g->num_batch; k++) off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[k]), t->batch[k]);
+    zn_expr outer = g->rows_inner ? ne : me, inner = g->rows_inner ? me : ne;
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), outer);
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), inner);
+    zn_lw_store_at(lw, p, g->t, off, sum);
+  } else {
+    zn_kref first = initial(lw, g, t->batch, me, ne);
+    if (g->init) sum = zn_kb_bin(b, ZN_K_Add, sum, first);
+    g->emit(lw, g->user, t->batch, me, ne, sum);
+  }
+  zn_kb_end(b);
+  zn_kb_end(b);
+}
+
+static void barrier(zn_lw *lw) { zn_kb_raw(&lw->kb, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1}); }
+
+static void team_body(zn_lw *lw, tile *t, zn_kref shared) {
+  zn_kb *b = &lw->kb;
+  const shape *s = &t->s;
+  unsigned cols = s->bn / s->tn;
+  zn_kref trow = ix_div(b, t->thread, cols), tcol = ix_rem(b, t->thread, cols);
+  for (unsigned i = 0; i < (unsigned)s->tm * s->tn; i++) t->acc[i] = zn_kb_var(b, zero_of(lw, t->g->t));
+  zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
+  stage(lw, t, begin, true);
+  zn_kref k0 = zn_kb_for(b, begin, end, s->bk, ZN_FOR_SERIAL, 0);
+  put_stage(lw, t);
+  barrier(lw);
+  /* behind the last step this reads step 0's neighbours again, or places that count as zero */
+  zn_kref next = ix_addi(b, k0, s->bk), more = zn_kb_cmp(b, ZN_K_Lt, next, end);
+  stage(lw, t, zn_kb_select(b, more, next, begin), false);
+  multiply(lw, t, trow, tcol);
+  barrier(lw);
+  zn_kb_end(b);
+  for (unsigned i = 0; i < s->tm; i++)
+    for (unsigned j = 0; j < s->tn; j++) {
+      zn_kref r = line_of(lw, trow, s->bm / s->tm, s->tm, i), c = line_of(lw, tcol, cols, s->tn, j);
+      zn_kref at = t->g->rows_inner ? ix_add(b, ix_mul(b, c, s->bm), r) : ix_add(b, ix_mul(b, r, s->bn), c);
+      zn_kb_store(b, shared, at, zn_kb_get(b, t->acc[i * s->tn + j]));
+    }
+  barrier(lw);
+  hand_out(lw, t, shared);
+}
+
+static uint64_t shared_elements(const shape *s) {
+  uint64_t steps = (uint64_t)s->bk * ((uint64_t)s->bm + s->bn + 2 * PAD), block = (uint64_t)s->bm * s->bn;
+  return steps > block ? steps : block;
+}
+
+static void tiles_kernel(zn_lw *lw, tile *t) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  const zn_gemm *g = t->g;
+  const shape *s = &t->s;
+  zn_expr extents[ZN_MAX_RANK + 3], var[ZN_MAX_RANK + 3];
+  uint32_t nb = g->num_batch;
+  unsigned size = zn_dtype_bytes(g->t);
+  t->threads = (unsigned)(s->bm / s->tm) * (s->bn / s->tn);
+  zn_lw_kernel(lw, g->node, g->hint);
+  zn_kref shared = zn_kb_alloc(b, g->t, shared_elements(s));
+  for (uint32_t i = 0; i < nb; i++) extents[i + 1] = g->batch[i];
+  extents[0] = zn_ex_const(ex, t->parts);
+  extents[nb + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, s->bn));
+  extents[nb + 2] = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, s->bm)); /* neighbours share a panel of B */
+  zn_lw_grid(lw, nb + 3, extents, var);
+  for (uint32_t i = 0; i < nb; i++) t->batch[i] = var[i + 1];
+  t->part = var[0];
+  t->row0 = zn_ex_muli(ex, var[nb + 2], s->bm);
+  t->col0 = zn_ex_muli(ex, var[nb + 1], s->bn);
+  zn_expr steps = zn_ex_ceildiv(ex, g->k, zn_ex_const(ex, s->bk));
+  zn_expr each = zn_ex_muli(ex, zn_ex_ceildiv(ex, steps, zn_ex_const(ex, t->parts)), s->bk);
+  t->k_begin = zn_ex_mul(ex, t->part, each);
+  t->k_end = t->parts == 1 ? g->k : zn_ex_min(ex, zn_ex_add(ex, t->k_begin, each), g->k);
+  t->sa = shared;
+  t->sb = zn_kb_ptradd(b, shared, zn_kb_idx(b, (int64_t)s->bk * (s->bm + PAD) * size));
+  t->thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->threads), 1, ZN_FOR_THREAD, t->threads);
+  team_body(lw, t, shared);
+  zn_kb_end(b);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* Adds the partial sums and runs the epilogue. */
+static void add_parts(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  zn_expr var[ZN_MAX_RANK + 2], m, n, off = zn_ex_const(ex, 0), plane = zn_ex_mul(ex, g->m, g->n);
+  zn_lw_kernel(lw, g->node, zn_arena_printf(lw->arena, "%s_sum", g->hint));
+  open_points(lw, g, var, &m, &n);
+  for (uint32_t i = 0; i < g->num_batch; i++) {
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[i]), var[i]);
+    plane = zn_ex_mul(ex, plane, g->batch[i]);
+  }
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), g->rows_inner ? n : m);
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), g->rows_inner ? m : n);
+  zn_kref p = zn_lw_ptr_loc(lw, t->partial, ZN_KP_IN, g->t), sum = 0;
+  for (unsigned i = 0; i < t->parts; i++) {
+    zn_kref x = zn_lw_load_at(lw, p, g->t, zn_ex_add(ex, zn_ex_muli(ex, plane, i), off));
+    sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
+  }
+  if (g->init) sum = zn_kb_bin(b, ZN_K_Add, sum, initial(lw, g, var, m, n));
+  g->emit(lw, g->user, var, m, n, sum);
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* ---------------------------------------------------------------- choice */
+
+static double extent_of(zn_lw *lw, zn_expr e) { /* symbolic extents count as long */
+  int64_t c;
+  return zn_ex_is_const(lw->ex, e, &c) ? (double)c : 512;
+}
+
+static double ceil_div(double x, double y) {
+  int64_t q = (int64_t)((x + y - 1) / y);
+  return (double)(q < 1 ? 1 : q);
+}
+
+/* Time of one multiprocessor's queue, in multiply-adds of a thread at full speed: blocks that run at once share its lanes. */
+static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) {
+  double blocks = parts * ceil_div(extent_of(lw, g->m), s->bm) * ceil_div(extent_of(lw, g->n), s->bn);
+  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= extent_of(lw, g->batch[i]);
+  double cores = lw->caps->cores ? lw->caps->cores : 64, depth = ceil_div(extent_of(lw, g->k), parts);
+  double reads = (double)(s->tm + s->tn) / (s->tm * s->tn); /* shared-memory words a multiply-add */
+  double each = (double)s->bm * s->bn * (depth + 24) / 128 * (0.75 + reads);
+  double threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
+  double waves = blocks / cores, least = threads / 512; /* latency is hidden from 512 threads on */
+  double time = each * (waves > 1 ? ceil_div(blocks, cores) > waves * 2 ? waves * 2 : ceil_div(blocks, cores) : 1);
+  if (waves * threads < 512) time = each * (1 / least < 4 ? 1 / least * (waves > 1 ? waves : 1) : 4);
+  if (parts > 1) time += 2500 + extent_of(lw, g->m) * extent_of(lw, g->n) * parts / cores / 16;
+  return time;
+}
+
+static bool choose(zn_lw *lw, const zn_gemm *g, tile *t) {
+  double best = 0;
+  unsigned most = g->t == ZN_F32 && extent_of(lw, g->k) >= 256 ? 16 : 1;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (unsigned parts = 1; parts <= most; parts *= 2) {
+      if (extent_of(lw, g->k) / parts < 64 && parts > 1) continue;
+      double time = cost(lw, g, &shapes[i], parts);
+      if (best != 0 && time >= best) continue;
+      best = time;
+      t->s = shapes[i];
+      t->parts = parts;
+    }
+  return best != 0;
+}
+
+void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
+  tile t = {.g = g, .parts = 1};
+  zn_exprs *ex = lw->ex;
+  double m = extent_of(lw, g->m), n = extent_of(lw, g->n), k = extent_of(lw, g->k);
+  bool wide = g->t == ZN_F32 || g->t == ZN_I32;
+  if (!wide || m < 8 || n < 8 || k < 8 || !choose(lw, g, &t)) {
+    points(lw, g);
+    return;
+  }
+  if (t.parts > 1) {
+    zn_expr bytes = zn_ex_muli(ex, zn_ex_mul(ex, g->m, g->n), (int64_t)t.parts * zn_dtype_bytes(g->t));
+    for (uint32_t i = 0; i < g->num_batch; i++) bytes = zn_ex_mul(ex, bytes, g->batch[i]);
+    t.partial = zn_lw_scratch(lw, bytes);
+  }
+  tiles_kernel(lw, &t);
+  if (t.parts > 1) add_parts(lw, &t);
+}

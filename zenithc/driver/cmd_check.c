@@ -209,6 +209,17 @@ static const char *only_data_set(check *k, const char *const *names, uint32_t n)
   return set;
 }
 
+static zn_status keep_artifact(check *k, const zn_compile_opts *co, const char *tmp) {
+  zn_ctx *c = k->c;
+  const char *suffix = co->target->suffixes[0], *text;
+  size_t n = strlen(k->dir), len;
+  while (n > 1 && k->dir[n - 1] == '/') n--;
+  const char *name = zn_base_name(zn_arena_strndup(&c->perm, k->dir, n));
+  const char *to = zn_arena_printf(&c->perm, "%s/%s%s", zn_opt_str(k->o, ZN_O_artifacts), name, suffix);
+  ZN_TRY(zn_read_file(c, &c->perm, zn_arena_printf(&c->perm, "%s/%s%s", tmp, co->name, suffix), &text, &len));
+  return zn_write_file(c, to, text, len);
+}
+
 static zn_status run_dir(check *k, const char *tmp) {
   zn_ctx *c = k->c;
   zn_compile_opts co;
@@ -222,6 +233,7 @@ static zn_status run_dir(check *k, const char *tmp) {
   ZN_TRY(zn_list_dir(c, &c->perm, k->dir, &names, &n));
   ZN_TRY(compile_dir(k, &co, only_data_set(k, names, n), &r));
   ZN_TRY(zn_session_load(c, &r, co.target, co.opt_level, tmp, &s));
+  if (zn_opt_given(k->o, ZN_O_artifacts)) ZN_TRY(keep_artifact(k, &co, tmp));
   for (uint32_t i = 0; i < n; i++) {
     if (strncmp(names[i], "test_data_set_", 14)) continue;
     sets++;

@@ -47,6 +47,7 @@ static void dump_graph(zn_ctx *c, FILE *f) {
 zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out) {
   zn_pass_opts pass = o->pass;
   out->graph = g;
+  out->emulate = o->emulate;
   if (c->verbosity >= 0) c->crash_dump = dump_graph;
   c->crash_user = g;
   ZN_TRY(o->target->caps(c, o->arch, &out->caps));

@@ -13,6 +13,7 @@ typedef struct zn_compile_opts {
   const char *arch;         /* NULL: the target's default */
   int opt_level;
   bool math_fast;
+  bool emulate;             /* where the artifact cannot run, its kernels run in the interpreter */
   zn_onnx_opts onnx;
   const char *provenance;   /* stored in the artifact */
   zn_pass_opts pass;        /* dump, time, verify_each, stop_after, rewrite_limit are honoured */
@@ -23,6 +24,7 @@ typedef struct zn_compiled {
   zn_caps caps;
   zn_kmod *mod;
   zn_plan_stats plan;
+  bool emulate;
   double seconds_load, seconds_passes, seconds_lower, seconds_kernels;
 } zn_compiled;
 

@@ -34,6 +34,7 @@ zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_com
   out->arch = zn_opt_str(o, ZN_O_arch);
   out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);
   out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
+  out->emulate = zn_opt_given(o, ZN_O_emulate);
   out->onnx = (zn_onnx_opts){.dims = o->val[ZN_O_dim].v,
                              .num_dims = o->val[ZN_O_dim].n,
                              .shapes = o->val[ZN_O_shape].v,
@@ -117,10 +118,11 @@ zn_status zn_session_attach(zn_ctx *c, const zn_compiled *k, const zn_target *t,
 zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
                           zn_session *s) {
   const char *why;
-  if (!zn_can_run(t, &k->caps, &why)) {
+  bool can = zn_can_run(t, &k->caps, &why);
+  if (!can && !k->emulate) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "an artifact for --target=%s --arch=%s cannot run here%s%s", t->name,
             k->caps.arch ? k->caps.arch : "", why ? ": " : "", why ? why : "");
-    zn_help(c, "--target=interp runs any model, slowly");
+    zn_help(c, "--target=interp runs any model, slowly; --emulate runs this target's kernels that way");
     return ZN_ERR_USAGE;
   }
   double t0 = zn_now();
@@ -131,7 +133,7 @@ zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, i
     zn_arena_reset(&c->tmp);
   }
   s->seconds_compile = zn_now() - t0;
-  return zn_session_attach(c, k, t, path, s);
+  return zn_session_attach(c, k, can ? t : zn_target_find("interp"), path, s);
 }
 
 zn_status zn_session_open(zn_ctx *c, const zn_opts *o, const char *path, zn_session *out) {
