@@ -54,7 +54,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS) -lcmocka
 
-SUITES  ?= unit golden cli models conformance embed firmware reproduce docs fuzz
+SUITES  ?= unit golden cli models conformance embed firmware reproduce docs fuzz cuda
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
 TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs
 
@@ -66,7 +66,7 @@ test:
 # One suite alone: make unit, make golden, make models ... (mk/golden.mk has `golden`, for `make rebase` beside it)
 unit: $(UNIT)
 	@$(RUN) unit
-models embed firmware reproduce docs: all
+models embed firmware reproduce docs cuda: all
 	@$(RUN) $@
 conformance: all
 	@tools/install_deps.sh test
@@ -76,6 +76,9 @@ conformance: all
 conformance-full: all
 	@tools/install_deps.sh test
 	@TARGETS='cpu c interp' $(RUN) conformance
+cuda-full: all
+	@tools/install_deps.sh test
+	@CUDA_FULL=1 $(RUN) cuda
 conformance-rebase: all
 	@tools/install_deps.sh test
 	@REBASE=1 TARGETS='$(or $(TARGETS),cpu)' $(RUN) conformance
@@ -102,5 +105,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-asan
 .PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase \
-  asan asan-run valgrind bench bench-docs generated lint format clean
+  cuda cuda-full asan asan-run valgrind bench bench-docs generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

@@ -334,7 +334,8 @@ static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
 
 static void channels(zn_lw *lw, conv *v) {
   zn_exprs *ex = lw->ex;
-  zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = true, .num_batch = 2, .n = v->ocg, .t = v->ct,
+  zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = true,
+               .num_batch = 2, .n = v->ocg, .t = v->ct,
                .a = gemm_a, .b = gemm_b, .init = gemm_init, .emit = gemm_out, .user = v};
   g.batch[0] = v->ty.dims[0];
   g.batch[1] = v->group;

@@ -21,13 +21,6 @@ static void put(writer *w, const void *data, uint64_t n) {
   w->at += n + pad;
 }
 
-static uint64_t weights_bytes(const zn_kmod *m) {
-  uint64_t n = 0;
-  for (uint32_t i = 0; i < m->num_consts; i++)
-    n = (n + m->consts[i].count * zn_dtype_bytes(m->consts[i].dtype) + 63) / 64 * 64;
-  return n ? n : m->num_consts ? 64 : 0;
-}
-
 static const char *kernel_name(zn_arena *a, const zn_kfunc *f) {
   return f->exported ? f->name : zn_arena_printf(a, "k_%s", f->name);
 }
@@ -53,7 +46,7 @@ zn_status zn_cuda_write_blob(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, c
     describe_kernel(m->funcs[i], &kernels[n++]);
   }
   zn_cuda_blob head = {.magic = ZN_CUDA_BLOB_MAGIC, .num_images = num_units, .num_kernels = n, .sm = caps->sm,
-                       .weights_bytes = weights_bytes(m), .idx_bytes = idx32 ? 4 : 8};
+                       .weights_bytes = zn_kmod_consts_bytes(m), .idx_bytes = idx32 ? 4 : 8};
   uint64_t at = sizeof head;
   head.images = at;
   at += num_units * sizeof *images;

@@ -74,7 +74,9 @@ static const arch_row *native_arch(zn_ctx *c) {
 zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
   const arch_row *a = !arch ? find_arch("sm_80") : !strcmp(arch, "native") ? native_arch(c) : find_arch(arch);
   if (!a && arch && !strcmp(arch, "native")) return ZN_ERR_USAGE;
-  if (!a) return zn_fail(c, ZN_ERR_USAGE, "--arch", "target cuda has no architecture '%s'; it knows sm_75 to sm_121, native", arch);
+  if (!a)
+    return zn_fail(c, ZN_ERR_USAGE, "--arch", "target cuda has no architecture '%s'; it knows sm_75 to sm_121, native",
+                   arch);
   *out = (zn_caps){.target = "cuda",
                    .arch = a->name,
                    .triple = "x86_64-unknown-linux-gnu", /* of the host code */

@@ -16,7 +16,9 @@ def tensor(path, name):
     t = onnx.TensorProto()
     with open(path, "rb") as f:
         t.ParseFromString(f.read())
-    a = np.ascontiguousarray(numpy_helper.to_array(t))
+    a = np.array(numpy_helper.to_array(t), order="C")
+    if t.data_type in (21, 22, 25, 26):  # 4- and 2-bit integers: a byte each, as at the artifact's interface
+        a = a.astype(np.int8 if t.data_type in (22, 26) else np.uint8)
     if a.dtype == object or t.data_type == 8:
         raise ValueError("strings")
     data = a.tobytes()

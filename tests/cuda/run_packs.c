@@ -300,7 +300,8 @@ static int bench(const char *path, int runs, int profile) {
     uint32_t best = 0;
     for (uint32_t i = 0; i < m->num_kernels; i++)
       if (each[i] > each[best]) best = i;
-    printf("  %7.4f ms %4.1f%%  k%u %s\n", (double)each[best], 100 * (double)each[best] / (double)sum, best, m->kernel_names[best]);
+    double part = 100 * (double)each[best] / (double)sum;
+    printf("  %7.4f ms %4.1f%%  k%u %s\n", (double)each[best], part, best, m->kernel_names[best]);
     each[best] = 0;
   }
   return 0;

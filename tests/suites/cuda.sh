@@ -1,0 +1,35 @@
+# The cuda target without a GPU: artifacts for three generations, their kernels run in the interpreter against the reference.
+# CUDA_FULL=1 takes all node tests and all models. ZENITH_NVRTC may name the library.
+. tests/suites/lib.sh
+
+probe=$out/probe.cubin
+has_nvrtc() { "$ZENITHC" "$digits" --target=cuda --arch=sm_80 -o "$probe" --verify=off; }
+one() { "$ZENITHC" "$1" --target=cuda --arch="$2" --cache "$out/cache" -o "$out/$3.so" $4; }
+exports() { nm -D "$1" | grep -q ' zn_device_main$' && ! nm -D "$1" | grep -q ' U cu[A-Z]'; }
+without_nvrtc() { # a build without CUDA says what is missing
+  ! said=$(ZENITH_NVRTC=/nowhere/libnvrtc.so "$ZENITHC" "$digits" --target=cuda -o "$out/no.so" 2>&1) && grep -q NVRTC <<< "$said"
+}
+nodes() {
+  "$ZENITHC" check "$@" --target=cuda --emulate --fix-shapes -O2 --jobs "$JOBS" --xfail tests/conformance/xfail-cpu.txt
+}
+models=("$MODELS/mnist-8" "$MODELS/cifar-cnn" "$MODELS/mlperf-tiny-kws-int8")
+cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2d,basic_conv_with_padding,topk}/
+  "$B"/onnx-data/test_{gather_0,lstm_defaults,loop11,nonzero_example}/)
+[ -n "$CUDA_FULL" ] && models=("$MODELS"/*/) cases=("$B"/onnx-data/*/)
+{
+  try "says that NVRTC is missing" without_nvrtc
+  if has_nvrtc > "$out/probe.log" 2>&1; then
+    for a in sm_80 sm_90a sm_120; do try "digits for $a" one "$digits" $a digits-$a; done
+    try "exports the device interface, needs no CUDA symbol" exports "$out/digits-sm_80.so"
+    for m in "${models[@]}"; do
+      name=$(basename "$m")
+      if [ -f "$m/model.onnx" ]; then try "$name" one "$m/model.onnx" sm_90a "$name" "${CUDA_FULL:+--verify=off}"
+      else echo "skip $name: no $m"; fi
+    done
+    for d in "${cases[@]}"; do [ -d "$d" ] && echo "$d"; done > "$out/cases"
+    if [ ! -s "$out/cases" ]; then echo "skip node tests: no data"
+    else nodes $(cat "$out/cases") --arch=sm_90a | grep -v ' passed, '; fi
+  else
+    echo "skip kernels: $(head -1 "$out/probe.log")"
+  fi
+} | tally

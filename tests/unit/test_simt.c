@@ -1,0 +1,190 @@
+/* The SIMT mapping: where barriers go, which loops become thread loops, and that the interpreter runs a team's iterations from
+ * barrier to barrier. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "codegen/kir/kir.h"
+
+static const zn_caps gpu = {.target = "cuda", .idx_bytes = 8, .simt = true, .warp = 32, .shared_bytes = 1 << 16};
+
+typedef void (*builder)(zn_kb *b, zn_kref out, zn_kref x);
+
+static zn_kmod *make(zn_ctx *c, builder fn) {
+  zn_kmod *m = zn_kmod_new(&c->graph, "t");
+  zn_kb b;
+  zn_kb_begin(&b, c, m, "k", false);
+  zn_kref out = zn_kb_param(&b, "out", ZN_KP_INOUT, ZN_F32), x = zn_kb_param(&b, "x", ZN_KP_IN, ZN_F32);
+  fn(&b, out, x);
+  zn_kb_finish(&b);
+  assert_int_equal(zn_kpass_threads(c, m), ZN_OK);
+  assert_int_equal(zn_kpass_simt(c, m, &gpu), ZN_OK);
+  return m;
+}
+
+static unsigned count(const zn_kmod *m, zn_kop op) {
+  unsigned n = 0;
+  for (uint32_t i = 1; i < m->funcs[0]->num_insts; i++) n += m->funcs[0]->insts[i].op == op;
+  return n;
+}
+
+static unsigned thread_loops(const zn_kmod *m) {
+  unsigned n = 0;
+  for (uint32_t i = 1; i < m->funcs[0]->num_insts; i++) {
+    const zn_kinst *in = &m->funcs[0]->insts[i];
+    n += in->op == ZN_K_For && (in->c & 255) == ZN_FOR_THREAD;
+  }
+  return n;
+}
+
+static zn_kref loop(zn_kb *b, int64_t n, zn_for_kind kind, unsigned factor) {
+  zn_kref lo = zn_kb_idx(b, 0), hi = zn_kb_idx(b, n);
+  return zn_kb_for(b, lo, hi, 1, kind, factor);
+}
+
+/* partial[l] = x[l]; partial[l] += partial[l + 16] ...; out[0] = partial[0] */
+static void tree(zn_kb *b, zn_kref out, zn_kref x) {
+  zn_kref part = zn_kb_alloc(b, ZN_F32, 32);
+  zn_kref l = loop(b, 32, ZN_FOR_VECTOR, 0);
+  zn_kb_store(b, part, l, zn_kb_load(b, ZN_F32, 1, x, l));
+  zn_kb_end(b);
+  for (int64_t w = 16; w > 0; w /= 2) {
+    zn_kref i = loop(b, w, ZN_FOR_VECTOR, 0);
+    zn_kref far = zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, w));
+    zn_kref here = zn_kb_load(b, ZN_F32, 1, part, i), there = zn_kb_load(b, ZN_F32, 1, part, far);
+    zn_kb_store(b, part, i, zn_kb_bin(b, ZN_K_Add, here, there));
+    zn_kb_end(b);
+  }
+  zn_kref zero = zn_kb_idx(b, 0);
+  zn_kb_store(b, out, zero, zn_kb_load(b, ZN_F32, 1, part, zero));
+}
+
+/* out[i] = 2 x[i] in one phase, out[i + 64] = x[i] in the next: different places of one buffer, still a barrier; x only read */
+static void two_phases(zn_kb *b, zn_kref out, zn_kref x) {
+  for (int p = 0; p < 2; p++) {
+    zn_kref i = loop(b, 64, ZN_FOR_VECTOR, 0), v = zn_kb_load(b, ZN_F32, 1, x, i);
+    zn_kb_store(b, out, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 64 * p)), v);
+    zn_kb_end(b);
+  }
+}
+
+/* A marked loop that stores to one place stays serial. */
+static void fixed_place(zn_kb *b, zn_kref out, zn_kref x) {
+  zn_kref i = loop(b, 8, ZN_FOR_VECTOR, 0), v = zn_kb_load(b, ZN_F32, 1, x, i);
+  zn_kb_store(b, out, zn_kb_idx(b, 3), v);
+  zn_kb_end(b);
+}
+
+/* Reads what the first thread stored, in every turn of a serial loop. */
+static void carried(zn_kb *b, zn_kref out, zn_kref x) {
+  zn_kref zero = zn_kb_idx(b, 0);
+  loop(b, 4, ZN_FOR_SERIAL, 0);
+  zn_kref v = zn_kb_load(b, ZN_F32, 1, out, zero);
+  zn_kb_store(b, out, zero, zn_kb_bin(b, ZN_K_Add, v, zn_kb_load(b, ZN_F32, 1, x, zero)));
+  zn_kref i = loop(b, 32, ZN_FOR_VECTOR, 0);
+  zn_kb_store(b, out, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 8)), v);
+  zn_kb_end(b);
+  zn_kb_end(b);
+}
+
+/* Every thread gives its number to its neighbour through shared memory and keeps a sum in a variable across the barriers. */
+static void neighbours(zn_kb *b, zn_kref out, zn_kref x) {
+  zn_kref shared = zn_kb_alloc(b, ZN_F32, 64), t = loop(b, 64, ZN_FOR_THREAD, 64);
+  zn_kref sum = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0));
+  zn_kref next = zn_kb_bin(b, ZN_K_Rem, zn_kb_bin(b, ZN_K_Add, t, zn_kb_idx(b, 1)), zn_kb_idx(b, 64));
+  loop(b, 3, ZN_FOR_SERIAL, 0);
+  zn_kb_store(b, shared, t, zn_kb_load(b, ZN_F32, 1, x, t));
+  zn_kb_raw(b, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1});
+  zn_kref old = zn_kb_get(b, sum);
+  zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, old, zn_kb_load(b, ZN_F32, 1, shared, next)));
+  zn_kb_raw(b, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1});
+  zn_kb_end(b);
+  zn_kb_store(b, out, t, zn_kb_get(b, sum));
+  zn_kb_end(b);
+}
+
+/* A barrier that only some threads reach. */
+static void divergent(zn_kb *b, zn_kref out, zn_kref x) {
+  (void)x;
+  zn_kref t = loop(b, 32, ZN_FOR_THREAD, 32);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, t, zn_kb_idx(b, 7)));
+  zn_kb_raw(b, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1});
+  zn_kb_end(b);
+  zn_kb_store(b, out, t, zn_kb_float(b, ZN_F32, 1));
+  zn_kb_end(b);
+}
+
+static float out[128], in[128];
+
+static int32_t run(zn_ctx *c, const zn_kmod *m) {
+  void *bufs[2] = {out, in};
+  const uint64_t bytes[2] = {sizeof out, sizeof in};
+  zn_interp_opts o = {.check_bounds = true};
+  memset(out, 0, sizeof out);
+  for (int i = 0; i < 128; i++) in[i] = (float)(i * i % 17);
+  return zn_interp_kernel(c, m, 0, bufs, bytes, NULL, &o);
+}
+
+static void teams_and_barriers(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, tree);
+  assert_int_equal(m->funcs[0]->team, 32);
+  assert_int_equal(thread_loops(m), 6);
+  assert_int_equal(count(m, ZN_K_Barrier), 6); /* between the levels, and before the result is read */
+  assert_int_equal(run(&c, m), 0);
+  float sum = 0;
+  for (int i = 0; i < 32; i++) sum += in[i];
+  assert_true(out[0] == sum);
+  m = make(&c, two_phases);
+  assert_int_equal(m->funcs[0]->team, 64);
+  assert_int_equal(count(m, ZN_K_Barrier), 1);
+  m = make(&c, fixed_place);
+  assert_int_equal(thread_loops(m), 0);
+  assert_int_equal(m->funcs[0]->team, 1);
+  m = make(&c, carried);
+  assert_int_equal(count(m, ZN_K_Barrier), 3); /* before the load, before the first thread's store, before the threads' */
+  zn_ctx_fini(&c);
+}
+
+static void side_by_side(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, neighbours);
+  assert_int_equal(m->funcs[0]->team, 64);
+  assert_int_equal(run(&c, m), 0);
+  for (int i = 0; i < 64; i++) assert_true(out[i] == 3 * in[(i + 1) % 64]);
+  m = make(&c, divergent);
+  c.sink = NULL;
+  c.verbosity = -1;
+  assert_int_not_equal(run(&c, m), 0);
+  zn_ctx_fini(&c);
+}
+
+/* The text form keeps thread loops, barriers and the team. */
+static void text(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, neighbours), *again;
+  zn_text a, b;
+  zn_text_init(&a, &c.graph);
+  zn_text_init(&b, &c.graph);
+  zn_kmod_print(m, &a);
+  assert_int_equal(zn_kmod_parse(&c, &c.graph, a.s, a.len, NULL, &again), ZN_OK);
+  zn_kmod_print(again, &b);
+  assert_string_equal(a.s, b.s);
+  assert_int_equal(again->funcs[0]->team, 64);
+  zn_ctx_fini(&c);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
+                                     cmocka_unit_test(text)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
