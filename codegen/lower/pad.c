@@ -2,23 +2,23 @@
 #include <string.h>
 
 #include "codegen/lower/lower.h"
+#include "zenithc/ops/axes.h"
 
-/* Pads before axis d, from constants or shape arithmetic; false when only known at run time. */
+/* Pads before axis d, from constants, shape arithmetic or the contents of a run-time operand; false when unnamed. */
 static bool pad_before(zn_lw *lw, const zn_node *node, int rank, zn_expr *out) {
   const zn_value *p = &lw->g->vals[node->in[1]];
-  zn_vid axes = zn_node_in(node, 3);
-  int64_t ax[ZN_MAX_RANK * 2];
-  uint32_t n = (uint32_t)rank;
-  for (int d = 0; d < rank; d++) out[d] = zn_ex_const(lw->ex, 0), ax[d] = d;
-  if (axes && !zn_value_i64s(lw->g, axes, ax, ZN_MAX_RANK * 2, &n)) return false;
-  for (uint32_t i = 0; i < n; i++) {
-    int64_t a = ax[i] < 0 ? ax[i] + rank : ax[i];
-    if (p->elems && i < p->num_elems && p->elems[i])
-      out[a] = p->elems[i];
-    else if (p->cst)
-      out[a] = zn_ex_const(lw->ex, zn_load_i64(p->cst->dtype, p->cst->data, i));
-    else
-      return false;
+  zn_vid list = zn_node_in(node, 3);
+  zn_axes axes = {.count = (uint32_t)rank};
+  if (list && !zn_axes_resolve(lw->g, list, rank, &axes)) return false;
+  for (int d = 0; d < rank; d++) out[d] = zn_ex_const(lw->ex, 0);
+  for (uint32_t i = 0; i < axes.count; i++) {
+    zn_expr v = ZN_EX_NONE;
+    if (p->elems && i < p->num_elems) v = p->elems[i];
+    if (!v && p->cst) v = zn_ex_const(lw->ex, zn_load_i64(p->cst->dtype, p->cst->data, i));
+    if (!v) return false;
+    if (!list) out[i] = v;
+    for (int d = 0; list && d < rank; d++)
+      out[d] = zn_ex_add(lw->ex, out[d], zn_ex_mul(lw->ex, v, zn_axes_is(lw->ex, axes.entry[i], d, rank)));
   }
   return true;
 }
@@ -39,7 +39,7 @@ static zn_kref pad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
   zn_expr before[ZN_MAX_RANK], at[ZN_MAX_RANK], zero = zn_ex_const(ex, 0);
   if (!pad_before(lw, node, t->rank, before)) {
     zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
-            "pads that are computed at run time cannot be compiled yet");
+            "the number of padded axes is only known at run time; give it with --shape");
     lw->failed = true;
     for (int d = 0; d < t->rank; d++) before[d] = zero;
   }

@@ -55,23 +55,6 @@ static void check_supported(zn_lw *lw) {
   }
 }
 
-/* numpy broadcasting that only the run can check. */
-static void require_broadcasts(zn_lw *lw, const zn_node *n) {
-  if (!(zn_ops[n->op].flags & ZN_OPF_EW) || n->num_in < 2) return;
-  const zn_type *t = zn_lw_type(lw, n->out[0]);
-  for (uint32_t i = 0; i < n->num_in; i++) {
-    if (!n->in[i]) continue;
-    const zn_type *ti = zn_lw_type(lw, n->in[i]);
-    for (int d = 0; d < ti->rank; d++) {
-      zn_expr o = t->dims[t->rank - ti->rank + d];
-      if (ti->dims[d] == o || zn_ex_is(lw->ex, ti->dims[d], 1)) continue;
-      zn_step s = {.kind = ZN_STEP_REQUIRE, .a = ti->dims[d], .b = o, .or_one = true,
-                   .code = 3 /* ZN_RUN_SHAPE */};
-      ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
-    }
-  }
-}
-
 static zn_status lower_group(zn_lw *lw, zn_nid n) {
   zn_nid root = lw->g->nodes[n].group ? lw->g->nodes[n].group : n;
   const zn_node *node = zn_lw_node(lw, root);
@@ -92,7 +75,7 @@ zn_status zn_lower_nodes(zn_lw *lw) {
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
-    require_broadcasts(lw, zn_lw_node(lw, n));
+    zn_lower_require(lw, zn_lw_node(lw, n));
     if (!is_silent(lw->g, zn_lw_node(lw, n))) {
       for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
       ZN_TRY(lower_group(lw, n));

@@ -117,19 +117,27 @@ typedef struct reduction {
   zn_dtype t;             /* accumulator type */
 } reduction;
 
-static zn_status find_axes(zn_lw *lw, zn_nid n, reduction *r) {
+zn_red zn_red_of(zn_op op) {
+  switch (op) {
+  case ZN_OP_ReduceProd: return ZN_RED_PROD;
+  case ZN_OP_ReduceMax: return ZN_RED_MAX;
+  case ZN_OP_ReduceMin: return ZN_RED_MIN;
+  default: return ZN_RED_SUM;
+  }
+}
+
+/* False when only the run knows the axes. */
+static bool find_axes(zn_lw *lw, zn_nid n, reduction *r) {
   const zn_node *node = zn_lw_node(lw, n);
   int64_t axes[ZN_MAX_RANK * 4];
   uint32_t count = 0;
   zn_vid in = zn_node_in(node, 1);
-  if (in && !zn_value_i64s(lw->g, in, axes, ZN_MAX_RANK * 4, &count))
-    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
-                   "axes that are computed at run time cannot be compiled yet");
+  if (in && !zn_value_i64s(lw->g, in, axes, ZN_MAX_RANK * 4, &count)) return false;
   bool all = count == 0 && !zn_node_int(node, "noop_with_empty_axes");
   for (int d = 0; d < r->tx.rank; d++) r->axis[d] = all;
   for (uint32_t i = 0; i < count; i++) r->axis[axes[i] < 0 ? axes[i] + r->tx.rank : axes[i]] = true;
   for (r->tail = r->tx.rank; r->tail > 0 && r->axis[r->tail - 1];) r->tail--;
-  return ZN_OK;
+  return true;
 }
 
 /* Index of y for the kept part of idx. */
@@ -171,12 +179,9 @@ static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
   reduction r = {.x = node->in[0], .y = node->out[0], .tx = *zn_lw_type(lw, node->in[0]),
                  .ty = *zn_lw_type(lw, node->out[0])};
-  r.op = node->op == ZN_OP_ReduceProd  ? ZN_RED_PROD
-         : node->op == ZN_OP_ReduceMax ? ZN_RED_MAX
-         : node->op == ZN_OP_ReduceMin ? ZN_RED_MIN
-                                       : ZN_RED_SUM;
+  r.op = zn_red_of(node->op);
   r.t = zn_lw_ctype((zn_dtype)r.tx.dtype);
-  ZN_TRY(find_axes(lw, n, &r));
+  if (!find_axes(lw, n, &r)) return zn_lower_reduce_late(lw, n);
   zn_lw_kernel(lw, n, "reduce");
   bool inner = r.tail < r.tx.rank;
   zn_kref partial = inner ? zn_red_scratch(lw, r.t) : 0;

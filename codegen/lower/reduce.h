@@ -8,6 +8,10 @@ typedef enum zn_red { ZN_RED_SUM, ZN_RED_PROD, ZN_RED_MAX, ZN_RED_MIN } zn_red;
 
 /* Neutral element as a constant of type t. */
 zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t);
+/* ReduceSum, ...: which reduction its steps are. */
+zn_red zn_red_of(zn_op op);
+/* A Reduce node whose axes only the run knows (reduce_late.c). */
+zn_status zn_lower_reduce_late(zn_lw *lw, zn_nid n);
 /* One step; Max and Min keep NaN. */
 zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x);
 /* Element j of what is reduced, in type t. */

@@ -5,14 +5,18 @@
 static zn_dtype dtype_of(const zn_rw *w, zn_vid v) { return (zn_dtype)zn_rw_type(w, v)->dtype; }
 
 /* A reduction with the node's own axes input and attributes. */
-static zn_vid same_reduce(zn_rw *w, zn_op op, zn_vid x) {
+static zn_vid same_axes(zn_rw *w, zn_op op, zn_vid x, int64_t keep) {
   const zn_vid in[2] = {x, zn_rw_in(w, 1)};
   const zn_nid n = zn_rw_raw(w, op, in, in[1] ? 2 : 1, 1);
   if (!n) return 0;
-  zn_node_set_int(w->g, n, "keepdims", zn_node_int(zn_rw_node(w), "keepdims"));
+  zn_node_set_int(w->g, n, "keepdims", keep);
   zn_node_set_int(w->g, n, "noop_with_empty_axes",
                   zn_node_int(zn_rw_node(w), "noop_with_empty_axes"));
   return zn_rw_infer(w, n);
+}
+
+static zn_vid same_reduce(zn_rw *w, zn_op op, zn_vid x) {
+  return same_axes(w, op, x, zn_node_int(zn_rw_node(w), "keepdims"));
 }
 
 ZN_EXPAND(reducel1) {
@@ -50,20 +54,22 @@ ZN_EXPAND(reducelogsumexp) {
   const bool keep = zn_node_int(zn_rw_node(w), "keepdims") != 0;
   int64_t axes[ZN_MAX_RANK];
   uint32_t n = 0;
-  if (rank < 0 || (axes_in && !zn_value_i64s(w->g, axes_in, axes, ZN_MAX_RANK, &n))) return ZN_OK;
-  if (n == 0 && zn_node_int(zn_rw_node(w), "noop_with_empty_axes")) {
+  if (rank < 0) return ZN_OK;
+  const bool late = axes_in && !zn_value_i64s(w->g, axes_in, axes, ZN_MAX_RANK, &n);
+  if (!late && n == 0 && zn_node_int(zn_rw_node(w), "noop_with_empty_axes")) {
     zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, x)); /* log(exp(x)) */
     return zn_rw_done(w);
   }
-  if (n == 0) {
-    for (int d = 0; d < rank; d++) axes[n++] = d;
-  }
-  const zn_vid m = zn_rw_reduce(w, ZN_OP_ReduceMax, x, axes, n, true);
+  const zn_vid m = same_axes(w, ZN_OP_ReduceMax, x, 1);
   const zn_vid shift = zn_rw3(w, ZN_OP_Where, zn_rw1(w, ZN_OP_IsInf, m), zn_rw_num(w, t, 0), m);
   const zn_vid e = zn_rw1(w, ZN_OP_Exp, zn_rw2(w, ZN_OP_Sub, x, shift));
-  const zn_vid l = zn_rw1(w, ZN_OP_Log, zn_rw_reduce(w, ZN_OP_ReduceSum, e, axes, n, true));
+  const zn_vid l = zn_rw1(w, ZN_OP_Log, same_axes(w, ZN_OP_ReduceSum, e, 1));
   zn_vid y = zn_rw2(w, ZN_OP_Add, l, shift);
-  if (!keep) y = zn_rw_squeeze(w, y, axes, n);
+  if (!keep && !late && n == 0) { /* no list: all of them */
+    for (int d = 0; d < rank; d++) axes[n++] = d;
+  }
+  if (!keep && late) y = zn_rw2(w, ZN_OP_Squeeze, y, axes_in);
+  else if (!keep) y = zn_rw_squeeze(w, y, axes, n);
   zn_rw_output(w, 0, y);
   return zn_rw_done(w);
 }

@@ -1,4 +1,5 @@
 /* Inference of reductions, normalisations with several outputs, and losses. */
+#include "zenithc/ops/axes.h"
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -36,19 +37,36 @@ static void reduced(const zn_inf *f, uint32_t o, const bool *mask, bool keep) {
   zn_inf_shape(f, o, r, dims);
 }
 
+/* Axes that the run gives: kept ones have the input's extent, listed ones 1. */
+static void reduced_late(const zn_inf *f, const zn_axes *a, bool keep) {
+  const zn_type *in = zn_inf_in(f, 0);
+  zn_expr dims[ZN_MAX_RANK], ones[ZN_MAX_RANK];
+  if (!keep) {
+    zn_axes_drop(f->ex, a, in->rank, in->dims, dims);
+    zn_inf_shape(f, 0, in->rank - (int)a->count, dims);
+    return;
+  }
+  for (int d = 0; d < in->rank; d++) {
+    ones[d] = zn_ex_sub(f->ex, zn_inf_k(f, 1), in->dims[d]);
+    dims[d] = zn_ex_named(f->ex, zn_ex_add(f->ex, in->dims[d], zn_ex_mul(f->ex, a->mask[d], ones[d])), 0);
+  }
+  zn_inf_shape(f, 0, in->rank, dims);
+}
+
 ZN_INFER(reduce) {
   const zn_type *in = zn_inf_in(f, 0);
   const bool keep = zn_node_int(f->nd, "keepdims") != 0;
   int64_t axes[ZN_MAX_RANK];
-  uint32_t n = 0, cnt;
+  uint32_t n = 0;
   bool mask[ZN_MAX_RANK];
+  zn_axes late;
   if (!zn_inf_known(f, 0)) return ZN_OK;
+  zn_inf_need(f, 1, &n);
   if (zn_node_in(f->nd, 1) && !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) {
-    if (keep) {
+    if (zn_axes_resolve(f->g, f->nd->in[1], in->rank, &late)) {
+      reduced_late(f, &late, keep);
+    } else if (keep) {
       zn_inf_unknown(f, 0, in->rank);
-    } else if (zn_inf_count(f, zn_inf_in(f, 1), ZN_MAX_RANK, &cnt) && (int)cnt <= in->rank &&
-               cnt > 0) {
-      zn_inf_unknown(f, 0, in->rank - (int)cnt);
     }
     return ZN_OK;
   }

@@ -1,5 +1,6 @@
 /* Inference of the operators that only re-arrange: reshapes, transposes, slices, concatenation,
  * padding and tiling. */
+#include "zenithc/ops/axes.h"
 #include "zenithc/ops/infer_util.h"
 #include "zenithc/ops/slice.h"
 
@@ -175,7 +176,14 @@ ZN_INFER(squeeze) {
   int r = 0;
   if (!zn_inf_known(f, 0)) return ZN_OK;
   const bool given = zn_node_in(f->nd, 1) != 0;
-  if (given && !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) return ZN_OK;
+  zn_axes late;
+  zn_inf_need(f, 1, &n);
+  if (given && !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) {
+    if (!zn_axes_resolve(f->g, f->nd->in[1], in->rank, &late)) return ZN_OK;
+    zn_axes_drop(f->ex, &late, in->rank, in->dims, dims);
+    zn_inf_shape(f, 0, in->rank - (int)late.count, dims);
+    return ZN_OK;
+  }
   ZN_TRY(zn_inf_axes(f, axes, n, in->rank, drop));
   for (int d = 0; d < in->rank; d++) {
     int64_t x;
@@ -197,10 +205,18 @@ ZN_INFER(unsqueeze) {
   uint32_t n;
   bool add[ZN_MAX_RANK];
   zn_expr dims[ZN_MAX_RANK];
-  if (!zn_inf_known(f, 0) || !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) return ZN_OK;
+  zn_axes late;
+  if (!zn_inf_known(f, 0)) return ZN_OK;
+  if (!zn_inf_need(f, 1, &n) && !zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) return ZN_OK;
   const int rank = in->rank + (int)n;
   if (rank > ZN_MAX_RANK) {
     return zn_inf_err(f, "rank %d is more than the supported %d", rank, ZN_MAX_RANK);
+  }
+  if (!zn_inf_i64s(f, 1, axes, ZN_MAX_RANK, &n)) {
+    if (!zn_axes_resolve(f->g, f->nd->in[1], rank, &late)) return ZN_OK;
+    zn_axes_insert(f->ex, &late, rank, in->dims, dims);
+    zn_inf_shape(f, 0, rank, dims);
+    return ZN_OK;
   }
   ZN_TRY(zn_inf_axes(f, axes, n, rank, add));
   for (int d = 0, s = 0; d < rank; d++) dims[d] = add[d] ? zn_inf_k(f, 1) : in->dims[s++];
@@ -437,6 +453,27 @@ ZN_INFER(split) {
 
 /* ---- Pad, Tile, blocks ---- */
 
+/* Axes that the run gives: each may be any. */
+static zn_status pad_late(const zn_inf *f, const zn_expr *p, uint32_t np) {
+  const zn_type *in = zn_inf_in(f, 0);
+  zn_axes a;
+  zn_expr dims[ZN_MAX_RANK];
+  if (!p || !zn_axes_resolve(f->g, f->nd->in[3], in->rank, &a)) {
+    zn_inf_unknown(f, 0, in->rank);
+    return ZN_OK;
+  }
+  if (np != 2 * a.count) return zn_inf_err(f, "pads has %u entries, expected %u", np, 2 * a.count);
+  for (int d = 0; d < in->rank; d++) {
+    dims[d] = in->dims[d];
+    for (uint32_t i = 0; i < a.count; i++) {
+      const zn_expr both = zn_ex_add(f->ex, p[i], p[a.count + i]);
+      dims[d] = zn_ex_add(f->ex, dims[d], zn_ex_mul(f->ex, zn_axes_is(f->ex, a.entry[i], d, in->rank), both));
+    }
+  }
+  zn_inf_shape(f, 0, in->rank, dims);
+  return ZN_OK;
+}
+
 ZN_INFER(pad) {
   const zn_type *in = zn_inf_in(f, 0);
   int64_t axes[ZN_MAX_RANK];
@@ -446,7 +483,8 @@ ZN_INFER(pad) {
   if (!zn_inf_known(f, 0)) return ZN_OK;
   const zn_expr *p = zn_inf_need(f, 1, &np);
   if (zn_node_in(f->nd, 3)) {
-    if (!zn_inf_i64s(f, 3, axes, ZN_MAX_RANK, &na)) p = NULL;
+    zn_inf_need(f, 3, &na);
+    if (!zn_inf_i64s(f, 3, axes, ZN_MAX_RANK, &na)) return pad_late(f, p, np);
   } else {
     na = (uint32_t)in->rank;
     for (uint32_t i = 0; i < na; i++) axes[i] = (int64_t)i;

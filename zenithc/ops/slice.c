@@ -2,6 +2,8 @@
  * or a step that only the run knows is an expression like any other. */
 #include "zenithc/ops/slice.h"
 
+#include "zenithc/ops/axes.h"
+
 static const int64_t far = INT64_C(0x7fffffff); /* beyond every dimension */
 
 static zn_expr entry_of(const zn_graph *g, zn_vid v, uint32_t k) {
@@ -16,13 +18,6 @@ static zn_expr entry_of(const zn_graph *g, zn_vid v, uint32_t k) {
 static zn_expr negative(zn_exprs *ex, zn_expr v) {
   zn_expr m = zn_ex_muli(ex, v, -1);
   return zn_ex_max(ex, zn_ex_const(ex, 0), zn_ex_min(ex, zn_ex_const(ex, 1), m));
-}
-
-/* 1 when a is axis d of a tensor of this rank, else 0. */
-static zn_expr is_axis(zn_exprs *ex, zn_expr a, int d, int rank) {
-  zn_expr off = zn_ex_addi(ex, zn_ex_modi(ex, a, rank), -d);
-  zn_expr dist = zn_ex_max(ex, off, zn_ex_muli(ex, off, -1));
-  return zn_ex_sub(ex, zn_ex_const(ex, 1), zn_ex_min(ex, dist, zn_ex_const(ex, 1)));
 }
 
 static zn_expr clamp(zn_exprs *ex, zn_expr v, zn_expr lo, zn_expr hi) {
@@ -62,7 +57,7 @@ bool zn_slice_resolve(const zn_graph *g, const zn_node *n, zn_expr *start, zn_ex
       zn_expr sk = entry_of(g, n->in[1], k), ek = entry_of(g, n->in[2], k);
       zn_expr stk = steps ? entry_of(g, steps, k) : one;
       if (!a || !sk || !ek || !stk) return false;
-      zn_expr here = is_axis(ex, a, d, t->rank);
+      zn_expr here = zn_axes_is(ex, a, d, t->rank);
       if (zn_ex_is(ex, here, 0)) continue;
       s = zn_ex_add(ex, s, zn_ex_mul(ex, here, sk));
       e = zn_ex_add(ex, e, zn_ex_mul(ex, here, ek));

@@ -1,0 +1,54 @@
+/* What an operator demands of its operands and only the run can check: before the kernels of a node, the run is refused with
+ * a code when sizes do not broadcast or a list of axes is not one. */
+#include "codegen/lower/program.h"
+#include "zenithc/ops/axes.h"
+
+enum { SHAPE = 3 /* ZN_RUN_SHAPE */ };
+
+static void require_equal(zn_lw *lw, zn_expr a, zn_expr b, bool or_one) {
+  zn_step s = {.kind = ZN_STEP_REQUIRE, .a = a, .b = b, .or_one = or_one, .code = SHAPE};
+  if (a != b) ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
+}
+
+/* numpy broadcasting. */
+static void broadcasts(zn_lw *lw, const zn_node *n) {
+  const zn_type *t = zn_lw_type(lw, n->out[0]);
+  for (uint32_t i = 0; i < n->num_in; i++) {
+    if (!n->in[i]) continue;
+    const zn_type *ti = zn_lw_type(lw, n->in[i]);
+    for (int d = 0; d < ti->rank; d++) {
+      zn_expr o = t->dims[t->rank - ti->rank + d];
+      if (!zn_ex_is(lw->ex, ti->dims[d], 1)) require_equal(lw, ti->dims[d], o, true);
+    }
+  }
+}
+
+/* Every entry is an axis and none is listed twice; what Squeeze drops has one element. */
+static void axes_list(zn_lw *lw, const zn_node *n, uint32_t input, int rank) {
+  zn_axes a;
+  zn_vid list = zn_node_in(n, input);
+  if (!list || !zn_axes_resolve(lw->g, list, rank, &a)) return;
+  zn_expr sum = zn_ex_const(lw->ex, 0), top = zn_ex_const(lw->ex, rank - 1), low = zn_ex_const(lw->ex, -rank);
+  for (uint32_t i = 0; i < a.count && !a.known; i++) {
+    zn_lw_require_le(lw, a.entry[i], top);
+    zn_lw_require_le(lw, low, a.entry[i]);
+  }
+  for (int d = 0; d < rank; d++) {
+    sum = zn_ex_add(lw->ex, sum, a.mask[d]);
+    if (n->op != ZN_OP_Squeeze) continue;
+    zn_expr over = zn_ex_addi(lw->ex, zn_lw_dim(lw, n->in[0], d), -1);
+    require_equal(lw, zn_ex_mul(lw->ex, a.mask[d], over), zn_ex_const(lw->ex, 0), false);
+  }
+  if (!a.known) require_equal(lw, sum, zn_ex_const(lw->ex, a.count), false);
+}
+
+void zn_lower_require(zn_lw *lw, const zn_node *n) {
+  if ((zn_ops[n->op].flags & ZN_OPF_EW) && n->num_in > 1) broadcasts(lw, n);
+  switch (n->op) {
+  case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin: case ZN_OP_ReduceProd:
+  case ZN_OP_Squeeze: axes_list(lw, n, 1, zn_lw_type(lw, n->in[0])->rank); break;
+  case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
+  case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
+  default: break;
+  }
+}
