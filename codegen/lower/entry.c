@@ -211,6 +211,29 @@ static zn_kref size_of_element(entry *e, zn_kref x) {
   return zn_kb_cvt(b, zn_kb_bin(b, ZN_K_Min, low, top), ZN_IDX);
 }
 
+/* floor(by * x) in float32, or floor(x); not a number, and what no dimension is, come out as -1. */
+static zn_kref size_of_float(entry *e, zn_kref x, zn_expr by) {
+  zn_kb *b = e->b;
+  if (zn_kf_dtype(b->f, x) != ZN_F32) x = zn_kb_cvt(b, x, ZN_F32);
+  if (by) x = zn_kb_bin(b, ZN_K_Mul, zn_kb_cvt(b, ix(e, by), ZN_F32), x);
+  zn_kref low = zn_kb_cmp(b, ZN_K_Ge, x, zn_kb_float(b, ZN_F32, 0));
+  zn_kref high = zn_kb_cmp(b, ZN_K_Lt, x, zn_kb_float(b, ZN_F32, (double)max_dim));
+  zn_kref fine = zn_kb_bin(b, ZN_K_And, low, high), none = zn_kb_float(b, ZN_F32, -1);
+  return zn_kb_cvt(b, zn_kb_select(b, fine, x, none), ZN_IDX);
+}
+
+/* Sizes that elements of a float input scale, when all that they scale is bound. */
+static void bind_scaled(entry *e, uint32_t i, const zn_value *v) {
+  zn_kref data = field(e, e->in, i, T_DATA, ZN_PTR);
+  for (uint32_t k = 0; k < v->num_scaled; k++) {
+    if (find_sym(e, v->scaled[k].sym)) continue;
+    zn_kref at = zn_kb_idx(e->b, v->scaled[k].elem);
+    zn_kref n = size_of_float(e, zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at), v->scaled[k].by);
+    fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, n, zn_kb_idx(e->b, 0)), ZN_RUN_SHAPE);
+    declare_sym(e, v->scaled[k].sym, n);
+  }
+}
+
 /* Sizes that are elements of an input: read before anything is sized, by plan too. */
 static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
   zn_kref data = field(e, e->in, i, T_DATA, ZN_PTR);
@@ -232,9 +255,10 @@ static void check_inputs(entry *e) {
       fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, have, want), ZN_RUN_SHAPE);
     }
     const zn_value *v = &lw->g->vals[lw->g->inputs[i]];
-    if (e->run || v->content) check_buffer(e, e->in, i, checked_bytes(e, t));
+    if (e->run || v->content || v->num_scaled) check_buffer(e, e->in, i, checked_bytes(e, t));
     if (v->content) bind_contents(e, i, v);
   }
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++) bind_scaled(e, i, &lw->g->vals[lw->g->inputs[i]]);
 }
 
 static void check_cpu(entry *e) {
@@ -441,7 +465,8 @@ static void emit_step(entry *e, const zn_step *s) {
       v = ix(e, s->a);
     } else {
       zn_kref p = address(e, s->loc), at = zn_kb_idx(b, s->elem);
-      v = size_of_element(e, peek(e, s->dtype, p, at, false));
+      v = peek(e, s->dtype, p, at, false);
+      v = zn_is_float(s->dtype) ? size_of_float(e, v, s->a) : size_of_element(e, v);
     }
     zn_expr top = sym_bound(e, s->sym);
     if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);

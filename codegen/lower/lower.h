@@ -57,7 +57,7 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
 
 typedef enum zn_step_kind {
   ZN_STEP_CALL,
-  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer, or expression a without buffer */
+  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer, times a for floats, or expression a without buffer */
   ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,
@@ -195,7 +195,7 @@ void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc);
 void zn_lw_set_sym(zn_lw *lw, zn_expr sym, zn_expr e);
 /* Between kernels: the run fails with ZN_RUN_SHAPE unless a <= b. */
 void zn_lw_require_le(zn_lw *lw, zn_expr a, zn_expr b);
-/* Between kernels: the symbols that stand for v's own elements (zn_value.content) are read from v. */
+/* Between kernels: the symbols that stand for v's own elements (zn_value.content, scaled) are read from v. */
 void zn_lw_define_content(zn_lw *lw, zn_vid v);
 /* Flat copy between stored tensors of type t (same layout), a kernel of node n. */
 void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to);

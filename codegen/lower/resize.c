@@ -1,26 +1,12 @@
 /* Resize (19) in every mode. Along each axis an output position is a weighted sum of a few input positions; for sizes known
  * at compile time both are tables of constants, made here once in double precision, so that all modes and coordinate
  * transformations run through one loop nest. */
+#include "codegen/lower/resize.h"
+
 #include <math.h>
 #include <string.h>
 
-#include "codegen/lower/lower.h"
-
-typedef struct axis_table {
-  bool resized;
-  int taps;
-  zn_loc index, weight; /* [out][taps]: i32 positions (clamped), weights in the compute type */
-} axis_table;
-
-typedef struct resizer {
-  zn_nid n;
-  const zn_node *node;
-  const char *mode, *coord, *nearest;
-  double a;
-  bool antialias, exclude;
-} resizer;
-
-static double original(const resizer *r, double x, double scale, double in, double out, const double *roi) {
+static double original(const zn_resizer *r, double x, double scale, double in, double out, const double *roi) {
   if (!strcmp(r->coord, "asymmetric")) return x / scale;
   if (!strcmp(r->coord, "align_corners")) { /* the resized length before it was rounded down */
     const double whole = fabs(scale * in - out) < 1e-5 * out ? out : scale * in;
@@ -46,14 +32,14 @@ static double cubic(double x, double a) {
   return 0;
 }
 
-static double nearest_index(const resizer *r, double x) {
+static double nearest_index(const zn_resizer *r, double x) {
   if (!strcmp(r->nearest, "floor")) return floor(x);
   if (!strcmp(r->nearest, "ceil")) return ceil(x);
   if (!strcmp(r->nearest, "round_prefer_ceil")) return floor(x + 0.5);
   return ceil(x - 0.5);
 }
 
-static int tap_count(const resizer *r, double scale) {
+static int tap_count(const zn_resizer *r, double scale) {
   if (r->mode[0] == 'n') return 1;
   int reach = r->mode[0] == 'c' ? 2 : 1; /* pixels on each side */
   if (r->antialias && scale < 1) return 2 - 2 * (int)(floor(-reach / scale) + 1);
@@ -61,10 +47,10 @@ static int tap_count(const resizer *r, double scale) {
 }
 
 /* Positions and weights of one output coordinate; base pixel left of x, ratio in (0, 1]. */
-static void taps_of(const resizer *r, double x, double scale, int64_t in, int taps, int32_t *idx,
+static void taps_of(const zn_resizer *r, double x, double scale, int64_t in, int taps, int32_t *idx,
                     double *w) {
-  if (r->mode[0] == 'n') {
-    idx[0] = (int32_t)fmin(fmax(nearest_index(r, x), 0), (double)(in - 1));
+  if (r->mode[0] == 'n') { /* a decision, hence taken on the position as float32, as the operator's scales are */
+    idx[0] = (int32_t)fmin(fmax(nearest_index(r, (double)(float)x), 0), (double)(in - 1));
     w[0] = 1;
     return;
   }
@@ -82,8 +68,8 @@ static void taps_of(const resizer *r, double x, double scale, int64_t in, int ta
     for (int t = 0; t < taps; t++) w[t] /= sum;
 }
 
-static void build_axis(zn_lw *lw, const resizer *r, zn_dtype ct, int64_t in, int64_t out, double scale,
-                       const double *roi, double extrapolate, axis_table *table) {
+static void build_axis(zn_lw *lw, const zn_resizer *r, zn_dtype ct, int64_t in, int64_t out, double scale,
+                       const double *roi, zn_resize_axis *table) {
   int taps = tap_count(r, scale);
   bool crop = !strcmp(r->coord, "tf_crop_and_resize");
   int32_t *idx = ZN_ARRAY(&lw->ctx->graph, int32_t, out * taps);
@@ -95,15 +81,14 @@ static void build_axis(zn_lw *lw, const resizer *r, zn_dtype ct, int64_t in, int
     bool outside = crop && (x < 0 || x > (double)(in - 1));
     for (int t = 0; t < taps; t++) zn_store_f64(ct, w, (uint64_t)(o * taps + t), outside ? NAN : wt[t]);
   }
-  (void)extrapolate;
   table->resized = true;
-  table->taps = taps;
+  table->taps = zn_ex_const(lw->ex, taps);
   table->index = zn_lw_const(lw, "resize_index", ZN_I32, (uint64_t)(out * taps), idx);
   table->weight = zn_lw_const(lw, "resize_weight", ct, (uint64_t)(out * taps), w);
 }
 
 /* Scale of each axis of x as the operator's inputs give it. */
-static zn_status read_scales(zn_lw *lw, const resizer *r, const int64_t *in, const int64_t *out, int rank,
+static zn_status read_scales(zn_lw *lw, const zn_resizer *r, const int64_t *in, const int64_t *out, int rank,
                              double *scale) {
   const zn_htensor *scales = zn_lw_cst(lw, zn_node_in(r->node, 2));
   uint32_t na;
@@ -134,7 +119,7 @@ static zn_status read_scales(zn_lw *lw, const resizer *r, const int64_t *in, con
   return ZN_OK;
 }
 
-static void read_roi(zn_lw *lw, const resizer *r, int rank, double roi[][2]) {
+static void read_roi(zn_lw *lw, const zn_resizer *r, int rank, double roi[][2]) {
   const zn_htensor *t = zn_lw_cst(lw, zn_node_in(r->node, 1));
   uint32_t na;
   const int64_t *axes = zn_node_ints(r->node, "axes", &na);
@@ -149,82 +134,13 @@ static void read_roi(zn_lw *lw, const resizer *r, int rank, double roi[][2]) {
   }
 }
 
-/* The region is computed at run time (tf_crop_and_resize): a small kernel fills the tables, linear or nearest. */
-static void fill_axis(zn_lw *lw, const resizer *r, int d, uint32_t roi_at, uint32_t roi_len, zn_dtype ct,
-                      axis_table *table) {
-  zn_exprs *ex = lw->ex;
-  const zn_node *node = zn_lw_node(lw, r->n);
-  zn_vid roi = node->in[1];
-  zn_expr in = zn_lw_dim(lw, node->in[0], d), out = zn_lw_dim(lw, node->out[0], d);
-  *table = (axis_table){.resized = true, .taps = r->mode[0] == 'n' ? 1 : 2};
-  zn_expr cells = zn_ex_muli(ex, out, table->taps);
-  table->index = zn_lw_scratch(lw, zn_ex_muli(ex, cells, 4));
-  table->weight = zn_lw_scratch(lw, zn_ex_muli(ex, cells, zn_dtype_bytes(ct)));
-  zn_lw_kernel(lw, r->n, "resize_region");
-  zn_kb *b = &lw->kb;
-  zn_expr ends[2] = {zn_ex_const(ex, roi_at), zn_ex_const(ex, roi_at + roi_len)};
-  zn_kref lo = zn_kb_cvt(b, zn_lw_load(lw, roi, &ends[0]), ZN_F64);
-  zn_kref hi = zn_kb_cvt(b, zn_lw_load(lw, roi, &ends[1]), ZN_F64);
-  zn_expr o = zn_lw_for(lw, out, ZN_FOR_SERIAL, 0);
-  zn_kref top = zn_kb_cvt(b, zn_lw_ix(lw, zn_ex_addi(ex, in, -1)), ZN_F64), zero = zn_kb_float(b, ZN_F64, 0);
-  zn_kref steps = zn_kb_cvt(b, zn_lw_ix(lw, zn_ex_addi(ex, out, -1)), ZN_F64), one = zn_kb_float(b, ZN_F64, 1);
-  zn_kref pos = zn_kb_cvt(b, zn_lw_ix(lw, o), ZN_F64), half = zn_kb_float(b, ZN_F64, 0.5);
-  zn_kref first = zn_kb_bin(b, ZN_K_Mul, lo, top), span = zn_kb_bin(b, ZN_K_Sub, hi, lo);
-  span = zn_kb_bin(b, ZN_K_Mul, span, top);
-  zn_kref single = zn_kb_cmp(b, ZN_K_Eq, steps, zero), parts = zn_kb_select(b, single, one, steps);
-  zn_kref share = zn_kb_bin(b, ZN_K_Div, pos, parts);
-  share = zn_kb_select(b, single, half, share); /* one position: the middle of the region */
-  zn_kref x = zn_kb_bin(b, ZN_K_Add, first, zn_kb_bin(b, ZN_K_Mul, span, share));
-  zn_kref below = zn_kb_cmp(b, ZN_K_Lt, x, zero), above = zn_kb_cmp(b, ZN_K_Gt, x, top);
-  zn_kref outside = zn_kb_bin(b, ZN_K_Or, below, above), nan = zn_kb_float(b, ZN_F64, (double)NAN);
-  zn_kref base = zn_kb_bin(b, ZN_K_Sub, zn_kb_un(b, ZN_K_Ceil, x), one);
-  zn_kref ratio = zn_kb_bin(b, ZN_K_Sub, x, base);
-  if (table->taps == 1) {
-    bool up = !strcmp(r->nearest, "round_prefer_ceil"), down = !strcmp(r->nearest, "round_prefer_floor");
-    zn_kref shifted = up ? zn_kb_bin(b, ZN_K_Add, x, half) : down ? zn_kb_bin(b, ZN_K_Sub, x, half) : x;
-    bool floors = up || !strcmp(r->nearest, "floor");
-    base = zn_kb_un(b, floors ? ZN_K_Floor : ZN_K_Ceil, shifted);
-  }
-  zn_kref left = zn_kb_bin(b, ZN_K_Sub, one, ratio);
-  for (int t = 0; t < table->taps; t++) {
-    zn_kref p = t ? zn_kb_bin(b, ZN_K_Add, base, one) : base, w = t ? ratio : left;
-    if (table->taps == 1) w = one;
-    w = zn_kb_select(b, outside, nan, w);
-    p = zn_kb_bin(b, ZN_K_Max, p, zero);
-    p = zn_kb_bin(b, ZN_K_Min, p, top);
-    zn_expr cell = zn_ex_addi(ex, zn_ex_muli(ex, o, table->taps), t);
-    zn_kref ip = zn_lw_ptr_loc(lw, table->index, ZN_KP_OUT, ZN_I32);
-    zn_lw_store_at(lw, ip, ZN_I32, cell, zn_kb_cvt(b, p, ZN_I32));
-    zn_kref wp = zn_lw_ptr_loc(lw, table->weight, ZN_KP_OUT, ct);
-    zn_lw_store_at(lw, wp, ct, cell, zn_kb_cvt(b, w, ct));
-  }
-  zn_lw_end(lw);
-  zn_lw_kernel_end(lw);
-}
-
-/* A region of run-time values: every axis it names goes through tables filled at run time. */
-static zn_status fill_axes(zn_lw *lw, const resizer *r, zn_dtype ct, int rank, axis_table *axes) {
-  uint32_t na;
-  const int64_t *list = zn_node_ints(r->node, "axes", &na);
-  if (r->mode[0] == 'c' || r->antialias || r->exclude)
-    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, r->node),
-                   "a region computed at run time needs mode linear or nearest, without antialias");
-  uint32_t n = list && na ? na : (uint32_t)rank;
-  for (uint32_t i = 0; i < n; i++) {
-    int64_t d = list && na ? list[i] : (int64_t)i;
-    d = d < 0 ? d + rank : d;
-    fill_axis(lw, r, (int)d, i, n, ct, &axes[d]);
-  }
-  return ZN_OK;
-}
-
-static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const axis_table *a, zn_expr o, zn_expr tap) {
+static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap) {
   zn_kref p = zn_lw_ptr_loc(lw, loc, ZN_KP_IN, t);
-  zn_expr off = zn_ex_add(lw->ex, zn_ex_muli(lw->ex, o, a->taps), tap);
+  zn_expr off = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, o, a->taps), tap);
   return zn_lw_load_at(lw, p, t, off);
 }
 
-static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct, bool nearest, bool crop,
+static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype ct, bool nearest, bool crop,
                        double extrapolate) {
   zn_kb *b = &lw->kb;
   const zn_node *node = zn_lw_node(lw, n);
@@ -237,11 +153,13 @@ static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct,
   zn_dtype vt = nearest && !crop ? zn_lw_ctype((zn_dtype)tx.dtype) : ct;
   zn_kref zero = zn_is_float(vt) ? zn_kb_float(b, vt, 0) : zn_kb_int(b, vt, 0);
   zn_kref acc = zn_kb_var(b, zero), weight = 0;
+  bool late = false;
   for (int d = 0; d < rank; d++) {
     at[d] = idx[d];
     if (!axes[d].resized) continue;
-    zn_expr t = zn_lw_for(lw, zn_ex_const(lw->ex, axes[d].taps), ZN_FOR_SERIAL, 0);
+    zn_expr t = zn_lw_for(lw, axes[d].taps, ZN_FOR_SERIAL, 0);
     loops++;
+    late |= axes[d].index.kind == ZN_LOC_WS;
     zn_kref i = zn_kb_cvt(b, table_at(lw, axes[d].index, ZN_I32, &axes[d], idx[d], t), ZN_IDX);
     at[d] = zn_lw_as_expr(lw, i, tx.dims[d]);
     if (nearest && !crop) continue;
@@ -251,6 +169,10 @@ static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct,
   zn_kref v = zn_lw_load(lw, x, at), old = zn_kb_get(b, acc);
   if (weight) {
     if (zn_lw_kdtype(lw, v) != ct) v = zn_kb_cvt(b, v, ct);
+    if (late) { /* positions with weight 0 do not count, whatever they hold */
+      zn_kref none = zn_kb_cmp(b, ZN_K_Eq, weight, zn_kb_float(b, ct, 0));
+      v = zn_kb_select(b, none, zn_kb_float(b, ct, 0), v);
+    }
     zn_kb_set(b, acc, zn_kb_fma(b, v, weight, old));
   } else {
     zn_kb_set(b, acc, v);
@@ -267,40 +189,71 @@ static void emit_loops(zn_lw *lw, zn_nid n, const axis_table *axes, zn_dtype ct,
   zn_lw_kernel_end(lw);
 }
 
+/* Everything about axis d that tables of constants need is known. */
+static bool is_static(zn_lw *lw, const zn_resizer *r, int d, int64_t *in, int64_t *out) {
+  const zn_node *node = r->node;
+  if (!zn_ex_is_const(lw->ex, zn_lw_dim(lw, node->in[0], d), in)) return false;
+  if (!zn_ex_is_const(lw->ex, zn_lw_dim(lw, node->out[0], d), out)) return false;
+  zn_vid region = zn_node_in(node, 1), scales = zn_node_in(node, 2), sizes = zn_node_in(node, 3);
+  if (r->crop && region && !zn_lw_cst(lw, region)) return false;
+  if (scales && zn_ex_is(lw->ex, zn_type_count(lw->ex, zn_lw_type(lw, scales)), 0)) scales = 0;
+  if (scales && !zn_lw_cst(lw, scales)) return false;
+  int64_t k[ZN_MAX_RANK];
+  uint32_t n;
+  bool ratio = !scales && strcmp(zn_node_str(node, "keep_aspect_ratio_policy"), "stretch") != 0;
+  return !ratio || !sizes || zn_value_i64s(lw->g, sizes, k, ZN_MAX_RANK, &n);
+}
+
+/* The same extent and a scale of 1: nothing to do along this axis. */
+static bool keeps(zn_lw *lw, const zn_resizer *r, int d, int64_t entry) {
+  if (zn_lw_dim(lw, r->node->in[0], d) != zn_lw_dim(lw, r->node->out[0], d)) return false;
+  if (entry < 0) return true;
+  const zn_htensor *scales = zn_lw_cst(lw, zn_node_in(r->node, 2));
+  return scales && (int64_t)zn_htensor_count(scales) > entry && !r->crop &&
+         zn_load_f64(scales->dtype, scales->data, (uint64_t)entry) == 1;
+}
+
+static zn_status make_tables(zn_lw *lw, const zn_resizer *r, zn_resize_axis *axes) {
+  const zn_node *node = r->node;
+  const zn_type *tx = zn_lw_type(lw, node->in[0]);
+  int rank = tx->rank;
+  int64_t in[ZN_MAX_RANK], out[ZN_MAX_RANK], entry[ZN_MAX_RANK];
+  double scale[ZN_MAX_RANK], roi[ZN_MAX_RANK][2];
+  bool late[ZN_MAX_RANK];
+  uint32_t na;
+  const int64_t *list = zn_node_ints(node, "axes", &na);
+  for (int d = 0; d < rank; d++) entry[d] = list && na ? -1 : d;
+  for (uint32_t i = 0; list && i < na; i++) entry[list[i] < 0 ? list[i] + rank : list[i]] = i;
+  for (int d = 0; d < rank; d++) {
+    late[d] = !is_static(lw, r, d, &in[d], &out[d]);
+    if (late[d]) in[d] = out[d] = 1;
+  }
+  ZN_TRY(read_scales(lw, r, in, out, rank, scale));
+  read_roi(lw, r, rank, roi);
+  for (int d = 0; d < rank; d++) {
+    if (late[d]) {
+      uint32_t n = list && na ? na : (uint32_t)rank;
+      if (!keeps(lw, r, d, entry[d])) zn_resize_fill(lw, r, d, (uint32_t)entry[d], n, &axes[d]);
+      continue;
+    }
+    bool same = in[d] == out[d] && scale[d] == 1 && (!r->crop || (roi[d][0] == 0 && roi[d][1] == 1));
+    if (!same) build_axis(lw, r, r->ct, in[d], out[d], scale[d], roi[d], &axes[d]);
+  }
+  return ZN_OK;
+}
+
 static zn_status resize_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
-  resizer r = {.n = n, .node = node, .mode = zn_node_str(node, "mode"),
-               .coord = zn_node_str(node, "coordinate_transformation_mode"),
-               .nearest = zn_node_str(node, "nearest_mode"), .a = zn_node_float(node, "cubic_coeff_a"),
-               .antialias = zn_node_int(node, "antialias") != 0,
-               .exclude = zn_node_int(node, "exclude_outside") != 0};
-  double extrapolate = zn_node_float(node, "extrapolation_value");
-  const zn_type *tx = zn_lw_type(lw, node->in[0]), *ty = zn_lw_type(lw, node->out[0]);
-  int64_t in[ZN_MAX_RANK] = {0}, out[ZN_MAX_RANK] = {0};
-  double scale[ZN_MAX_RANK], roi[ZN_MAX_RANK][2];
-  int rank = tx->rank;
-  bool crop = !strcmp(r.coord, "tf_crop_and_resize");
-  for (int d = 0; d < rank; d++) {
-    bool known = zn_ex_is_const(lw->ex, tx->dims[d], &in[d]) && zn_ex_is_const(lw->ex, ty->dims[d], &out[d]);
-    if (known) continue;
-    if (tx->dims[d] != ty->dims[d])
-      return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
-                     "axis %d has a size that is only known at run time; fix it with --dim or --shape", d);
-    in[d] = out[d] = 1; /* an axis of any size that keeps it */
-  }
-  ZN_TRY(read_scales(lw, &r, in, out, rank, scale));
-  read_roi(lw, &r, rank, roi);
-  zn_dtype ct = zn_lw_ctype((zn_dtype)tx->dtype) == ZN_F64 ? ZN_F64 : ZN_F32;
-  axis_table axes[ZN_MAX_RANK] = {0};
-  zn_vid region = zn_node_in(node, 1);
-  bool late = crop && region && !zn_lw_cst(lw, region);
-  if (late) ZN_TRY(fill_axes(lw, &r, ct, rank, axes));
-  for (int d = 0; d < rank && !late; d++) {
-    bool same = in[d] == out[d] && (scale[d] == 1 || tx->dims[d] == ty->dims[d]) && !crop;
-    if (crop && roi[d][0] == 0 && roi[d][1] == 1 && in[d] == out[d]) same = true;
-    if (!same) build_axis(lw, &r, ct, in[d], out[d], scale[d], roi[d], extrapolate, &axes[d]);
-  }
-  emit_loops(lw, n, axes, ct, r.mode[0] == 'n', crop, extrapolate);
+  zn_resizer r = {.n = n, .node = node, .mode = zn_node_str(node, "mode"),
+                  .coord = zn_node_str(node, "coordinate_transformation_mode"),
+                  .nearest = zn_node_str(node, "nearest_mode"), .a = zn_node_float(node, "cubic_coeff_a"),
+                  .antialias = zn_node_int(node, "antialias") != 0,
+                  .exclude = zn_node_int(node, "exclude_outside") != 0};
+  r.crop = !strcmp(r.coord, "tf_crop_and_resize");
+  r.ct = zn_lw_ctype((zn_dtype)zn_lw_type(lw, node->in[0])->dtype) == ZN_F64 ? ZN_F64 : ZN_F32;
+  zn_resize_axis axes[ZN_MAX_RANK] = {0};
+  ZN_TRY(make_tables(lw, &r, axes));
+  emit_loops(lw, n, axes, r.ct, r.mode[0] == 'n', r.crop, zn_node_float(node, "extrapolation_value"));
   return ZN_OK;
 }
 const zn_lower zn_lower_resize = {NULL, resize_kernel};

@@ -31,6 +31,12 @@ void zn_lw_define_content(zn_lw *lw, zn_vid v) {
     s.loc = zn_lw_loc(lw, v);
     push_step(lw, s);
   }
+  for (uint32_t k = 0; k < val->num_scaled; k++) {
+    const zn_scaled *f = &lw->g->vals[v].scaled[k];
+    zn_step s = {.kind = ZN_STEP_SYM, .sym = f->sym, .a = f->by, .elem = f->elem, .dtype = (zn_dtype)val->type.dtype};
+    s.loc = zn_lw_loc(lw, v);
+    push_step(lw, s);
+  }
 }
 
 void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to) {

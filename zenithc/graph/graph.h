@@ -43,6 +43,11 @@ typedef struct zn_layout {
   uint16_t lo[ZN_MAX_RANK], hi[ZN_MAX_RANK];
 } zn_layout;
 
+typedef struct zn_scaled { /* sym = floor(by * element elem) in float32; by NONE: 1 */
+  zn_expr sym, by;
+  uint32_t elem;
+} zn_scaled;
+
 typedef struct zn_value {
   const char *name; /* unique in its graph */
   zn_type type;
@@ -53,6 +58,8 @@ typedef struct zn_value {
   uint32_t num_elems;
   zn_expr *content; /* num_elems symbols that stand for this value's own elements because a shape depends on them (0: none):
                      * whoever computes the value defines them. NULL when there are none */
+  zn_scaled *scaled; /* the same for float values that scale a size (Resize) or are one (OneHot) */
+  uint32_t num_scaled, cap_scaled;
   bool is_input, is_output;
   /* set by the fuse and layout passes */
   zn_vid alias;     /* same storage as this stored value (a reshape), 0 = own */

@@ -18,8 +18,8 @@ static bool given(const zn_inf *f, uint32_t i) {
   return t && !(t->rank == 1 && zn_ex_is(f->ex, t->dims[0], 0));
 }
 
-/* floor(d * s); a symbolic extent needs s to be a ratio of small integers. */
-static zn_expr scaled(const zn_inf *f, uint32_t axis, zn_expr d, double s) {
+/* floor(d * s) when d is known or s a ratio of small integers, else NONE. */
+static zn_expr scaled(const zn_inf *f, zn_expr d, double s) {
   int64_t x;
   if (s == 1) return d;
   if (zn_ex_is_const(f->ex, d, &x)) return zn_inf_k(f, (int64_t)floorf((float)x * (float)s));
@@ -29,7 +29,14 @@ static zn_expr scaled(const zn_inf *f, uint32_t axis, zn_expr d, double s) {
       return zn_ex_divi(f->ex, zn_ex_muli(f->ex, d, (int64_t)p), q);
     }
   }
-  return zn_inf_fresh(f, 0, axis, 0, ZN_EX_NONE);
+  return ZN_EX_NONE;
+}
+
+/* floor(size * extent / of + 1/2): the extent under the scale that gives `of` the size. */
+static zn_expr same_scale(const zn_inf *f, zn_expr extent, zn_expr size, zn_expr of) {
+  const zn_expr twice = zn_ex_muli(f->ex, zn_ex_mul(f->ex, size, extent), 2);
+  const zn_expr q = zn_ex_div(f->ex, zn_ex_add(f->ex, twice, of), zn_ex_max(f->ex, zn_ex_muli(f->ex, of, 2), zn_inf_k(f, 1)));
+  return zn_ex_max(f->ex, q, zn_inf_k(f, 0));
 }
 
 static void keep_ratio(const zn_inf *f, const int64_t *axes, uint32_t n, const zn_expr *sizes,
@@ -46,13 +53,19 @@ static void keep_ratio(const zn_inf *f, const int64_t *axes, uint32_t n, const z
     const double r = (double)s / (double)d;
     scale = larger ? fmax(scale, r) : fmin(scale, r);
   }
+  zn_expr old[ZN_MAX_RANK];
+  for (uint32_t i = 0; i < n; i++) old[i] = dims[axes[i]];
   for (uint32_t i = 0; i < n; i++) {
-    const int64_t ax = axes[i];
-    if (known && zn_ex_is_const(f->ex, dims[ax], &d)) {
-      dims[ax] = zn_inf_k(f, (int64_t)floor(scale * (double)d + 0.5));
-    } else {
-      dims[ax] = zn_inf_fresh(f, 0, (uint32_t)ax, 0, ZN_EX_NONE);
+    if (known && zn_ex_is_const(f->ex, old[i], &d)) {
+      dims[axes[i]] = zn_inf_k(f, (int64_t)floor(scale * (double)d + 0.5));
+      continue;
     }
+    zn_expr r = ZN_EX_NONE;
+    for (uint32_t k = 0; k < n; k++) {
+      const zn_expr one = same_scale(f, old[i], sizes[k], old[k]);
+      r = !r ? one : larger ? zn_ex_max(f->ex, r, one) : zn_ex_min(f->ex, r, one);
+    }
+    dims[axes[i]] = zn_ex_named(f->ex, r, 0);
   }
 }
 
@@ -81,6 +94,8 @@ ZN_INFER(resize) {
       keep_ratio(f, axes, na, e, strcmp(policy, "not_smaller") == 0, dims);
     } else {
       for (uint32_t i = 0; i < na; i++) {
+        if (e && zn_ex_kind(f->ex, e[i]) == ZN_EX_SYM && !zn_inf_ge(f, e[i], 0))
+          zn_ex_set_range(f->ex, e[i], 0, INT64_MAX); /* serves as a dimension */
         const bool ok = e && zn_inf_ge(f, e[i], 0);
         dims[axes[i]] = ok ? e[i] : zn_inf_fresh(f, 0, (uint32_t)axes[i], 0, ZN_EX_NONE);
       }
@@ -91,7 +106,9 @@ ZN_INFER(resize) {
       const uint32_t ax = (uint32_t)axes[i];
       if (known && !(s[i] > 0 && s[i] < 1e9))
         return zn_inf_err(f, "scale %g is out of range", s[i]);
-      dims[ax] = known ? scaled(f, ax, dims[ax], s[i]) : zn_inf_fresh(f, 0, ax, 0, ZN_EX_NONE);
+      const zn_expr by = dims[ax];
+      dims[ax] = known ? scaled(f, by, s[i]) : ZN_EX_NONE;
+      if (!dims[ax]) dims[ax] = zn_inf_scaled(f, 0, ax, 2, i, by);
     }
   } else {
     return zn_inf_err(f, "neither scales nor sizes is given");

@@ -175,6 +175,8 @@ ZN_INFER(onehot) {
   } else if (zn_value_f64(f->g, zn_node_in(f->nd, 1), &x)) {
     depth = zn_inf_k(f, (int64_t)x);
   }
+  const zn_type *td = zn_inf_in(f, 1);
+  if (!depth && td && zn_is_float((zn_dtype)td->dtype)) depth = zn_inf_scaled(f, 0, (uint32_t)axis, 1, 0, ZN_EX_NONE);
   if (!depth) depth = zn_inf_fresh(f, 0, (uint32_t)axis, 0, ZN_EX_NONE);
   for (int d = 0, s = 0; d <= in->rank; d++) dims[d] = d == axis ? depth : in->dims[s++];
   zn_inf_shape(f, 0, in->rank + 1, dims);

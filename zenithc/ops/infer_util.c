@@ -127,6 +127,16 @@ zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_exp
   return s;
 }
 
+zn_expr zn_inf_scaled(const zn_inf *f, uint32_t o, uint32_t d, uint32_t i, uint32_t elem, zn_expr by) {
+  zn_value *v = &f->g->vals[f->nd->in[i]];
+  const zn_scaled s = {zn_inf_fresh(f, o, d, 0, ZN_EX_NONE), by, elem};
+  uint32_t k = 0;
+  while (k < v->num_scaled && v->scaled[k].sym != s.sym) k++;
+  if (k < v->num_scaled) v->scaled[k] = s;
+  else ZN_PUSH(f->g->arena, v->scaled, v->num_scaled, v->cap_scaled, s);
+  return s.sym;
+}
+
 zn_expr zn_inf_fresh_of(zn_graph *g, zn_vid v, uint32_t d, int64_t lo, int64_t hi) {
   return zn_ex_sym(g->ex, symbol_name(g, v, ".d", d, ""), lo, hi);
 }

@@ -45,6 +45,8 @@ void zn_inf_dtype(const zn_inf *f, uint32_t o, zn_dtype t);
 /* Unknown dimension d of output o: a symbol in [lo, upper bound of `bound`] (bound ZN_EX_NONE:
  * unbounded); the same one on every run of the inference. */
 zn_expr zn_inf_fresh(const zn_inf *f, uint32_t o, uint32_t d, int64_t lo, zn_expr bound);
+/* Unknown dimension d of output o is floor(by * element elem of float input i); by NONE: 1. */
+zn_expr zn_inf_scaled(const zn_inf *f, uint32_t o, uint32_t d, uint32_t i, uint32_t elem, zn_expr by);
 /* Records that symbol sym never exceeds `bound` (no-op for NONE, other expressions, and bounds that mention sym). */
 void zn_inf_limit(zn_exprs *ex, zn_expr sym, zn_expr bound);
 /* The same for any value of any graph. */

@@ -149,7 +149,7 @@ static bool readers_take_views(const fuser *f, zn_vid v) {
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
-  if (!is_point(n) || val->is_output || f->uses[v] == 0 || val->content) return false;
+  if (!is_point(n) || val->is_output || f->uses[v] == 0 || val->content || val->num_scaled) return false;
   if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
@@ -222,7 +222,7 @@ static zn_vid extend(fuser *f, zn_nid root, zn_vid v) {
   zn_graph *g = f->g;
   zn_value *val = &g->vals[v];
   zn_nid host = val->is_output || f->uses[v] > 4 ? 0 : unique_host(f, v);
-  if (!host || val->content) return 0;
+  if (!host || val->content || val->num_scaled) return 0;
   const zn_node *r = &g->nodes[host];
   bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast;
   if (!ew || r->group) return 0;

@@ -89,7 +89,7 @@ static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, bi
     const zn_schema_io *io = io_at(s->out, s->num_out, i);
     v->elems = NULL;
     v->content = NULL;
-    v->num_elems = 0;
+    v->num_elems = v->num_scaled = 0;
     v->type.rank = -1;
     if (!io || io->hetero) continue;
     const zn_dtype fixed = zn_dtype_from_name(io->type);

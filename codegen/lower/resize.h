@@ -1,0 +1,23 @@
+/* Between resize.c (tables of constants) and resize_late.c (tables that the run fills). */
+#ifndef ZN_RESIZE_H
+#define ZN_RESIZE_H
+#include "codegen/lower/lower.h"
+
+typedef struct zn_resize_axis {
+  bool resized;
+  zn_expr taps;
+  zn_loc index, weight; /* [out][taps]: i32 positions (clamped), weights in the compute type; NaN: outside the region */
+} zn_resize_axis;
+
+typedef struct zn_resizer {
+  zn_nid n;
+  const zn_node *node;
+  const char *mode, *coord, *nearest;
+  double a;
+  bool antialias, exclude, crop;
+  zn_dtype ct; /* compute type */
+} zn_resizer;
+
+/* Axis d of the operand, entry i of n of the operator's lists: a kernel that fills its tables. */
+void zn_resize_fill(zn_lw *lw, const zn_resizer *r, int d, uint32_t i, uint32_t n, zn_resize_axis *out);
+#endif
