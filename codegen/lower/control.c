@@ -276,6 +276,14 @@ static void write_iteration(zn_lw *lw, zn_nid n, zn_expr i, zn_loc to) {
   zn_lw_kernel_end(lw);
 }
 
+/* A stacked output that only the model's declaration bounds: no iteration may write behind it. */
+static void within_declared(zn_lw *lw, zn_expr rows, zn_expr now, zn_expr trips) {
+  int64_t lo, hi;
+  zn_ex_range(lw->ex, rows, &lo, &hi);
+  if (rows != trips && hi < INT32_MAX && zn_ex_kind(lw->ex, rows) == ZN_EX_SYM && !zn_ex_extent(lw->ex, rows))
+    zn_lw_require_le(lw, now, zn_ex_const(lw->ex, hi));
+}
+
 static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
   zn_exprs *ex = lw->ex;
@@ -304,6 +312,7 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
     zn_vid out = zn_lw_node(lw, n)->out[k], from = g->outputs[1 + k];
     if (!out) continue;
     const zn_type *slice = &g->vals[from].type;
+    within_declared(lw, zn_lw_dim(lw, out, 0), zn_ex_addi(ex, i, 1), trips);
     set_dims(lw, zn_lw_type(lw, out), 0, slice);
     zn_expr first = zn_ex_mul(ex, i, zn_type_count(ex, slice));
     put(lw, n, c.body, from, zn_lw_loc(lw, out), first);

@@ -211,6 +211,15 @@ static zn_kref size_of_element(entry *e, zn_kref x) {
   return zn_kb_cvt(b, zn_kb_bin(b, ZN_K_Min, low, top), ZN_IDX);
 }
 
+/* What compilation took for granted about a size that is an element of an input. */
+static void check_range(entry *e, zn_expr sym) {
+  int64_t lo, hi;
+  zn_ex_range(e->lw->ex, sym, &lo, &hi);
+  zn_kref v = zn_kb_get(e->b, find_sym(e, sym)->var);
+  if (lo > -max_dim) fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, v, zn_kb_idx(e->b, lo)), ZN_RUN_SHAPE);
+  if (hi < max_dim) fail_if(e, zn_kb_cmp(e->b, ZN_K_Gt, v, zn_kb_idx(e->b, hi)), ZN_RUN_SHAPE);
+}
+
 /* floor(by * x) in float32, or floor(x); not a number, and what no dimension is, come out as -1. */
 static zn_kref size_of_float(entry *e, zn_kref x, zn_expr by) {
   zn_kb *b = e->b;
@@ -229,8 +238,8 @@ static void bind_scaled(entry *e, uint32_t i, const zn_value *v) {
     if (find_sym(e, v->scaled[k].sym)) continue;
     zn_kref at = zn_kb_idx(e->b, v->scaled[k].elem);
     zn_kref n = size_of_float(e, zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at), v->scaled[k].by);
-    fail_if(e, zn_kb_cmp(e->b, ZN_K_Lt, n, zn_kb_idx(e->b, 0)), ZN_RUN_SHAPE);
     declare_sym(e, v->scaled[k].sym, n);
+    check_range(e, v->scaled[k].sym);
   }
 }
 
@@ -242,6 +251,7 @@ static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
     zn_kref at = zn_kb_idx(e->b, k);
     zn_kref x = peek(e, (zn_dtype)v->type.dtype, data, at, false);
     declare_sym(e, v->content[k], size_of_element(e, x));
+    check_range(e, v->content[k]);
   }
 }
 

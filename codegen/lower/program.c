@@ -75,7 +75,7 @@ zn_status zn_lower_nodes(zn_lw *lw) {
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
-    zn_lower_require(lw, zn_lw_node(lw, n));
+    zn_lower_require(lw, n);
     if (!is_silent(lw->g, zn_lw_node(lw, n))) {
       for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
       ZN_TRY(lower_group(lw, n));

@@ -15,8 +15,11 @@ typedef struct zn_plan {
   uint32_t num_slots;
 } zn_plan;
 
-/* Steps that refuse a run whose sizes or lists of axes do not suit node n (require.c). */
-void zn_lower_require(zn_lw *lw, const zn_node *n);
+/* Steps that refuse a run whose sizes or lists of axes do not suit node n (require.c); sizes of point operators, which may
+ * never become kernels, that only data decide. */
+void zn_lower_require(zn_lw *lw, zn_nid n);
+/* The length of a Range of floats (view.c). */
+void zn_lower_range_length(zn_lw *lw, zn_nid n);
 /* Kernels with equal bodies become one function. */
 void zn_lower_dedupe(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */

@@ -42,13 +42,25 @@ static void axes_list(zn_lw *lw, const zn_node *n, uint32_t input, int rank) {
   if (!a.known) require_equal(lw, sum, zn_ex_const(lw->ex, a.count), false);
 }
 
-void zn_lower_require(zn_lw *lw, const zn_node *n) {
+/* A Range of integers advances. */
+static void delta(zn_lw *lw, const zn_node *n) {
+  const zn_value *v = &lw->g->vals[n->in[2]];
+  if (v->cst || !v->elems || !v->elems[0]) return;
+  require_equal(lw, zn_axes_equal(lw->ex, v->elems[0], zn_ex_const(lw->ex, 0)), zn_ex_const(lw->ex, 0), false);
+}
+
+void zn_lower_require(zn_lw *lw, zn_nid id) {
+  const zn_node *n = zn_lw_node(lw, id);
   if ((zn_ops[n->op].flags & ZN_OPF_EW) && n->num_in > 1) broadcasts(lw, n);
   switch (n->op) {
   case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin: case ZN_OP_ReduceProd:
   case ZN_OP_Squeeze: axes_list(lw, n, 1, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
+  case ZN_OP_Range:
+    delta(lw, n);
+    zn_lower_range_length(lw, id);
+    break;
   default: break;
   }
 }

@@ -2,7 +2,7 @@
  * reads it; Concat is the exception, one copy loop per operand. */
 #include <assert.h>
 
-#include "codegen/lower/lower.h"
+#include "codegen/lower/program.h"
 #include "zenithc/ops/slice.h"
 
 /* ---------------------------------------------------------------- Reshape and relatives */
@@ -171,5 +171,24 @@ static zn_kref range_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx
   zn_kref i = zn_kb_cvt(&lw->kb, zn_lw_ix(lw, idx[0]), ct);
   zn_kref step = zn_kb_bin(&lw->kb, ZN_K_Mul, i, delta);
   return zn_kb_bin(&lw->kb, ZN_K_Add, start, step);
+}
+/* The length of a Range of floats that only the run knows: max(0, ceil((limit - start) / delta)) in double. */
+void zn_lower_range_length(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_expr len = zn_lw_dim(lw, node->out[0], 0), zero = zn_ex_const(lw->ex, 0);
+  zn_vid in[3] = {node->in[0], node->in[1], node->in[2]};
+  if (!zn_is_float((zn_dtype)zn_lw_type(lw, in[0])->dtype) || zn_ex_kind(lw->ex, len) != ZN_EX_SYM) return;
+  zn_loc cell = zn_lw_scratch(lw, zn_ex_const(lw->ex, 8));
+  zn_lw_kernel(lw, n, "range_length");
+  zn_kb *b = &lw->kb;
+  zn_kref v[3], none = zn_kb_float(b, ZN_F64, 0), top = zn_kb_float(b, ZN_F64, 0x1p40);
+  for (int i = 0; i < 3; i++) v[i] = zn_kb_cvt(b, zn_lw_load(lw, in[i], &zero), ZN_F64);
+  zn_kref q = zn_kb_un(b, ZN_K_Ceil, zn_kb_bin(b, ZN_K_Div, zn_kb_bin(b, ZN_K_Sub, v[1], v[0]), v[2]));
+  zn_kref some = zn_kb_cmp(b, ZN_K_Gt, q, none); /* false for what is not a number */
+  q = zn_kb_select(b, some, zn_kb_bin(b, ZN_K_Min, q, top), none);
+  zn_kref p = zn_lw_ptr_loc(lw, cell, ZN_KP_OUT, ZN_I64), at = zn_kb_idx(b, 0);
+  zn_kb_store(b, p, at, zn_kb_cvt(b, q, ZN_I64));
+  zn_lw_kernel_end(lw);
+  zn_lw_define_sym(lw, len, cell);
 }
 const zn_lower zn_lower_range = {range_point, NULL};

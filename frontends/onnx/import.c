@@ -498,11 +498,27 @@ static void import_outputs(zn_scope *s, const Pb__GraphProto *p) {
   }
 }
 
+/* Shapes that the model states for values of its nodes. */
+static void import_declared(zn_scope *s, Pb__ValueInfoProto **infos, size_t n) {
+  zn_imp *I = s->I;
+  for (size_t i = 0; i < n; i++) {
+    const Pb__TypeProto *p = infos[i]->type;
+    uint32_t v;
+    zn_type *t = ZN_NEW(I->ga, zn_type);
+    if (!infos[i]->name || !p || !p->tensor_type || !p->tensor_type->shape) continue;
+    if (!zn_nmap_get(&s->names, infos[i]->name, &v) || !v || !s->g->vals[v].def) continue;
+    if (zn_imp_type(I, p, infos[i]->name, t)) s->g->vals[v].declared = t;
+  }
+}
+
 static void import_graph(zn_scope *s, const Pb__GraphProto *p, bool main) {
   import_inputs(s, p, main);
   import_initializers(s, p);
   import_nodes(s, p->node, p->n_node);
-  if (!s->I->stop) import_outputs(s, p);
+  if (s->I->stop) return;
+  import_declared(s, p->value_info, p->n_value_info);
+  import_declared(s, p->output, p->n_output);
+  import_outputs(s, p);
 }
 
 zn_graph *zn_imp_body(zn_scope *parent, const Pb__GraphProto *p, const char *name, zn_scope **out_scope) {

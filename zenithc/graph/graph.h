@@ -51,6 +51,7 @@ typedef struct zn_scaled { /* sym = floor(by * element elem) in float32; by NONE
 typedef struct zn_value {
   const char *name; /* unique in its graph */
   zn_type type;
+  const zn_type *declared; /* what the model says about a value that a node computes, or NULL: fixes sizes without a bound */
   zn_nid def;       /* defining node; 0 for graph inputs and constants */
   uint32_t def_out;
   const zn_htensor *cst; /* contents of a constant (mapped or arena), or NULL */

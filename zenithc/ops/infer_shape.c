@@ -1,5 +1,6 @@
 /* Inference of the operators that make tensors from numbers: shapes, ranges, fills and constants.
  */
+#include "zenithc/ops/axes.h"
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -56,7 +57,10 @@ static zn_status range_int(const zn_inf *f) {
   }
   zn_expr dim;
   if (!zn_ex_is_const(f->ex, v[2], &step)) {
-    dim = zn_inf_fresh(f, 0, 0, 0, ZN_EX_NONE);
+    /* ceil((limit - start) / delta) = -floor((start - limit) / delta); the run refuses a delta of 0 */
+    const zn_expr by = zn_ex_add(f->ex, v[2], zn_axes_equal(f->ex, v[2], zn_inf_k(f, 0)));
+    const zn_expr floors = zn_ex_div(f->ex, zn_ex_sub(f->ex, v[0], v[1]), by);
+    dim = zn_ex_named(f->ex, zn_ex_max(f->ex, zn_inf_k(f, 0), zn_ex_muli(f->ex, floors, -1)), 0);
   } else if (step == 0) {
     return zn_inf_err(f, "delta is 0");
   } else {

@@ -104,6 +104,19 @@ static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, bi
   }
 }
 
+/* A size that only data decides and nothing bounds is what the model declares: a run that finds another one is refused. */
+static void fix_declared(zn_graph *g, zn_value *v) {
+  zn_type *t = &v->type;
+  int64_t lo, hi, want;
+  for (int d = 0; v->declared && t->rank == v->declared->rank && d < t->rank; d++) {
+    const zn_expr s = t->dims[d];
+    if (!s || zn_ex_kind(g->ex, s) != ZN_EX_SYM || zn_ex_def(g->ex, s) || zn_ex_extent(g->ex, s)) continue;
+    zn_ex_range(g->ex, s, &lo, &hi);
+    if (hi < INT32_MAX || !zn_ex_is_const(g->ex, v->declared->dims[d], &want) || want < lo) continue;
+    zn_ex_set_range(g->ex, s, want, want);
+  }
+}
+
 static zn_status check_outputs(zn_ctx *c, zn_graph *g, const zn_node *nd, const zn_schema *s,
                                const char *where, const zn_type *before) {
   for (uint32_t i = 0; i < nd->num_out; i++) {
@@ -115,6 +128,7 @@ static zn_status check_outputs(zn_ctx *c, zn_graph *g, const zn_node *nd, const 
       t->rank = before[i].rank; /* the model's own declaration, when nothing better is known */
       memcpy(t->dims, before[i].dims, sizeof t->dims);
     }
+    fix_declared(g, &g->vals[nd->out[i]]);
     if (t->dtype == ZN_NONE) {
       return zn_error(c, where, "the element type of output %u cannot be inferred", i + 1);
     }
