@@ -57,7 +57,7 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
 
 typedef enum zn_step_kind {
   ZN_STEP_CALL,
-  ZN_STEP_SYM,        /* symbol := element `elem` (of type dtype) of the buffer, times a for floats, or expression a without buffer */
+  ZN_STEP_SYM,        /* symbol := element `elem` (dtype) of the buffer, floats times a; without buffer a */
   ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,

@@ -1,6 +1,7 @@
 /* Resize along an axis whose size, scale or region only the run knows: a small kernel evaluates the coordinate
  * transformation in double precision and fills the axis' tables; the loop nest of resize.c does the rest. */
 #include "codegen/lower/resize.h"
+#include "codegen/lower/real.h"
 
 #include <math.h>
 #include <string.h>
@@ -12,13 +13,11 @@ typedef struct filler {
   zn_kref in, out, scale, lo, hi; /* f64: extents, scale, ends of the region */
 } filler;
 
-static zn_kref num(filler *f, double v) { return zn_kb_float(f->b, ZN_F64, v); }
-static zn_kref bin(filler *f, zn_kop op, zn_kref x, zn_kref y) { return zn_kb_bin(f->b, op, x, y); }
-static zn_kref f64_of(filler *f, zn_expr e) { return zn_kb_cvt(f->b, zn_lw_ix(f->lw, e), ZN_F64); }
+static zn_kref f64_of(filler *f, zn_expr e) { return zn_r_of(f->lw, e, ZN_F64); }
 
 static zn_kref element(filler *f, zn_vid v, uint32_t i) {
   zn_expr at = zn_ex_const(f->lw->ex, i);
-  return zn_kb_cvt(f->b, zn_lw_load(f->lw, v, &at), ZN_F64);
+  return zn_r_load(f->lw, v, &at, ZN_F64);
 }
 
 static bool is_given(const zn_lw *lw, zn_vid v) {
@@ -39,8 +38,8 @@ static zn_kref common_scale(filler *f, uint32_t n) {
   for (uint32_t i = 0; i < n; i++) {
     int64_t d = na ? axes[i] : (int64_t)i;
     zn_kref have = f64_of(f, zn_lw_dim(lw, node->in[0], (int)(d < 0 ? d + rank : d)));
-    zn_kref q = bin(f, ZN_K_Div, element(f, node->in[3], i), have);
-    s = s ? bin(f, larger ? ZN_K_Max : ZN_K_Min, s, q) : q;
+    zn_kref q = zn_r_div(f->b, element(f, node->in[3], i), have);
+    s = s ? zn_kb_bin(f->b, larger ? ZN_K_Max : ZN_K_Min, s, q) : q;
   }
   return s;
 }
@@ -49,37 +48,44 @@ static zn_kref scale_of(filler *f, uint32_t i, uint32_t n) {
   const zn_node *node = zn_lw_node(f->lw, f->r->n);
   if (is_given(f->lw, zn_node_in(node, 2))) return element(f, node->in[2], i);
   if (strcmp(zn_node_str(node, "keep_aspect_ratio_policy"), "stretch")) return common_scale(f, n);
-  return bin(f, ZN_K_Div, f->out, f->in);
+  return zn_r_div(f->b, f->out, f->in);
+}
+
+/* align_corners counts from the resized length before it was rounded down. */
+static zn_kref align_corners(filler *f, zn_kref x, zn_kref top, zn_kref single) {
+  zn_kb *b = f->b;
+  zn_kref whole = zn_r_mul(b, f->scale, f->in), slack = zn_r_mulc(b, f->out, 1e-5);
+  zn_kref off = zn_r_abs(b, zn_r_sub(b, whole, f->out)), near = zn_kb_cmp(b, ZN_K_Lt, off, slack);
+  zn_kref last = zn_r_addc(b, zn_kb_select(b, near, f->out, whole), -1), way = zn_r_mul(b, x, top);
+  zn_kref zero = zn_r_like(b, x, 0), at = zn_r_div(b, way, last);
+  return zn_kb_select(b, single, zero, at);
+}
+
+static zn_kref crop(filler *f, zn_kref x, zn_kref top, zn_kref single) {
+  zn_kb *b = f->b;
+  zn_kref span = zn_r_mul(b, zn_r_sub(b, f->hi, f->lo), top), first = zn_r_mul(b, f->lo, top);
+  zn_kref one = zn_r_like(b, x, 1), half = zn_r_like(b, x, 0.5), last = zn_r_addc(b, f->out, -1);
+  zn_kref steps = zn_kb_select(b, single, one, last), share = zn_r_div(b, x, steps);
+  share = zn_kb_select(b, single, half, share); /* one position: the middle */
+  return zn_r_add(b, first, zn_r_mul(b, span, share));
 }
 
 /* Position in the operand of output position x. */
 static zn_kref original(filler *f, zn_kref x) {
   zn_kb *b = f->b;
   const char *coord = f->r->coord;
-  zn_kref one = num(f, 1), half = num(f, 0.5), zero = num(f, 0);
-  zn_kref single = zn_kb_cmp(b, ZN_K_Eq, f->out, one);
-  zn_kref centre = bin(f, ZN_K_Div, bin(f, ZN_K_Add, x, half), f->scale);
-  zn_kref top = bin(f, ZN_K_Sub, f->in, one), whole = bin(f, ZN_K_Mul, f->scale, f->in);
-  if (!strcmp(coord, "asymmetric")) return bin(f, ZN_K_Div, x, f->scale);
+  zn_kref single = zn_r_cmpc(b, ZN_K_Eq, f->out, 1), top = zn_r_addc(b, f->in, -1);
+  if (!strcmp(coord, "asymmetric")) return zn_r_div(b, x, f->scale);
+  if (!strcmp(coord, "align_corners")) return align_corners(f, x, top, single);
+  if (f->r->crop) return crop(f, x, top, single);
+  zn_kref centre = zn_r_div(b, zn_r_addc(b, x, 0.5), f->scale);
   if (!strcmp(coord, "tf_half_pixel_for_nn")) return centre;
-  if (!strcmp(coord, "align_corners")) { /* the resized length before it was rounded down */
-    zn_kref off = zn_kb_un(b, ZN_K_Abs, bin(f, ZN_K_Sub, whole, f->out));
-    zn_kref near = zn_kb_cmp(b, ZN_K_Lt, off, bin(f, ZN_K_Mul, num(f, 1e-5), f->out));
-    zn_kref last = bin(f, ZN_K_Sub, zn_kb_select(b, near, f->out, whole), one);
-    zn_kref at = bin(f, ZN_K_Div, bin(f, ZN_K_Mul, x, top), last);
-    return zn_kb_select(b, single, zero, at);
-  }
-  if (f->r->crop) {
-    zn_kref span = bin(f, ZN_K_Mul, bin(f, ZN_K_Sub, f->hi, f->lo), top);
-    zn_kref steps = zn_kb_select(b, single, one, bin(f, ZN_K_Sub, f->out, one));
-    zn_kref share = zn_kb_select(b, single, half, bin(f, ZN_K_Div, x, steps)); /* one position: the middle */
-    return bin(f, ZN_K_Add, bin(f, ZN_K_Mul, f->lo, top), bin(f, ZN_K_Mul, span, share));
-  }
-  zn_kref h = bin(f, ZN_K_Sub, centre, half);
+  zn_kref h = zn_r_addc(b, centre, -0.5), zero = zn_r_like(b, x, 0);
   if (!strcmp(coord, "pytorch_half_pixel")) return zn_kb_select(b, single, zero, h);
   if (!strcmp(coord, "half_pixel_symmetric")) {
-    zn_kref rest = bin(f, ZN_K_Sub, one, bin(f, ZN_K_Div, f->out, whole));
-    h = bin(f, ZN_K_Add, h, bin(f, ZN_K_Mul, bin(f, ZN_K_Mul, f->in, half), rest));
+    zn_kref whole = zn_r_mul(b, f->scale, f->in), adjust = zn_r_div(b, f->out, whole);
+    zn_kref rest = zn_r_cop(b, ZN_K_Sub, 1, adjust), middle = zn_r_mulc(b, f->in, 0.5);
+    h = zn_r_add(b, h, zn_r_mul(b, middle, rest));
   }
   return h;
 }
@@ -87,34 +93,23 @@ static zn_kref original(filler *f, zn_kref x) {
 /* An axis that keeps its size at scale 1 keeps its positions, whatever the transformation. */
 static zn_kref position(filler *f, zn_kref x) {
   zn_kb *b = f->b;
-  zn_kref at = original(f, x);
-  zn_kref same = zn_kb_cmp(b, ZN_K_Eq, f->in, f->out), unit = zn_kb_cmp(b, ZN_K_Eq, f->scale, num(f, 1));
+  zn_kref at = original(f, x), same = zn_kb_cmp(b, ZN_K_Eq, f->in, f->out), unit;
   if (f->r->crop) {
-    unit = zn_kb_cmp(b, ZN_K_Eq, f->lo, num(f, 0));
-    same = bin(f, ZN_K_And, same, zn_kb_cmp(b, ZN_K_Eq, f->hi, num(f, 1)));
+    zn_kref whole = zn_r_cmpc(b, ZN_K_Eq, f->hi, 1);
+    unit = zn_r_and(b, whole, zn_r_cmpc(b, ZN_K_Eq, f->lo, 0));
+  } else {
+    unit = zn_r_cmpc(b, ZN_K_Eq, f->scale, 1);
   }
-  return zn_kb_select(b, bin(f, ZN_K_And, same, unit), x, at);
-}
-
-static zn_kref cubic(filler *f, zn_kref x) {
-  zn_kb *b = f->b;
-  double a = f->r->a;
-  zn_kref inner = zn_kb_fma(b, num(f, a + 2), x, num(f, -(a + 3)));
-  inner = bin(f, ZN_K_Add, bin(f, ZN_K_Mul, bin(f, ZN_K_Mul, inner, x), x), num(f, 1));
-  zn_kref outer = zn_kb_fma(b, num(f, a), x, num(f, -5 * a));
-  outer = zn_kb_fma(b, outer, x, num(f, 8 * a));
-  outer = zn_kb_fma(b, outer, x, num(f, -4 * a));
-  zn_kref far = zn_kb_cmp(b, ZN_K_Ge, x, num(f, 2)), near = zn_kb_cmp(b, ZN_K_Le, x, num(f, 1));
-  return zn_kb_select(b, near, inner, zn_kb_select(b, far, num(f, 0), outer));
+  return zn_kb_select(b, zn_r_and(b, same, unit), x, at);
 }
 
 static void put(filler *f, const zn_resize_axis *t, zn_expr cell, zn_kref pos, zn_kref w) {
   zn_lw *lw = f->lw;
-  zn_kref top = bin(f, ZN_K_Max, bin(f, ZN_K_Sub, f->in, num(f, 1)), num(f, 0));
-  zn_kref p = bin(f, ZN_K_Min, bin(f, ZN_K_Max, pos, num(f, 0)), top);
+  zn_kref top = zn_r_maxc(f->b, zn_r_addc(f->b, f->in, -1), 0), zero = zn_r_like(f->b, pos, 0);
+  zn_kref p = zn_kb_cvt(f->b, zn_r_clamp(f->b, pos, zero, top), ZN_I32), v = zn_kb_cvt(f->b, w, f->r->ct);
   zn_kref ip = zn_lw_ptr_loc(lw, t->index, ZN_KP_OUT, ZN_I32), wp = zn_lw_ptr_loc(lw, t->weight, ZN_KP_OUT, f->r->ct);
-  zn_lw_store_at(lw, ip, ZN_I32, cell, zn_kb_cvt(f->b, p, ZN_I32));
-  zn_lw_store_at(lw, wp, f->r->ct, cell, zn_kb_cvt(f->b, w, f->r->ct));
+  zn_lw_store_at(lw, ip, ZN_I32, cell, p);
+  zn_lw_store_at(lw, wp, f->r->ct, cell, v);
 }
 
 /* A decision, hence taken on the position as float32, as the operator's scales are. */
@@ -122,10 +117,10 @@ static zn_kref nearest(filler *f, zn_kref x) {
   zn_kb *b = f->b;
   const char *how = f->r->nearest;
   x = zn_kb_cvt(b, zn_kb_cvt(b, x, ZN_F32), ZN_F64);
-  if (!strcmp(how, "floor")) return zn_kb_un(b, ZN_K_Floor, x);
+  if (!strcmp(how, "floor")) return zn_r_floor(b, x);
   if (!strcmp(how, "ceil")) return zn_kb_un(b, ZN_K_Ceil, x);
-  if (!strcmp(how, "round_prefer_ceil")) return zn_kb_un(b, ZN_K_Floor, bin(f, ZN_K_Add, x, num(f, 0.5)));
-  return zn_kb_un(b, ZN_K_Ceil, bin(f, ZN_K_Sub, x, num(f, 0.5)));
+  if (!strcmp(how, "round_prefer_ceil")) return zn_r_floor(b, zn_r_addc(b, x, 0.5));
+  return zn_kb_un(b, ZN_K_Ceil, zn_r_addc(b, x, -0.5));
 }
 
 /* All taps of one output position: base is the pixel left of x, the weights fall off with the distance. */
@@ -134,21 +129,25 @@ static void fill_taps(filler *f, const zn_resize_axis *t, zn_expr o, zn_kref x, 
   zn_kb *b = f->b;
   zn_exprs *ex = lw->ex;
   const zn_resizer *r = f->r;
-  zn_kref one = num(f, 1), zero = num(f, 0), nan = num(f, (double)NAN);
-  zn_kref base = bin(f, ZN_K_Sub, zn_kb_un(b, ZN_K_Ceil, x), one), ratio = bin(f, ZN_K_Sub, x, base);
-  zn_kref stretch = r->antialias ? bin(f, ZN_K_Min, f->scale, one) : one;
+  zn_kref zero = zn_r_like(b, x, 0), nan = zn_r_like(b, x, (double)NAN), stretch = 0;
+  zn_kref base = zn_r_addc(b, zn_kb_un(b, ZN_K_Ceil, x), -1), ratio = zn_r_sub(b, x, base);
+  if (r->antialias) stretch = zn_r_minc(b, f->scale, 1);
   zn_expr first = zn_ex_sub(ex, zn_ex_const(ex, 1), zn_ex_divi(ex, t->taps, 2)), row = zn_ex_mul(ex, o, t->taps);
   bool scaled = r->exclude || r->antialias;
   zn_kref sum = scaled ? zn_kb_var(b, zero) : 0;
   zn_expr k = zn_lw_for(lw, t->taps, ZN_FOR_SERIAL, 0);
-  zn_kref off = f64_of(f, zn_ex_add(ex, first, k)), pos = bin(f, ZN_K_Add, base, off);
-  zn_kref far = zn_kb_un(b, ZN_K_Abs, bin(f, ZN_K_Mul, bin(f, ZN_K_Sub, off, ratio), stretch));
-  zn_kref w = r->mode[0] == 'c' ? cubic(f, far) : bin(f, ZN_K_Max, zero, bin(f, ZN_K_Sub, one, far));
+  zn_kref off = f64_of(f, zn_ex_add(ex, first, k)), pos = zn_r_add(b, base, off), far = zn_r_sub(b, off, ratio);
+  if (stretch) far = zn_r_mul(b, far, stretch);
+  far = zn_r_abs(b, far);
+  zn_kref w = r->mode[0] == 'c' ? zn_r_cubic(b, far, r->a) : zn_r_maxc(b, zn_r_cop(b, ZN_K_Sub, 1, far), 0);
   if (r->exclude) {
     zn_kref below = zn_kb_cmp(b, ZN_K_Lt, pos, zero), above = zn_kb_cmp(b, ZN_K_Ge, pos, f->in);
-    w = zn_kb_select(b, bin(f, ZN_K_Or, below, above), zero, w);
+    w = zn_kb_select(b, zn_r_or(b, below, above), zero, w);
   }
-  if (scaled) zn_kb_set(b, sum, bin(f, ZN_K_Add, zn_kb_get(b, sum), w));
+  if (scaled) {
+    zn_kref so_far = zn_kb_get(b, sum);
+    zn_kb_set(b, sum, zn_r_add(b, so_far, w));
+  }
   if (outside) w = zn_kb_select(b, outside, nan, w);
   put(f, t, zn_ex_add(ex, row, k), pos, w);
   zn_lw_end(lw);
@@ -156,7 +155,7 @@ static void fill_taps(filler *f, const zn_resize_axis *t, zn_expr o, zn_kref x, 
   zn_kref total = zn_kb_get(b, sum), wp = zn_lw_ptr_loc(lw, t->weight, ZN_KP_OUT, r->ct);
   k = zn_lw_for(lw, t->taps, ZN_FOR_SERIAL, 0);
   zn_kref old = zn_kb_cvt(b, zn_lw_load_at(lw, wp, r->ct, zn_ex_add(ex, row, k)), ZN_F64);
-  zn_kref share = zn_kb_cvt(b, bin(f, ZN_K_Div, old, total), r->ct);
+  zn_kref share = zn_kb_cvt(b, zn_r_div(b, old, total), r->ct);
   zn_lw_store_at(lw, wp, r->ct, zn_ex_add(ex, row, k), share);
   zn_lw_end(lw);
 }
@@ -187,7 +186,8 @@ void zn_resize_fill(zn_lw *lw, const zn_resizer *r, int d, uint32_t i, uint32_t 
   f.in = f64_of(&f, in_dim);
   f.out = f64_of(&f, out_dim);
   f.scale = scale_of(&f, i, n);
-  f.lo = num(&f, 0), f.hi = num(&f, 1);
+  f.lo = zn_kb_float(f.b, ZN_F64, 0);
+  f.hi = zn_kb_float(f.b, ZN_F64, 1);
   if (r->crop && is_given(lw, zn_node_in(node, 1))) {
     f.lo = element(&f, node->in[1], i);
     f.hi = element(&f, node->in[1], n + i);
@@ -195,13 +195,12 @@ void zn_resize_fill(zn_lw *lw, const zn_resizer *r, int d, uint32_t i, uint32_t 
   zn_expr o = zn_lw_for(lw, out_dim, ZN_FOR_SERIAL, 0);
   zn_kref x = position(&f, f64_of(&f, o)), outside = 0;
   if (r->crop) {
-    zn_kref below = zn_kb_cmp(f.b, ZN_K_Lt, x, num(&f, 0));
-    zn_kref above = zn_kb_cmp(f.b, ZN_K_Gt, x, bin(&f, ZN_K_Sub, f.in, num(&f, 1)));
-    outside = bin(&f, ZN_K_Or, below, above);
+    zn_kref below = zn_r_cmpc(f.b, ZN_K_Lt, x, 0), top = zn_r_addc(f.b, f.in, -1);
+    outside = zn_r_or(f.b, below, zn_kb_cmp(f.b, ZN_K_Gt, x, top));
   }
   if (r->mode[0] == 'n') {
-    zn_kref w = num(&f, 1);
-    if (outside) w = zn_kb_select(f.b, outside, num(&f, (double)NAN), w);
+    zn_kref w = zn_r_like(f.b, x, 1), nan = zn_r_like(f.b, x, (double)NAN);
+    if (outside) w = zn_kb_select(f.b, outside, nan, w);
     put(&f, out, o, nearest(&f, x), w);
   } else {
     fill_taps(&f, out, o, x, outside);

@@ -11,7 +11,8 @@ zn_status zn_window_read(zn_lw *lw, zn_nid n, zn_vid x, zn_vid w, zn_vid y, zn_w
   const int64_t *k = zn_node_ints(node, "kernel_shape", &nk), *s = zn_node_ints(node, "strides", &ns);
   const int64_t *p = zn_node_ints(node, "pads", &np), *d = NULL;
   if (zn_schema_find_attr(zn_op_schema(node->op), "dilations")) d = zn_node_ints(node, "dilations", &nd);
-  const char *mode = zn_node_str(node, "auto_pad");
+  const char *mode = NULL;
+  if (zn_schema_find_attr(zn_op_schema(node->op), "auto_pad")) mode = zn_node_str(node, "auto_pad");
   memset(out, 0, sizeof *out);
   out->rank = tx->rank - 2;
   for (int i = 0; i < out->rank; i++) {
