@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "zenithc/driver/tools.h"
+#include "zenithc/eval/eval.h"
 
 enum { LINE = 1000, MAX_JOBS = 256, FAILED = 77 };
 
@@ -22,6 +23,7 @@ typedef struct check {
   const char *dir;
   char why[LINE]; /* first difference, or the first diagnostic */
   double rtol, atol, spread; /* spread < 0: not asked */
+  const zn_compile_opts *co;
   uint32_t *file;            /* input i of the compiled model is input_<file[i]>.pb; NULL: the same number */
 } check;
 
@@ -143,6 +145,40 @@ static zn_status read_values(check *k, const char *set, const char *what, uint32
   return ZN_OK;
 }
 
+static bool draws(const zn_graph *g) {
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    const zn_node *n = &g->nodes[g->order[i]];
+    if (zn_ops[n->op].flags & ZN_OPF_RANDOM) return true;
+    for (uint32_t a = 0; a < n->num_attrs; a++)
+      if (n->attrs[a].kind == ZN_A_GRAPH && draws(n->attrs[a].u.g)) return true;
+  }
+  return false;
+}
+
+/* ONNX leaves open which numbers random operators draw: outputs stored with a model have the right types and shapes, the
+ * values are the reference evaluator's. */
+static zn_status drawn(check *k, const zn_session *s, const zn_htensor *in, zn_htensor *want) {
+  zn_ctx *c = k->c;
+  zn_arena *a = &c->graph;
+  zn_graph *ref;
+  ZN_TRY(zn_load_graph(c, k->co->model, &k->co->onnx, &ref));
+  if (ref->num_inputs != s->num_in) return differ(k, "draws random numbers, so its inputs cannot be fixed");
+  zn_eval_val *iv = ZN_ARRAY(a, zn_eval_val, s->num_in + 1), *ov = ZN_ARRAY(a, zn_eval_val, s->num_out + 1);
+  for (uint32_t i = 0; i < s->num_in; i++) iv[i] = zn_eval_from_htensor(a, &in[i]);
+  ZN_TRY(zn_eval_graph(c, ref, ZN_EVAL_F64, a, iv, ov, NULL));
+  for (uint32_t i = 0; i < s->num_out; i++) {
+    if (want[i].dtype == ZN_NONE) continue;
+    zn_htensor stored = want[i];
+    want[i] = zn_eval_to_htensor(a, &ov[i]);
+    want[i].name = stored.name;
+    if (stored.dtype != want[i].dtype || stored.rank != want[i].rank ||
+        memcmp(stored.dims, want[i].dims, stored.rank * sizeof stored.dims[0]))
+      return differ(k, "output %s: stored as %s, drawn as %s", stored.name, zn_tensor_text(a, &stored),
+                    zn_tensor_text(a, &want[i]));
+  }
+  return ZN_OK;
+}
+
 static zn_status run_set(check *k, zn_session *s, const char *set) {
   zn_arena *a = &k->c->graph;
   const zn_graph *g = s->graph;
@@ -154,6 +190,7 @@ static zn_status run_set(check *k, zn_session *s, const char *set) {
   ZN_TRY(read_values(k, set, "input", s->num_in, g, g->inputs, in));
   ZN_TRY(read_values(k, set, "output", s->num_out, g, g->outputs, want));
   ZN_TRY(s->target->run(k->c, s->exec, a, in, out));
+  if (draws(s->graph)) ZN_TRY(drawn(k, s, in, want));
   for (uint32_t i = 0; i < s->num_out; i++)
     if (want[i].dtype != ZN_NONE) ZN_TRY(compare(k, s->out[i].name, &out[i], &want[i]));
   return ZN_OK;
@@ -229,6 +266,7 @@ static zn_status run_dir(check *k, const char *tmp) {
   uint32_t n, sets = 0;
   ZN_TRY(zn_opts_compile(c, k->o, model, &co));
   co.name = "model";
+  k->co = &co;
   co.pass.time = false;
   ZN_TRY(zn_list_dir(c, &c->perm, k->dir, &names, &n));
   ZN_TRY(compile_dir(k, &co, only_data_set(k, names, n), &r));

@@ -39,7 +39,6 @@ static void print_outputs(const zn_verify *v) {
 static int finish(zn_verify *v, const zn_compile_opts *co) {
   zn_status st = zn_verify_run(v);
   if (v->verdict == ZN_VERDICT_UNABLE || st != ZN_OK) {
-    if (st == ZN_OK) zn_error(v->c, NULL, "cannot be compared: the model draws random numbers");
     return v->verdict == ZN_VERDICT_UNABLE ? EXIT_UNABLE : zn_exit_code(st);
   }
   print_outputs(v);

@@ -35,16 +35,6 @@ static void progress(const zn_verify *v, const char *what) {
   if (isatty(2) && !zn_opt_given(v->o, ZN_O_quiet)) fprintf(stderr, "\r\033[K%s", what);
 }
 
-static bool has_random(const zn_graph *g) {
-  for (uint32_t i = 0; i < g->num_order; i++) {
-    const zn_node *n = &g->nodes[g->order[i]];
-    if (zn_ops[n->op].flags & ZN_OPF_RANDOM) return true;
-    for (uint32_t k = 0; k < n->num_attrs; k++)
-      if (n->attrs[k].kind == ZN_A_GRAPH && has_random(n->attrs[k].u.g)) return true;
-  }
-  return false;
-}
-
 static bool finite_all(const zn_eval_val *v, uint32_t n) {
   for (uint32_t i = 0; i < n; i++)
     if (v[i].kind == ZN_V_TENSOR && zn_is_float((zn_dtype)v[i].dtype))
@@ -228,10 +218,6 @@ zn_status zn_verify_run(zn_verify *v) {
     v->verdict = ZN_VERDICT_UNABLE;
     return zn_error(v->c, NULL, "the reference model has %u inputs and %u outputs, the artifact %u and %u",
                     v->ref->num_inputs, v->ref->num_outputs, v->s->num_in, v->s->num_out);
-  }
-  if (has_random(v->ref)) {
-    v->verdict = ZN_VERDICT_UNABLE;
-    return ZN_OK;
   }
   zn_status st = ZN_OK;
   for (uint32_t k = 0; k < v->samples && st == ZN_OK; k++) {

@@ -10,7 +10,7 @@ typedef enum zn_verdict {
   ZN_VERDICT_PASS,
   ZN_VERDICT_FAIL,       /* a tolerance is exceeded */
   ZN_VERDICT_INFEASIBLE, /* the tolerance asked for is below the noise floor */
-  ZN_VERDICT_UNABLE      /* the reference cannot run, or has no defined result */
+  ZN_VERDICT_UNABLE      /* the reference cannot run */
 } zn_verdict;
 const char *zn_verdict_name(zn_verdict v);
 

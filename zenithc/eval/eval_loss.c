@@ -1,9 +1,4 @@
-/* Losses, optimisers, dropout and the random operators.
- *
- * Random numbers: element k of a result is drawn from splitmix64, whose state starts at the seed:
- * the bits of the seed attribute (float attributes: as a double), or a hash of the node's name.
- * Uniform: the upper 53 bits. Normal: Box-Muller on two uniforms (cosine branch). Dropout and
- * Bernoulli use one uniform per element. */
+/* Losses, optimisers, dropout and the random operators (zenithc/ops/random.h says which numbers they draw). */
 #include "zenithc/eval/eval_impl.h"
 
 /* loss[N, d...] = -weight[t] * logp[N, t, d...], then reduced. */

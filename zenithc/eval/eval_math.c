@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "zenithc/eval/eval_impl.h"
+#include "zenithc/ops/random.h"
 
 static double pairwise(const double *x, uint64_t n, uint64_t stride) {
   if (n <= 16) {
@@ -162,9 +163,9 @@ void zn_ev_gather(void *dst, const void *src, size_t esize, uint32_t rank, const
 
 /* ---- random numbers ---- */
 uint64_t zn_ev_rand(uint64_t *state) {
-  uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
-  z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-  z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+  uint64_t z = (*state += ZN_RANDOM_GAMMA);
+  z = (z ^ (z >> 30)) * ZN_RANDOM_MIX1;
+  z = (z ^ (z >> 27)) * ZN_RANDOM_MIX2;
   return z ^ (z >> 31);
 }
 
@@ -175,16 +176,4 @@ double zn_ev_normal(uint64_t *state) { /* Box-Muller */
   return sqrt(-2 * log(u)) * cos(6.283185307179586476925 * v);
 }
 
-uint64_t zn_ev_seed(const zn_ev *e) {
-  const zn_attr *a = zn_node_attr(e->n, "seed");
-  uint64_t s = UINT64_C(1469598103934665603);
-  if (a && a->kind == ZN_A_FLOAT) {
-    memcpy(&s, &a->u.f, sizeof s);
-  } else if (a && a->kind == ZN_A_INT) {
-    s = (uint64_t)a->u.i;
-  } else {
-    for (const char *p = e->n->name; p && *p; p++)
-      s = (s ^ (unsigned char)*p) * UINT64_C(1099511628211);
-  }
-  return s;
-}
+uint64_t zn_ev_seed(const zn_ev *e) { return zn_random_seed(e->n); }
