@@ -237,7 +237,7 @@ static void bind_scaled(entry *e, uint32_t i, const zn_value *v) {
   for (uint32_t k = 0; k < v->num_scaled; k++) {
     if (find_sym(e, v->scaled[k].sym)) continue;
     zn_kref at = zn_kb_idx(e->b, v->scaled[k].elem);
-    zn_kref n = size_of_float(e, zn_kb_load(e->b, (zn_dtype)v->type.dtype, 1, data, at), v->scaled[k].by);
+    zn_kref n = size_of_float(e, peek(e, (zn_dtype)v->type.dtype, data, at, false), v->scaled[k].by);
     declare_sym(e, v->scaled[k].sym, n);
     check_range(e, v->scaled[k].sym);
   }

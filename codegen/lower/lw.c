@@ -418,6 +418,13 @@ static zn_kref load_elems(zn_lw *lw, const zn_value *v, const zn_expr *idx) {
   return zn_kb_cvt(&lw->kb, r, ct);
 }
 
+/* A value that is not stored has the bits it would have in memory: results do not depend on what was fused. */
+static zn_kref rounded(zn_lw *lw, zn_kref k, zn_dtype t) {
+  if (t != ZN_F16 && t != ZN_BF16) return k;
+  k = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), ZN_F32, false);
+  return zn_lw_round_to(lw, k, t);
+}
+
 zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
   assert(v);
   for (uint32_t i = 0; i < lw->num_over; i++)
@@ -429,7 +436,7 @@ zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
   if (val->inlined) {
     const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);
     assert(l->point && "only point operators are inlined");
-    return l->point(lw, val->def, val->def_out, idx);
+    return rounded(lw, l->point(lw, val->def, val->def_out, idx), (zn_dtype)val->type.dtype);
   }
   zn_kref ptr = zn_lw_ptr(lw, v, ZN_KP_IN);
   return zn_lw_load_at(lw, ptr, (zn_dtype)val->type.dtype, zn_lw_offset(lw, v, idx));
@@ -467,7 +474,8 @@ void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   assert(lw->num_over < ZN_LW_MAX_OVERRIDES);
   zn_dtype ct = zn_lw_ctype((zn_dtype)lw->g->vals[v].type.dtype);
   lw->over[lw->num_over].v = v;
-  lw->over[lw->num_over++].k = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), ct, false);
+  k = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), ct, false);
+  lw->over[lw->num_over++].k = rounded(lw, k, (zn_dtype)lw->g->vals[v].type.dtype);
   for (uint32_t i = 0; i < lw->num_epilogue; i++) {
     zn_nid n = lw->epilogue[i];
     zn_kref r = zn_lower_of(lw->g->nodes[n].op)->point(lw, n, 0, idx);

@@ -1,5 +1,7 @@
 /* Softmax, LogSoftmax, Hardmax along one axis: maximum, exponentials and their sum, scale. Shifted by the maximum, so no
- * overflow; the true division keeps each result within the bound of docs/NUMERICS.md. */
+ * overflow; the true division keeps each result within the bound of docs/NUMERICS.md. In f16 and bf16 every step has its
+ * type's precision, as the steps of the operator's function body have; sums are formed in float32 and rounded once, but short
+ * sums of bf16 term by term, as ONNX's reference forms them (a long one would stop growing). */
 #include <assert.h>
 
 #include "codegen/lower/reduce.h"
@@ -8,7 +10,7 @@ typedef struct soft {
   zn_vid x, y;
   zn_type t;
   int axis;
-  zn_dtype ct;
+  zn_dtype ct, t_of; /* computed in; the operand's */
   bool stored; /* exponentials are kept in y between the passes */
   zn_expr idx[ZN_MAX_RANK];
   zn_kref max;
@@ -21,10 +23,13 @@ static zn_kref at(zn_lw *lw, soft *s, zn_expr j) {
 
 static zn_kref elem_x(zn_lw *lw, void *user, zn_expr j) { return at(lw, user, j); }
 
+static zn_kref shifted(zn_lw *lw, soft *s, zn_expr j) {
+  return zn_lw_round_to(lw, zn_kb_bin(&lw->kb, ZN_K_Sub, at(lw, s, j), s->max), s->t_of);
+}
+
 static zn_kref elem_exp(zn_lw *lw, void *user, zn_expr j) {
   soft *s = user;
-  zn_kref d = zn_kb_bin(&lw->kb, ZN_K_Sub, at(lw, s, j), s->max);
-  zn_kref e = zn_kb_un(&lw->kb, ZN_K_Exp, d);
+  zn_kref e = zn_lw_round_to(lw, zn_kb_un(&lw->kb, ZN_K_Exp, shifted(lw, s, j)), s->t_of);
   if (s->stored) zn_lw_store(lw, s->y, s->idx, e);
   return e;
 }
@@ -38,15 +43,31 @@ static void write_row(zn_lw *lw, zn_nid n, soft *s, zn_expr j, zn_kref sum, zn_k
     zn_kref e = zn_lw_load_at(lw, p, s->ct, zn_lw_offset(lw, s->y, s->idx));
     r = zn_kb_bin(b, ZN_K_Div, e, sum);
   } else {
-    zn_kref d = zn_kb_bin(b, ZN_K_Sub, at(lw, s, j), s->max);
+    zn_kref d = shifted(lw, s, j);
     if (zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax) {
       r = zn_kb_bin(b, ZN_K_Sub, d, log_sum);
     } else {
-      zn_kref e = zn_kb_un(b, ZN_K_Exp, d);
+      zn_kref e = zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Exp, d), s->t_of);
       r = zn_kb_bin(b, ZN_K_Div, e, sum);
     }
   }
   zn_lw_store(lw, s->y, s->idx, r);
+}
+
+/* The sum of a row's exponentials in the operand's type, term by term. */
+static zn_kref short_sum(zn_lw *lw, soft *s, zn_expr len) {
+  zn_kb *b = &lw->kb;
+  zn_kref acc = zn_kb_var(b, zn_kb_float(b, s->ct, 0));
+  zn_expr j = zn_lw_for(lw, len, ZN_FOR_SERIAL, 0);
+  zn_kref e = elem_exp(lw, s, j), old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_lw_round_to(lw, zn_kb_bin(b, ZN_K_Add, old, e), s->t_of));
+  zn_lw_end(lw);
+  return zn_kb_get(b, acc);
+}
+
+static bool is_short(const zn_lw *lw, const soft *s, zn_expr len) {
+  int64_t n;
+  return s->t_of == ZN_BF16 && zn_ex_is_const(lw->ex, len, &n) && n <= 16;
 }
 
 /* Axis contiguous in memory: one row per grid step, vector code along the row. */
@@ -56,8 +77,10 @@ static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
   zn_expr len = s->t.dims[s->axis];
   s->max = zn_red_inner(lw, ZN_RED_MAX, s->ct, len, partial, elem_x, s);
-  zn_kref sum = zn_red_inner(lw, ZN_RED_SUM, s->ct, len, partial, elem_exp, s);
-  zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_kb_un(b, ZN_K_Log, sum) : 0;
+  zn_kref sum = is_short(lw, s, len) ? short_sum(lw, s, len)
+                                     : zn_red_inner(lw, ZN_RED_SUM, s->ct, len, partial, elem_exp, s);
+  sum = zn_lw_round_to(lw, sum, s->t_of);
+  zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Log, sum), s->t_of) : 0;
   zn_expr j = zn_lw_for(lw, len, ZN_FOR_VECTOR, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
@@ -87,10 +110,11 @@ static void soft_columns(zn_lw *lw, zn_nid n, soft *s) {
   j = zn_lw_for(lw, len, ZN_FOR_SERIAL, 0);
   zn_kref e = elem_exp(lw, s, j);
   old = zn_kb_get(b, acc);
-  zn_kb_set(b, acc, zn_kb_bin(b, ZN_K_Add, old, e));
+  e = zn_kb_bin(b, ZN_K_Add, old, e);
+  zn_kb_set(b, acc, is_short(lw, s, len) ? zn_lw_round_to(lw, e, s->t_of) : e);
   zn_lw_end(lw);
-  zn_kref sum = zn_kb_get(b, acc);
-  zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_kb_un(b, ZN_K_Log, sum) : 0;
+  zn_kref sum = zn_lw_round_to(lw, zn_kb_get(b, acc), s->t_of);
+  zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Log, sum), s->t_of) : 0;
   j = zn_lw_for(lw, len, ZN_FOR_SERIAL, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
@@ -132,7 +156,8 @@ static zn_status softmax_kernel(zn_lw *lw, zn_nid n) {
   soft s = {.x = node->in[0], .y = node->out[0], .t = *zn_lw_type(lw, node->in[0])};
   int64_t axis = zn_node_int(node, "axis");
   s.axis = (int)(axis < 0 ? axis + s.t.rank : axis);
-  s.ct = zn_lw_ctype((zn_dtype)s.t.dtype);
+  s.t_of = (zn_dtype)s.t.dtype;
+  s.ct = zn_lw_ctype(s.t_of);
   s.stored = node->op == ZN_OP_Softmax && s.ct == (zn_dtype)s.t.dtype;
   zn_lw_kernel(lw, n, "softmax");
   if (node->op == ZN_OP_Hardmax)

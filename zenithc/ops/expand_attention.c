@@ -59,7 +59,6 @@ static bool read_attn(zn_rw *w, attn *a) {
   a->nonpad = zn_node_in(n, 6);
   a->packed = zn_rw_type(w, a->q)->rank == 3;
   a->t = dtype_of(w, a->q);
-  if (a->t == ZN_F16 || a->t == ZN_BF16) a->t = ZN_F32; /* narrow only at the ends */
   if (a->packed) {
     int64_t hidden;
     a->qh = zn_node_int(n, "q_num_heads"), a->kh = zn_node_int(n, "kv_num_heads");
