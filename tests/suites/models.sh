@@ -16,7 +16,8 @@ one() { # NAME SPREAD TARGET LEVEL
 export -f one
 grep -v '^#' tests/models/models.txt | while read -r name spread runs _; do
   case $runs in
-    all) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 2" ;;
+    all) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 0" "interp 2" ;;
+    all2) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 2" ;;
     native) set -- "cpu 0" "cpu 2" "c 0" "c 2" ;;
     *) set -- "cpu 2" ;;
   esac
