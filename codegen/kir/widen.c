@@ -348,7 +348,10 @@ static void tail(replicas *x, zn_kref from, zn_kref hi, int64_t rest, unsigned f
 
 /* Lanes or replicas of one main-loop step; *out_lanes: those of one register. */
 static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsigned *out_lanes) {
-  unsigned n = x->w->f->insts[x->p.loop].c >> 8, regs = x->w->caps->vector_bytes / x->p.widest;
+  unsigned n = x->w->f->insts[x->p.loop].c >> 8, widest = x->p.widest;
+  /* A tile that asks for its lanes has them sized by its accumulators: wider temporaries of an epilogue take two registers. */
+  if (n && x->p.widest_var) widest = x->p.widest_var;
+  unsigned regs = x->w->caps->vector_bytes / widest;
   *out_lanes = 1;
   if (!x->p.vector) {
     if (n == 0) n = 4;

@@ -13,6 +13,7 @@ typedef struct zn_wplan {
   bool ok;            /* may be widened; everything below only holds then */
   bool changed;       /* the fixpoint moved */
   unsigned widest;    /* bytes of the widest varying element, 1 at least */
+  unsigned widest_var; /* the same of varying variables alone; 0 without any */
   uint32_t num_varying;
   /* Indexed by instruction of f; meaningful inside the loop. A value is base + replica * stride,
    * stride 0 when uniform, unless it varies freely. */

@@ -210,6 +210,7 @@ static void check_vector(zn_wplan *p, uint32_t i) {
   p->num_varying++;
   unsigned bytes = zn_dtype_bytes((zn_dtype)in->dtype);
   if (in->dtype != ZN_BOOL && bytes > p->widest) p->widest = bytes;
+  if (in->op == ZN_K_Var && in->dtype != ZN_BOOL && bytes > p->widest_var) p->widest_var = bytes;
   switch (in->op) {
   case ZN_K_Load:
   case ZN_K_Store:

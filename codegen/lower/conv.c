@@ -81,6 +81,7 @@ void zn_conv_copy_input(zn_lw *lw, conv *v) {
   for (int i = 0; i < s - 1; i++) row[i] = var[i + 2];
   zn_kref fz = zn_is_float(v->xt) ? zn_kb_float(b, v->xt, 0) : zn_kb_int(b, v->xt, 0);
   zn_kref x_zero = v->zx ? zn_lw_load(lw, v->zx, (const zn_expr[]){zero}) : 0;
+  if (v->raw && x_zero) fz = x_zero;
   zn_kref k_first = zn_lw_ix(lw, first), k_end = zn_lw_ix(lw, end), k_zero = zn_kb_idx(b, 0);
   zn_expr e_first = zn_lw_as_expr(lw, zn_kb_select(b, inside, k_first, k_zero), zn_ex_addi(ex, v->dims[s - 1], 1));
   zn_kref len = zn_kb_bin(b, ZN_K_Sub, k_end, k_first);
@@ -94,7 +95,7 @@ void zn_conv_copy_input(zn_lw *lw, conv *v) {
     if (p == 1) {
       idx[s + 1] = zn_ex_sub(ex, zn_ex_add(ex, zn_ex_muli(ex, q, v->phases), phase), pad);
       val = zn_lw_load(lw, v->x, idx);
-      if (!zn_is_float(v->xt)) val = zn_centre(lw, val, x_zero, v->xt);
+      if (!zn_is_float(v->xt) && !v->raw) val = zn_centre(lw, val, x_zero, v->xt);
     }
     zn_lw_store_at(lw, to, v->xt, scratch_offset(lw, v, idx[0], idx[1], row, phase), val);
     zn_lw_end(lw);
@@ -200,7 +201,7 @@ zn_kref zn_conv_bias(zn_lw *lw, const conv *v, zn_expr oc) {
 }
 
 /* The finished sum of an output element; `at` is its index. */
-static void emit(zn_lw *lw, const conv *v, const zn_expr *at, zn_kref acc) {
+void zn_conv_emit(zn_lw *lw, const conv *v, const zn_expr *at, zn_kref acc) {
   if (v->sy) {
     zn_expr zero = zn_ex_const(lw->ex, 0);
     zn_kref sx = channel_param(lw, v->sx, zero), sw = channel_param(lw, v->sw, at[1]);
@@ -228,7 +229,7 @@ static void one_pixel(zn_lw *lw, const conv *v, zn_expr n, zn_expr g, zn_expr oc
   out[0] = n;
   out[1] = c_out;
   for (int i = 0; i < s; i++) out[i + 2] = pos[i];
-  emit(lw, v, out, zn_kb_get(b, acc));
+  zn_conv_emit(lw, v, out, zn_kb_get(b, acc));
 }
 
 static void rows(zn_lw *lw, conv *v) {
@@ -318,7 +319,7 @@ static void gemm_out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_
   out[0] = batch[0];
   out[1] = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, batch[1], v->ocg), n);
   split_pixel(lw, v, m, out + 2);
-  emit(lw, v, out, acc);
+  zn_conv_emit(lw, v, out, acc);
 }
 
 typedef struct conv_pack {
@@ -395,7 +396,7 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
     return ZN_OK;
   }
   if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
-  if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v)) return ZN_OK;
+  if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v) || zn_conv_int8(lw, &v)) return ZN_OK;
   if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);
   if (hi < 2 * (int64_t)lanes && olo >= (int64_t)lanes) {
     channels(lw, &v);

@@ -16,6 +16,7 @@ typedef struct zn_conv {
   zn_vid sx, sw, sy, zy;   /* QLinearConv only */
   /* the input as the loops see it */
   bool copied;
+  bool raw;       /* the copy holds the integers themselves, the border the zero point */
   zn_loc scratch;
   zn_expr dims[ZN_MAX_RANK]; /* spatial extents of the scratch; the last one per phase */
   int64_t phases;
@@ -38,6 +39,10 @@ zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const z
 zn_kref zn_conv_guarded(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const zn_expr *at);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
+/* The finished sum of an output element; `at` is its index. Requantises for QLinearConv. */
+void zn_conv_emit(zn_lw *lw, const zn_conv *v, const zn_expr *at, zn_kref acc);
+/* Integers with constant weights (conv_int8.c), like the next one. */
+bool zn_conv_int8(zn_lw *lw, zn_conv *v);
 /* The schedule for channel-blocked results (conv_direct.c): false when it does not apply, and nothing is emitted then. */
 bool zn_conv_direct(zn_lw *lw, zn_conv *v);
 /* The same for depthwise convolutions (conv_lanes.c). */

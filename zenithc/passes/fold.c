@@ -76,6 +76,24 @@ static bool is_result(const zn_graph *g, const zn_node *n) {
   return n->op == ZN_OP_Identity && g->vals[n->out[0]].is_output;
 }
 
+/* Constants that may stay integers: the qdq pass looks at them first. */
+static bool is_dequantized(const zn_graph *g, const zn_node *n) {
+  if (n->op != ZN_OP_DequantizeLinear || g->vals[n->out[0]].is_output) return false;
+  zn_dtype t = (zn_dtype)g->vals[n->in[0]].type.dtype;
+  return t == ZN_U8 || t == ZN_I8 || t == ZN_I32;
+}
+
+zn_status zn_fold_dequantized(zn_ctx *c, zn_graph *g) {
+  for (uint32_t k = 0; k < g->num_order; k++) {
+    const zn_nid n = g->order[k];
+    if (!is_dequantized(g, &g->nodes[n]) || !foldable(g, &g->nodes[n])) continue;
+    if (g->vals[g->nodes[n].out[0]].is_output) continue;
+    if (fold_node(c, g, n)) zn_graph_kill(g, n);
+  }
+  zn_graph_compact(g);
+  return ZN_OK;
+}
+
 zn_status zn_pass_fold(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   const uint32_t count = g->num_order;
   for (uint32_t k = 0; k < count; k++) {
@@ -88,6 +106,7 @@ zn_status zn_pass_fold(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
       if (zn_ops[g->nodes[n].op].flags & ZN_OPF_RANDOM) all = false;
       else if (v) all &= fold_contents(g, v);
     }
+    if (o->opt_level >= 1 && is_dequantized(g, &g->nodes[n])) continue;
     if (!all && foldable(g, &g->nodes[n]) && zn_pass_may_rewrite(o)) all = fold_node(c, g, n);
     if (all) zn_graph_kill(g, n);
   }

@@ -146,11 +146,39 @@ static bool readers_take_views(const fuser *f, zn_vid v) {
   return true;
 }
 
+/* Kernel operators whose schedules hand finished elements to the epilogue, each element once. */
+static bool has_epilogue(const zn_node *n) {
+  switch (n->op) {
+  case ZN_OP_MatMul: case ZN_OP_Gemm: case ZN_OP_Conv: case ZN_OP_ConvTranspose: case ZN_OP_AveragePool:
+  case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin:
+  case ZN_OP_ReduceProd: case ZN_OP_MatMulInteger: case ZN_OP_ConvInteger: case ZN_OP_LayerNormalization:
+  case ZN_OP_InstanceNormalization: return true;
+  case ZN_OP_MaxPool: return n->num_out == 1 || !n->out[1];
+  default: return false;
+  }
+}
+
+/* QuantizeLinear and DequantizeLinear of v by constants: per element, as cheap as a map. */
+static bool is_quantizer(const zn_graph *g, const zn_node *n) {
+  if (n->op != ZN_OP_QuantizeLinear && n->op != ZN_OP_DequantizeLinear) return false;
+  for (uint32_t i = 1; i < n->num_in; i++)
+    if (n->in[i] && !g->vals[n->in[i]].cst) return false;
+  return true;
+}
+
+/* Does a kernel's epilogue end here? Quantised results are a fourth of what went before. */
+static bool ends_epilogue(const fuser *f, const zn_node *n) {
+  if (n->op != ZN_OP_QuantizeLinear || !is_quantizer(f->g, n)) return false;
+  zn_vid v = n->in[0];
+  while (f->g->vals[v].inlined) v = f->g->nodes[f->g->vals[v].def].in[0];
+  return f->g->vals[v].def && has_epilogue(&f->g->nodes[f->g->vals[v].def]);
+}
+
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
   if (!is_point(n) || val->is_output || f->uses[v] == 0 || val->content || val->num_scaled) return false;
-  if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR) return false;
+  if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR || ends_epilogue(f, n)) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
   if (cost > MAX_COST || loads > MAX_LOADS) return false;
@@ -183,18 +211,6 @@ static void inline_prologues(fuser *f) {
 
 /* ---------------------------------------------------------------- epilogue */
 
-/* Kernel operators whose schedules hand finished elements to the epilogue, each element once. */
-static bool has_epilogue(const zn_node *n) {
-  switch (n->op) {
-  case ZN_OP_MatMul: case ZN_OP_Gemm: case ZN_OP_Conv: case ZN_OP_ConvTranspose: case ZN_OP_AveragePool:
-  case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin:
-  case ZN_OP_ReduceProd: case ZN_OP_MatMulInteger: case ZN_OP_ConvInteger: case ZN_OP_LayerNormalization:
-  case ZN_OP_InstanceNormalization: return true;
-  case ZN_OP_MaxPool: return n->num_out == 1 || !n->out[1];
-  default: return false;
-  }
-}
-
 /* The one node whose kernel computes every use of v, looking through maps that are computed inside it; 0 if several. */
 static zn_nid unique_host(const fuser *f, zn_vid v) {
   const zn_graph *g = f->g;
@@ -207,8 +223,8 @@ static zn_nid unique_host(const fuser *f, zn_vid v) {
     if (!reads) continue;
     zn_nid h = id;
     if (g->vals[r->out[0]].inlined) {
-      if (!(zn_ops[r->op].flags & ZN_OPF_EW) || !same_dims(&g->vals[r->out[0]].type, &g->vals[v].type))
-        return 0;
+      bool map = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast || is_quantizer(g, r);
+      if (!map || !same_dims(&g->vals[r->out[0]].type, &g->vals[v].type)) return 0;
       h = unique_host(f, r->out[0]);
     }
     if (!h || (host && host != h)) return 0;
@@ -224,7 +240,7 @@ static zn_vid extend(fuser *f, zn_nid root, zn_vid v) {
   zn_nid host = val->is_output || f->uses[v] > 4 ? 0 : unique_host(f, v);
   if (!host || val->content || val->num_scaled) return 0;
   const zn_node *r = &g->nodes[host];
-  bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast;
+  bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast || is_quantizer(g, r);
   if (!ew || r->group) return 0;
   zn_vid out = r->out[0];
   if (!same_dims(&val->type, &g->vals[out].type) || g->vals[out].inlined) return 0;

@@ -45,6 +45,8 @@ bool zn_input_decides_shape(zn_ctx *c, const zn_graph *g, zn_vid v);
  * inference. */
 zn_status zn_fix_input(zn_ctx *c, zn_graph *g, zn_vid v, const zn_htensor *t);
 
+/* fold.c: dequantised constants, which the fold pass leaves to the qdq pass, become constants. */
+zn_status zn_fold_dequantized(zn_ctx *c, zn_graph *g);
 /* foldbn.c: can the parameters of BatchNormalization n move into the constant weights of the only
  * node before it? */
 bool zn_foldbn_applies(zn_ctx *c, const zn_graph *g, zn_nid n);

@@ -1,0 +1,393 @@
+/* Integer convolution with constant weights and image sizes, exact in i32. A grid iteration takes a tile of output pixels,
+ * packs what each input channel quad (pair for Dot2) and tap sees into words side by side, [word][pixel], on the stack,
+ * and computes register tiles of `mr` output channels x `nv` vectors of pixels from them. Lanes are pixels, weights are
+ * broadcast. The last tile of each axis starts earlier instead of being smaller: what overlaps is computed twice. The
+ * zero point of the activations is a term of the initial sum; borders hold it. */
+#include "codegen/lower/conv.h"
+#include "codegen/lower/dotpack.h"
+#include "codegen/lower/requant.h"
+
+enum { PANEL_BYTES = 288 << 10, MAX_PIXELS = 256, MIN_GRID = 16 };
+
+typedef struct shape {
+  unsigned mr, nv;
+  double speed; /* part of the peak in the steady state */
+} shape;
+
+/* mr * nv accumulators, nv operands, one broadcast and two temporaries. */
+static const shape shapes[] = {{5, 2, 1.0}, {4, 2, 0.97}, {8, 1, 0.94}, {3, 3, 0.97}, {10, 1, 0.96}, {12, 1, 1.0},
+                               {6, 1, 0.85}, {4, 1, 0.7}, {2, 4, 0.85}, {2, 2, 0.6}, {2, 1, 0.4}, {1, 4, 0.5},
+                               {12, 2, 1.1}, {8, 3, 1.1}, {6, 4, 1.08}, {8, 2, 1.05}};
+
+typedef struct plan {
+  zn_conv *v;
+  int64_t ic, oc, groups, taps, per_word; /* channels in a word */
+  int64_t channel_words;                  /* words of a pixel under one tap */
+  int64_t rows, width;                    /* output image: all axes but the last flattened, and the last */
+  int64_t tile_rows, tile_width, row_tiles, col_tiles, pixels;
+  unsigned mr, nv, lanes;
+  int64_t pblocks, blocks, split, per_split;
+  bool flat; /* the input is read in place: the image is one row */
+  zn_dotpack pack;
+  zn_loc weights, order, sums;
+  zn_kref stack;
+} plan;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static bool read_sizes(zn_lw *lw, plan *p) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv *v = p->v;
+  if (!zn_ex_is_const(ex, v->icg, &p->ic) || !zn_ex_is_const(ex, v->ocg, &p->oc)) return false;
+  if (!zn_ex_is_const(ex, v->group, &p->groups)) return false;
+  p->rows = 1;
+  p->taps = v->taps;
+  for (int i = 0; i < v->win.rank; i++) {
+    int64_t d;
+    if (!zn_ex_is_const(ex, v->ty.dims[i + 2], &d) || d < 1) return false;
+    if (!zn_ex_is_const(ex, v->tx.dims[i + 2], NULL)) return false;
+    if (i < v->win.rank - 1)
+      p->rows *= d;
+    else
+      p->width = d;
+  }
+  return true;
+}
+
+/* Useful part of all pixels computed, for a tile of r rows x w columns in steps of px. */
+static double pixel_use(const plan *p, int64_t r, int64_t w, int64_t px) {
+  int64_t tiles = ceil_div(p->rows, r) * ceil_div(p->width, w);
+  return (double)(p->rows * p->width) / (double)(tiles * ceil_div(r * w, px) * px);
+}
+
+static void choose_tile(plan *p, const shape *s, double *best) {
+  int64_t px = (int64_t)s->nv * p->lanes, words = p->channel_words * p->taps;
+  double channel_use = (double)p->oc / (double)(ceil_div(p->oc, s->mr) * s->mr);
+  for (int k = 1; k <= MAX_PIXELS; k++) {
+    int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
+    int64_t w = p->width <= MAX_PIXELS && !p->flat ? p->width : k;
+    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w * words * 4 > PANEL_BYTES) continue;
+    double n = (double)(r * w);
+    double score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
+    if (score <= *best) continue;
+    *best = score;
+    p->mr = s->mr;
+    p->nv = s->nv;
+    p->tile_rows = r;
+    p->tile_width = w;
+  }
+}
+
+static bool choose(zn_lw *lw, plan *p) {
+  double best = 0;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    unsigned regs = shapes[i].mr * shapes[i].nv + shapes[i].nv + 3;
+    if (p->oc >= shapes[i].mr && regs <= lw->caps->vector_regs) choose_tile(p, &shapes[i], &best);
+  }
+  if (best == 0) return false;
+  p->row_tiles = ceil_div(p->rows, p->tile_rows);
+  p->col_tiles = ceil_div(p->width, p->tile_width);
+  p->pixels = p->tile_rows * p->tile_width;
+  p->blocks = ceil_div(p->oc, p->mr);
+  p->pblocks = ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
+  int64_t n = 1;
+  if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
+  int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
+  p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
+  int64_t most = p->oc / 64 < 1 ? 1 : p->oc / 64; /* packing must stay cheap */
+  if (p->split > most) p->split = most;
+  p->per_split = ceil_div(p->blocks, p->split);
+  p->split = ceil_div(p->blocks, p->per_split);
+  return true;
+}
+
+/* ---------------------------------------------------------------- weights */
+
+typedef struct weights {
+  const plan *p;
+  const zn_htensor *w, *zero;
+} weights;
+
+/* Row k: word k / per_word is (channel word, tap), element k % per_word a channel of it. Column: block * mr + m of all
+ * groups, blocks counted through; the last block of a group starts at oc - mr. */
+static int32_t weight(void *user, int64_t k, int64_t n) {
+  const weights *u = user;
+  const plan *p = u->p;
+  int64_t word = k / p->per_word, tap = word % p->taps, c = word / p->taps * p->per_word + k % p->per_word;
+  if (c >= p->ic) return 0;
+  int64_t block = n / p->mr, g = block / p->blocks, first = block % p->blocks * p->mr;
+  if (first > p->oc - p->mr) first = p->oc - p->mr;
+  int64_t o = g * p->oc + first + n % p->mr;
+  int64_t v = zn_load_i64(u->w->dtype, u->w->data, (uint64_t)((o * p->ic + c) * p->taps + tap));
+  if (u->zero) v -= zn_load_i64(u->zero->dtype, u->zero->data, zn_htensor_count(u->zero) == 1 ? 0 : (uint64_t)o);
+  return (int32_t)v;
+}
+
+static void set_words(plan *p, zn_dot_form form) {
+  p->per_word = form == ZN_DOT_BYTES ? 4 : 2;
+  p->channel_words = ceil_div(p->ic, p->per_word);
+}
+
+/* Chooses the tile for a form and packs for it. */
+static bool pack(zn_lw *lw, plan *p, zn_dot_form form) {
+  weights u = {p, zn_lw_cst(lw, p->v->w), p->v->zw ? zn_lw_cst(lw, p->v->zw) : NULL};
+  set_words(p, form);
+  if (!choose(lw, p)) return false;
+  zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
+              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, weight, &u);
+  return p->pack.form == form;
+}
+
+static bool prepare(zn_lw *lw, plan *p) {
+  const zn_htensor *w = zn_lw_cst(lw, p->v->w), *z = p->v->zw ? zn_lw_cst(lw, p->v->zw) : NULL;
+  int32_t lo = 0, hi = 0;
+  uint64_t count = zn_htensor_count(w), per = count / (uint64_t)w->dims[0];
+  for (uint64_t i = 0; i < count; i++) {
+    int64_t x = zn_load_i64(w->dtype, w->data, i);
+    if (z) x -= zn_load_i64(z->dtype, z->data, zn_htensor_count(z) == 1 ? 0 : i / per);
+    if (x < lo) lo = (int32_t)x;
+    if (x > hi) hi = (int32_t)x;
+  }
+  zn_dot_form form = zn_dot_choose(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi);
+  if (form == ZN_DOT_NO_FORM) return false;
+  if (pack(lw, p, form)) return true;
+  return form == ZN_DOT_BYTES && lw->caps->dot2 && pack(lw, p, ZN_DOT_HALVES);
+}
+
+static void place_constants(zn_lw *lw, plan *p) {
+  const zn_dotpack *d = &p->pack;
+  const char *name = lw->g->vals[p->v->w].name;
+  p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", name), ZN_I32,
+                           (uint64_t)(d->blocks * d->steps * d->width), d->w);
+  if (d->ordered)
+    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", name), ZN_I32, (uint64_t)(d->blocks * d->steps),
+                           d->order);
+  p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", name), ZN_I32, (uint64_t)d->n, d->sums);
+}
+
+/* ---------------------------------------------------------------- pixels */
+
+typedef struct place {
+  zn_expr n, g, row, col; /* first row and column of the tile */
+  zn_expr part;
+} place;
+
+/* min(i * step, last): where tile i starts. */
+static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, int64_t count, int64_t extent) {
+  zn_expr at = zn_ex_muli(lw->ex, i, step);
+  if (count * step == extent) return at;
+  zn_expr last = zn_ex_const(lw->ex, extent - step);
+  zn_expr e = zn_ex_min(lw->ex, at, last);
+  return count == 1 ? e : zn_lw_as_expr(lw, zn_lw_ix(lw, e), zn_ex_const(lw->ex, extent - step + 1));
+}
+
+static void split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos) {
+  for (int i = v->win.rank - 2; i > 0; i--) {
+    pos[i] = zn_ex_mod(lw->ex, row, v->ty.dims[i + 2]);
+    row = zn_ex_div(lw->ex, row, v->ty.dims[i + 2]);
+  }
+  if (v->win.rank > 1) pos[0] = row;
+}
+
+/* Output position of pixel `at` of the tile. */
+static void locate(zn_lw *lw, const plan *p, const place *q, zn_expr at, zn_expr *pos) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv *v = p->v;
+  int last = v->win.rank - 1;
+  if (!p->flat && p->tile_width < p->width) {
+    split_row(lw, v, q->row, pos);
+    pos[last] = zn_ex_add(ex, q->col, at);
+    return;
+  }
+  zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, q->row, p->width), zn_ex_add(ex, q->col, at));
+  for (int i = last; i > 0; i--) {
+    pos[i] = zn_ex_mod(ex, flat, v->ty.dims[i + 2]);
+    flat = zn_ex_div(ex, flat, v->ty.dims[i + 2]);
+  }
+  pos[0] = flat;
+}
+
+/* The word of channels cw * per_word ... under a tap. Channels that do not exist have zero weights: any byte will do. */
+static zn_kref gather_word(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *pos, const zn_expr *tap) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  zn_conv *v = p->v;
+  bool halves = p->pack.form == ZN_DOT_HALVES;
+  unsigned bits = halves ? 16 : 8;
+  zn_kref word = 0, zero = 0;
+  if (halves && v->zx) zero = zn_kb_cvt(b, zn_lw_load(lw, v->zx, (const zn_expr[]){zn_ex_const(ex, 0)}), ZN_I32);
+  for (int64_t j = 0; j < p->per_word; j++) {
+    zn_expr c = zn_ex_addi(ex, zn_ex_muli(ex, cw, p->per_word), j);
+    if (p->channel_words * p->per_word != p->ic) {
+      if (p->channel_words == 1 && j >= p->ic) break;
+      c = zn_ex_min(ex, c, zn_ex_const(ex, p->ic - 1));
+    }
+    zn_expr channel = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->ic), c);
+    zn_kref x = zn_kb_cvt(b, zn_conv_input(lw, v, q->n, channel, pos, tap), ZN_I32);
+    if (zero) x = zn_kb_bin(b, ZN_K_Sub, x, zero);
+    if (j < p->per_word - 1 && (halves || v->tx.dtype == ZN_I8))
+      x = zn_kb_bin(b, ZN_K_And, x, zn_kb_int(b, ZN_I32, (1 << bits) - 1));
+    if (j) x = zn_kb_bin(b, ZN_K_Shl, x, zn_kb_int(b, ZN_I32, j * bits));
+    word = word ? zn_kb_bin(b, ZN_K_Or, word, x) : x;
+  }
+  if (p->pack.a_add) word = zn_kb_bin(b, ZN_K_Xor, word, zn_kb_int(b, ZN_I32, (int32_t)0x80808080));
+  return word;
+}
+
+/* Words of `len` pixels of one row. */
+static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *tap, zn_expr k, zn_expr r, int64_t len) {
+  zn_exprs *ex = lw->ex;
+  zn_conv *v = p->v;
+  zn_expr pos[ZN_MAX_RANK] = {0};
+  int last = v->win.rank - 1;
+  int64_t lanes = p->lanes, vecs = ceil_div(len, lanes);
+  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, vecs > 8 ? 4 : (unsigned)vecs);
+  zn_expr from = zn_ex_muli(ex, j, lanes);
+  if (len >= lanes && len % lanes) from = zn_ex_min(ex, from, zn_ex_const(ex, len - lanes));
+  from = zn_lw_as_expr(lw, zn_lw_ix(lw, from), zn_ex_const(ex, len));
+  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, p->lanes);
+  zn_expr at = zn_ex_add(ex, from, l);
+  if (p->flat) {
+    locate(lw, p, q, at, pos);
+  } else {
+    split_row(lw, v, zn_ex_add(ex, q->row, r), pos);
+    pos[last] = zn_ex_add(ex, q->col, at);
+  }
+  zn_kref x = gather_word(lw, p, q, cw, pos, tap);
+  zn_expr to = zn_ex_add(ex, zn_ex_muli(ex, k, p->pixels), zn_ex_add(ex, zn_ex_muli(ex, r, p->tile_width), at));
+  zn_lw_store_at(lw, p->stack, ZN_I32, to, x);
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+}
+
+static void pack_panel(zn_lw *lw, plan *p, const place *q) {
+  zn_exprs *ex = lw->ex;
+  zn_conv *v = p->v;
+  zn_expr tap[ZN_MAX_RANK] = {0};
+  zn_expr cw = zn_lw_for(lw, zn_ex_const(ex, p->channel_words), ZN_FOR_SERIAL, 0), k = cw;
+  for (int i = 0; i < v->win.rank; i++) {
+    tap[i] = zn_lw_for(lw, zn_ex_const(ex, v->win.kernel[i]), ZN_FOR_SERIAL, 0);
+    k = zn_ex_add(ex, zn_ex_muli(ex, k, v->win.kernel[i]), tap[i]);
+  }
+  if (p->flat) {
+    copy_row(lw, p, q, cw, tap, k, zn_ex_const(ex, 0), p->pixels);
+  } else {
+    zn_expr r = zn_lw_for(lw, zn_ex_const(ex, p->tile_rows), ZN_FOR_SERIAL, 0);
+    copy_row(lw, p, q, cw, tap, k, r, p->tile_width);
+    zn_lw_end(lw);
+  }
+  for (int i = 0; i <= v->win.rank; i++) zn_lw_end(lw);
+}
+
+/* ---------------------------------------------------------------- sums */
+
+static zn_kref initial(zn_lw *lw, plan *p, zn_expr column, zn_expr oc) {
+  zn_kb *b = &lw->kb;
+  zn_conv *v = p->v;
+  zn_kref init = zn_conv_bias(lw, v, oc);
+  if (p->pack.form == ZN_DOT_HALVES) return init;
+  zn_kref zero = zn_kb_int(b, ZN_I32, p->pack.a_add);
+  if (v->zx) {
+    zn_kref z = zn_kb_cvt(b, zn_lw_load(lw, v->zx, (const zn_expr[]){zn_ex_const(lw->ex, 0)}), ZN_I32);
+    zero = zn_kb_bin(b, ZN_K_Add, zero, z);
+  }
+  int64_t c;
+  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return init;
+  zn_kref sum = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->sums, ZN_KP_IN, ZN_I32), ZN_I32, column);
+  zn_kref all = zn_kb_bin(b, ZN_K_Mul, sum, zero);
+  return zn_kb_bin(b, ZN_K_Sub, init, all);
+}
+
+/* One element of a register tile: block ob, channel m of it, pixel px of the block that starts at pstart. */
+static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, zn_expr pstart, zn_expr px) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  zn_conv *v = p->v;
+  zn_expr oc0 = zn_ex_muli(ex, ob, p->mr);
+  if (p->blocks * p->mr != p->oc) oc0 = zn_ex_min(ex, oc0, zn_ex_const(ex, p->oc - p->mr));
+  zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->oc), zn_ex_add(ex, oc0, m));
+  zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), ob);
+  zn_kref acc = zn_kb_var(b, initial(lw, p, zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m), oc));
+  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0), word = s;
+  zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, block, p->pack.steps), s);
+  if (p->pack.ordered) {
+    zn_kref k = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32), ZN_I32, at);
+    word = zn_lw_as_expr(lw, zn_kb_cvt(b, k, ZN_IDX), zn_ex_const(ex, p->pack.words));
+  }
+  zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
+  zn_kref wk = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->mr), m));
+  zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, word, p->pixels), zn_ex_add(ex, pstart, px));
+  zn_kref xk = zn_lw_load_at(lw, p->stack, ZN_I32, xo), old = zn_kb_get(b, acc);
+  zn_kop op = p->pack.form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
+  zn_kb_set(b, acc, zn_kb_dot(b, op, xk, wk, old, op == ZN_K_Dot4 ? p->pack.flags : 0));
+  zn_lw_end(lw);
+  zn_expr out[ZN_MAX_RANK] = {0};
+  out[0] = q->n;
+  out[1] = oc;
+  locate(lw, p, q, zn_ex_add(ex, pstart, px), out + 2);
+  zn_conv_emit(lw, v, out, zn_kb_get(b, acc));
+}
+
+static void compute(zn_lw *lw, plan *p, const place *q) {
+  zn_exprs *ex = lw->ex;
+  int64_t vw = (int64_t)p->nv * p->lanes;
+  zn_expr per = zn_ex_const(ex, p->per_split), first = zn_ex_muli(ex, q->part, p->per_split), here = per;
+  if (p->split * p->per_split != p->blocks)
+    here = zn_ex_min(ex, per, zn_ex_sub(ex, zn_ex_const(ex, p->blocks), first));
+  zn_expr ob = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  zn_expr pb = zn_lw_for(lw, zn_ex_const(ex, p->pblocks), ZN_FOR_SERIAL, 0);
+  zn_expr pstart = start_of(lw, pb, vw, p->pblocks, p->pixels);
+  zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->mr);
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, p->nv), ZN_FOR_UNROLL, p->nv);
+  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
+  element(lw, p, q, ob, m, pstart, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l));
+  for (int i = 0; i < 5; i++) zn_lw_end(lw);
+}
+
+static void emit_kernel(zn_lw *lw, plan *p) {
+  zn_exprs *ex = lw->ex;
+  zn_conv *v = p->v;
+  zn_lw_kernel(lw, v->n, "conv_int8");
+  p->stack = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)(p->pixels * p->pack.words) + ZN_CONV_SLACK);
+  zn_expr ext[5] = {v->ty.dims[0], v->group, zn_ex_const(ex, p->row_tiles), zn_ex_const(ex, p->col_tiles),
+                    zn_ex_const(ex, p->split)};
+  zn_expr var[5];
+  zn_lw_grid(lw, 5, ext, var);
+  place q = {.n = var[0], .g = var[1], .part = var[4]};
+  q.row = start_of(lw, var[2], p->tile_rows, p->row_tiles, p->rows);
+  q.col = start_of(lw, var[3], p->tile_width, p->col_tiles, p->width);
+  pack_panel(lw, p, &q);
+  compute(lw, p, &q);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
+  plan p = {.v = v, .lanes = zn_lw_lanes(lw, ZN_I32)};
+  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || p.lanes < 4 || lw->caps->vector_regs < 16) return false;
+  if (v->tx.dtype != ZN_U8 && v->tx.dtype != ZN_I8) return false;
+  if (!read_sizes(lw, &p) || p.oc < 4 || p.ic * p.taps < 8) return false;
+  v->raw = true;
+  zn_dtype before = v->xt;
+  v->xt = (zn_dtype)v->tx.dtype;
+  bool padded = false;
+  for (int i = 0; i < v->win.rank; i++)
+    padded |= !zn_ex_is(lw->ex, v->win.pad_lo[i], 0) || !zn_ex_is(lw->ex, v->win.pad_hi[i], 0);
+  bool copy = padded || v->win.stride[v->win.rank - 1] > 1 || !zn_lw_is_stored(lw, v->x), touch = !copy && v->taps == 1;
+  for (int i = 0; i < v->win.rank; i++) touch &= v->win.stride[i] == 1;
+  p.flat = touch;
+  if (touch) {
+    p.width *= p.rows;
+    p.rows = 1;
+  }
+  if (!prepare(lw, &p)) {
+    v->raw = false;
+    v->xt = before;
+    return false;
+  }
+  place_constants(lw, &p);
+  if (copy || (!touch && p.tile_width < p.lanes)) zn_conv_copy_input(lw, v);
+  emit_kernel(lw, &p);
+  return true;
+}
