@@ -16,7 +16,7 @@ typedef struct shape {
 
 /* mr * nv accumulators, nv operands, one broadcast and two temporaries. */
 static const shape shapes[] = {{5, 2, 1.0}, {4, 2, 0.97}, {8, 1, 0.94}, {3, 3, 0.97}, {10, 1, 0.96}, {12, 1, 1.0},
-                               {6, 1, 0.85}, {4, 1, 0.7}, {2, 4, 0.85}, {2, 2, 0.6}, {2, 1, 0.4}, {1, 4, 0.5},
+                               {7, 1, 0.91}, {6, 1, 0.87}, {4, 1, 0.7}, {2, 4, 0.85}, {2, 2, 0.6}, {2, 1, 0.4}, {1, 4, 0.5},
                                {12, 2, 1.1}, {8, 3, 1.1}, {6, 4, 1.08}, {8, 2, 1.05}};
 
 typedef struct plan {
@@ -29,7 +29,7 @@ typedef struct plan {
   int64_t pblocks, blocks, split, per_split;
   bool flat; /* the input is read in place: the image is one row */
   zn_dotpack pack;
-  zn_loc weights, order, sums;
+  zn_loc weights, order, sums, base;
   zn_kref stack;
 } plan;
 
@@ -60,47 +60,6 @@ static double pixel_use(const plan *p, int64_t r, int64_t w, int64_t px) {
   return (double)(p->rows * p->width) / (double)(tiles * ceil_div(r * w, px) * px);
 }
 
-static void choose_tile(plan *p, const shape *s, double *best) {
-  int64_t px = (int64_t)s->nv * p->lanes, words = p->channel_words * p->taps;
-  double channel_use = (double)p->oc / (double)(ceil_div(p->oc, s->mr) * s->mr);
-  for (int k = 1; k <= MAX_PIXELS; k++) {
-    int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
-    int64_t w = p->width <= MAX_PIXELS && !p->flat ? p->width : k;
-    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w * words * 4 > PANEL_BYTES) continue;
-    double n = (double)(r * w);
-    double score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
-    if (score <= *best) continue;
-    *best = score;
-    p->mr = s->mr;
-    p->nv = s->nv;
-    p->tile_rows = r;
-    p->tile_width = w;
-  }
-}
-
-static bool choose(zn_lw *lw, plan *p) {
-  double best = 0;
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-    unsigned regs = shapes[i].mr * shapes[i].nv + shapes[i].nv + 3;
-    if (p->oc >= shapes[i].mr && regs <= lw->caps->vector_regs) choose_tile(p, &shapes[i], &best);
-  }
-  if (best == 0) return false;
-  p->row_tiles = ceil_div(p->rows, p->tile_rows);
-  p->col_tiles = ceil_div(p->width, p->tile_width);
-  p->pixels = p->tile_rows * p->tile_width;
-  p->blocks = ceil_div(p->oc, p->mr);
-  p->pblocks = ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
-  int64_t n = 1;
-  if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
-  int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
-  p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
-  int64_t most = p->oc / 64 < 1 ? 1 : p->oc / 64; /* packing must stay cheap */
-  if (p->split > most) p->split = most;
-  p->per_split = ceil_div(p->blocks, p->split);
-  p->split = ceil_div(p->blocks, p->per_split);
-  return true;
-}
-
 /* ---------------------------------------------------------------- weights */
 
 typedef struct weights {
@@ -128,18 +87,68 @@ static void set_words(plan *p, zn_dot_form form) {
   p->channel_words = ceil_div(p->ic, p->per_word);
 }
 
-/* Chooses the tile for a form and packs for it. */
-static bool pack(zn_lw *lw, plan *p, zn_dot_form form) {
-  weights u = {p, zn_lw_cst(lw, p->v->w), p->v->zw ? zn_lw_cst(lw, p->v->zw) : NULL};
-  set_words(p, form);
-  if (!choose(lw, p)) return false;
-  zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
-              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, weight, &u);
-  return p->pack.form == form;
+/* ---------------------------------------------------------------- choice */
+
+/* The tile of pixels for a register tile; its score: useful part of the peak. */
+static double choose_tile(plan *p, const shape *s, double channel_use) {
+  int64_t px = (int64_t)s->nv * p->lanes, words = p->channel_words * p->taps;
+  double best = 0;
+  for (int k = 1; k <= MAX_PIXELS; k++) {
+    int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
+    int64_t w = p->width <= MAX_PIXELS && !p->flat ? p->width : k;
+    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w * words * 4 > PANEL_BYTES) continue;
+    double n = (double)(r * w), score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
+    if (score <= best) continue;
+    best = score;
+    p->tile_rows = r;
+    p->tile_width = w;
+  }
+  return best;
+}
+
+/* The best plan of a form, with its score; 0 when there is none. */
+static double choose(zn_lw *lw, plan *p, zn_dot_form form, weights *u) {
+  double best = 0;
+  plan now = *p;
+  u->p = &now;
+  set_words(&now, form);
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    unsigned mr = shapes[i].mr, regs = mr * shapes[i].nv + shapes[i].nv + 3;
+    if (p->oc < mr || regs > lw->caps->vector_regs) continue;
+    now.mr = mr;
+    now.nv = shapes[i].nv;
+    now.blocks = ceil_div(p->oc, mr);
+    double score = choose_tile(&now, &shapes[i], (double)p->oc / (double)(now.blocks * mr));
+    if (score <= best) continue;
+    if (form == ZN_DOT_BYTES)
+      score /= zn_dot_steps(lw->caps, now.channel_words * p->taps * 4, p->groups * now.blocks * mr, mr, weight, u);
+    else
+      score /= ZN_DOT_HALVES_COST;
+    if (score <= best) continue;
+    best = score;
+    *p = now;
+  }
+  return best;
+}
+
+static void cut_grid(zn_lw *lw, plan *p) {
+  p->row_tiles = ceil_div(p->rows, p->tile_rows);
+  p->col_tiles = ceil_div(p->width, p->tile_width);
+  p->pixels = p->tile_rows * p->tile_width;
+  p->pblocks = ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
+  int64_t n = 1;
+  if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
+  int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
+  p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
+  int64_t most = p->oc / 64 < 1 ? 1 : p->oc / 64; /* packing must stay cheap */
+  if (p->split > most) p->split = most;
+  p->per_split = ceil_div(p->blocks, p->split);
+  p->split = ceil_div(p->blocks, p->per_split);
 }
 
 static bool prepare(zn_lw *lw, plan *p) {
-  const zn_htensor *w = zn_lw_cst(lw, p->v->w), *z = p->v->zw ? zn_lw_cst(lw, p->v->zw) : NULL;
+  weights u = {p, zn_lw_cst(lw, p->v->w), p->v->zw ? zn_lw_cst(lw, p->v->zw) : NULL};
+  const zn_htensor *w = u.w, *z = u.zero;
   int32_t lo = 0, hi = 0;
   uint64_t count = zn_htensor_count(w), per = count / (uint64_t)w->dims[0];
   for (uint64_t i = 0; i < count; i++) {
@@ -149,9 +158,17 @@ static bool prepare(zn_lw *lw, plan *p) {
     if (x > hi) hi = (int32_t)x;
   }
   zn_dot_form form = zn_dot_choose(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi);
-  if (form == ZN_DOT_NO_FORM) return false;
-  if (pack(lw, p, form)) return true;
-  return form == ZN_DOT_BYTES && lw->caps->dot2 && pack(lw, p, ZN_DOT_HALVES);
+  plan bytes = *p, halves = *p;
+  double a = form == ZN_DOT_BYTES ? choose(lw, &bytes, ZN_DOT_BYTES, &u) : 0;
+  double b = form && lw->caps->dot2 ? choose(lw, &halves, ZN_DOT_HALVES, &u) : 0;
+  if (a == 0 && b == 0) return false;
+  *p = a >= b ? bytes : halves;
+  form = a >= b ? ZN_DOT_BYTES : ZN_DOT_HALVES;
+  cut_grid(lw, p);
+  u.p = p;
+  zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
+              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, p->pixels, weight, &u);
+  return true;
 }
 
 static void place_constants(zn_lw *lw, plan *p) {
@@ -159,9 +176,11 @@ static void place_constants(zn_lw *lw, plan *p) {
   const char *name = lw->g->vals[p->v->w].name;
   p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", name), ZN_I32,
                            (uint64_t)(d->blocks * d->steps * d->width), d->w);
-  if (d->ordered)
-    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", name), ZN_I32, (uint64_t)(d->blocks * d->steps),
-                           d->order);
+  if (d->ordered) {
+    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", name), ZN_I32,
+                           (uint64_t)(d->blocks * d->steps * 2), d->order);
+    p->base = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_base", name), ZN_I32, (uint64_t)d->n, d->base);
+  }
   p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", name), ZN_I32, (uint64_t)d->n, d->sums);
 }
 
@@ -285,6 +304,10 @@ static zn_kref initial(zn_lw *lw, plan *p, zn_expr column, zn_expr oc) {
   zn_kb *b = &lw->kb;
   zn_conv *v = p->v;
   zn_kref init = zn_conv_bias(lw, v, oc);
+  if (p->pack.ordered) {
+    zn_kref base = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->base, ZN_KP_IN, ZN_I32), ZN_I32, column);
+    init = zn_kb_bin(b, ZN_K_Add, init, base);
+  }
   if (p->pack.form == ZN_DOT_HALVES) return init;
   zn_kref zero = zn_kb_int(b, ZN_I32, p->pack.a_add);
   if (v->zx) {
@@ -308,16 +331,21 @@ static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, z
   zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->oc), zn_ex_add(ex, oc0, m));
   zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), ob);
   zn_kref acc = zn_kb_var(b, initial(lw, p, zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m), oc));
-  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0), word = s;
+  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0);
   zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, block, p->pack.steps), s);
+  zn_expr from = zn_ex_muli(ex, s, p->pixels);
+  zn_kref mask = 0;
   if (p->pack.ordered) {
-    zn_kref k = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32), ZN_I32, at);
-    word = zn_lw_as_expr(lw, zn_kb_cvt(b, k, ZN_IDX), zn_ex_const(ex, p->pack.words));
+    zn_kref order = zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32);
+    zn_kref k = zn_lw_load_at(lw, order, ZN_I32, zn_ex_muli(ex, at, 2));
+    mask = zn_lw_load_at(lw, order, ZN_I32, zn_ex_addi(ex, zn_ex_muli(ex, at, 2), 1));
+    from = zn_lw_as_expr(lw, zn_kb_cvt(b, k, ZN_IDX), zn_ex_const(ex, p->pack.words * p->pixels));
   }
   zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
   zn_kref wk = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->mr), m));
-  zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, word, p->pixels), zn_ex_add(ex, pstart, px));
+  zn_expr xo = zn_ex_add(ex, from, zn_ex_add(ex, pstart, px));
   zn_kref xk = zn_lw_load_at(lw, p->stack, ZN_I32, xo), old = zn_kb_get(b, acc);
+  if (mask) xk = zn_kb_bin(b, ZN_K_Xor, xk, mask);
   zn_kop op = p->pack.form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
   zn_kb_set(b, acc, zn_kb_dot(b, op, xk, wk, old, op == ZN_K_Dot4 ? p->pack.flags : 0));
   zn_lw_end(lw);

@@ -4,6 +4,8 @@
 #define ZN_DOTPACK_H
 #include "codegen/lower/lower.h"
 
+#define ZN_DOT_HALVES_COST 1.25 /* time of HALVES over that of BYTES with one step per word, measured */
+
 typedef enum zn_dot_form {
   ZN_DOT_NO_FORM,
   ZN_DOT_BYTES, /* Dot4: quads of bytes */
@@ -11,18 +13,20 @@ typedef enum zn_dot_form {
 } zn_dot_form;
 
 /* A matrix of centred weights: column n, row k. Columns that one register tile shares form a block and one program of
- * steps; step s multiplies quad `order[s]` of the activations. */
+ * steps. Step s multiplies a word of the activations, xored with a mask, by the step's weights. Then
+ *   sum of weight * activation = sum of the steps + base - (zero point + a_add) * sums     (modulo 2^32). */
 typedef struct zn_dotpack {
   zn_dot_form form;
-  unsigned flags;       /* zn_dot_flags of the Dot4 */
-  int64_t k, n, width;  /* width: columns of a block; the last block ends at n */
+  unsigned flags;        /* zn_dot_flags of the Dot4 */
+  int64_t k, n, width;   /* width: columns of a block; the last block ends at n */
   int64_t blocks, steps; /* steps of every block */
-  int32_t a_add;        /* BYTES: 0, or +-128: activations are stored that much higher, in the other signedness */
-  bool ordered;         /* steps are not simply 0, 1, 2, ...: `order` says which quad, [blocks][steps] */
-  int64_t words;        /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2) */
-  int32_t *w;           /* [blocks][steps][width] words of 4 bytes or 2 halves */
-  int32_t *order;
-  int32_t *sums;        /* [n]: sums of a column's centred weights, modulo 2^32 */
+  int32_t a_add;         /* BYTES: 0, or +-128: activations are stored that much higher, in the other signedness */
+  bool ordered;          /* steps are not simply words 0, 1, 2, ... unmasked: `order` says which */
+  int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2) */
+  int32_t *w;            /* [blocks][steps][width] words of 4 bytes or 2 halves */
+  int32_t *order;        /* [blocks][steps][2]: word * scale, mask */
+  int32_t *sums;         /* [n] */
+  int32_t *base;         /* [blocks][width] */
 } zn_dotpack;
 
 /* Centred weight (k, n). */
@@ -30,8 +34,10 @@ typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
 
 /* Which form suits weights in [lo, hi] and activations of type a on this target. */
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
-/* Packs k x n weights for blocks of `width` columns, in a. Falls back from BYTES to HALVES when too many pairs overflow:
- * p->form says what was done. */
+/* Steps per word that BYTES takes for blocks of `width` columns, 1 when every pair is safe; from a sample of the blocks. */
+double zn_dot_steps(const zn_caps *caps, int64_t k, int64_t n, int64_t width, zn_dot_weight weight, void *user);
+/* Packs k x n weights for blocks of `width` columns; arrays from arena. scale: distance of two words in what `order`
+ * indexes. */
 void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a, zn_dot_form form, int64_t k, int64_t n,
-                 int64_t width, zn_dot_weight weight, void *user);
+                 int64_t width, int64_t scale, zn_dot_weight weight, void *user);
 #endif

@@ -22,9 +22,10 @@ static const shape shapes[] = {{5, 2, 1.0},  {12, 1, 1.0}, {4, 2, 0.95}, {10, 1,
 typedef struct product {
   const zn_gemm_int8 *g;
   zn_dotpack pack;
+  zn_dot_form form;
   unsigned rows, vectors, lanes;
   int64_t width; /* columns of a block */
-  zn_loc weights, order, sums, packed;
+  zn_loc weights, order, sums, base, packed;
   bool in_place; /* A is read where it is */
   zn_dtype word_type;
   zn_expr batch[ZN_MAX_RANK];
@@ -38,42 +39,50 @@ static double use(zn_lw *lw, zn_expr e, int64_t s) {
   return (double)c / (double)((c + s - 1) / s * s);
 }
 
-static void choose(zn_lw *lw, product *p) {
+/* The register tile and the form: the least time per product. */
+static bool choose(zn_lw *lw, product *p) {
   const zn_gemm_int8 *g = p->g;
   int64_t m;
   double best = 0;
+  zn_dot_form form = zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
   if (!zn_ex_is_const(lw->ex, g->m, &m)) m = INT64_MAX;
   p->lanes = zn_lw_lanes(lw, ZN_I32);
-  p->rows = p->vectors = 1;
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes && form; i++) {
     const shape *s = &shapes[i];
     unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + 3;
     int64_t width = (int64_t)s->vectors * p->lanes;
     if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) continue;
     double score = s->speed * use(lw, g->m, s->rows) * use(lw, zn_ex_const(lw->ex, g->n), width);
     if (score <= best) continue;
+    zn_dot_form f = form;
+    double halves = lw->caps->dot2 ? score / ZN_DOT_HALVES_COST : 0;
+    if (f == ZN_DOT_BYTES) score /= zn_dot_steps(lw->caps, g->k, g->n, width, g->weight, g->weights);
+    else score = halves;
+    if (score < halves) score = halves, f = ZN_DOT_HALVES;
+    if (score <= best) continue;
     best = score;
+    p->form = f;
     p->rows = s->rows;
     p->vectors = s->vectors;
   }
   p->width = (int64_t)p->vectors * p->lanes;
+  return best > 0;
 }
 
-static bool pack_weights(zn_lw *lw, product *p) {
+static void pack_weights(zn_lw *lw, product *p) {
   const zn_gemm_int8 *g = p->g;
-  zn_dot_form form = zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
-  if (form == ZN_DOT_NO_FORM) return false;
   zn_arena *a = &lw->ctx->graph;
-  zn_dot_pack(&p->pack, a, lw->caps, g->a_type, form, g->k, g->n, p->width, g->weight, g->weights);
+  zn_dot_pack(&p->pack, a, lw->caps, g->a_type, p->form, g->k, g->n, p->width, 1, g->weight, g->weights);
   const zn_dotpack *d = &p->pack;
-  if (d->form == ZN_DOT_NO_FORM) return false;
   p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", g->name), ZN_I32,
                            (uint64_t)(d->blocks * d->steps * d->width), d->w);
-  if (d->ordered)
+  if (d->ordered) {
     p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", g->name), ZN_I32,
-                           (uint64_t)(d->blocks * d->steps), d->order);
+                           (uint64_t)(d->blocks * d->steps * 2), d->order);
+    p->base = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_base", g->name), ZN_I32, (uint64_t)(d->blocks * d->width),
+                          d->base);
+  }
   p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", g->name), ZN_I32, (uint64_t)g->n, d->sums);
-  return true;
 }
 
 /* ---------------------------------------------------------------- activations as words */
@@ -142,18 +151,21 @@ static zn_kref load_word(zn_lw *lw, const product *p, zn_expr m, zn_expr w) {
 
 /* ---------------------------------------------------------------- the product */
 
-static zn_kref initial(zn_lw *lw, const product *p, zn_expr m, zn_expr n) {
+static zn_kref initial(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
   const zn_gemm_int8 *g = p->g;
   zn_kb *b = &lw->kb;
-  if (p->pack.form == ZN_DOT_HALVES || (!g->zero && !p->pack.a_add)) return zn_kb_int(b, ZN_I32, 0);
+  zn_exprs *ex = lw->ex;
+  zn_expr n = zn_ex_add(ex, p->first, col), column = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->width), col);
+  zn_kref init = zn_kb_int(b, ZN_I32, 0);
+  if (p->pack.ordered) init = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->base, ZN_KP_IN, ZN_I32), ZN_I32, column);
+  if (p->pack.form == ZN_DOT_HALVES || (!g->zero && !p->pack.a_add)) return init;
   zn_kref zero = g->zero ? g->zero(lw, g->user, p->batch, m) : zn_kb_int(b, ZN_I32, 0);
   zero = zn_kb_bin(b, ZN_K_Add, zero, zn_kb_int(b, ZN_I32, p->pack.a_add));
   int64_t c;
-  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return zero;
+  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return init;
   zn_kref sum = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->sums, ZN_KP_IN, ZN_I32), ZN_I32, n);
   zn_kref all = zn_kb_bin(b, ZN_K_Mul, sum, zero);
-  zn_kref none = zn_kb_int(b, ZN_I32, 0);
-  return zn_kb_bin(b, ZN_K_Sub, none, all);
+  return zn_kb_bin(b, ZN_K_Sub, init, all);
 }
 
 /* One accumulator: row m, column first + col. */
@@ -162,14 +174,18 @@ static void accumulate(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   zn_expr n = zn_ex_add(ex, p->first, col);
-  zn_kref acc = zn_kb_var(b, initial(lw, p, m, n));
+  zn_kref acc = zn_kb_var(b, initial(lw, p, m, col));
   zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0), word = s;
   zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->pack.steps), s);
+  zn_kref mask = 0;
   if (p->pack.ordered) {
-    zn_kref q = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32), ZN_I32, at);
+    zn_kref order = zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32);
+    zn_kref q = zn_lw_load_at(lw, order, ZN_I32, zn_ex_muli(ex, at, 2));
+    mask = zn_lw_load_at(lw, order, ZN_I32, zn_ex_addi(ex, zn_ex_muli(ex, at, 2), 1));
     word = zn_lw_as_expr(lw, zn_kb_cvt(b, q, ZN_IDX), zn_ex_const(ex, p->pack.words));
   }
   zn_kref x = load_word(lw, p, m, word);
+  if (mask) x = zn_kb_bin(b, ZN_K_Xor, x, mask);
   zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
   zn_kref w = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->width), col));
   zn_kref old = zn_kb_get(b, acc);
@@ -249,8 +265,8 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   zn_exprs *ex = lw->ex;
   product p = {.g = g, .word_type = g->a_type};
   if (g->k < 4 || g->n < 1) return false;
-  choose(lw, &p);
-  if (!pack_weights(lw, &p)) return false;
+  if (!choose(lw, &p)) return false;
+  pack_weights(lw, &p);
   p.in_place = can_stay(lw, &p);
   if (!p.in_place) copy_activations(lw, &p);
   cut_rows(lw, &p);

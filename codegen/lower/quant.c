@@ -27,6 +27,65 @@ static void int_range(zn_dtype t, double *lo, double *hi) {
   *hi = s ? ldexp(1, (int)bits - 1) - 1 : ldexp(1, (int)bits) - 1;
 }
 
+/* The largest float x, or the smallest (dir -1), whose code rint(x / s) is still at most (at least) `code`. Correctly
+ * rounded division is monotonic, so bisection over the ordered floats finds it. */
+static float last_with_code(float s, float code, int dir) {
+  int32_t lo = 0, hi = 0x7f7fffff; /* of |x| when the code's sign is dir, else the answer is found by mirroring */
+  float sign = (float)dir;
+  if (sign * code < 0) { /* beyond zero: the first |x| that is no longer too large */
+    while (lo < hi) {
+      int32_t mid = lo + (hi - lo) / 2;
+      float x;
+      memcpy(&x, &mid, 4);
+      if (rintf(-sign * x / s) * sign <= code * sign) hi = mid;
+      else lo = mid + 1;
+    }
+    float x;
+    memcpy(&x, &lo, 4);
+    return -sign * x;
+  }
+  while (lo < hi) {
+    int32_t mid = lo + (hi - lo + 1) / 2;
+    float x;
+    memcpy(&x, &mid, 4);
+    if (rintf(sign * x / s) * sign <= code * sign) lo = mid;
+    else hi = mid - 1;
+  }
+  float x;
+  memcpy(&x, &lo, 4);
+  return sign * x;
+}
+
+/* Constant scale s > 0 and zero point z, integer codes: x is first limited to what gives codes in range, and the
+ * quotient comes from the rounded reciprocal and two corrections, which is the correctly rounded quotient (Markstein)
+ * unless the significand of s is all ones. The same codes as by division, for every x. */
+static zn_kref quantize_constant(zn_lw *lw, zn_kref x, float s, double z, zn_dtype to) {
+  zn_kb *b = &lw->kb;
+  double lo, hi;
+  int_range(to, &lo, &hi);
+  zn_kref low = zn_kb_float(b, ZN_F32, (double)last_with_code(s, (float)(lo - z), -1));
+  zn_kref high = zn_kb_float(b, ZN_F32, (double)last_with_code(s, (float)(hi - z), 1));
+  x = zn_kb_bin(b, ZN_K_Max, x, low);
+  x = zn_kb_bin(b, ZN_K_Min, x, high);
+  zn_kref kr = zn_kb_float(b, ZN_F32, (double)(1.0f / s));
+  zn_kref q = zn_kb_bin(b, ZN_K_Mul, x, kr), minus = zn_kb_float(b, ZN_F32, -(double)s);
+  zn_kref rest = zn_kb_fma(b, q, minus, x);
+  q = zn_kb_fma(b, rest, kr, q);
+  zn_kref i = zn_kb_cvtfast(b, zn_kb_un(b, ZN_K_Rint, q), ZN_I32);
+  if (z != 0) i = zn_kb_bin(b, ZN_K_Add, i, zn_kb_int(b, ZN_I32, (int64_t)z));
+  return zn_lw_convert(lw, i, ZN_I32, to, true);
+}
+
+/* Can quantize_constant stand for the division by s? */
+static bool has_reciprocal(const zn_lw *lw, zn_kref s) {
+  double v;
+  uint32_t bits;
+  if (!lw->caps->fma || !zn_kf_const_float(lw->kb.f, s, &v) || !(v > 1e-20 && v < 1e20)) return false;
+  float f = (float)v;
+  memcpy(&bits, &f, 4);
+  return (bits & 0x7fffff) != 0x7fffff;
+}
+
 static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
   const zn_node *node = zn_lw_node(lw, n);
   zn_kb *b = &lw->kb;
@@ -38,6 +97,13 @@ static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   zn_kref s = zn_lw_load(lw, zn_lw_node(lw, n)->in[1], at);
   if (zn_lw_kdtype(lw, x) != ZN_F32) x = zn_kb_cvt(b, x, ZN_F32);
   if (zn_lw_kdtype(lw, s) != ZN_F32) s = zn_kb_cvt(b, s, ZN_F32);
+  zn_kref kz = zp ? zn_lw_load(lw, zp, at) : 0;
+  int64_t z = 0;
+  if (!zn_is_float(to) && zn_int_bits(to) <= 16 && has_reciprocal(lw, s) && (!kz || zn_kf_const_int(b->f, kz, &z))) {
+    double v = 0;
+    zn_kf_const_float(b->f, s, &v);
+    return quantize_constant(lw, x, (float)v, (double)z, to);
+  }
   zn_kref q = zn_kb_bin(b, ZN_K_Div, x, s);
   if (zn_is_float(to)) { /* float8, float4: the encoding rounds */
     bool saturate = zn_node_int(zn_lw_node(lw, n), "saturate") != 0;
@@ -46,8 +112,8 @@ static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   }
   q = zn_kb_un(b, ZN_K_Rint, q);
   if (zp) {
-    zn_kref z = zn_kb_cvt(b, zn_lw_load(lw, zp, at), ZN_F32);
-    q = zn_kb_bin(b, ZN_K_Add, q, z);
+    zn_kref offset = zn_kb_cvt(b, kz, ZN_F32);
+    q = zn_kb_bin(b, ZN_K_Add, q, offset);
   }
   double lo, hi;
   int_range(to, &lo, &hi);
