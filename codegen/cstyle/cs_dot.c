@@ -20,6 +20,18 @@ static const char *plain(cs_state *s, zn_kop op, unsigned flags, const char *a, 
   return cs_fmt(s, "(int32_t)(%s)", sum);
 }
 
+/* The two sums of Pair4 and their word. */
+static const char *plain_pair(cs_state *s, unsigned flags) {
+  const char *sum[2];
+  for (unsigned h = 0; h < 2; h++) {
+    sum[h] = part(s, "c", h, 16, true);
+    for (unsigned j = 2 * h; j < 2 * h + 2; j++)
+      sum[h] = cs_fmt(s, "%s + %s * %s", sum[h], part(s, "a", j, 8, flags & ZN_DOT_A_SIGNED),
+                      part(s, "b", j, 8, flags & ZN_DOT_B_SIGNED));
+  }
+  return cs_fmt(s, "(int32_t)(((uint32_t)(%s) & 65535u) |\n      (uint32_t)(%s) << 16)", sum[0], sum[1]);
+}
+
 static const char *arm_form(cs_state *s, zn_kop op, unsigned flags) {
   if (op == ZN_K_Dot2) return "  return __builtin_arm_smlad(a, b, c);\n";
   const char *xa = flags & ZN_DOT_A_SIGNED ? "s" : "u", *xb = flags & ZN_DOT_B_SIGNED ? "s" : "u";
@@ -33,6 +45,11 @@ static const char *arm_form(cs_state *s, zn_kop op, unsigned flags) {
 }
 
 static void scalar(cs_state *s, const char *name, zn_kop op, unsigned flags) {
+  if (op == ZN_K_Pair4) {
+    zn_text_printf(&s->helpers, "%s int32_t %s(int32_t a, int32_t b, int32_t c) {\n  return %s;\n}\n", s->dia->helper_qual,
+                   name, plain_pair(s, flags));
+    return;
+  }
   zn_text_printf(&s->helpers,
                  "%s int32_t %s(int32_t a, int32_t b, int32_t c) {\n"
                  "#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__)\n%s#else\n  return %s;\n#endif\n}\n",
@@ -43,15 +60,18 @@ static void scalar(cs_state *s, const char *name, zn_kop op, unsigned flags) {
 static const char *x86_form(cs_state *s, zn_kop op, unsigned lanes, unsigned flags, const char **guard) {
   const char *n = lanes == 8 ? "256" : "128";
   if (lanes != 4 && lanes != 8) return NULL;
-  if (op == ZN_K_Dot4 && (flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED | ZN_DOT_PAIRS)) != (ZN_DOT_B_SIGNED | ZN_DOT_PAIRS))
-    return NULL;
+  if (op != ZN_K_Dot2 && flags != (ZN_DOT_B_SIGNED | ZN_DOT_PAIRS)) return NULL;
   const char *v16 = cs_name(s, cs_vector(ZN_I16, lanes * 2, 0)), *v32 = cs_name(s, cs_vector(ZN_I32, lanes, 0));
-  *guard = lanes == 8 ? "__AVX2__" : op == ZN_K_Dot4 ? "__SSSE3__" : "__SSE2__";
+  *guard = lanes == 8 ? "__AVX2__" : op != ZN_K_Dot2 ? "__SSSE3__" : "__SSE2__";
   const char *u32 = cs_name(s, cs_vector(ZN_U32, lanes, 0));
   if (op == ZN_K_Dot2)
     return cs_fmt(s, "  return (%s)((%s)c + (%s)__builtin_ia32_pmaddwd%s((%s)a, (%s)b));", v32, u32, u32, n, v16, v16);
-  zn_text_printf(&s->helpers, "#if defined(%s)\ntypedef char %s __attribute__((vector_size(%u)));\n#endif\n", *guard,
+  if (cs_once(s, cs_fmt(s, "zn_bytes%u", lanes * 4)))
+    zn_text_printf(&s->helpers, "#if defined(%s)\ntypedef char %s __attribute__((vector_size(%u)));\n#endif\n", *guard,
                  cs_fmt(s, "zn_bytes%u", lanes * 4), lanes * 4);
+  if (op == ZN_K_Pair4)
+    return cs_fmt(s, "  return (%s)((%s)c + (%s)__builtin_ia32_pmaddubsw%s((zn_bytes%u)a, (zn_bytes%u)b));", v32, v16, v16,
+                  n, lanes * 4, lanes * 4);
   return cs_fmt(s,
                 "  const %s p = (%s)__builtin_ia32_pmaddubsw%s((zn_bytes%u)a, (zn_bytes%u)b), one = p - p + 1;\n"
                 "  return (%s)((%s)c + (%s)__builtin_ia32_pmaddwd%s(p, one));",

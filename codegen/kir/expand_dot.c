@@ -17,6 +17,10 @@ bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags) {
   }
 }
 
+bool zn_pair4_native(const zn_caps *caps, unsigned lanes, unsigned flags) {
+  return caps->dot4 == ZN_DOT4_PAIRS && (flags & 3) == ZN_DOT_B_SIGNED && vector_fits(caps, lanes);
+}
+
 bool zn_dot2_native(const zn_caps *caps, unsigned lanes) {
   return caps->dot2 && (caps->dot4 == ZN_DOT4_SCALAR ? lanes == 1 : vector_fits(caps, lanes));
 }
@@ -36,13 +40,32 @@ static R part(zn_kb *b, R x, unsigned lanes, unsigned j, unsigned bits, bool is_
   return zn_kb_bin(b, ZN_K_Shr, v, right);
 }
 
+static R product(zn_kb *b, const zn_kinst *in, unsigned j, unsigned bits) {
+  R x = part(b, in->a, in->lanes, j, bits, bits == 16 || in->imm.i & ZN_DOT_A_SIGNED);
+  R y = part(b, in->b, in->lanes, j, bits, bits == 16 || in->imm.i & ZN_DOT_B_SIGNED);
+  return zn_kb_bin(b, ZN_K_Mul, x, y);
+}
+
+static R expand_pair4(zn_kb *b, const zn_kinst *in) {
+  R sum[2];
+  for (unsigned h = 0; h < 2; h++) {
+    sum[h] = part(b, in->c, in->lanes, h, 16, true);
+    for (unsigned j = 2 * h; j < 2 * h + 2; j++) {
+      R p = product(b, in, j, 8);
+      sum[h] = zn_kb_bin(b, ZN_K_Add, sum[h], p);
+    }
+  }
+  R mask = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 65535), in->lanes), up = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 16), in->lanes);
+  R low = zn_kb_bin(b, ZN_K_And, sum[0], mask), high = zn_kb_bin(b, ZN_K_Shl, sum[1], up);
+  return zn_kb_bin(b, ZN_K_Or, low, high);
+}
+
 R zn_expand_dot(zn_kb *b, const zn_kinst *in) {
+  if (in->op == ZN_K_Pair4) return expand_pair4(b, in);
   const unsigned n = in->op == ZN_K_Dot4 ? 4 : 2, bits = 32 / n;
   R sum = in->c;
   for (unsigned j = 0; j < n; j++) {
-    R x = part(b, in->a, in->lanes, j, bits, n == 2 || in->imm.i & ZN_DOT_A_SIGNED);
-    R y = part(b, in->b, in->lanes, j, bits, n == 2 || in->imm.i & ZN_DOT_B_SIGNED);
-    R p = zn_kb_bin(b, ZN_K_Mul, x, y);
+    R p = product(b, in, j, bits);
     sum = zn_kb_bin(b, ZN_K_Add, sum, p);
   }
   return sum;

@@ -137,6 +137,23 @@ static void dot4(const zn_idec *d, zn_imach *m) {
   }
 }
 
+static void pair4(const zn_idec *d, zn_imach *m) {
+  const uint32_t *pa = ZN_SLOT(uint32_t, m, d->a), *pb = ZN_SLOT(uint32_t, m, d->b), *pc = ZN_SLOT(uint32_t, m, d->c);
+  uint32_t *pr = ZN_SLOT(uint32_t, m, d->r);
+  for (uint32_t i = 0; i < d->n; i++) {
+    uint32_t halves = 0;
+    for (unsigned h = 0; h < 2; h++) {
+      int32_t sum = dot_part(pc[i], h, 16, true);
+      for (unsigned j = 2 * h; j < 2 * h + 2; j++)
+        sum += dot_part(pa[i], j, 8, d->imm & ZN_DOT_A_SIGNED) * dot_part(pb[i], j, 8, d->imm & ZN_DOT_B_SIGNED);
+      if (sum < INT16_MIN || sum > INT16_MAX)
+        ZN_BUG(m->c, "pair4: the sum %d leaves 16 bits, which was proved impossible", sum);
+      halves |= ((uint32_t)sum & 65535) << (16 * h);
+    }
+    pr[i] = halves;
+  }
+}
+
 static void dot2(const zn_idec *d, zn_imach *m) {
   const uint32_t *pa = ZN_SLOT(uint32_t, m, d->a), *pb = ZN_SLOT(uint32_t, m, d->b), *pc = ZN_SLOT(uint32_t, m, d->c);
   uint32_t *pr = ZN_SLOT(uint32_t, m, d->r);
@@ -180,6 +197,7 @@ static const zn_ifn handlers[ZN_K_COUNT][ZN_DTYPE_COUNT] = {ROW_INT(U8, u8),
                                                             ROW_FLOAT(F64, f64),
                                                             ROW_ALL(BOOL, u8),
                                                             [ZN_K_Dot4][ZN_I32] = dot4,
+                                                            [ZN_K_Pair4][ZN_I32] = pair4,
                                                             [ZN_K_Dot2][ZN_I32] = dot2,
                                                             [ZN_K_And][ZN_BOOL] = and_u8,
                                                             [ZN_K_Or][ZN_BOOL] = or_u8,

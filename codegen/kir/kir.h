@@ -169,7 +169,7 @@ zn_kref zn_kb_un(zn_kb *b, zn_kop op, zn_kref a);
 zn_kref zn_kb_bin(zn_kb *b, zn_kop op, zn_kref x, zn_kref y); /* equal dtypes; a scalar operand is splat to match */
 zn_kref zn_kb_cmp(zn_kb *b, zn_kop op, zn_kref x, zn_kref y);
 zn_kref zn_kb_fma(zn_kb *b, zn_kref x, zn_kref y, zn_kref z);
-/* Dot4 or Dot2 (flags 0): acc + the products of the parts of x and y. */
+/* Dot4, Pair4 or Dot2 (flags 0): acc + the products of the parts of x and y. */
 zn_kref zn_kb_dot(zn_kb *b, zn_kop op, zn_kref x, zn_kref y, zn_kref acc, unsigned flags);
 zn_kref zn_kb_select(zn_kb *b, zn_kref cond, zn_kref x, zn_kref y);
 zn_kref zn_kb_cvt(zn_kb *b, zn_kref a, zn_dtype to);
@@ -205,6 +205,7 @@ uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
 
 /* expand_dot.c: does the target do this Dot4 or Dot2 as such? Others become shifts and multiplications. */
 bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags);
+bool zn_pair4_native(const zn_caps *caps, unsigned lanes, unsigned flags);
 bool zn_dot2_native(const zn_caps *caps, unsigned lanes);
 
 /* ---- module-wide services, one file each ---- */

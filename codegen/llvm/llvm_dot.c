@@ -39,11 +39,17 @@ static zn_lval x86_dot(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn_
     return call(s, names[in->op == ZN_K_Dot4][n == 4 ? 0 : n == 8 ? 1 : 2], NULL, 0, args, 3);
   }
   if (in->op == ZN_K_Dot2) return LLVMBuildAdd(b, acc, madd16(s, x, y, n), "");
+  int64_t c;
   const char *name = n == 4   ? "llvm.x86.ssse3.pmadd.ub.sw.128"
                      : n == 8 ? "llvm.x86.avx2.pmadd.ub.sw"
                               : "llvm.x86.avx512.pmaddubs.w.512";
   zn_lval bytes[2] = {as_lanes(s, x, m->i8, 4 * n), as_lanes(s, y, m->i8, 4 * n)};
   zn_lval pairs = call(s, name, NULL, 0, bytes, 2);
+  if (in->op == ZN_K_Pair4) {
+    bool none = zn_kf_const_int(s->f, in->c, &c) && c == 0;
+    zn_lval sum = none ? pairs : LLVMBuildAdd(b, as_lanes(s, acc, m->i16, 2 * n), pairs, "");
+    return as_lanes(s, sum, m->i32, n);
+  }
   return LLVMBuildAdd(b, acc, madd16(s, pairs, ones16(m, 2 * n), n), "");
 }
 
@@ -113,11 +119,37 @@ static zn_lval dot_lanes(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, z
   return LLVMBuildShuffleVector(s->m->b, half[0], half[1], LLVMConstVector(mask, n), "");
 }
 
+/* Pair4 is emitted where Dot2 takes its sum, whole chains at a time: jammed register tiles would otherwise hold the halves
+ * of all their accumulators at once. */
+static zn_lval operand(zn_lfun *s, zn_kref r, unsigned lanes) {
+  return s->v[r] ? zn_lf_opnd(s, r, lanes) : zn_lf_dot_now(s, &s->f->insts[r]);
+}
+
+/* Do only dot products of as many lanes read the value of `in`? */
+static bool feeds_dots_only(const zn_lfun *s, const zn_kinst *in) {
+  const zn_kfunc *f = s->f;
+  const zn_kref r = (zn_kref)(in - f->insts);
+  for (uint32_t i = r + 1; i < f->num_insts; i++) {
+    const zn_kinst *u = &f->insts[i];
+    const char *sig = zn_kops[u->op].sig;
+    bool sum = u->op == ZN_K_Dot2 && u->a == r && u->b != r && u->c != r;
+    bool chain = u->op == ZN_K_Pair4 && u->c == r && u->a != r && u->b != r;
+    if ((sum || chain) && u->lanes == in->lanes) continue;
+    if ((sig[0] != '-' && u->a == r) || (sig[1] != '-' && u->b == r) || (sig[2] != '-' && u->c == r)) return false;
+  }
+  return true;
+}
+
 zn_lval zn_lf_dot(zn_lfun *s, const zn_kinst *in) {
-  zn_lval x = zn_lf_opnd(s, in->a, in->lanes), y = zn_lf_opnd(s, in->b, in->lanes);
-  zn_lval acc = zn_lf_opnd(s, in->c, in->lanes);
-  bool native = in->op == ZN_K_Dot4 ? zn_dot4_native(s->m->caps, in->lanes, (unsigned)in->imm.i)
-                                    : zn_dot2_native(s->m->caps, in->lanes);
+  return in->op == ZN_K_Pair4 && feeds_dots_only(s, in) ? NULL : zn_lf_dot_now(s, in);
+}
+
+zn_lval zn_lf_dot_now(zn_lfun *s, const zn_kinst *in) {
+  zn_lval x = operand(s, in->a, in->lanes), y = zn_lf_opnd(s, in->b, in->lanes);
+  zn_lval acc = operand(s, in->c, in->lanes);
+  bool native = in->op == ZN_K_Dot4    ? zn_dot4_native(s->m->caps, in->lanes, (unsigned)in->imm.i)
+                : in->op == ZN_K_Pair4 ? zn_pair4_native(s->m->caps, in->lanes, (unsigned)in->imm.i)
+                                       : zn_dot2_native(s->m->caps, in->lanes);
   if (!native || in->lanes > 64) ZN_BUG(s->m->ctx, "%s: %s was not expanded", s->f->name, zn_kops[in->op].text);
   return dot_lanes(s, in, x, y, acc, in->lanes);
 }

@@ -71,7 +71,8 @@ zn_lval zn_lf_opnd(zn_lfun *s, zn_kref r, unsigned lanes); /* splat to lanes whe
 zn_lval zn_lf_arith(zn_lfun *s, const zn_kinst *in);
 zn_lval zn_lf_compare(zn_lfun *s, const zn_kinst *in);
 zn_lval zn_lf_vector(zn_lfun *s, const zn_kinst *in);
-/* llvm_dot.c */
+/* llvm_dot.c. NULL: a Pair4 that is emitted with the operation that reads it. */
+zn_lval zn_lf_dot_now(zn_lfun *s, const zn_kinst *in);
 zn_lval zn_lf_dot(zn_lfun *s, const zn_kinst *in);
 /* llvm_convert.c: class X. */
 zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in);

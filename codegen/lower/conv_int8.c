@@ -15,9 +15,9 @@ typedef struct shape {
 } shape;
 
 /* mr * nv accumulators, nv operands, one broadcast and two temporaries. */
-static const shape shapes[] = {{5, 2, 1.0}, {4, 2, 0.97}, {8, 1, 0.94}, {3, 3, 0.97}, {10, 1, 0.96}, {12, 1, 1.0},
-                               {7, 1, 0.91}, {6, 1, 0.87}, {4, 1, 0.7}, {2, 4, 0.85}, {2, 2, 0.6}, {2, 1, 0.4}, {1, 4, 0.5},
-                               {12, 2, 1.1}, {8, 3, 1.1}, {6, 4, 1.08}, {8, 2, 1.05}};
+static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.85}, {8, 1, 0.9}, {6, 1, 0.85}, {4, 1, 0.75},
+                               {2, 2, 0.75}, {2, 4, 0.85}, {2, 1, 0.5}, {1, 4, 0.6}, {1, 1, 0.3}, {12, 2, 1.1}, {8, 3, 1.1},
+                               {6, 4, 1.08}, {8, 2, 1.05}};
 
 typedef struct plan {
   zn_conv *v;
@@ -29,7 +29,7 @@ typedef struct plan {
   int64_t pblocks, blocks, split, per_split;
   bool flat; /* the input is read in place: the image is one row */
   zn_dotpack pack;
-  zn_loc weights, order, sums, base;
+  zn_dot_consts consts;
   zn_kref stack;
 } plan;
 
@@ -171,19 +171,6 @@ static bool prepare(zn_lw *lw, plan *p) {
   return true;
 }
 
-static void place_constants(zn_lw *lw, plan *p) {
-  const zn_dotpack *d = &p->pack;
-  const char *name = lw->g->vals[p->v->w].name;
-  p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", name), ZN_I32,
-                           (uint64_t)(d->blocks * d->steps * d->width), d->w);
-  if (d->ordered) {
-    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", name), ZN_I32,
-                           (uint64_t)(d->blocks * d->steps * 2), d->order);
-    p->base = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_base", name), ZN_I32, (uint64_t)d->n, d->base);
-  }
-  p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", name), ZN_I32, (uint64_t)d->n, d->sums);
-}
-
 /* ---------------------------------------------------------------- pixels */
 
 typedef struct place {
@@ -300,25 +287,14 @@ static void pack_panel(zn_lw *lw, plan *p, const place *q) {
 
 /* ---------------------------------------------------------------- sums */
 
-static zn_kref initial(zn_lw *lw, plan *p, zn_expr column, zn_expr oc) {
-  zn_kb *b = &lw->kb;
-  zn_conv *v = p->v;
-  zn_kref init = zn_conv_bias(lw, v, oc);
-  if (p->pack.ordered) {
-    zn_kref base = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->base, ZN_KP_IN, ZN_I32), ZN_I32, column);
-    init = zn_kb_bin(b, ZN_K_Add, init, base);
-  }
-  if (p->pack.form == ZN_DOT_HALVES) return init;
-  zn_kref zero = zn_kb_int(b, ZN_I32, p->pack.a_add);
-  if (v->zx) {
-    zn_kref z = zn_kb_cvt(b, zn_lw_load(lw, v->zx, (const zn_expr[]){zn_ex_const(lw->ex, 0)}), ZN_I32);
-    zero = zn_kb_bin(b, ZN_K_Add, zero, z);
-  }
-  int64_t c;
-  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return init;
-  zn_kref sum = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->sums, ZN_KP_IN, ZN_I32), ZN_I32, column);
-  zn_kref all = zn_kb_bin(b, ZN_K_Mul, sum, zero);
-  return zn_kb_bin(b, ZN_K_Sub, init, all);
+typedef struct pixels_at {
+  zn_kref stack;
+  zn_expr pixel;
+} pixels_at;
+
+static zn_kref load_pixels(zn_lw *lw, void *user, zn_expr at) {
+  const pixels_at *t = user;
+  return zn_lw_load_at(lw, t->stack, ZN_I32, zn_ex_add(lw->ex, at, t->pixel));
 }
 
 /* One element of a register tile: block ob, channel m of it, pixel px of the block that starts at pstart. */
@@ -326,29 +302,16 @@ static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, z
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   zn_conv *v = p->v;
-  zn_expr oc0 = zn_ex_muli(ex, ob, p->mr);
+  zn_expr oc0 = zn_ex_muli(ex, ob, p->mr), zero = zn_ex_const(ex, 0);
   if (p->blocks * p->mr != p->oc) oc0 = zn_ex_min(ex, oc0, zn_ex_const(ex, p->oc - p->mr));
   zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->oc), zn_ex_add(ex, oc0, m));
   zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), ob);
-  zn_kref acc = zn_kb_var(b, initial(lw, p, zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m), oc));
-  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0);
-  zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, block, p->pack.steps), s);
-  zn_expr from = zn_ex_muli(ex, s, p->pixels);
-  zn_kref mask = 0;
-  if (p->pack.ordered) {
-    zn_kref order = zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32);
-    zn_kref k = zn_lw_load_at(lw, order, ZN_I32, zn_ex_muli(ex, at, 2));
-    mask = zn_lw_load_at(lw, order, ZN_I32, zn_ex_addi(ex, zn_ex_muli(ex, at, 2), 1));
-    from = zn_lw_as_expr(lw, zn_kb_cvt(b, k, ZN_IDX), zn_ex_const(ex, p->pack.words * p->pixels));
-  }
-  zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
-  zn_kref wk = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->mr), m));
-  zn_expr xo = zn_ex_add(ex, from, zn_ex_add(ex, pstart, px));
-  zn_kref xk = zn_lw_load_at(lw, p->stack, ZN_I32, xo), old = zn_kb_get(b, acc);
-  if (mask) xk = zn_kb_bin(b, ZN_K_Xor, xk, mask);
-  zn_kop op = p->pack.form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
-  zn_kb_set(b, acc, zn_kb_dot(b, op, xk, wk, old, op == ZN_K_Dot4 ? p->pack.flags : 0));
-  zn_lw_end(lw);
+  zn_expr column = zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m);
+  zn_kref zx = v->zx ? zn_kb_cvt(b, zn_lw_load(lw, v->zx, &zero), ZN_I32) : 0;
+  zn_kref init = zn_dot_initial(lw, &p->pack, &p->consts, zn_conv_bias(lw, v, oc), zx, column, column);
+  zn_kref acc = zn_kb_var(b, init);
+  pixels_at t = {p->stack, zn_ex_add(ex, pstart, px)};
+  zn_dot_steps_emit(lw, &p->pack, &p->consts, p->pixels, block, m, acc, load_pixels, &t);
   zn_expr out[ZN_MAX_RANK] = {0};
   out[0] = q->n;
   out[1] = oc;
@@ -414,7 +377,7 @@ bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
     v->xt = before;
     return false;
   }
-  place_constants(lw, &p);
+  p.consts = zn_dot_place(lw, &p.pack, lw->g->vals[v->w].name);
   if (copy || (!touch && p.tile_width < p.lanes)) zn_conv_copy_input(lw, v);
   emit_kernel(lw, &p);
   return true;

@@ -1,13 +1,17 @@
-/* Packing for integer dot products. vpmaddubsw adds two products in 16 bits and saturates; a pair of weights is safe when
- * its positive ones sum to at most 128 and its negative ones to at least -128, because 255 * 128 = 32640. Where a pair is
- * not safe in all columns of a block,
- *   its second activation x may be replaced by 255 - x (all bits flipped) and the weight negated: pairs of equal signs
- *   become pairs of opposite ones. 255 * weight is a constant;
+/* Packing for integer dot products. vpmaddubsw adds two products in 16 bits and saturates: a pair of weights is safe when
+ * its positive ones sum to at most 128 and its negative ones to at least -128, because 255 * 128 = 32640. Any activation
+ * x may be replaced by 255 - x (all bits flipped) and its weight negated; 255 * weight is a constant. So
+ *   two words whose pairs are safe together, with flips that suit all columns of a block, share one widening to 32 bits
+ *   (doubles): most words find such a partner among the next few;
+ *   else a pair is made safe by a flip;
  *   else its weights are cut down to a safe pair, and the rest goes into a further step on the same word.
  * The sum of all steps is the exact sum. */
 #include "codegen/lower/dotpack.h"
 
-enum { PAIR_MAX = 128, SAMPLE = 24 };
+#include <stdlib.h>
+
+enum { PAIR_MAX = 128, SAMPLE = 3, CANDIDATES = 8};
+#define DOUBLE_TIME 1.5 /* of a double, over one step */
 
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi) {
   if (a != ZN_U8 && a != ZN_I8) return ZN_DOT_NO_FORM;
@@ -68,41 +72,133 @@ static pair_state judge(const packer *k, int64_t block, int64_t row) {
   return plain ? PLAIN : flipped ? FLIPPED : SPLIT;
 }
 
-static int64_t extra_steps(const packer *k, int64_t block, bool *flips) {
-  int64_t more = 0;
-  for (int64_t q = 0; q < k->p->words; q++) {
-    pair_state s = judge(k, block, q * 4), t = judge(k, block, q * 4 + 2);
-    more += s == SPLIT || t == SPLIT;
-    *flips |= s == FLIPPED || t == FLIPPED;
+/* ---------------------------------------------------------------- doubles */
+
+typedef struct dual { /* two words and the flips of their activations */
+  int32_t q[2], mask[2];
+} dual;
+
+typedef struct block_plan {
+  dual *duals;
+  int32_t *singles;
+  int64_t num_duals, num_singles;
+} block_plan;
+
+/* Are the products of half h of both words safe with these flips (bits 0 1: first word, 2 3: second), in all columns? */
+static bool safe_together(const int16_t *a, const int16_t *b, int64_t width, int h, unsigned flips) {
+  for (int64_t c = 0; c < width; c++) {
+    int32_t up = 0, down = 0;
+    for (unsigned j = 0; j < 4; j++) {
+      int32_t w = (j < 2 ? a : b)[(2 * h + (int)(j & 1)) * width + c];
+      if (flips >> j & 1) w = -w;
+      if (w > 127) return false;
+      if (w > 0) up += w;
+      else down -= w;
+    }
+    if (up > PAIR_MAX || down > PAIR_MAX) return false;
   }
-  return more;
+  return true;
+}
+
+static int32_t mask_of(unsigned flips, int h) {
+  uint32_t m = (flips & 1 ? 0x00ffu : 0) | (flips & 2 ? 0xff00u : 0);
+  return (int32_t)(m << (16 * h));
+}
+
+static bool pair_up(const int16_t *w, int64_t width, int32_t qa, int32_t qb, dual *out) {
+  const int16_t *a = w + qa * 4 * width, *b = w + qb * 4 * width;
+  *out = (dual){{qa, qb}, {0, 0}};
+  for (int h = 0; h < 2; h++) {
+    unsigned flips = 0;
+    while (flips < 16 && !safe_together(a, b, width, h, flips)) flips += 2; /* flipping all four changes nothing */
+    if (flips >= 16) return false;
+    out->mask[0] |= mask_of(flips & 3, h);
+    out->mask[1] |= mask_of(flips >> 2, h);
+  }
+  return true;
+}
+
+/* Weights of a block, [word][4][width]. */
+static int16_t *read_block(const packer *k, zn_arena *tmp, int64_t block) {
+  const zn_dotpack *p = k->p;
+  int64_t first = first_column(p, block);
+  int16_t *w = ZN_ARRAY(tmp, int16_t, (uint64_t)(p->words * 4 * p->width));
+  for (int64_t i = 0; i < p->words * 4; i++)
+    for (int64_t c = 0; c < p->width; c++) w[i * p->width + c] = (int16_t)weight_at(k, i, first + c);
+  return w;
+}
+
+/* Partners are sought among the next words, so that the activations are still read nearly in order. */
+static void plan_block(const packer *k, zn_arena *keep, int64_t block, block_plan *out) {
+  const zn_dotpack *p = k->p;
+  zn_arena tmp;
+  zn_arena_init(&tmp, "dots");
+  const int16_t *w = read_block(k, &tmp, block);
+  bool *taken = ZN_ARRAY(&tmp, bool, (uint64_t)p->words);
+  *out = (block_plan){.duals = ZN_ARRAY(keep, dual, (uint64_t)(p->words / 2 + 1)),
+                      .singles = ZN_ARRAY(keep, int32_t, (uint64_t)p->words)};
+  for (int32_t q = 0; q < p->words; q++) {
+    dual d;
+    int tried = 0;
+    if (taken[q]) continue;
+    int32_t r = q + 1;
+    for (; r < p->words && tried < CANDIDATES; r++) {
+      if (taken[r]) continue;
+      if (pair_up(w, p->width, q, r, &d)) break;
+      tried++;
+    }
+    if (r == p->words || tried == CANDIDATES) {
+      out->singles[out->num_singles++] = q;
+      continue;
+    }
+    taken[r] = true;
+    out->duals[out->num_duals++] = d;
+  }
+  zn_arena_reset(&tmp);
+}
+
+static int64_t extra_steps(const packer *k, int64_t block, const block_plan *b) {
+  int64_t extra = 0;
+  for (int64_t i = 0; i < b->num_singles; i++)
+    extra += judge(k, block, b->singles[i] * 4) == SPLIT || judge(k, block, b->singles[i] * 4 + 2) == SPLIT;
+  return extra;
 }
 
 double zn_dot_steps(const zn_caps *caps, int64_t k, int64_t n, int64_t width, zn_dot_weight weight, void *user) {
   zn_dotpack p = {.k = k, .n = n, .width = width, .blocks = (n + width - 1) / width, .words = (k + 3) / 4};
   packer pk = {&p, weight, user, 1};
-  int64_t most = 0, stride = p.blocks / SAMPLE + 1;
-  bool flips = false;
   if (caps->dot4 != ZN_DOT4_PAIRS) return 1;
-  for (int64_t b = 0; b < p.blocks; b += stride) {
-    int64_t more = extra_steps(&pk, b, &flips);
-    if (more > most) most = more;
+  zn_arena tmp;
+  zn_arena_init(&tmp, "dots");
+  int64_t count = p.blocks < SAMPLE ? p.blocks : SAMPLE;
+  double time = 0;
+  for (int64_t i = 0; i < count; i++) {
+    block_plan b;
+    plan_block(&pk, &tmp, i * p.blocks / count, &b);
+    time += DOUBLE_TIME * (double)b.num_duals + (double)(b.num_singles + extra_steps(&pk, i * p.blocks / count, &b));
   }
-  return 1 + (double)most / (double)p.words;
+  zn_arena_reset(&tmp);
+  return time / (double)(count * p.words);
 }
 
-/* Steps of all blocks alike, so that equal shapes are equal kernels. */
-static void count_steps(const packer *k) {
+static block_plan *plan_blocks(const packer *k, zn_arena *arena, zn_arena *tmp) {
   zn_dotpack *p = k->p;
-  int64_t most = 0, unit = p->words / 32 + 1;
-  bool flips = false;
-  for (int64_t b = 0; b < p->blocks; b++) {
-    int64_t more = extra_steps(k, b, &flips);
-    if (more > most) most = more;
+  block_plan *b = ZN_ARRAY(tmp, block_plan, (uint64_t)p->blocks);
+  p->range = ZN_ARRAY(arena, int32_t, (uint64_t)p->blocks * 3);
+  p->steps = 0;
+  p->ordered = true;
+  for (int64_t i = 0; i < p->blocks; i++) {
+    plan_block(k, tmp, i, &b[i]);
+    int64_t singles = b[i].num_singles + extra_steps(k, i, &b[i]);
+    p->range[3 * i] = (int32_t)p->steps;
+    p->range[3 * i + 1] = (int32_t)b[i].num_duals;
+    p->range[3 * i + 2] = (int32_t)singles;
+    p->steps += 2 * b[i].num_duals + singles;
   }
-  p->steps = p->words + (most + unit - 1) / unit * unit;
-  p->ordered = most > 0 || flips;
+  return b;
 }
+
+/* ---------------------------------------------------------------- words */
 
 static int32_t word_of(const int32_t w[4]) {
   uint32_t v = 0;
@@ -110,70 +206,84 @@ static int32_t word_of(const int32_t w[4]) {
   return (int32_t)v;
 }
 
-/* One word of one column, and what it leaves for a further step. */
-static bool fill_column(const packer *k, int64_t q, int64_t column, const pair_state s[2], int32_t *base, int32_t *word,
-                        int32_t *more) {
-  int32_t w[4], rest[4] = {0};
-  for (int j = 0; j < 4; j++) w[j] = weight_at(k, q * 4 + j, column);
-  for (int h = 0; h < 2; h++) {
-    if (s[h] == FLIPPED) {
-      *base = (int32_t)((uint32_t)*base + 255u * (uint32_t)w[2 * h + 1]);
-      w[2 * h + 1] = -w[2 * h + 1];
+/* Step `step` of block b multiplies word q under a mask by the weights of all columns; what pairs in SPLIT cannot hold
+ * goes into step `further`. */
+static void fill_step(const packer *k, int64_t b, int64_t step, int32_t q, int32_t mask, const pair_state s[2],
+                      int64_t further) {
+  zn_dotpack *p = k->p;
+  bool any = s[0] == SPLIT || s[1] == SPLIT;
+  int32_t *to = p->w;
+  for (int64_t c = 0; c < p->width; c++) {
+    int32_t w[4], rest[4] = {0}, *base = &p->base[b * p->width + c];
+    for (int j = 0; j < 4; j++) {
+      w[j] = weight_at(k, q * 4 + j, first_column(p, b) + c);
+      if (!((uint32_t)mask >> (8 * j) & 1)) continue;
+      *base = (int32_t)((uint32_t)*base + 255u * (uint32_t)w[j]);
+      w[j] = -w[j];
     }
-    if (s[h] == SPLIT) split(w + 2 * h, rest + 2 * h);
+    for (int h = 0; h < 2; h++)
+      if (s[h] == SPLIT) split(w + 2 * h, rest + 2 * h);
+    to[step * p->width + c] = word_of(w);
+    if (any) to[further * p->width + c] = word_of(rest);
   }
-  *word = word_of(w);
-  *more = word_of(rest);
-  return rest[0] || rest[1] || rest[2] || rest[3];
+  if (!p->ordered) return;
+  int32_t *order = p->order;
+  order[2 * step] = (int32_t)(q * k->scale);
+  order[2 * step + 1] = mask;
+  if (any) order[2 * further] = (int32_t)(q * k->scale);
 }
 
-static void fill_block(const packer *k, int64_t b, bool pairs) {
-  zn_dotpack *p = k->p;
-  int64_t extra = p->words, first = first_column(p, b);
-  int32_t *to = p->w + b * p->steps * p->width, *order = p->ordered ? p->order + b * p->steps * 2 : NULL;
-  for (int64_t q = 0; q < p->words; q++) {
-    pair_state s[2] = {PLAIN, PLAIN};
-    bool any = false;
-    for (int h = 0; h < 2 && pairs; h++) s[h] = judge(k, b, q * 4 + 2 * h);
-    for (int64_t c = 0; c < p->width; c++) {
-      int32_t more;
-      if (!fill_column(k, q, first + c, s, &p->base[b * p->width + c], &to[q * p->width + c], &more)) continue;
-      to[extra * p->width + c] = more;
-      any = true;
-    }
-    if (!order) continue;
-    order[2 * q] = (int32_t)(q * k->scale);
-    order[2 * q + 1] = (s[0] == FLIPPED ? 0xff00 : 0) | (s[1] == FLIPPED ? INT32_MIN | 0x7f000000 : 0);
-    if (any) order[2 * extra++] = (int32_t)(q * k->scale);
+static void fill_block(const packer *k, int64_t b, const block_plan *plan) {
+  static const pair_state plain[2] = {PLAIN, PLAIN};
+  int64_t step = b * k->p->words;
+  if (!plan) {
+    for (int32_t q = 0; q < k->p->words; q++) fill_step(k, b, step++, q, 0, plain, 0);
+    return;
+  }
+  step = k->p->range[3 * b];
+  int64_t further = step + 2 * plan->num_duals + plan->num_singles;
+  for (int64_t i = 0; i < plan->num_duals; i++)
+    for (int j = 0; j < 2; j++) fill_step(k, b, step++, plan->duals[i].q[j], plan->duals[i].mask[j], plain, further);
+  for (int64_t i = 0; i < plan->num_singles; i++) {
+    int32_t q = plan->singles[i];
+    pair_state s[2] = {judge(k, b, q * 4), judge(k, b, q * 4 + 2)};
+    int32_t mask = (s[0] == FLIPPED ? mask_of(2, 0) : 0) | (s[1] == FLIPPED ? mask_of(2, 1) : 0);
+    fill_step(k, b, step++, q, mask, s, further);
+    further += s[0] == SPLIT || s[1] == SPLIT;
   }
 }
 
 static void fill_halves(const packer *k, zn_arena *arena) {
   zn_dotpack *p = k->p;
-  p->words = p->steps = (p->k + 1) / 2;
-  p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * p->steps * p->width));
+  p->words = (p->k + 1) / 2;
+  p->steps = p->blocks * p->words;
+  p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
   for (int64_t b = 0; b < p->blocks; b++)
-    for (int64_t s = 0; s < p->steps; s++)
+    for (int64_t s = 0; s < p->words; s++)
       for (int64_t c = 0; c < p->width; c++) {
         uint32_t v = 0;
         int64_t column = first_column(p, b) + c;
         for (int64_t j = 0; j < 2; j++) v |= (uint32_t)(weight_at(k, s * 2 + j, column) & 65535) << (16 * j);
-        p->w[(b * p->steps + s) * p->width + c] = (int32_t)v;
+        p->w[(b * p->words + s) * p->width + c] = (int32_t)v;
       }
 }
 
 static void fill_bytes(const packer *k, zn_arena *arena, const zn_caps *caps, zn_dtype a) {
   zn_dotpack *p = k->p;
   bool pairs = caps->dot4 == ZN_DOT4_PAIRS, mixed = pairs || caps->dot4 == ZN_DOT4_MIXED, same = caps->dot4 == ZN_DOT4_SAME;
-  p->words = p->steps = (p->k + 3) / 4;
+  p->words = (p->k + 3) / 4;
+  p->steps = p->blocks * p->words;
   if (mixed && a == ZN_I8) p->a_add = 128;
   if (same && a == ZN_U8) p->a_add = -128;
   p->flags = ZN_DOT_B_SIGNED | (pairs ? ZN_DOT_PAIRS : 0u);
   if (same || (!mixed && a == ZN_I8)) p->flags |= ZN_DOT_A_SIGNED;
-  if (pairs) count_steps(k);
-  p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * p->steps * p->width));
-  if (p->ordered) p->order = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * p->steps * 2));
-  for (int64_t b = 0; b < p->blocks; b++) fill_block(k, b, pairs);
+  zn_arena tmp;
+  zn_arena_init(&tmp, "dots");
+  block_plan *plans = pairs ? plan_blocks(k, arena, &tmp) : NULL;
+  p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
+  if (p->ordered) p->order = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * 2));
+  for (int64_t b = 0; b < p->blocks; b++) fill_block(k, b, plans ? &plans[b] : NULL);
+  zn_arena_reset(&tmp);
 }
 
 void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a, zn_dot_form form, int64_t k, int64_t n,

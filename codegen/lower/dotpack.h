@@ -19,12 +19,15 @@ typedef struct zn_dotpack {
   zn_dot_form form;
   unsigned flags;        /* zn_dot_flags of the Dot4 */
   int64_t k, n, width;   /* width: columns of a block; the last block ends at n */
-  int64_t blocks, steps; /* steps of every block */
+  int64_t blocks;
+  int64_t steps;         /* of all blocks together; of each as many as words when not ordered */
   int32_t a_add;         /* BYTES: 0, or +-128: activations are stored that much higher, in the other signedness */
-  bool ordered;          /* steps are not simply words 0, 1, 2, ... unmasked: `order` says which */
+  bool ordered;          /* steps are not simply words 0, 1, 2, ... unmasked: `range` and `order` say which */
   int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2) */
-  int32_t *w;            /* [blocks][steps][width] words of 4 bytes or 2 halves */
-  int32_t *order;        /* [blocks][steps][2]: word * scale, mask */
+  int32_t *w;            /* [steps][width] words of 4 bytes or 2 halves */
+  int32_t *order;        /* [steps][2]: word * scale, mask */
+  int32_t *range;        /* [blocks][3]: first step; doubles: so many times two steps go through Pair4, whose four products
+                          * in a half fit it; single steps behind them */
   int32_t *sums;         /* [n] */
   int32_t *base;         /* [blocks][width] */
 } zn_dotpack;
@@ -34,10 +37,24 @@ typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
 
 /* Which form suits weights in [lo, hi] and activations of type a on this target. */
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
-/* Steps per word that BYTES takes for blocks of `width` columns, 1 when every pair is safe; from a sample of the blocks. */
+/* Time per word that BYTES takes for blocks of `width` columns, 1 for one Dot4 a word; from a sample of the blocks. */
 double zn_dot_steps(const zn_caps *caps, int64_t k, int64_t n, int64_t width, zn_dot_weight weight, void *user);
 /* Packs k x n weights for blocks of `width` columns; arrays from arena. scale: distance of two words in what `order`
  * indexes. */
 void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a, zn_dot_form form, int64_t k, int64_t n,
                  int64_t width, int64_t scale, zn_dot_weight weight, void *user);
+
+/* The constants of a pack in the module. */
+typedef struct zn_dot_consts {
+  zn_loc w, order, range, sums, base;
+} zn_dot_consts;
+zn_dot_consts zn_dot_place(zn_lw *lw, const zn_dotpack *p, const char *name);
+/* Adds the steps of block `block` up into variable acc. operands gives the activations of the word at `at` (word * scale)
+ * and the index of the weights within [width]. Loops are serial: to be called inside the marked loops of a tile. */
+void zn_dot_steps_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, int64_t scale, zn_expr block, zn_expr column,
+                       zn_kref acc, zn_kref (*activations)(zn_lw *lw, void *user, zn_expr at), void *user);
+/* The sum before the first step: init + base - (zero + a_add) * sums. zero: i32, 0 when there is none. block_column: block
+ * * width + column in it; n: column. */
+zn_kref zn_dot_initial(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn_kref init, zn_kref zero,
+                       zn_expr block_column, zn_expr n);
 #endif

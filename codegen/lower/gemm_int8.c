@@ -25,7 +25,8 @@ typedef struct product {
   zn_dot_form form;
   unsigned rows, vectors, lanes;
   int64_t width; /* columns of a block */
-  zn_loc weights, order, sums, base, packed;
+  zn_dot_consts consts;
+  zn_loc packed;
   bool in_place; /* A is read where it is */
   zn_dtype word_type;
   zn_expr batch[ZN_MAX_RANK];
@@ -73,16 +74,7 @@ static void pack_weights(zn_lw *lw, product *p) {
   const zn_gemm_int8 *g = p->g;
   zn_arena *a = &lw->ctx->graph;
   zn_dot_pack(&p->pack, a, lw->caps, g->a_type, p->form, g->k, g->n, p->width, 1, g->weight, g->weights);
-  const zn_dotpack *d = &p->pack;
-  p->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", g->name), ZN_I32,
-                           (uint64_t)(d->blocks * d->steps * d->width), d->w);
-  if (d->ordered) {
-    p->order = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_order", g->name), ZN_I32,
-                           (uint64_t)(d->blocks * d->steps * 2), d->order);
-    p->base = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_base", g->name), ZN_I32, (uint64_t)(d->blocks * d->width),
-                          d->base);
-  }
-  p->sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", g->name), ZN_I32, (uint64_t)g->n, d->sums);
+  p->consts = zn_dot_place(lw, &p->pack, g->name);
 }
 
 /* ---------------------------------------------------------------- activations as words */
@@ -151,21 +143,14 @@ static zn_kref load_word(zn_lw *lw, const product *p, zn_expr m, zn_expr w) {
 
 /* ---------------------------------------------------------------- the product */
 
-static zn_kref initial(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
-  const zn_gemm_int8 *g = p->g;
-  zn_kb *b = &lw->kb;
-  zn_exprs *ex = lw->ex;
-  zn_expr n = zn_ex_add(ex, p->first, col), column = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->width), col);
-  zn_kref init = zn_kb_int(b, ZN_I32, 0);
-  if (p->pack.ordered) init = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->base, ZN_KP_IN, ZN_I32), ZN_I32, column);
-  if (p->pack.form == ZN_DOT_HALVES || (!g->zero && !p->pack.a_add)) return init;
-  zn_kref zero = g->zero ? g->zero(lw, g->user, p->batch, m) : zn_kb_int(b, ZN_I32, 0);
-  zero = zn_kb_bin(b, ZN_K_Add, zero, zn_kb_int(b, ZN_I32, p->pack.a_add));
-  int64_t c;
-  if (zn_kf_const_int(b->f, zero, &c) && c == 0) return init;
-  zn_kref sum = zn_lw_load_at(lw, zn_lw_ptr_loc(lw, p->sums, ZN_KP_IN, ZN_I32), ZN_I32, n);
-  zn_kref all = zn_kb_bin(b, ZN_K_Mul, sum, zero);
-  return zn_kb_bin(b, ZN_K_Sub, init, all);
+typedef struct row_at {
+  const product *p;
+  zn_expr m;
+} row_at;
+
+static zn_kref load_row(zn_lw *lw, void *user, zn_expr at) {
+  const row_at *r = user;
+  return load_word(lw, r->p, r->m, at);
 }
 
 /* One accumulator: row m, column first + col. */
@@ -173,25 +158,11 @@ static void accumulate(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
   const zn_gemm_int8 *g = p->g;
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
-  zn_expr n = zn_ex_add(ex, p->first, col);
-  zn_kref acc = zn_kb_var(b, initial(lw, p, m, col));
-  zn_expr s = zn_lw_for(lw, zn_ex_const(ex, p->pack.steps), ZN_FOR_SERIAL, 0), word = s;
-  zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->pack.steps), s);
-  zn_kref mask = 0;
-  if (p->pack.ordered) {
-    zn_kref order = zn_lw_ptr_loc(lw, p->order, ZN_KP_IN, ZN_I32);
-    zn_kref q = zn_lw_load_at(lw, order, ZN_I32, zn_ex_muli(ex, at, 2));
-    mask = zn_lw_load_at(lw, order, ZN_I32, zn_ex_addi(ex, zn_ex_muli(ex, at, 2), 1));
-    word = zn_lw_as_expr(lw, zn_kb_cvt(b, q, ZN_IDX), zn_ex_const(ex, p->pack.words));
-  }
-  zn_kref x = load_word(lw, p, m, word);
-  if (mask) x = zn_kb_bin(b, ZN_K_Xor, x, mask);
-  zn_kref wp = zn_lw_ptr_loc(lw, p->weights, ZN_KP_IN, ZN_I32);
-  zn_kref w = zn_lw_load_at(lw, wp, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, at, p->width), col));
-  zn_kref old = zn_kb_get(b, acc);
-  zn_kop op = p->pack.form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
-  zn_kb_set(b, acc, zn_kb_dot(b, op, x, w, old, op == ZN_K_Dot4 ? p->pack.flags : 0));
-  zn_lw_end(lw);
+  zn_expr n = zn_ex_add(ex, p->first, col), column = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->width), col);
+  zn_kref zero = g->zero && p->pack.form == ZN_DOT_BYTES ? g->zero(lw, g->user, p->batch, m) : 0;
+  zn_kref acc = zn_kb_var(b, zn_dot_initial(lw, &p->pack, &p->consts, zn_kb_int(b, ZN_I32, 0), zero, column, n));
+  row_at r = {p, m};
+  zn_dot_steps_emit(lw, &p->pack, &p->consts, 1, p->block, col, acc, load_row, &r);
   g->emit(lw, g->user, p->batch, m, n, zn_kb_get(b, acc));
 }
 

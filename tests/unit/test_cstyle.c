@@ -95,6 +95,10 @@ static zn_kref dots(zn_kb *b, zn_kref x, zn_kref y, zn_kref v) {
   unsigned lanes = zn_kf_lanes(b->f, x);
   zn_kref z = zn_kb_bin(b, ZN_K_And, y, zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0x3f3f3f3f), lanes));
   for (unsigned flags = 0; flags < 4; flags++) v = zn_kb_dot(b, ZN_K_Dot4, x, y, v, flags);
+  zn_kref none = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0), lanes), w = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0x05fb0209), lanes);
+  zn_kref halves = zn_kb_dot(b, ZN_K_Pair4, x, w, none, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
+  halves = zn_kb_dot(b, ZN_K_Pair4, x, w, halves, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
+  v = zn_kb_bin(b, ZN_K_Xor, v, halves);
   return zn_kb_dot(b, ZN_K_Dot4, x, z, v, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
 }
 
@@ -115,6 +119,8 @@ static void ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
       v = zn_kb_fma(b, x, y, one);
     else if (op == ZN_K_Dot4)
       v = dots(b, x, y, one);
+    else if (op == ZN_K_Pair4)
+      continue;
     else if (op == ZN_K_Dot2)
       v = zn_kb_dot(b, ZN_K_Dot2, x, y, one, 0);
     else if (zn_kops[op].sig[1] == 'v')

@@ -60,11 +60,14 @@ static void check_column(const zn_dotpack *p, const matrix *m, int64_t block, in
     exact += x[k] * m->w[k * m->n + column];
   }
   by_steps = p->form == ZN_DOT_BYTES ? p->base[block * p->width + c] : 0;
-  for (int64_t s = 0; s < p->steps; s++) {
-    const int32_t *order = p->ordered ? &p->order[(block * p->steps + s) * 2] : NULL;
-    int64_t q = order ? order[0] / SCALE : s;
+  int64_t first = p->ordered ? p->range[3 * block] : block * p->words;
+  int64_t doubles = p->ordered ? p->range[3 * block + 1] : 0;
+  int64_t steps = p->ordered ? 2 * doubles + p->range[3 * block + 2] : p->words;
+  for (int64_t s = first; s < first + steps; s++) {
+    const int32_t *order = p->ordered ? &p->order[s * 2] : NULL;
+    int64_t q = order ? order[0] / SCALE : s - first;
     uint32_t mask = order ? (uint32_t)order[1] : 0;
-    int32_t word = p->w[(block * p->steps + s) * p->width + c];
+    int32_t word = p->w[s * p->width + c];
     int n = p->form == ZN_DOT_BYTES ? 4 : 2;
     for (int j = 0; j < n; j++)
       by_steps += (int32_t)(x[q * n + j] ^ (n == 4 ? mask >> (8 * j) & 255 : 0)) *
@@ -73,6 +76,16 @@ static void check_column(const zn_dotpack *p, const matrix *m, int64_t block, in
       for (int j = 0; j < 4; j += 2) check_pair(byte_of(word, j), byte_of(word, j + 1));
   }
   assert_int_equal(exact, by_steps);
+  for (int64_t d = first; d < first + 2 * doubles; d += 2)
+    for (int h = 0; h < 2; h++) { /* four products in one half, at the corners */
+      int32_t up = 0, down = 0;
+      for (int j = 0; j < 4; j++) {
+        int32_t w = byte_of(p->w[(d + j / 2) * p->width + c], 2 * h + j % 2);
+        up += w > 0 ? 255 * w : 0;
+        down += w < 0 ? 255 * w : 0;
+      }
+      assert_true(up <= INT16_MAX && down >= INT16_MIN);
+    }
 }
 
 static void check_all(const zn_caps *caps, unsigned wild, zn_dot_form form) {

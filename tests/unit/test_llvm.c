@@ -80,6 +80,12 @@ static zn_kref dots(fixture *t, zn_kref x, zn_kref y, zn_kref v, unsigned lanes)
   for (unsigned flags = 0; flags < 8; flags++)
     if (zn_dot4_native(&t->caps, lanes, flags))
       v = zn_kb_dot(b, ZN_K_Dot4, x, flags & ZN_DOT_PAIRS ? z : y, v, flags);
+  if (zn_pair4_native(&t->caps, lanes, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS)) {
+    zn_kref none = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0), lanes), w = zn_kb_splat(b, zn_kb_int(b, ZN_I32, 0x05fb0209), lanes);
+    zn_kref halves = zn_kb_dot(b, ZN_K_Pair4, x, w, none, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
+    halves = zn_kb_dot(b, ZN_K_Pair4, x, w, halves, ZN_DOT_B_SIGNED | ZN_DOT_PAIRS);
+    v = zn_kb_bin(b, ZN_K_Xor, v, halves);
+  }
   return zn_dot2_native(&t->caps, lanes) ? zn_kb_dot(b, ZN_K_Dot2, x, y, v, 0) : v;
 }
 
@@ -99,7 +105,7 @@ static uint32_t ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
       if (cls == 'P') v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
       else if (op == ZN_K_Fma) v = zn_kb_fma(b, x, y, one);
       else if (op == ZN_K_Dot4) v = dots(t, x, y, one, lanes);
-      else if (op == ZN_K_Dot2) continue;
+      else if (op == ZN_K_Dot2 || op == ZN_K_Pair4) continue;
       else if (zn_kops[op].sig[1] == 'v') v = zn_kb_bin(b, (zn_kop)op, x, y);
       else v = zn_kb_un(b, (zn_kop)op, x);
       put(t, v, lanes);
