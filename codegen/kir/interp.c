@@ -396,9 +396,21 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
 
 /* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0,
  * bytes 8). */
-enum { TENSOR_BYTES = 88 };
+enum { TENSOR_BYTES = 88, DTYPE_STRING = 8 };
 
-static void add_tensors(zn_imach *m, const char *tensors, uint32_t count) {
+/* Strings: descriptors of 16 bytes, address and length. */
+static void add_strings(zn_imach *m, const char *s, uint64_t bytes) {
+  for (uint64_t k = 0; s && k + 16 <= bytes; k += 16) {
+    const void *p;
+    uint64_t len;
+    memcpy(&p, s + k, sizeof p);
+    memcpy(&len, s + k + 8, sizeof len);
+    add_region(m, p, len);
+  }
+}
+
+/* filled: the contents are given, not to be written. */
+static void add_tensors(zn_imach *m, const char *tensors, uint32_t count, bool filled) {
   add_region(m, tensors, (uint64_t)count * TENSOR_BYTES);
   for (uint32_t i = 0; tensors && i < count; i++) {
     void *data;
@@ -406,6 +418,9 @@ static void add_tensors(zn_imach *m, const char *tensors, uint32_t count) {
     memcpy(&data, tensors + (size_t)i * TENSOR_BYTES, sizeof data);
     memcpy(&bytes, tensors + (size_t)i * TENSOR_BYTES + 8, sizeof bytes);
     add_region(m, data, bytes);
+    uint32_t dtype;
+    memcpy(&dtype, tensors + (size_t)i * TENSOR_BYTES + 16, sizeof dtype);
+    if (filled && dtype == DTYPE_STRING) add_strings(m, data, bytes);
   }
 }
 
@@ -420,8 +435,8 @@ int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, vo
   if (!is_function(c, mod, fn, true)) return -1;
   zn_imach m;
   init_machine(&m, c, mod, opts);
-  add_tensors(&m, in, mod->num_inputs);
-  add_tensors(&m, out, mod->num_outputs);
+  add_tensors(&m, in, mod->num_inputs, true);
+  add_tensors(&m, out, mod->num_outputs, false);
   bool plan = fn == mod->plan_fn && fn != mod->run_fn; /* there ws points at the 8-byte size */
   add_region(&m, ws, plan ? 8 : ws_bytes);
   zn_ifunc *f = decode(&m, fn);

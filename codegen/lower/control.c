@@ -25,7 +25,7 @@ static scope new_scope(zn_lw *lw, zn_graph *body) {
 static void push_step(zn_lw *lw, zn_step s) { ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s); }
 
 static bool is_tensor(const zn_type *t) {
-  return t->kind == ZN_V_TENSOR && t->dtype != ZN_STR && t->dtype != ZN_NONE && t->rank >= 0;
+  return t->kind == ZN_V_TENSOR && t->dtype != ZN_NONE && t->rank >= 0;
 }
 
 static zn_status check_tensors(zn_lw *lw, zn_nid n, const zn_graph *body) {

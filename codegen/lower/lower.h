@@ -86,6 +86,12 @@ typedef struct zn_step {
   bool or_one;
 } zn_step;
 
+typedef struct zn_stable { /* a table of constant strings: strvalue.c */
+  const zn_str *s;
+  uint64_t n;
+  zn_loc at;
+} zn_stable;
+
 struct zn_lw {
   zn_ctx *ctx;
   zn_arena *arena;
@@ -100,6 +106,10 @@ struct zn_lw {
   zn_wsbuf *bufs;
   uint32_t num_bufs, cap_bufs;
   zn_loc *loc;       /* per value of g */
+  zn_stable *tables;
+  uint32_t num_tables, cap_tables;
+  struct { const void *key, *data; } *memo; /* what point lowerings computed for a node */
+  uint32_t num_memo, cap_memo;
   uint32_t err_buf;  /* workspace buffer of the i32 error cell; UINT32_MAX until somebody needs it */
   /* current kernel */
   zn_kb kb;
@@ -147,7 +157,8 @@ int zn_lw_over(zn_lw *lw, zn_vid v, zn_expr *out_idx);
 void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
 
 /* ---- elements ---- */
-/* The type values of dtype t have inside kernels: f16 bf16 f8* f4 -> f32, 2/4-bit ints -> i8/u8, others themselves. */
+/* The type values of dtype t have inside kernels: f16 bf16 f8* f4 -> f32, 2/4-bit ints -> i8/u8, str -> ptr (the address
+ * of the element's descriptor: strvalue.h), others themselves. */
 zn_dtype zn_lw_ctype(zn_dtype t);
 /* Element of value v at idx (one expression per axis), in its ctype: from a register override, an immediate, the point
  * lowering of its producer (inlined), or memory. */

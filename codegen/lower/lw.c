@@ -4,6 +4,8 @@
 
 #include <assert.h>
 
+#include "codegen/lower/strvalue.h"
+
 /* ---------------------------------------------------------------- kernels */
 
 static void find_epilogue(zn_lw *lw) {
@@ -11,7 +13,7 @@ static void find_epilogue(zn_lw *lw) {
   lw->num_epilogue = 0;
   lw->epilogue = ZN_ARRAY(lw->arena, zn_nid, 8);
   uint32_t cap = 8;
-  for (uint32_t i = 0; i < g->num_order; i++) {
+  for (uint32_t i = 0; lw->node && i < g->num_order; i++) {
     zn_nid n = g->order[i];
     if (n == lw->node || g->nodes[n].group != lw->node) continue;
     if (g->vals[g->nodes[n].out[0]].inlined) continue;
@@ -35,7 +37,7 @@ void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
   lw->kernel_fn = zn_kb_begin(&lw->kb, lw->ctx, lw->mod, name, false);
   lw->cur->fn = lw->kernel_fn;
   const zn_node *node = zn_lw_node(lw, n);
-  const char *note = zn_arena_printf(lw->arena, "%s '%s'", zn_op_name(node->op), node->name);
+  const char *note = n ? zn_arena_printf(lw->arena, "%s '%s'", zn_op_name(node->op), node->name) : NULL;
   for (uint32_t i = 0; i < lw->num_epilogue; i++)
     note = zn_arena_printf(lw->arena, "%s + %s", note,
                            zn_op_name(zn_lw_node(lw, lw->epilogue[i])->op));
@@ -316,7 +318,9 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
 zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   if (lw->loc[v].kind != ZN_LOC_NONE) return lw->loc[v];
   const zn_value *val = &lw->g->vals[v];
-  if (val->cst) {
+  if (val->cst && val->cst->dtype == ZN_STR) {
+    lw->loc[v] = zn_lw_strings(lw, val->cst->data, zn_htensor_count(val->cst));
+  } else if (val->cst) {
     lw->loc[v] =
         zn_lw_const(lw, val->name, val->cst->dtype, zn_htensor_count(val->cst), val->cst->data);
   } else if (val->alias) {
@@ -338,6 +342,7 @@ static zn_dtype storage_ktype(zn_dtype t) { /* what Load and Store move */
   case ZN_F8E4M3FN: case ZN_F8E4M3FNUZ: case ZN_F8E5M2: case ZN_F8E5M2FNUZ: case ZN_F4E2M1:
   case ZN_F8E8M0: case ZN_U4: case ZN_U2: return ZN_U8;
   case ZN_I4: case ZN_I2: return ZN_I8;
+  case ZN_STR: return ZN_U64;
   default: return t;
   }
 }
@@ -366,12 +371,17 @@ zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx) {
 }
 
 zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset) {
+  if (t == ZN_STR) return zn_kb_ptradd(&lw->kb, ptr, zn_lw_ix(lw, zn_ex_muli(lw->ex, offset, ZN_STR_BYTES)));
   zn_kref i = zn_lw_ix(lw, offset);
   zn_kref k = zn_kb_load(&lw->kb, storage_ktype(t), 1, ptr, i);
   return zn_lw_convert(lw, k, t, zn_lw_ctype(t), false);
 }
 
 void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k) {
+  if (t == ZN_STR) {
+    zn_sv_copy(lw, zn_lw_load_at(lw, ptr, t, offset), k);
+    return;
+  }
   zn_kref v = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), t, false); /* infinities are values of t */
   zn_kref i = zn_lw_ix(lw, offset);
   zn_kb_store(&lw->kb, ptr, i, v);
@@ -431,7 +441,7 @@ zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
     if (lw->over[i].v == v) return lw->over[i].k;
   const zn_value *val = &lw->g->vals[v];
   uint64_t p;
-  if (val->cst && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
+  if (val->cst && val->type.dtype != ZN_STR && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
   if (!val->cst && zn_value_known(val)) return load_elems(lw, val, idx);
   if (val->inlined) {
     const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);

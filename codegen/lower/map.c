@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "codegen/lower/lower.h"
+#include "codegen/lower/strvalue.h"
 
 /* ---------------------------------------------------------------- scalar expressions */
 
@@ -181,6 +181,10 @@ static bool has_fraction(const zn_node *n) {
 }
 
 zn_kref zn_lower_scalar(zn_lw *lw, zn_nid n, const zn_kref *in, uint32_t num_in) {
+  if (zn_lw_node(lw, n)->op == ZN_OP_Equal && zn_lw_kdtype(lw, in[0]) == ZN_PTR)
+    return zn_sv_equal(lw, in[0], in[1]);
+  if (zn_lw_node(lw, n)->op == ZN_OP_Where && zn_lw_kdtype(lw, in[1]) == ZN_PTR)
+    return zn_kb_select(&lw->kb, in[0], in[1], in[2]);
   if (zn_lw_node(lw, n)->op == ZN_OP_Pow && !zn_is_float(zn_lw_kdtype(lw, in[0])))
     return int_pow(lw, in[0], in[1]);
   const zn_sc *s = zn_scalar_expr(zn_lw_node(lw, n)->op);

@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "codegen/lower/program.h"
+#include "codegen/lower/strvalue.h"
 
 static const zn_lower *const table[ZN_OP_COUNT] = {
     &zn_lower_none,
@@ -144,9 +145,9 @@ static zn_status check_interface(zn_lw *lw) {
   for (uint32_t k = 0; k < g->num_inputs + g->num_outputs; k++) {
     const zn_value *v = &g->vals[k < g->num_inputs ? g->inputs[k] : g->outputs[k - g->num_inputs]];
     const char *what = k < g->num_inputs ? "input" : "output";
-    if (v->type.kind != ZN_V_TENSOR || v->type.dtype == ZN_STR)
+    if (v->type.kind != ZN_V_TENSOR)
       return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, NULL,
-                     "%s '%s' is not a numeric tensor; sequences, maps and strings cannot be compiled yet",
+                     "%s '%s' is not a tensor; sequences and maps cannot be compiled yet",
                      what, v->name);
     if (v->type.rank < 0 || v->type.dtype == ZN_NONE)
       return zn_error(lw->ctx, NULL, "%s '%s' has an unknown %s", what, v->name,
@@ -176,6 +177,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   ZN_TRY(zn_lower_nodes(lw));
   for (uint32_t i = 0; i < g->num_outputs; i++)
     if (needs_copy[i]) copy_to_output(lw, g->outputs[i], i);
+  zn_lw_make_tables(lw);
   describe_all(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_stats stats = {0};

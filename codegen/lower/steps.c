@@ -47,8 +47,14 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
   zn_exprs *ex = lw->ex;
   zn_dtype dt = (zn_dtype)t->dtype;
   static const zn_dtype raw[9] = {0, ZN_U8, ZN_U16, 0, ZN_U32, 0, 0, 0, ZN_U64};
+  zn_expr count = zn_type_count(ex, t), base = zn_ex_const(ex, 0), here;
+  if (zn_dtype_bytes(dt) == 16) { /* strings and complex numbers: two words */
+    dt = ZN_U64;
+    count = zn_ex_muli(ex, count, 2);
+    first = zn_ex_muli(ex, first, 2);
+  }
   if (dt != ZN_BOOL) dt = raw[zn_dtype_bytes(dt)];
-  zn_expr count = zn_type_count(ex, t), base = zn_ex_const(ex, 0), here = count;
+  here = count;
   int64_t lo, hi;
   zn_ex_range(ex, count, &lo, &hi);
   zn_lw_kernel(lw, n, "copy");
