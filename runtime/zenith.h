@@ -6,7 +6,11 @@
  *     int32_t NAME_run(in, out, ws, ws_bytes, host);  computes
  * Both are reentrant, write nothing but their arguments, allocate nothing and call nothing but the host's hooks.
  * Tensors are dense and row-major; the caller owns every buffer. Bool is one byte; 4- and 2-bit types take one byte
- * per element. Alignment of the element type suffices for tensors; the workspace must be 64-byte aligned. */
+ * per element. Alignment of the element type suffices for tensors; the workspace must be 64-byte aligned.
+ *
+ * What has no size before the run (the bytes of strings, the items of sequences, tensors without an upper bound) is not
+ * in the caller's buffers: run sets pointers to it. It lies in the inputs, in the artifact, in the workspace or in memory
+ * from host->alloc, is only to be read, and is valid as long as those are. */
 #ifndef ZENITH_H
 #define ZENITH_H
 #include <stddef.h>
@@ -16,7 +20,7 @@
 extern "C" {
 #endif
 
-#define ZN_ABI_VERSION 1
+#define ZN_ABI_VERSION 2
 #define ZN_ABI_MAX_RANK 8
 #define ZN_MODEL_MAGIC 0x314e5a00u
 
@@ -31,12 +35,19 @@ typedef enum zn_result {
   ZN_RUN_CPU = 7,       /* this CPU lacks an instruction set the artifact was compiled for */
   ZN_RUN_INDEX = 8,     /* data error: an index tensor points outside its operand */
   ZN_RUN_DOMAIN = 9,    /* data error: the operator is undefined on this input */
-  ZN_RUN_ALLOC = 10,    /* the caller's allocator refused, or none was given */
+  ZN_RUN_ALLOC = 10,    /* the caller's allocator refused or gave unaligned memory, or the model needs one and has none */
   ZN_RUN_OVERFLOW = 11  /* a size does not fit the machine's pointers */
 } zn_result;
 
 /* dtype codes are ONNX's TensorProto.DataType: 1 float, 2 uint8, 3 int8, 6 int32, 7 int64, 9 bool, 10 float16,
- * 11 double, 16 bfloat16, ... */
+ * 8 string (elements are zn_string), 11 double, 16 bfloat16, ... With a kind the value is a list: data points to `shape[0]`
+ * zn_tensor, rank is 1. */
+#define ZN_SEQUENCE 0x100u          /* of tensors | their dtype */
+#define ZN_OPTIONAL 0x200u          /* of a tensor | its dtype; shape[0] is 0 or 1 */
+#define ZN_MAP 0x300u               /* | dtype of the values | dtype of the keys << 16; two rank-1 tensors: keys, values */
+#define ZN_OPTIONAL_SEQUENCE 0x400u /* | dtype; shape[0] is 0 or 1 */
+#define ZN_SEQUENCE_OF_MAPS 0x500u  /* as ZN_MAP; shape[0] maps */
+#define ZN_KIND(dtype) ((dtype) & 0xff00u)
 typedef struct zn_tensor {
   union {
     void *data;
@@ -45,13 +56,18 @@ typedef struct zn_tensor {
   uint64_t bytes; /* size of the buffer behind data */
   uint32_t dtype;
   uint32_t rank;
-  int64_t shape[ZN_ABI_MAX_RANK]; /* inputs: given; outputs: written by plan (upper bounds) and run (exact) */
+  /* inputs: given; outputs: written by plan (upper bounds; -1: no bound, then bytes is 0 and run sets data and bytes)
+   * and run (exact) */
+  int64_t shape[ZN_ABI_MAX_RANK];
 } zn_tensor;                      /* 88 bytes: data 0, bytes 8, dtype 16, rank 20, shape 24 */
 
-typedef struct zn_string { /* element of a string tensor */
-  const char *ptr;
+typedef struct zn_string { /* element of a string tensor: UTF-8, not terminated */
+  union {
+    const char *ptr;
+    uint64_t ptr_bits; /* as in zn_tensor */
+  } u;
   uint64_t len;
-} zn_string;
+} zn_string; /* 16 bytes */
 
 typedef void (*zn_kernel)(void *const *bufs, const intptr_t *ints, intptr_t begin, intptr_t end);
 
@@ -62,6 +78,10 @@ typedef struct zn_host {
   void (*parallel_for)(void *user, zn_kernel kernel, void *const *bufs, const intptr_t *ints, intptr_t n);
   /* Called before (begin = 1) and after (begin = 0) kernel number k of the descriptor's kernel_names. */
   void (*profile)(void *user, uint32_t k, int32_t begin);
+  /* Memory whose need only the run knows: 64-byte aligned, at least `bytes`, NULL to refuse. Run never gives it back; the
+   * caller may drop all of it once the outputs are read (or the run failed). Models that are bounded never call it. */
+  void *alloc_user;
+  void *(*alloc)(void *alloc_user, size_t bytes);
 } zn_host;
 
 typedef struct zn_io_desc {

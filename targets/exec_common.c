@@ -61,43 +61,86 @@ static zn_status diagnose(zn_ctx *c, const char *model, const char *phase, int32
   return st;
 }
 
-static void to_abi(const zn_htensor *t, zn_tensor *out) {
-  out->u.data_bits = 0;
-  out->u.data = t->data;
-  out->bytes = zn_htensor_bytes(t);
-  out->dtype = zn_dtypes[t->dtype].onnx;
-  out->rank = t->rank;
-  memcpy(out->shape, t->dims, sizeof out->shape);
+static void *arena_alloc(void *user, size_t bytes) { return alloc64(user, bytes); }
+
+zn_host zn_exec_host(zn_arena *a, const zn_host *base) {
+  zn_host h = base ? *base : (zn_host){0};
+  h.alloc_user = a;
+  h.alloc = arena_alloc;
+  return h;
 }
 
-static zn_status from_abi(zn_ctx *c, const char *model, uint32_t i, const zn_tensor *t,
+static uint32_t list_code(const zn_htensor *t) {
+  const zn_htensor *items = t->data, *first = t->dims[0] ? &items[0] : NULL;
+  uint32_t code = (uint32_t)zn_dtypes[t->dtype].onnx;
+  if (t->kind == ZN_V_MAP) return ZN_MAP | list_code(&items[1]) | list_code(&items[0]) << 16;
+  if (t->kind == ZN_V_TENSOR) return code;
+  if (first && first->kind == ZN_V_MAP) return ZN_SEQUENCE_OF_MAPS | (list_code(first) & ~0xff00u);
+  if (first && first->kind == ZN_V_SEQ) return ZN_OPTIONAL_SEQUENCE | code;
+  return (t->kind == ZN_V_SEQ ? ZN_SEQUENCE : ZN_OPTIONAL) | code;
+}
+
+void zn_exec_to_abi(zn_arena *a, const zn_htensor *t, zn_tensor *out) {
+  memset(out, 0, sizeof *out);
+  out->rank = t->rank;
+  memcpy(out->shape, t->dims, sizeof out->shape);
+  out->dtype = list_code(t);
+  if (t->kind == ZN_V_TENSOR) {
+    out->u.data = t->data ? t->data : alloc64(a, 1); /* empty tensors may have no buffer */
+    out->bytes = zn_htensor_bytes(t);
+    return;
+  }
+  const zn_htensor *items = t->data;
+  zn_tensor *list = ZN_ARRAY(a, zn_tensor, t->dims[0] + 1);
+  for (int64_t i = 0; i < t->dims[0]; i++) zn_exec_to_abi(a, &items[i], &list[i]);
+  out->u.data = list;
+  out->bytes = (uint64_t)t->dims[0] * sizeof *list;
+}
+
+static zn_vkind kind_of(uint32_t code) {
+  switch (ZN_KIND(code)) {
+    case 0: return ZN_V_TENSOR;
+    case ZN_MAP: return ZN_V_MAP;
+    case ZN_OPTIONAL:
+    case ZN_OPTIONAL_SEQUENCE: return ZN_V_OPT;
+    default: return ZN_V_SEQ;
+  }
+}
+
+static zn_status from_abi(zn_ctx *c, zn_arena *a, const char *model, uint32_t i, const zn_tensor *t, unsigned depth,
                           zn_htensor *out) {
-  zn_dtype dt = zn_dtype_from_onnx((int)t->dtype);
-  uint64_t count;
-  if (dt == ZN_NONE || t->rank > ZN_MAX_RANK ||
-      !zn_dims_count(t->rank, t->shape, zn_dtype_bytes(dt), &count) ||
-      count * zn_dtype_bytes(dt) > t->bytes)
+  zn_dtype dt = zn_dtype_from_onnx((int)(t->dtype & 0xff));
+  zn_vkind kind = kind_of(t->dtype);
+  uint64_t count = 0, size = kind == ZN_V_TENSOR ? zn_dtype_bytes(dt) : sizeof *t;
+  if ((dt == ZN_NONE && kind == ZN_V_TENSOR) || t->rank > ZN_MAX_RANK || depth > 3 ||
+      (kind != ZN_V_TENSOR && t->rank != 1) || !zn_dims_count(t->rank, t->shape, (unsigned)size, &count) ||
+      count * size > t->bytes)
     return zn_error(c, model, "output %" PRIu32 " came back with an impossible type or shape",
                     i + 1);
   out->dtype = dt;
+  out->kind = (uint8_t)kind;
   out->rank = t->rank;
   memcpy(out->dims, t->shape, sizeof t->shape);
   out->data = t->u.data;
+  if (kind == ZN_V_TENSOR) return ZN_OK;
+  const zn_tensor *list = t->u.data;
+  zn_htensor *items = ZN_ARRAY(a, zn_htensor, count + 1);
+  for (uint64_t k = 0; k < count; k++) ZN_TRY(from_abi(c, a, model, i, &list[k], depth + 1, &items[k]));
+  out->data = items;
   return ZN_OK;
 }
 
 zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, uint32_t num_in,
-                              uint32_t num_out, zn_exec_call call, void *user, const zn_htensor *in,
-                              zn_htensor *out) {
+                              uint32_t num_out, zn_exec_call call, void *user, const zn_host *base,
+                              const zn_htensor *in, zn_htensor *out) {
   static_assert(sizeof(zn_tensor) == 88 && ZN_MAX_RANK == ZN_ABI_MAX_RANK,
                 "the ABI's tensor layout");
+  static_assert(sizeof(zn_string) == sizeof(zn_str), "the ABI's string layout");
   zn_tensor *ti = ZN_ARRAY(a, zn_tensor, num_in), *to = ZN_ARRAY(a, zn_tensor, num_out);
-  for (uint32_t i = 0; i < num_in; i++) {
-    to_abi(&in[i], &ti[i]);
-    if (!ti[i].u.data) ti[i].u.data = alloc64(a, 1); /* empty tensors may have no buffer */
-  }
+  const zn_host host = zn_exec_host(a, base);
+  for (uint32_t i = 0; i < num_in; i++) zn_exec_to_abi(a, &in[i], &ti[i]);
   uint64_t ws_bytes = 0;
-  int32_t rc = call(user, true, ti, to, &ws_bytes, 0);
+  int32_t rc = call(user, true, ti, to, &ws_bytes, 0, &host);
   if (rc) return diagnose(c, model_name, "planning", rc, num_in, in);
   for (uint32_t i = 0; i < num_out; i++) {
     if (out[i].data) {
@@ -108,8 +151,8 @@ zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, ui
       to[i].u.data = alloc64(a, to[i].bytes);
     }
   }
-  rc = call(user, false, ti, to, alloc64(a, ws_bytes), ws_bytes);
+  rc = call(user, false, ti, to, alloc64(a, ws_bytes), ws_bytes, &host);
   if (rc) return diagnose(c, model_name, "the run", rc, num_in, in);
-  for (uint32_t i = 0; i < num_out; i++) ZN_TRY(from_abi(c, model_name, i, &to[i], &out[i]));
+  for (uint32_t i = 0; i < num_out; i++) ZN_TRY(from_abi(c, a, model_name, i, &to[i], 0, &out[i]));
   return ZN_OK;
 }

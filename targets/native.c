@@ -8,15 +8,7 @@
 #include <time.h>
 
 #include "runtime/zenith_pool.h"
-#if __has_include("targets/exec_common.h")
 #include "targets/exec_common.h"
-#else
-zn_status zn_exec_run_entries(zn_ctx *c, zn_arena *a, const char *model_name, uint32_t num_in,
-                              uint32_t num_out,
-                              int32_t (*call)(void *user, bool plan, zn_tensor *in, zn_tensor *out,
-                                              void *ws, uint64_t ws_bytes),
-                              void *user, const zn_htensor *in, zn_htensor *out);
-#endif
 
 struct zn_exec {
   void *handle;
@@ -71,22 +63,15 @@ zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exe
   return ZN_OK;
 }
 
-typedef struct entry_user {
-  const zn_model *model;
-  const zn_host *host;
-} entry_user;
-
 static int32_t call_entry(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
-                          uint64_t ws_bytes) {
-  const entry_user *u = user;
-  zn_entry fn = plan ? u->model->plan : u->model->run;
-  return fn(in, out, ws, (size_t)ws_bytes, u->host);
+                          uint64_t ws_bytes, const zn_host *host) {
+  const zn_model *m = user;
+  return (plan ? m->plan : m->run)(in, out, ws, (size_t)ws_bytes, host);
 }
 
 zn_status zn_native_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in, zn_htensor *out) {
-  entry_user u = {e->model, e->host};
   return zn_exec_run_entries(c, a, e->model->name, e->model->num_inputs, e->model->num_outputs,
-                             call_entry, &u, in, out);
+                             call_entry, (void *)(uintptr_t)e->model, e->host, in, out);
 }
 
 void zn_native_unload(zn_exec *e) {
@@ -125,16 +110,13 @@ static zn_status call_failed(zn_ctx *c, const zn_model *m, const char *what, int
 zn_status zn_native_prepare(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in,
                             zn_native_call *out_call) {
   const zn_model *m = e->model;
-  zn_native_call k = {.model = m, .host = e->host};
+  zn_host *host = ZN_NEW(a, zn_host);
+  zn_native_call k = {.model = m, .host = host, .heap = ZN_NEW(a, zn_arena)};
+  zn_arena_init(k.heap, "run");
+  *host = zn_exec_host(k.heap, e->host);
   k.in = ZN_ARRAY(a, zn_tensor, m->num_inputs ? m->num_inputs : 1);
   k.out = ZN_ARRAY(a, zn_tensor, m->num_outputs ? m->num_outputs : 1);
-  for (uint32_t i = 0; i < m->num_inputs; i++) {
-    k.in[i].u.data = in[i].data;
-    k.in[i].bytes = zn_htensor_bytes(&in[i]);
-    k.in[i].dtype = zn_dtypes[in[i].dtype].onnx;
-    k.in[i].rank = in[i].rank;
-    memcpy(k.in[i].shape, in[i].dims, in[i].rank * sizeof in[i].dims[0]);
-  }
+  for (uint32_t i = 0; i < m->num_inputs; i++) zn_exec_to_abi(a, &in[i], &k.in[i]);
   uint64_t bytes = 0;
   int32_t rc = m->plan(k.in, k.out, &bytes, 0, k.host);
   if (rc != ZN_RUN_OK) return call_failed(c, m, "plan", rc);
@@ -146,6 +128,7 @@ zn_status zn_native_prepare(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor
 }
 
 int32_t zn_native_invoke(const zn_native_call *k) {
+  zn_arena_reset(k->heap);
   return k->model->run(k->in, k->out, k->ws, (size_t)k->ws_bytes, k->host);
 }
 

@@ -27,6 +27,7 @@ typedef struct zn_native_call {
   void *ws; /* 64-byte aligned */
   uint64_t ws_bytes;
   const zn_host *host;
+  zn_arena *heap; /* what the run allocates; dropped by the next */
 } zn_native_call;
 /* Plans for these inputs (data borrowed) and allocates outputs and workspace from a. */
 zn_status zn_native_prepare(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in,

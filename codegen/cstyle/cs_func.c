@@ -503,6 +503,15 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
     define(p, r, fmt(p, "(%s + %s)", a, b), NULL);
     break;
   }
+  case ZN_K_HostAlloc: {
+    const char *host = use(p, in->a), *bytes = use(p, in->b);
+    flush(p, FLUSH_ALL, 0);
+    indent(p);
+    zn_text_printf(p->out, "unsigned char *m%u = (unsigned char *)((const zn_host *)%s)->alloc("
+                   "((const zn_host *)%s)->alloc_user, (size_t)%s);\n", r, host, host, bytes);
+    define_atom(p, r, fmt(p, "m%u", r));
+    break;
+  }
   default: { /* Alloc */
     const char *elem = cs_elem(p->s, cs_scalar((zn_dtype)in->dtype));
     if (p->f->team > 1) { /* the team's: shared memory */

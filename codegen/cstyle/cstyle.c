@@ -242,7 +242,7 @@ static void put_io(cs_state *s, const char *what, const zn_kio *io, uint32_t n) 
   for (uint32_t i = 0; i < n; i++) {
     zn_text_puts(t, i ? ",\n    {" : "\n    {");
     put_string(t, io[i].name);
-    zn_text_printf(t, ", %u, %u, {", zn_dtypes[io[i].dtype].onnx, io[i].rank);
+    zn_text_printf(t, ", %u, %u, {", zn_kio_code(&io[i]), io[i].rank);
     for (uint32_t d = 0; d < io[i].rank; d++)
       zn_text_printf(t, d ? ", %" PRId64 : "%" PRId64, io[i].dims[d]);
     zn_text_puts(t, io[i].rank ? "}, {" : "0}, {");

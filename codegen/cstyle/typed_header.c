@@ -90,9 +90,10 @@ static void put_infer(zn_ctx *c, const zn_kmod *m, zn_text *t) {
                  m->name, m->name);
 }
 
-static bool has_strings(const zn_kio *io, uint32_t n) {
+/* Values that C has no array type for. */
+static bool has_others(const zn_kio *io, uint32_t n) {
   for (uint32_t i = 0; i < n; i++)
-    if (zn_dtypes[io[i].dtype].cls == 'C' || io[i].dtype == ZN_STR) return true;
+    if (zn_dtypes[io[i].dtype].cls == 'C' || io[i].dtype == ZN_STR || io[i].kind) return true;
   return false;
 }
 
@@ -109,7 +110,10 @@ void zn_cprint_header(zn_ctx *c, const zn_kmod *m, zn_text *t) {
                  "int32_t %s_run(zn_tensor *in, zn_tensor *out, void *ws, size_t ws_bytes, const "
                  "zn_host *host);\n",
                  m->name, m->name);
-  bool plain = !has_strings(m->inputs, m->num_inputs) && !has_strings(m->outputs, m->num_outputs);
+  bool plain = !has_others(m->inputs, m->num_inputs) && !has_others(m->outputs, m->num_outputs);
+  if (!plain)
+    zn_text_puts(t, "\n/* No typed function: complex numbers, strings, sequences, optionals and maps have no C array "
+                    "type. Fill zn_tensor. */\n");
   if (plain && is_static(m->inputs, m->num_inputs) && is_static(m->outputs, m->num_outputs))
     put_infer(c, m, t);
   zn_text_puts(t, "\n#ifdef __cplusplus\n}\n#endif\n#endif\n");

@@ -9,7 +9,7 @@ static unsigned elem_bytes(zn_dtype t) {
   return t == ZN_IDX || t == ZN_PTR ? 8 : zn_dtype_bytes(t);
 }
 
-static void add_region(zn_imach *m, const void *p, uint64_t bytes) {
+void zn_interp_region(zn_imach *m, const void *p, uint64_t bytes) {
   if (!p || !bytes) return;
   zn_iregion r = {p, bytes};
   ZN_PUSH(&m->arena, m->regions, m->num_regions, m->cap_regions, r);
@@ -62,7 +62,7 @@ static bool decode_constant(decoder *d, uint32_t i) {
       size_t bytes = (size_t)in->imm.i * elem_bytes(t);
       char *p = zn_arena_alloc(&d->m->arena, bytes + 64);
       p += -(uintptr_t)p & 63;
-      add_region(d->m, p, bytes);
+      zn_interp_region(d->m, p, bytes);
       memcpy(slot, &p, sizeof p);
       return true;
     }
@@ -94,6 +94,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_Barrier: return ZN_IK_BARRIER;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
+    case ZN_K_HostAlloc:
     case ZN_K_Load:
     case ZN_K_Store:
     case ZN_K_Fetch:
@@ -391,7 +392,7 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
   m->consts = ZN_ARRAY(&m->arena, const void *, mod->num_consts + 1);
   for (uint32_t i = 0; i < mod->num_consts; i++) m->consts[i] = zn_kconst_data(&mod->consts[i], &m->arena);
   for (uint32_t i = 0; i < mod->num_consts; i++)
-    add_region(m, m->consts[i], mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
+    zn_interp_region(m, m->consts[i], mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
 }
 
 /* The fields of zn_tensor that bounds need (runtime/zenith.h fixes the layout: 88 bytes, data 0,
@@ -405,19 +406,19 @@ static void add_strings(zn_imach *m, const char *s, uint64_t bytes) {
     uint64_t len;
     memcpy(&p, s + k, sizeof p);
     memcpy(&len, s + k + 8, sizeof len);
-    add_region(m, p, len);
+    zn_interp_region(m, p, len);
   }
 }
 
 /* filled: the contents are given, not to be written. */
 static void add_tensors(zn_imach *m, const char *tensors, uint32_t count, bool filled) {
-  add_region(m, tensors, (uint64_t)count * TENSOR_BYTES);
+  zn_interp_region(m, tensors, (uint64_t)count * TENSOR_BYTES);
   for (uint32_t i = 0; tensors && i < count; i++) {
     void *data;
     uint64_t bytes;
     memcpy(&data, tensors + (size_t)i * TENSOR_BYTES, sizeof data);
     memcpy(&bytes, tensors + (size_t)i * TENSOR_BYTES + 8, sizeof bytes);
-    add_region(m, data, bytes);
+    zn_interp_region(m, data, bytes);
     uint32_t dtype;
     memcpy(&dtype, tensors + (size_t)i * TENSOR_BYTES + 16, sizeof dtype);
     if (filled && dtype == DTYPE_STRING) add_strings(m, data, bytes);
@@ -437,8 +438,9 @@ int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, vo
   init_machine(&m, c, mod, opts);
   add_tensors(&m, in, mod->num_inputs, true);
   add_tensors(&m, out, mod->num_outputs, false);
+  zn_interp_region(&m, host, 5 * sizeof(void *)); /* zn_host */
   bool plan = fn == mod->plan_fn && fn != mod->run_fn; /* there ws points at the 8-byte size */
-  add_region(&m, ws, plan ? 8 : ws_bytes);
+  zn_interp_region(&m, ws, plan ? 8 : ws_bytes);
   zn_ifunc *f = decode(&m, fn);
   int32_t rc = -1;
   if (f) {
@@ -469,7 +471,7 @@ int32_t zn_interp_kernel(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *const
       if (f->f->params[i].kind == ZN_KP_INT) {
         args[i] = (uint64_t)ints[ni++];
       } else {
-        if (buf_bytes) add_region(&m, bufs[nb], buf_bytes[nb]);
+        if (buf_bytes) zn_interp_region(&m, bufs[nb], buf_bytes[nb]);
         args[i] = (uintptr_t)bufs[nb++];
       }
     }

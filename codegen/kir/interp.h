@@ -69,6 +69,8 @@ struct zn_imach {
   bool failed;
 };
 
+/* Makes memory accessible. */
+void zn_interp_region(zn_imach *m, const void *p, uint64_t bytes);
 /* Handler of a class A, M or P operation on operand type t, or NULL. */
 zn_ifn zn_interp_arith(zn_kop op, zn_dtype t);
 /* Handler of Cvt to t. */

@@ -152,6 +152,18 @@ static void ptradd(const zn_idec *d, zn_imach *m) {
   *ZN_SLOT(uintptr_t, m, d->r) = *ZN_SLOT(uintptr_t, m, d->a) + *ZN_SLOT(uintptr_t, m, d->b);
 }
 
+/* The hooks' places in zn_host (runtime/zenith.h). */
+static void host_alloc(const zn_idec *d, zn_imach *m) {
+  const char *host = *ZN_SLOT(const char *, m, d->a);
+  int64_t bytes = *ZN_SLOT(int64_t, m, d->b);
+  void *user, *p, *(*alloc)(void *, size_t);
+  memcpy(&user, host + 3 * sizeof user, sizeof user);
+  memcpy(&alloc, host + 4 * sizeof user, sizeof alloc);
+  p = alloc(user, (size_t)bytes);
+  zn_interp_region(m, p, (uint64_t)bytes);
+  memcpy(m->slots + d->r, &p, sizeof p);
+}
+
 #define BY_SIZE(name)               \
   (d->elem == 1   ? name##_uint8_t  \
    : d->elem == 2 ? name##_uint16_t \
@@ -171,6 +183,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Get:
     case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
     case ZN_K_PtrAdd: return ptradd;
+    case ZN_K_HostAlloc: return host_alloc;
     case ZN_K_Load:
       if (d->vector_ctl) return gather;
       return d->n == 1 && d->elem == 4   ? load_uint32_t

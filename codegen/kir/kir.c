@@ -442,6 +442,11 @@ zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count) {
   return put(b, ZN_K_Alloc, t, 1, 0, 0, 0, (int64_t)count);
 }
 
+zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes) {
+  if (!address(b, ZN_K_HostAlloc, host, bytes, 1)) return 0;
+  return put(b, ZN_K_HostAlloc, ZN_PTR, 1, host, bytes, 0, 0);
+}
+
 zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id) {
   if (b->error) return 0;
   if (const_id >= b->mod->num_consts) return fail(b, ZN_K_ConstAddr, "no such module constant");

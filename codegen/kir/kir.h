@@ -112,11 +112,14 @@ typedef struct zn_kconst {
 
 typedef struct zn_kio { /* a model input or output, for the descriptor */
   const char *name;
-  zn_dtype dtype;
-  uint32_t rank;
+  zn_dtype dtype; /* of sequences and optionals: of their tensors; of maps: of the values */
+  uint32_t rank;  /* lists: 1 */
   int64_t dims[ZN_MAX_RANK];          /* -1 where symbolic */
   const char *dim_text[ZN_MAX_RANK];  /* "batch", "2*seq + 1"; "" for constants */
+  uint32_t kind;  /* the kind bits of runtime/zenith.h with a map's key type; 0: a tensor */
 } zn_kio;
+/* The dtype field of zn_tensor and zn_io_desc. */
+static inline uint32_t zn_kio_code(const zn_kio *io) { return io->kind | (uint32_t)zn_dtypes[io->dtype].onnx; }
 
 typedef struct zn_kmod {
   zn_arena *arena;
@@ -184,6 +187,7 @@ zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref id
 void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);
+zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes);
 zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id);
 zn_kref zn_kb_var(zn_kb *b, zn_kref init);
 zn_kref zn_kb_get(zn_kb *b, zn_kref var);

@@ -91,6 +91,9 @@ static zn_status io(parser *p, zn_kio **list, uint32_t *count, uint32_t *cap) {
   zn_kio k = {.name = NULL};
   ZN_TRY(name(p, &k.name));
   ZN_TRY(dtype(p, &k.dtype));
+  int64_t kind = 0;
+  if (accept_word(p, "kind")) ZN_TRY(integer(p, 0, UINT32_MAX, "a kind", &kind));
+  k.kind = (uint32_t)kind;
   ZN_TRY(zn_lex_expect(&p->l, '[', "'['"));
   while (p->l.tok == ZN_TOK_INT) {
     if (k.rank == ZN_MAX_RANK) return zn_lex_error(&p->l, "more than %d dimensions", ZN_MAX_RANK);

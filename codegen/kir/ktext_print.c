@@ -77,7 +77,9 @@ static void put_const(zn_text *t, const zn_kconst *c, const char *bin_name, uint
 static void put_io(zn_text *t, const char *word, const zn_kio *io) {
   zn_text_printf(t, "%s ", word);
   put_name(t, io->name);
-  zn_text_printf(t, " %s [", zn_dtypes[io->dtype].name);
+  zn_text_printf(t, " %s ", zn_dtypes[io->dtype].name);
+  if (io->kind) zn_text_printf(t, "kind %u ", io->kind);
+  zn_text_puts(t, "[");
   for (uint32_t i = 0; i < io->rank; i++) {
     zn_text_printf(t, "%s%lld", i ? ", " : "", (long long)io->dims[i]);
     if (io->dim_text[i] && *io->dim_text[i]) {

@@ -174,7 +174,8 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;
-  if (in->op == ZN_K_PtrAdd) {
+  if (in->op == ZN_K_HostAlloc) CHECK(v->f->is_entry, "only entry functions allocate");
+  if (in->op == ZN_K_PtrAdd || in->op == ZN_K_HostAlloc) {
     CHECK(t == ZN_PTR && in->lanes == 1 && nx == 1, "pointers have one lane");
     return;
   }

@@ -121,6 +121,20 @@ static void emit_store(zn_lfun *s, const zn_kinst *in) {
   }
 }
 
+/* zn_host: user, parallel_for, profile, alloc_user, alloc. */
+static zn_lval emit_host_alloc(zn_lfun *s, const zn_kinst *in) {
+  zn_lmod *m = s->m;
+  zn_lval field[2];
+  for (unsigned k = 0; k < 2; k++) {
+    zn_lval at = LLVMConstInt(m->i32, 3 + k, 0);
+    zn_lval p = LLVMBuildGEP2(m->b, m->ptr, s->v[in->a], &at, 1, "");
+    field[k] = LLVMBuildLoad2(m->b, m->ptr, p, "");
+  }
+  zn_ltype pt[2] = {m->ptr, m->idx};
+  zn_lval args[2] = {field[0], s->v[in->b]};
+  return LLVMBuildCall2(m->b, LLVMFunctionType(m->ptr, pt, 2, 0), field[1], args, 2, "");
+}
+
 static zn_lval emit_memory(zn_lfun *s, uint32_t i) {
   const zn_kinst *in = &s->f->insts[i];
   zn_lmod *m = s->m;
@@ -130,6 +144,7 @@ static zn_lval emit_memory(zn_lfun *s, uint32_t i) {
     case ZN_K_PtrAdd:
       s->origin[i] = s->origin[in->a];
       return LLVMBuildGEP2(m->b, m->i8, s->v[in->a], &s->v[in->b], 1, "");
+    case ZN_K_HostAlloc: return emit_host_alloc(s, in);
     default: {
       assert(in->op == ZN_K_Alloc);
       uint64_t bytes = (uint64_t)in->imm.i * zn_lm_bytes(m, (zn_dtype)in->dtype);

@@ -133,7 +133,7 @@ static zn_lval io_desc(zn_lmod *m, const zn_kio *io) {
     shape[d] = LLVMConstInt(m->i64, used ? (uint64_t)io->dims[d] : 0, 1);
     names[d] = text(m, used ? io->dim_text[d] : "");
   }
-  zn_lval f[5] = {text(m, io->name), c32(m, zn_dtypes[io->dtype].onnx), c32(m, io->rank),
+  zn_lval f[5] = {text(m, io->name), c32(m, zn_kio_code(io)), c32(m, io->rank),
                   LLVMConstArray2(m->i64, shape, ZN_ABI_MAX_RANK),
                   LLVMConstArray2(m->ptr, names, ZN_ABI_MAX_RANK)};
   return LLVMConstStructInContext(m->lc, f, 5, 0);

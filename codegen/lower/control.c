@@ -4,109 +4,63 @@
 #include <assert.h>
 #include <string.h>
 
-#include "codegen/lower/lower.h"
+#include "codegen/lower/scope.h"
 
-typedef struct scope { /* of the graph being lowered */
-  zn_graph *g;
-  zn_loc *loc;
-} scope;
-
-static scope enter(zn_lw *lw, scope s) {
-  scope old = {lw->g, lw->loc};
+zn_lscope zn_scope_enter(zn_lw *lw, zn_lscope s) {
+  zn_lscope old = {lw->g, lw->loc};
   lw->g = s.g;
   lw->loc = s.loc;
   return old;
 }
 
-static scope new_scope(zn_lw *lw, zn_graph *body) {
-  return (scope){body, ZN_ARRAY(lw->arena, zn_loc, body->num_vals)};
+zn_lscope zn_scope_new(zn_lw *lw, zn_graph *body) {
+  return (zn_lscope){body, ZN_ARRAY(lw->arena, zn_loc, body->num_vals)};
 }
 
-static void push_step(zn_lw *lw, zn_step s) { ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s); }
-
-static bool is_tensor(const zn_type *t) {
-  return t->kind == ZN_V_TENSOR && t->dtype != ZN_NONE && t->rank >= 0;
+static bool has_storage(const zn_type *t) {
+  return t->kind != ZN_V_TENSOR || (t->dtype != ZN_NONE && t->rank >= 0);
 }
 
-static zn_status check_tensors(zn_lw *lw, zn_nid n, const zn_graph *body) {
+zn_status zn_scope_check(zn_lw *lw, zn_nid n, const zn_graph *body) {
   const zn_node *node = zn_lw_node(lw, n);
   bool ok = true;
-  for (uint32_t i = 0; i < node->num_in; i++) ok &= !node->in[i] || is_tensor(zn_lw_type(lw, node->in[i]));
-  for (uint32_t i = 0; i < node->num_out; i++) ok &= !node->out[i] || is_tensor(zn_lw_type(lw, node->out[i]));
-  for (uint32_t i = 0; i < body->num_outputs; i++) ok &= is_tensor(&body->vals[body->outputs[i]].type);
+  for (uint32_t i = 0; i < node->num_in; i++) ok &= !node->in[i] || has_storage(zn_lw_type(lw, node->in[i]));
+  for (uint32_t i = 0; i < node->num_out; i++) ok &= !node->out[i] || has_storage(zn_lw_type(lw, node->out[i]));
+  for (uint32_t i = 0; i < body->num_outputs; i++) ok &= has_storage(&body->vals[body->outputs[i]].type);
   if (ok) return ZN_OK;
   return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
-                 "carries sequences, optionals, strings or tensors of unknown rank; that cannot be compiled yet");
-}
-
-static zn_expr bytes_of(zn_lw *lw, const zn_type *t) {
-  return zn_ex_muli(lw->ex, zn_type_count(lw->ex, t), zn_dtype_bytes((zn_dtype)t->dtype));
-}
-
-/* Writes known contents (shape arithmetic) into memory. */
-static void write_known(zn_lw *lw, zn_nid n, scope of, zn_vid v, zn_loc to) {
-  const zn_type t = of.g->vals[v].type;
-  zn_lw_kernel(lw, n, "known");
-  scope old = enter(lw, of);
-  zn_expr idx[ZN_MAX_RANK], flat = zn_ex_const(lw->ex, 0);
-  for (int d = 0; d < t.rank; d++) {
-    idx[d] = zn_lw_for(lw, t.dims[d], ZN_FOR_SERIAL, 0);
-    flat = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, flat, t.dims[d]), idx[d]);
-  }
-  zn_kref x = zn_lw_load(lw, v, idx), p = zn_lw_ptr_loc(lw, to, ZN_KP_OUT, (zn_dtype)t.dtype);
-  zn_lw_store_at(lw, p, (zn_dtype)t.dtype, flat, x);
-  for (int d = 0; d < t.rank; d++) zn_lw_end(lw);
-  enter(lw, old);
-  zn_lw_kernel_end(lw);
-}
-
-static bool only_known(const zn_graph *g, const zn_loc *loc, zn_vid v) {
-  const zn_value *val = &g->vals[v];
-  return !val->cst && val->elems && val->num_elems && loc[v].kind == ZN_LOC_NONE;
-}
-
-/* Storage of value v of the current graph, for readers in memory. */
-static zn_loc source_loc(zn_lw *lw, zn_nid n, zn_vid v) {
-  if (!only_known(lw->g, lw->loc, v)) return zn_lw_loc(lw, v);
-  zn_loc to = zn_lw_scratch(lw, bytes_of(lw, zn_lw_type(lw, v)));
-  write_known(lw, n, (scope){lw->g, lw->loc}, v, to);
-  return to;
+                 "carries tensors of unknown rank or type; that cannot be compiled yet");
 }
 
 /* Body value v (current when its steps run) to element `first` on of `to`. */
-static void put(zn_lw *lw, zn_nid n, scope body, zn_vid v, zn_loc to, zn_expr first) {
-  if (only_known(body.g, body.loc, v)) {
-    zn_loc from = zn_lw_scratch(lw, bytes_of(lw, &body.g->vals[v].type));
-    write_known(lw, n, body, v, from);
-    zn_lw_copy_at(lw, n, &body.g->vals[v].type, from, to, first);
-    return;
-  }
-  scope old = enter(lw, body);
-  zn_loc from = zn_lw_loc(lw, v);
-  enter(lw, old);
+static void put(zn_lw *lw, zn_nid n, zn_lscope body, zn_vid v, zn_loc to, zn_expr first) {
+  zn_lscope old = zn_scope_enter(lw, body);
+  zn_loc from = zn_lw_source(lw, 0, v);
+  zn_scope_enter(lw, old);
   zn_lw_copy_at(lw, n, &body.g->vals[v].type, from, to, first);
 }
 
-static void bind_captures(zn_lw *lw, zn_nid n, scope body, uint32_t own) {
+void zn_scope_captures(zn_lw *lw, zn_nid n, zn_lscope body, uint32_t own) {
   const zn_node *node = zn_lw_node(lw, n);
   uint32_t nc = node->num_captures;
   for (uint32_t i = 0; i < nc; i++) {
     zn_vid v = zn_lw_node(lw, n)->in[node->num_in - nc + i];
-    if (v) body.loc[body.g->inputs[own + i]] = source_loc(lw, n, v);
+    if (v) body.loc[body.g->inputs[own + i]] = zn_lw_source(lw, n, v);
     node = zn_lw_node(lw, n);
   }
 }
 
-static zn_status lower_body(zn_lw *lw, scope body) {
-  scope old = enter(lw, body);
+zn_status zn_scope_lower(zn_lw *lw, zn_lscope body) {
+  zn_lscope old = zn_scope_enter(lw, body);
   for (uint32_t i = 0; i < body.g->num_inputs; i++) zn_lw_define_content(lw, body.g->inputs[i]);
   zn_status st = zn_lower_nodes(lw);
-  enter(lw, old);
+  zn_scope_enter(lw, old);
   return st;
 }
 
 /* Dimensions of `out` from axis `at` on that are symbols of their own take the sizes of t. */
 static void set_dims(zn_lw *lw, const zn_type *out, int at, const zn_type *t) {
+  if (t->kind != ZN_V_TENSOR || out->kind != ZN_V_TENSOR) return;
   for (int d = 0; d < t->rank; d++) {
     int o = at < 0 || d < at ? d : d + 1;
     if (out->dims[o] != t->dims[d] && zn_ex_kind(lw->ex, out->dims[o]) == ZN_EX_SYM)
@@ -116,14 +70,15 @@ static void set_dims(zn_lw *lw, const zn_type *out, int at, const zn_type *t) {
 
 /* ---------------------------------------------------------------- If */
 
-static zn_status branch(zn_lw *lw, zn_nid n, scope body) {
-  ZN_TRY(lower_body(lw, body));
+static zn_status branch(zn_lw *lw, zn_nid n, zn_lscope body) {
+  ZN_TRY(zn_scope_lower(lw, body));
   zn_expr zero = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_out; i++) {
     zn_vid out = zn_lw_node(lw, n)->out[i], from = body.g->outputs[i];
     if (!out) continue;
     const zn_type t = *zn_lw_type(lw, out);
     set_dims(lw, &t, -1, &body.g->vals[from].type);
+    zn_lw_grow(lw, zn_lw_loc(lw, out), zn_lw_bytes(lw, &body.g->vals[from].type), ZN_EX_NONE);
     put(lw, n, body, from, zn_lw_loc(lw, out), zero);
   }
   return ZN_OK;
@@ -131,18 +86,18 @@ static zn_status branch(zn_lw *lw, zn_nid n, scope body) {
 
 static zn_status if_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
-  scope then = new_scope(lw, zn_node_graph(node, "then_branch"));
-  scope other = new_scope(lw, zn_node_graph(node, "else_branch"));
-  ZN_TRY(check_tensors(lw, n, then.g));
-  ZN_TRY(check_tensors(lw, n, other.g));
-  zn_loc cond = source_loc(lw, n, node->in[0]);
-  bind_captures(lw, n, then, 0);
-  bind_captures(lw, n, other, 0);
-  push_step(lw, (zn_step){.kind = ZN_STEP_IF, .loc = cond});
+  zn_lscope then = zn_scope_new(lw, zn_node_graph(node, "then_branch"));
+  zn_lscope other = zn_scope_new(lw, zn_node_graph(node, "else_branch"));
+  ZN_TRY(zn_scope_check(lw, n, then.g));
+  ZN_TRY(zn_scope_check(lw, n, other.g));
+  zn_loc cond = zn_lw_source(lw, n, node->in[0]);
+  zn_scope_captures(lw, n, then, 0);
+  zn_scope_captures(lw, n, other, 0);
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_IF, .loc = cond});
   ZN_TRY(branch(lw, n, then));
-  push_step(lw, (zn_step){.kind = ZN_STEP_ELSE});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ELSE});
   ZN_TRY(branch(lw, n, other));
-  push_step(lw, (zn_step){.kind = ZN_STEP_ENDIF});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ENDIF});
   return ZN_OK;
 }
 const zn_lower zn_lower_if_ = {NULL, if_kernel};
@@ -150,7 +105,7 @@ const zn_lower zn_lower_if_ = {NULL, if_kernel};
 /* ---------------------------------------------------------------- carried values */
 
 typedef struct carried { /* states first_in .. of the body's inputs, first_out .. of its outputs */
-  scope body;
+  zn_lscope body;
   uint32_t num, first_in, first_out;
   zn_loc *at, *spare;
 } carried;
@@ -165,9 +120,10 @@ static void start_states(zn_lw *lw, zn_nid n, carried *c, uint32_t first_value) 
   for (uint32_t i = 0; i < c->num; i++) {
     zn_vid v = zn_lw_node(lw, n)->in[first_value + i];
     const zn_type init = *zn_lw_type(lw, v);
-    zn_loc from = source_loc(lw, n, v);
-    c->at[i] = zn_lw_scratch(lw, bytes_of(lw, state_type(c, i)));
+    zn_loc from = zn_lw_source(lw, n, v);
+    c->at[i] = zn_lw_scratch(lw, zn_lw_bytes(lw, state_type(c, i)));
     set_dims(lw, state_type(c, i), -1, &init);
+    zn_lw_grow(lw, c->at[i], zn_lw_bytes(lw, &init), ZN_EX_NONE);
     zn_lw_copy(lw, n, &init, from, c->at[i]);
     c->body.loc[c->body.g->inputs[c->first_in + i]] = c->at[i];
   }
@@ -185,7 +141,7 @@ static void set_aside(zn_lw *lw, zn_nid n, carried *c) {
     zn_vid o = g->outputs[c->first_out + i];
     c->spare[i] = (zn_loc){ZN_LOC_NONE, 0};
     if (!g->vals[storage_root(g, o)].is_input || o == g->inputs[c->first_in + i]) continue;
-    c->spare[i] = zn_lw_scratch(lw, bytes_of(lw, &g->vals[o].type));
+    c->spare[i] = zn_lw_scratch(lw, zn_lw_bytes(lw, &g->vals[o].type));
     put(lw, n, c->body, o, c->spare[i], zn_ex_const(lw->ex, 0));
   }
 }
@@ -197,6 +153,7 @@ static void next_states(zn_lw *lw, zn_nid n, carried *c) {
   for (uint32_t i = 0; i < c->num; i++) {
     zn_vid o = g->outputs[c->first_out + i];
     if (o == g->inputs[c->first_in + i]) continue;
+    zn_lw_grow(lw, c->at[i], zn_lw_bytes(lw, &g->vals[o].type), ZN_EX_NONE);
     if (c->spare[i].kind != ZN_LOC_NONE)
       zn_lw_copy(lw, n, &g->vals[o].type, c->spare[i], c->at[i]);
     else
@@ -206,7 +163,7 @@ static void next_states(zn_lw *lw, zn_nid n, carried *c) {
   uint32_t num = 0, cap = 0, num_tmp = 0, cap_tmp = 0;
   for (uint32_t i = 0; i < c->num; i++) {
     const zn_type *in = state_type(c, i), *out = &g->vals[g->outputs[c->first_out + i]].type;
-    for (int d = 0; d < in->rank; d++) {
+    for (int d = 0; in->kind == ZN_V_TENSOR && d < in->rank; d++) {
       if (in->dims[d] == out->dims[d] || zn_ex_kind(ex, in->dims[d]) != ZN_EX_SYM) continue;
       zn_expr t = zn_ex_var(ex, "next", ZN_EX_NONE);
       zn_lw_set_sym(lw, t, out->dims[d]);
@@ -289,24 +246,26 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
   zn_exprs *ex = lw->ex;
   zn_graph *g = zn_node_graph(node, "body");
   uint32_t ins = node->num_in - node->num_captures, outs = node->num_out;
-  carried c = {.body = new_scope(lw, g), .num = ins > 2 ? ins - 2 : 0, .first_in = 2, .first_out = 1};
-  ZN_TRY(check_tensors(lw, n, g));
+  carried c = {.body = zn_scope_new(lw, g), .num = ins > 2 ? ins - 2 : 0, .first_in = 2, .first_out = 1};
+  ZN_TRY(zn_scope_check(lw, n, g));
   zn_expr trips, zero = zn_ex_const(ex, 0);
   ZN_TRY(trip_count(lw, n, &trips));
   zn_expr i = zn_ex_sym(ex, zn_arena_printf(lw->arena, "%s#%u", g->name, lw->num_steps), 0, INT64_MAX);
   zn_loc cond = zn_lw_scratch(lw, zn_ex_const(ex, 1)), iter = zn_lw_scratch(lw, zn_ex_const(ex, 8));
   write_cond(lw, n, cond);
-  bind_captures(lw, n, c.body, 2 + c.num);
+  zn_scope_captures(lw, n, c.body, 2 + c.num);
   start_states(lw, n, &c, 2);
   c.body.loc[g->inputs[0]] = iter;
   c.body.loc[g->inputs[1]] = cond;
   for (uint32_t k = c.num; k < outs; k++) {
     zn_vid out = zn_lw_node(lw, n)->out[k];
-    if (out) clear_dims(lw, zn_lw_type(lw, out), &g->vals[g->outputs[1 + k]].type, 0);
+    if (!out) continue;
+    clear_dims(lw, zn_lw_type(lw, out), &g->vals[g->outputs[1 + k]].type, 0);
+    zn_lw_grow(lw, zn_lw_loc(lw, out), zero, ZN_EX_NONE);
   }
-  push_step(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = trips, .loc = cond, .sym = i});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = trips, .loc = cond, .sym = i});
   write_iteration(lw, n, i, iter);
-  ZN_TRY(lower_body(lw, c.body));
+  ZN_TRY(zn_scope_lower(lw, c.body));
   set_aside(lw, n, &c);
   for (uint32_t k = c.num; k < outs; k++) {
     zn_vid out = zn_lw_node(lw, n)->out[k], from = g->outputs[1 + k];
@@ -314,12 +273,14 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
     const zn_type *slice = &g->vals[from].type;
     within_declared(lw, zn_lw_dim(lw, out, 0), zn_ex_addi(ex, i, 1), trips);
     set_dims(lw, zn_lw_type(lw, out), 0, slice);
-    zn_expr first = zn_ex_mul(ex, i, zn_type_count(ex, slice));
+    zn_expr first = zn_ex_mul(ex, i, zn_type_count(ex, slice)), bytes = zn_lw_bytes(lw, slice);
+    zn_expr used = zn_ex_mul(ex, i, bytes);
+    zn_lw_grow(lw, zn_lw_loc(lw, out), zn_ex_add(ex, used, bytes), used);
     put(lw, n, c.body, from, zn_lw_loc(lw, out), first);
   }
   if (g->outputs[0] != g->inputs[1]) put(lw, n, c.body, g->outputs[0], cond, zero);
   next_states(lw, n, &c);
-  push_step(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = i});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = i});
   for (uint32_t k = c.num; k < outs; k++) {
     zn_vid out = zn_lw_node(lw, n)->out[k];
     if (!out) continue;
@@ -389,13 +350,14 @@ static void give_slice(zn_lw *lw, zn_nid n, scan *s, uint32_t k) {
   int axis = scan_axis(node, "scan_output_axes", k, t.rank);
   zn_expr pos = scan_pos(lw, s, node, "scan_output_directions", k);
   set_dims(lw, &t, axis, &slice);
+  zn_lw_grow(lw, zn_lw_loc(lw, y), zn_lw_bytes(lw, &t), ZN_EX_NONE);
   if (axis == 0) {
     put(lw, n, s->c.body, from, zn_lw_loc(lw, y), zn_ex_mul(lw->ex, pos, zn_type_count(lw->ex, &slice)));
     return;
   }
-  scope old = enter(lw, s->c.body);
-  zn_loc at = source_loc(lw, 0, from);
-  enter(lw, old);
+  zn_lscope old = zn_scope_enter(lw, s->c.body);
+  zn_loc at = zn_lw_source(lw, 0, from);
+  zn_scope_enter(lw, old);
   zn_expr idx[ZN_MAX_RANK], flat = zn_ex_const(lw->ex, 0);
   zn_lw_kernel(lw, n, "scan_stack");
   for (int d = 0, e = 0; d < t.rank; d++) {
@@ -419,9 +381,9 @@ static void scan_inputs(zn_lw *lw, zn_nid n, scan *s) {
     zn_expr len = t->dims[scan_axis(node, "scan_input_axes", k, t->rank)];
     if (!s->len) s->len = len;
     if (len != s->len)
-      push_step(lw, (zn_step){.kind = ZN_STEP_REQUIRE, .a = len, .b = s->len, .code = 3 /* ZN_RUN_SHAPE */});
+      zn_lw_push(lw, (zn_step){.kind = ZN_STEP_REQUIRE, .a = len, .b = s->len, .code = 3 /* ZN_RUN_SHAPE */});
     zn_vid in = g->inputs[s->c.num + k];
-    s->slices[k] = zn_lw_scratch(lw, bytes_of(lw, &g->vals[in].type));
+    s->slices[k] = zn_lw_scratch(lw, zn_lw_bytes(lw, &g->vals[in].type));
     s->c.body.loc[in] = s->slices[k];
   }
 }
@@ -431,12 +393,12 @@ static zn_status scan_kernel(zn_lw *lw, zn_nid n) {
   zn_graph *g = zn_node_graph(node, "body");
   scan s = {.num_in = (uint32_t)zn_node_int(node, "num_scan_inputs")};
   uint32_t ins = node->num_in - node->num_captures;
-  s.c = (carried){.body = new_scope(lw, g), .num = ins - s.num_in};
+  s.c = (carried){.body = zn_scope_new(lw, g), .num = ins - s.num_in};
   s.num_out = node->num_out - s.c.num;
-  ZN_TRY(check_tensors(lw, n, g));
+  ZN_TRY(zn_scope_check(lw, n, g));
   scan_inputs(lw, n, &s);
   s.i = zn_ex_var(lw->ex, g->name, s.len);
-  bind_captures(lw, n, s.c.body, ins);
+  zn_scope_captures(lw, n, s.c.body, ins);
   start_states(lw, n, &s.c, 0);
   for (uint32_t k = 0; k < s.num_out; k++) {
     zn_vid y = zn_lw_node(lw, n)->out[s.c.num + k];
@@ -445,13 +407,13 @@ static zn_status scan_kernel(zn_lw *lw, zn_nid n) {
     int axis = scan_axis(zn_lw_node(lw, n), "scan_output_axes", k, t->rank);
     clear_dims(lw, t, &g->vals[g->outputs[s.c.num + k]].type, axis);
   }
-  push_step(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = s.len, .sym = s.i});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = s.len, .sym = s.i});
   for (uint32_t k = 0; k < s.num_in; k++) take_slice(lw, n, &s, k);
-  ZN_TRY(lower_body(lw, s.c.body));
+  ZN_TRY(zn_scope_lower(lw, s.c.body));
   set_aside(lw, n, &s.c);
   for (uint32_t k = 0; k < s.num_out; k++) give_slice(lw, n, &s, k);
   next_states(lw, n, &s.c);
-  push_step(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = s.i});
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = s.i});
   finish_states(lw, n, &s.c);
   return ZN_OK;
 }

@@ -5,7 +5,7 @@
 #include "codegen/lower/program.h"
 #include "runtime/zenith.h"
 
-enum { T_SIZE = 88, T_DATA = 0, T_BYTES = 8, T_DTYPE = 16, T_RANK = 20, T_SHAPE = 24 };
+enum { T_SIZE = 88, T_DATA = 0, T_BYTES = 8, T_DTYPE = 16, T_RANK = 20, T_SHAPE = 24, HOST_ALLOC = 4 };
 static const int64_t max_dim = INT64_C(0x7fffffff), max_bytes = INT64_C(1) << 46;
 
 typedef struct entry {
@@ -16,6 +16,7 @@ typedef struct entry {
   zn_kref in, out, ws, ws_bytes;
   struct sym_var { zn_expr sym; zn_kref var; } *syms;
   uint32_t num_syms, cap_syms;
+  zn_kref host, *room; /* room: per heap buffer, a variable with the bytes it has */
   zn_kref *in_data, *out_data, *slot_off;
   int depth; /* open regions of the program: variables declared inside would not be seen after them */
 } entry;
@@ -36,6 +37,10 @@ static zn_kref field(entry *e, zn_kref tensors, uint32_t i, int off, zn_dtype t)
   zn_kref p = zn_kb_ptradd(e->b, tensors, bytes);
   zn_kref zero = zn_kb_idx(e->b, 0);
   return zn_kb_load(e->b, t, 1, p, zero);
+}
+
+static zn_kref tensor_at(entry *e, zn_kref tensors, uint32_t i) {
+  return zn_kb_ptradd(e->b, tensors, zn_kb_idx(e->b, (int64_t)i * T_SIZE));
 }
 
 static void set_field(entry *e, zn_kref tensors, uint32_t i, int off, zn_kref v) {
@@ -132,11 +137,10 @@ static zn_kref ix(entry *e, zn_expr x) {
 /* ---------------------------------------------------------------- checks */
 
 static void check_input_type(entry *e, uint32_t i) {
-  const zn_type *t = zn_lw_type(e->lw, e->lw->g->inputs[i]);
   zn_kref dt = field(e, e->in, i, T_DTYPE, ZN_U32), rank = field(e, e->in, i, T_RANK, ZN_U32);
-  zn_kref want = zn_kb_int(e->b, ZN_U32, zn_dtypes[t->dtype].onnx);
+  zn_kref want = zn_kb_int(e->b, ZN_U32, zn_kio_code(&e->lw->mod->inputs[i]));
   fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, dt, want), ZN_RUN_DTYPE);
-  zn_kref r = zn_kb_int(e->b, ZN_U32, t->rank);
+  zn_kref r = zn_kb_int(e->b, ZN_U32, e->lw->mod->inputs[i].rank);
   fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, rank, r), ZN_RUN_RANK);
 }
 
@@ -155,7 +159,7 @@ static void bind_symbols(entry *e) {
   zn_lw *lw = e->lw;
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) {
     const zn_type *t = zn_lw_type(lw, lw->g->inputs[i]);
-    for (int d = 0; d < t->rank; d++) {
+    for (int d = 0; t->kind == ZN_V_TENSOR && d < t->rank; d++) {
       check_dim_range(e, i, d);
       if (zn_ex_kind(lw->ex, t->dims[d]) != ZN_EX_SYM || find_sym(e, t->dims[d])) continue;
       zn_kref v = input_dim(e, i, d);
@@ -255,10 +259,21 @@ static void bind_contents(entry *e, uint32_t i, const zn_value *v) {
   }
 }
 
+/* The zn_tensors of a list are checked where they are used. */
+static void check_list(entry *e, uint32_t i) {
+  check_dim_range(e, i, 0);
+  zn_kref size = zn_kb_idx(e->b, T_SIZE), n = input_dim(e, i, 0);
+  check_buffer(e, e->in, i, zn_kb_bin(e->b, ZN_K_Mul, n, size));
+}
+
 static void check_inputs(entry *e) {
   zn_lw *lw = e->lw;
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) {
     const zn_type *t = zn_lw_type(lw, lw->g->inputs[i]);
+    if (t->kind != ZN_V_TENSOR) {
+      if (e->run) check_list(e, i);
+      continue;
+    }
     for (int d = 0; d < t->rank; d++) {
       struct sym_var *s = find_sym(e, t->dims[d]);
       zn_kref have = input_dim(e, i, d), want = s ? zn_kb_get(e->b, s->var) : ix(e, t->dims[d]);
@@ -282,116 +297,42 @@ static void check_cpu(entry *e) {
 
 /* ---------------------------------------------------------------- outputs and workspace */
 
-/* Largest value of a data-dependent size, over other symbols; ZN_EX_NONE when unbounded. */
-static zn_expr sym_bound(entry *e, zn_expr sym) {
-  zn_expr extent = zn_ex_extent(e->lw->ex, sym);
-  if (extent) return zn_ex_addi(e->lw->ex, extent, -1);
-  int64_t lo, hi;
-  zn_ex_range(e->lw->ex, sym, &lo, &hi);
-  return hi < max_dim ? zn_ex_const(e->lw->ex, hi) : ZN_EX_NONE;
-}
-
-static bool data_dependent(const entry *e, zn_expr x) {
-  for (uint32_t i = 0; i < e->lw->num_steps; i++)
-    if (e->lw->steps[i].sym && zn_ex_depends(e->lw->ex, x, e->lw->steps[i].sym)) return true;
-  return false;
-}
-
-static zn_expr limit(entry *e, zn_expr x, bool upper);
-
-/* Coefficients may be negative; everything else that multiplies is a size. */
-static zn_expr limit_product(entry *e, zn_expr x, bool upper) {
-  zn_exprs *ex = e->lw->ex;
-  int64_t c;
-  zn_expr p = zn_ex_const(ex, 1), zero = zn_ex_const(ex, 0);
-  if (zn_ex_is_const(ex, zn_ex_operand(ex, x, 0), &c) && c < 0) upper = !upper;
-  for (uint32_t i = 0; i < zn_ex_arity(ex, x); i++) {
-    zn_expr f = zn_ex_operand(ex, x, i);
-    zn_expr t = zn_ex_is_const(ex, f, NULL) ? f : limit(e, f, upper);
-    if (!t) return ZN_EX_NONE;
-    if (!zn_ex_is_const(ex, f, NULL)) t = zn_ex_max(ex, t, zero);
-    p = zn_ex_mul(ex, p, t);
-  }
-  return p;
-}
-
-static zn_expr limit_symbol(entry *e, zn_expr x, bool upper) {
-  zn_exprs *ex = e->lw->ex;
-  zn_expr def = zn_ex_def(ex, x);
-  int64_t lo, hi;
-  zn_ex_range(ex, x, &lo, &hi);
-  if (!upper) return lo > INT64_MIN ? zn_ex_const(ex, lo) : def ? limit(e, def, false) : ZN_EX_NONE;
-  zn_expr top = sym_bound(e, x);
-  if (top && data_dependent(e, top)) top = limit(e, top, true);
-  if (!top && def) top = limit(e, def, true);
+/* A size as plan can know it: its bound. */
+static zn_expr bounded(entry *e, zn_expr x) {
+  zn_expr top = zn_lw_bound(e->lw, x);
+  assert(top && "unbounded buffers are not in the workspace");
   return top;
 }
 
-/* An expression of what plan knows that x never exceeds (or never falls below); ZN_EX_NONE when there is none. */
-static zn_expr limit(entry *e, zn_expr x, bool upper) {
-  zn_exprs *ex = e->lw->ex;
-  if (!data_dependent(e, x)) return x;
-  zn_ex_op op = zn_ex_kind(ex, x);
-  if (op == ZN_EX_SYM) return limit_symbol(e, x, upper);
-  if (op == ZN_EX_MUL) return limit_product(e, x, upper);
-  zn_expr r = limit(e, zn_ex_operand(ex, x, 0), upper);
-  if (op == ZN_EX_MOD) {
-    zn_expr d = zn_ex_operand(ex, x, 1);
-    if (!upper) return zn_ex_const(ex, 0);
-    d = limit(e, d, true);
-    return d ? zn_ex_addi(ex, d, -1) : r;
-  }
-  if (op == ZN_EX_DIV) { /* the smallest quotient of sizes is 0 */
-    zn_expr d = zn_ex_operand(ex, x, 1);
-    if (data_dependent(e, d)) return upper ? r : zn_ex_const(ex, 0);
-    return r ? zn_ex_div(ex, r, d) : r;
-  }
-  for (uint32_t i = 1; i < zn_ex_arity(ex, x); i++) {
-    zn_expr t = limit(e, zn_ex_operand(ex, x, i), upper);
-    bool either = op == ZN_EX_MIN ? upper : op == ZN_EX_MAX && !upper; /* one bound is enough */
-    if (either && (!r || !t)) {
-      r = r ? r : t;
-      continue;
-    }
-    if (!r || !t) return ZN_EX_NONE;
-    if (op == ZN_EX_ADD)
-      r = zn_ex_add(ex, r, t);
-    else if (op == ZN_EX_MIN || (op == ZN_EX_BCAST && !upper))
-      r = zn_ex_min(ex, r, t);
-    else
-      r = zn_ex_max(ex, r, t);
-  }
-  return r;
-}
+static bool is_list(const zn_type *t) { return t->kind != ZN_V_TENSOR; }
 
-static zn_expr unbounded_part(entry *e, zn_expr x) {
-  zn_exprs *ex = e->lw->ex;
-  if (zn_ex_kind(ex, x) == ZN_EX_SYM) return x;
-  for (uint32_t i = 0; i < zn_ex_arity(ex, x); i++) {
-    zn_expr f = zn_ex_operand(ex, x, i);
-    if (zn_ex_kind(ex, f) != ZN_EX_CONST && !limit(e, f, true)) return unbounded_part(e, f);
-  }
-  return x;
-}
-
-/* Data-dependent sizes are not known before the run: plan reports their bounds. */
-static zn_expr bounded(entry *e, zn_expr x) {
-  int64_t lo, hi;
-  zn_expr top = limit(e, x, true);
-  if (top) return top;
-  zn_ex_range(e->lw->ex, x, &lo, &hi);
-  if (hi < max_dim) return zn_ex_const(e->lw->ex, hi);
-  zn_expr culprit = unbounded_part(e, x);
-  if (zn_ex_kind(e->lw->ex, culprit) == ZN_EX_SYM) unknown_size(e, culprit, "has no upper bound");
-  if (!e->lw->failed) zn_fail(e->lw->ctx, ZN_ERR_UNSUPPORTED, NULL, "a run-time size has no upper bound");
-  e->lw->failed = true;
-  return zn_ex_const(e->lw->ex, 1);
+/* Does the caller give the buffer of output i? */
+static bool given(const entry *e, uint32_t i) {
+  return !is_list(zn_lw_type(e->lw, e->lw->g->outputs[i])) && e->lw->out_heap[i] == UINT32_MAX;
 }
 
 static zn_type bounded_type(entry *e, zn_vid v) {
   zn_type t = *zn_lw_type(e->lw, v);
   for (int d = 0; d < t.rank; d++) t.dims[d] = bounded(e, t.dims[d]);
   return t;
+}
+
+static void describe_list(entry *e, uint32_t i) {
+  set_field(e, e->out, i, T_DTYPE, zn_kb_int(e->b, ZN_U32, zn_kio_code(&e->lw->mod->outputs[i])));
+  set_field(e, e->out, i, T_RANK, zn_kb_int(e->b, ZN_U32, 1));
+  set_field(e, e->out, i, T_SHAPE, zn_kb_int(e->b, ZN_I64, -1));
+}
+
+/* What plan says about an output that has no bound. */
+static void describe_unbounded(entry *e, uint32_t i) {
+  const zn_type *t = zn_lw_type(e->lw, e->lw->g->outputs[i]);
+  set_field(e, e->out, i, T_DTYPE, zn_kb_int(e->b, ZN_U32, zn_dtypes[t->dtype].onnx));
+  set_field(e, e->out, i, T_RANK, zn_kb_int(e->b, ZN_U32, t->rank));
+  for (int d = 0; d < t->rank; d++) {
+    zn_expr top = zn_lw_bound(e->lw, t->dims[d]);
+    zn_kref n = top ? zn_kb_cvt(e->b, ix(e, top), ZN_I64) : zn_kb_int(e->b, ZN_I64, -1);
+    set_field(e, e->out, i, T_SHAPE + 8 * d, n);
+  }
 }
 
 static void describe_output(entry *e, uint32_t i, bool exact) {
@@ -451,10 +392,66 @@ static zn_kref address(entry *e, zn_loc loc) {
   if (loc.kind == ZN_LOC_INPUT) return e->in_data[loc.index];
   if (loc.kind == ZN_LOC_OUTPUT) return e->out_data[loc.index];
   if (loc.kind == ZN_LOC_CONST) return zn_kb_constaddr(e->b, loc.index);
-  assert(loc.kind == ZN_LOC_WS);
   const zn_wsbuf *w = &e->lw->bufs[loc.index];
+  zn_loc cell = {ZN_LOC_WS, loc.kind == ZN_LOC_CELL ? loc.index : w->cell};
+  if (loc.kind == ZN_LOC_CELL || w->heap) {
+    zn_kref p = address(e, cell), zero = zn_kb_idx(e->b, 0);
+    return zn_kb_load(e->b, ZN_PTR, 1, p, zero);
+  }
+  assert(loc.kind == ZN_LOC_WS);
   zn_kref off = w->slot == UINT32_MAX ? zn_kb_idx(e->b, (int64_t)w->offset) : e->slot_off[w->slot];
   return zn_kb_ptradd(e->b, e->ws, off);
+}
+
+/* Memory from the caller, or the run ends. */
+static zn_kref allocate(entry *e, zn_kref bytes) {
+  zn_kb *b = e->b;
+  fail_if(e, is_null(e, e->host), ZN_RUN_ALLOC);
+  zn_kref hook = zn_kb_load(b, ZN_PTR, 1, e->host, zn_kb_idx(b, HOST_ALLOC));
+  fail_if(e, is_null(e, hook), ZN_RUN_ALLOC);
+  zn_kref p = zn_kb_hostalloc(b, e->host, round64(e, bytes));
+  fail_if(e, is_null(e, p), ZN_RUN_ALLOC);
+  zn_kref low = zn_kb_bin(b, ZN_K_And, zn_kb_bitcast(b, p, ZN_IDX), zn_kb_idx(b, 63));
+  fail_if(e, zn_kb_cmp(b, ZN_K_Ne, low, zn_kb_idx(b, 0)), ZN_RUN_ALLOC);
+  return p;
+}
+
+static void copy_words(entry *e, zn_kref to, zn_kref from, zn_kref bytes) {
+  zn_kb *b = e->b;
+  zn_kref zero = zn_kb_idx(b, 0), words = zn_kb_bin(b, ZN_K_Div, round64(e, bytes), zn_kb_idx(b, 8));
+  zn_kref i = zn_kb_for(b, zero, words, 1, ZN_FOR_SERIAL, 0);
+  zn_kref x = zn_kb_load(b, ZN_U64, 1, from, i);
+  zn_kb_store(b, to, i, x);
+  zn_kb_end(b);
+}
+
+/* Room for `bytes` in a heap buffer, its first `used` (NONE: none) kept. It doubles, so that growing costs a constant factor;
+ * what others point into is never used again. */
+static void grow(entry *e, uint32_t buf, zn_expr bytes, zn_expr used) {
+  zn_kb *b = e->b;
+  const zn_wsbuf *w = &e->lw->bufs[buf];
+  zn_kref need = zn_kb_bin(b, ZN_K_Max, ix(e, bytes), zn_kb_idx(b, 1));
+  zn_kref limit = zn_kb_idx(b, e->lw->caps->idx_bytes == 4 ? max_dim / 4 : max_bytes);
+  fail_if(e, zn_kb_cmp(b, ZN_K_Gt, need, limit), ZN_RUN_OVERFLOW);
+  zn_kref old_bytes = used ? ix(e, used) : 0, zero = zn_kb_idx(b, 0);
+  zn_kref cell = address(e, (zn_loc){ZN_LOC_WS, w->cell});
+  if (w->keep && !w->grows) {
+    zn_kref p = allocate(e, need);
+    zn_kb_store(b, cell, zero, p);
+    return;
+  }
+  zn_kref have = zn_kb_get(b, e->room[buf]), twice = zn_kb_bin(b, ZN_K_Add, have, have);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Gt, need, have));
+  zn_kref size = zn_kb_bin(b, ZN_K_Max, need, twice);
+  zn_kref p = allocate(e, size);
+  if (used) {
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Gt, old_bytes, zero));
+    copy_words(e, p, zn_kb_load(b, ZN_PTR, 1, cell, zero), old_bytes);
+    zn_kb_end(b);
+  }
+  zn_kb_store(b, cell, zero, p);
+  zn_kb_set(b, e->room[buf], size);
+  zn_kb_end(b);
 }
 
 static void emit_call(entry *e, const zn_step *s) {
@@ -469,6 +466,9 @@ static void emit_step(entry *e, const zn_step *s) {
   zn_kb *b = e->b;
   switch (s->kind) {
   case ZN_STEP_CALL: emit_call(e, s); break;
+  case ZN_STEP_GROW:
+    if (s->loc.kind == ZN_LOC_WS && e->lw->bufs[s->loc.index].heap) grow(e, s->loc.index, s->a, s->b);
+    break;
   case ZN_STEP_SYM: {
     zn_kref v;
     if (s->loc.kind == ZN_LOC_NONE) {
@@ -478,7 +478,7 @@ static void emit_step(entry *e, const zn_step *s) {
       v = peek(e, s->dtype, p, at, false);
       v = zn_is_float(s->dtype) ? size_of_float(e, v, s->a) : size_of_element(e, v);
     }
-    zn_expr top = sym_bound(e, s->sym);
+    zn_expr top = zn_lw_sym_bound(e->lw, s->sym);
     if (top) fail_if(e, zn_kb_cmp(b, ZN_K_Gt, v, ix(e, top)), ZN_RUN_SHAPE);
     int64_t lo, hi;
     zn_ex_range(e->lw->ex, s->sym, &lo, &hi);
@@ -534,14 +534,31 @@ static void emit_step(entry *e, const zn_step *s) {
   }
 }
 
+static void finish_output(entry *e, uint32_t i) {
+  const zn_type *t = zn_lw_type(e->lw, e->lw->g->outputs[i]);
+  if (is_list(t)) return; /* a kernel wrote it */
+  describe_output(e, i, true);
+  if (given(e, i)) return;
+  zn_kref data = address(e, (zn_loc){ZN_LOC_WS, e->lw->out_heap[i]});
+  if (e->lw->caps->idx_bytes < 8) set_field(e, e->out, i, T_DATA, zn_kb_int(e->b, ZN_U64, 0));
+  set_field(e, e->out, i, T_DATA, data);
+  set_field(e, e->out, i, T_BYTES, zn_kb_cvt(e->b, checked_bytes(e, t), ZN_U64));
+}
+
 static void emit_program(entry *e) {
   zn_lw *lw = e->lw;
   zn_kb *b = e->b;
   e->in_data = ZN_ARRAY(lw->arena, zn_kref, lw->g->num_inputs);
   e->out_data = ZN_ARRAY(lw->arena, zn_kref, lw->g->num_outputs);
-  for (uint32_t i = 0; i < lw->g->num_inputs; i++) e->in_data[i] = field(e, e->in, i, T_DATA, ZN_PTR);
+  for (uint32_t i = 0; i < lw->g->num_inputs; i++)
+    e->in_data[i] = is_list(zn_lw_type(lw, lw->g->inputs[i])) ? tensor_at(e, e->in, i)
+                                                               : field(e, e->in, i, T_DATA, ZN_PTR);
   for (uint32_t i = 0; i < lw->g->num_outputs; i++)
-    e->out_data[i] = field(e, e->out, i, T_DATA, ZN_PTR);
+    e->out_data[i] = is_list(zn_lw_type(lw, lw->g->outputs[i])) ? tensor_at(e, e->out, i)
+                                                                 : field(e, e->out, i, T_DATA, ZN_PTR);
+  e->room = ZN_ARRAY(lw->arena, zn_kref, lw->num_bufs);
+  for (uint32_t i = 0; i < lw->num_bufs; i++)
+    if (lw->bufs[i].heap) e->room[i] = zn_kb_var(b, zn_kb_idx(b, 0));
   zn_kref err = 0, zero = zn_kb_idx(b, 0);
   if (lw->err_buf != UINT32_MAX) {
     err = address(e, (zn_loc){ZN_LOC_WS, lw->err_buf});
@@ -551,8 +568,12 @@ static void emit_program(entry *e) {
     else
       zn_kb_store(b, err, zero, ok);
   }
-  for (uint32_t i = 0; i < lw->num_steps; i++) emit_step(e, &lw->steps[i]);
-  for (uint32_t i = 0; i < lw->g->num_outputs; i++) describe_output(e, i, true);
+  for (uint32_t i = 0; i < lw->num_steps; i++) {
+    for (uint32_t k = 0; k < lw->num_bufs; k++)
+      if (lw->bufs[k].heap && !lw->bufs[k].grows && lw->bufs[k].born == i) grow(e, k, lw->bufs[k].bytes, ZN_EX_NONE);
+    emit_step(e, &lw->steps[i]);
+  }
+  for (uint32_t i = 0; i < lw->g->num_outputs; i++) finish_output(e, i);
   zn_kb_ret(b, err ? peek(e, ZN_I32, err, zero, true) : zn_kb_int(b, ZN_I32, 0));
 }
 
@@ -573,7 +594,7 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, bool run) {
   e.out = zn_kb_param(&b, "out", ZN_KP_INOUT, ZN_U8);
   e.ws = zn_kb_param(&b, "ws", ZN_KP_INOUT, ZN_U8);
   e.ws_bytes = zn_kb_param(&b, "ws_bytes", ZN_KP_INT, ZN_IDX);
-  zn_kb_param(&b, "host", ZN_KP_IN, ZN_U8);
+  e.host = zn_kb_param(&b, "host", ZN_KP_IN, ZN_U8);
   if (lw->g->num_inputs) fail_if(&e, is_null(&e, e.in), ZN_RUN_NULL);
   if (lw->g->num_outputs) fail_if(&e, is_null(&e, e.out), ZN_RUN_NULL);
   if (!run) fail_if(&e, is_null(&e, e.ws), ZN_RUN_NULL);
@@ -583,6 +604,12 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, bool run) {
   check_inputs(&e);
   if (run) data_dependent_syms(&e);
   for (uint32_t i = 0; i < lw->g->num_outputs; i++) {
+    if (!given(&e, i)) {
+      if (!run && is_list(zn_lw_type(lw, lw->g->outputs[i]))) describe_list(&e, i);
+      else if (!run) describe_unbounded(&e, i);
+      if (!run) set_field(&e, e.out, i, T_BYTES, zn_kb_int(&b, ZN_U64, 0));
+      continue;
+    }
     zn_type t = bounded_type(&e, lw->g->outputs[i]);
     zn_kref need = checked_bytes(&e, &t);
     if (run) {

@@ -25,6 +25,7 @@ const zn_lower *zn_lower_of(zn_op op); /* both NULL: not lowered yet */
 
 typedef struct zn_lower_opts {
   int opt_level;
+  bool no_alloc; /* refuse models that need an allocator */
   bool math_fast;
   const char *provenance;
 } zn_lower_opts;
@@ -42,8 +43,15 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
 /* ---------------------------------------------------------------- inside lowering ------------------------------- */
 enum { ZN_LW_MAX_OVERRIDES = 16, ZN_LW_MAX_LOOPS = 64 };
 
-typedef enum zn_loc_kind { ZN_LOC_NONE, ZN_LOC_INPUT, ZN_LOC_OUTPUT, ZN_LOC_CONST, ZN_LOC_WS } zn_loc_kind;
-typedef struct zn_loc { /* where a value is stored */
+typedef enum zn_loc_kind {
+  ZN_LOC_NONE,
+  ZN_LOC_INPUT,
+  ZN_LOC_OUTPUT,
+  ZN_LOC_CONST,
+  ZN_LOC_WS,
+  ZN_LOC_CELL /* where the address in a workspace buffer points: memory found by the run */
+} zn_loc_kind;
+typedef struct zn_loc { /* where a value is stored; sequences, optionals and maps: their zn_tensor (lists.h) */
   zn_loc_kind kind;
   uint32_t index; /* input/output number, module constant, workspace buffer */
 } zn_loc;
@@ -53,6 +61,12 @@ typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step
   uint32_t first, last;
   uint64_t offset;        /* static plan */
   uint32_t slot;          /* dynamic plan */
+  bool keep;              /* the contents are referred to until the outputs are read */
+  bool heap;              /* no upper bound, or kept in a loop: from the caller's allocator, through `cell` */
+  uint32_t cell;          /* heap: workspace buffer that holds the address */
+  uint32_t born;          /* first step that touches it, before lifetimes are stretched over loops */
+  bool grows;             /* GROW steps make room; else it happens before step `born` */
+  bool in_loop;           /* born inside a loop */
 } zn_wsbuf;
 
 typedef enum zn_step_kind {
@@ -63,7 +77,8 @@ typedef enum zn_step_kind {
   ZN_STEP_ENDIF,
   ZN_STEP_LOOP,       /* repeat: until `trips` (expr or NONE) or the bool buffer is false; counts in symbol `sym` */
   ZN_STEP_ENDLOOP,
-  ZN_STEP_REQUIRE     /* return `code` unless a == b, or a == 1 when or_one */
+  ZN_STEP_REQUIRE,    /* return `code` unless a == b, or a == 1 when or_one */
+  ZN_STEP_GROW        /* the buffer has room for `a` bytes and keeps its first `b` (NONE: nothing); for unbounded ones */
 } zn_step_kind;
 
 typedef struct zn_arg { /* of a call: a buffer or an integer expression */
@@ -106,6 +121,7 @@ struct zn_lw {
   zn_wsbuf *bufs;
   uint32_t num_bufs, cap_bufs;
   zn_loc *loc;       /* per value of g */
+  uint32_t *out_heap; /* per output: workspace buffer that holds it, UINT32_MAX: the caller's */
   zn_stable *tables;
   uint32_t num_tables, cap_tables;
   struct { const void *key, *data; } *memo; /* what point lowerings computed for a node */
@@ -191,6 +207,15 @@ void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref 
 zn_loc zn_lw_loc(zn_lw *lw, zn_vid v);
 /* A workspace buffer for the steps of the current node only. */
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
+/* A buffer that other values point into: it is valid, unchanged, until the caller has read the outputs. */
+zn_loc zn_lw_keep(zn_lw *lw, zn_expr bytes);
+/* Between kernels: before the next one the buffer of `bytes` bytes is made, its first `used` (NONE: none) kept. Needed for
+ * buffers that are written in several branches, or piece by piece in a loop. Does nothing when the size is bounded. */
+void zn_lw_grow(zn_lw *lw, zn_loc loc, zn_expr bytes, zn_expr used);
+/* Bytes of a value of type t: its elements, or a zn_tensor for lists. */
+zn_expr zn_lw_bytes(zn_lw *lw, const zn_type *t);
+/* Storage of v for readers in memory: known contents (shape arithmetic) are written out first. */
+zn_loc zn_lw_source(zn_lw *lw, zn_nid n, zn_vid v);
 /* A packed or computed constant: data is borrowed. */
 zn_loc zn_lw_const(zn_lw *lw, const char *name, zn_dtype t, uint64_t count, const void *data);
 /* The same, produced by fill(user, dst) when it is written: user and what it refers to live as long as the graph. */

@@ -262,7 +262,7 @@ zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dty
     }
     return param_again(lw, lw->ptrs[i].k);
   }
-  static const char *const stem[] = {"?", "in", "out", "w", "t"};
+  static const char *const stem[] = {"?", "in", "out", "w", "t", "at"};
   const char *name = zn_arena_printf(lw->arena, "%s%u", stem[loc.kind], loc.index);
   zn_kref k = zn_kb_param(&lw->kb, name, access, dtype);
   if (lw->num_ptrs == lw->cap_ptrs) {
@@ -301,6 +301,12 @@ static uint32_t new_buffer(zn_lw *lw, zn_expr bytes) {
 
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes) { return (zn_loc){ZN_LOC_WS, new_buffer(lw, bytes)}; }
 
+zn_loc zn_lw_keep(zn_lw *lw, zn_expr bytes) {
+  zn_loc at = zn_lw_scratch(lw, bytes);
+  lw->bufs[at.index].keep = true;
+  return at;
+}
+
 /* Elements that v occupies in its physical layout. */
 static zn_expr stored_count(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
@@ -326,7 +332,9 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   } else if (val->alias) {
     lw->loc[v] = zn_lw_loc(lw, val->alias);
   } else {
-    zn_expr bytes = zn_ex_muli(lw->ex, stored_count(lw, v), zn_dtype_bytes(val->type.dtype));
+    zn_expr bytes = val->type.kind != ZN_V_TENSOR
+                        ? zn_lw_bytes(lw, &val->type)
+                        : zn_ex_muli(lw->ex, stored_count(lw, v), zn_dtype_bytes(val->type.dtype));
     lw->loc[v] = (zn_loc){ZN_LOC_WS, new_buffer(lw, bytes)};
   }
   return lw->loc[v];

@@ -11,7 +11,7 @@ enum { ALIGN = 64 };
 static uint64_t align_up(uint64_t n) { return (n + ALIGN - 1) & ~(uint64_t)(ALIGN - 1); }
 
 static void touch(zn_lw *lw, zn_loc loc, uint32_t step) {
-  if (loc.kind != ZN_LOC_WS) return;
+  if (loc.kind != ZN_LOC_WS && loc.kind != ZN_LOC_CELL) return;
   zn_wsbuf *b = &lw->bufs[loc.index];
   if (b->first == UINT32_MAX) {
     b->first = b->last = step;
@@ -37,13 +37,24 @@ static void extend_over_loops(zn_lw *lw) {
   }
 }
 
-static void lifetimes(zn_lw *lw) {
+static void touch_all(zn_lw *lw) {
   for (uint32_t i = 0; i < lw->num_steps; i++) {
     touch(lw, lw->steps[i].loc, i);
     for (uint32_t k = 0; k < lw->steps[i].num_args; k++)
       if (!lw->steps[i].args[k].is_int) touch(lw, lw->steps[i].args[k].loc, i);
   }
+}
+
+static void lifetimes(zn_lw *lw) {
+  touch_all(lw);
   extend_over_loops(lw);
+  for (uint32_t k = 0; k < lw->num_bufs; k++)
+    if (lw->bufs[k].keep && lw->bufs[k].first != UINT32_MAX) lw->bufs[k].last = lw->num_steps;
+  for (uint32_t k = 0; k < lw->num_bufs; k++)
+    if (lw->bufs[k].heap) {
+      lw->bufs[lw->bufs[k].cell].first = 0;
+      lw->bufs[lw->bufs[k].cell].last = lw->num_steps;
+    }
   if (lw->err_buf != UINT32_MAX) {
     lw->bufs[lw->err_buf].first = 0;
     lw->bufs[lw->err_buf].last = lw->num_steps;
@@ -142,7 +153,7 @@ zn_plan zn_plan_memory(zn_lw *lw, zn_plan_stats *out_stats) {
     for (uint32_t i = 0; i < lw->num_bufs; i++) {
       zn_wsbuf *b = &lw->bufs[i];
       int64_t bytes;
-      if (b->first != step) continue;
+      if (b->first != step || b->heap) continue;
       if (!zn_ex_is_const(lw->ex, b->bytes, &bytes)) {
         dynamic[num_dynamic++] = i;
         continue;

@@ -4,6 +4,7 @@
 
 #include "codegen/lower/program.h"
 #include "codegen/lower/strvalue.h"
+#include "runtime/zenith.h"
 
 static const zn_lower *const table[ZN_OP_COUNT] = {
     &zn_lower_none,
@@ -119,9 +120,22 @@ static const char *dim_text(zn_lw *lw, zn_expr e) {
   return t.s;
 }
 
+static uint32_t list_kind(const zn_type *t) {
+  switch (t->kind) {
+  case ZN_V_SEQ: return t->of ? ZN_SEQUENCE_OF_MAPS | (uint32_t)zn_dtypes[t->key].onnx << 16 : ZN_SEQUENCE;
+  case ZN_V_OPT: return t->of ? ZN_OPTIONAL_SEQUENCE : ZN_OPTIONAL;
+  case ZN_V_MAP: return ZN_MAP | (uint32_t)zn_dtypes[t->key].onnx << 16;
+  default: return 0;
+  }
+}
+
+uint32_t zn_lw_code(const zn_type *t) { return list_kind(t) | (uint32_t)zn_dtypes[t->dtype].onnx; }
+
 static zn_kio describe(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
-  zn_kio io = {val->name, (zn_dtype)val->type.dtype, (uint32_t)val->type.rank, {0}, {0}};
+  if (val->type.kind != ZN_V_TENSOR)
+    return (zn_kio){val->name, (zn_dtype)val->type.dtype, 1, {-1}, {""}, list_kind(&val->type)};
+  zn_kio io = {val->name, (zn_dtype)val->type.dtype, (uint32_t)val->type.rank, {0}, {0}, 0};
   for (int d = 0; d < val->type.rank; d++) {
     if (!zn_ex_is_const(lw->ex, val->type.dims[d], &io.dims[d])) io.dims[d] = -1;
     io.dim_text[d] = dim_text(lw, val->type.dims[d]);
@@ -145,10 +159,7 @@ static zn_status check_interface(zn_lw *lw) {
   for (uint32_t k = 0; k < g->num_inputs + g->num_outputs; k++) {
     const zn_value *v = &g->vals[k < g->num_inputs ? g->inputs[k] : g->outputs[k - g->num_inputs]];
     const char *what = k < g->num_inputs ? "input" : "output";
-    if (v->type.kind != ZN_V_TENSOR)
-      return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, NULL,
-                     "%s '%s' is not a tensor; sequences and maps cannot be compiled yet",
-                     what, v->name);
+    if (v->type.kind != ZN_V_TENSOR) continue;
     if (v->type.rank < 0 || v->type.dtype == ZN_NONE)
       return zn_error(lw->ctx, NULL, "%s '%s' has an unknown %s", what, v->name,
                       v->type.rank < 0 ? "rank: give it with --shape" : "type");
@@ -172,6 +183,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   ZN_TRY(check_interface(lw));
   lw->loc = ZN_ARRAY(lw->arena, zn_loc, g->num_vals);
   for (uint32_t i = 0; i < g->num_inputs; i++) lw->loc[g->inputs[i]] = (zn_loc){ZN_LOC_INPUT, i};
+  lw->out_heap = ZN_ARRAY(lw->arena, uint32_t, g->num_outputs);
   bool *needs_copy = ZN_ARRAY(lw->arena, bool, g->num_outputs);
   assign_outputs(lw, needs_copy);
   ZN_TRY(zn_lower_nodes(lw));
@@ -180,6 +192,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   zn_lw_make_tables(lw);
   describe_all(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
+  zn_plan_heap(lw);
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);

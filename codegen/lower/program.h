@@ -20,6 +20,15 @@ typedef struct zn_plan {
 void zn_lower_require(zn_lw *lw, zn_nid n);
 /* The length of a Range of floats (view.c). */
 void zn_lower_range_length(zn_lw *lw, zn_nid n);
+/* The dtype field of a value's zn_tensor. */
+uint32_t zn_lw_code(const zn_type *t);
+enum { ZN_TENSOR_BYTES = 88 }; /* zn_tensor */
+/* Largest value of a data-dependent symbol, over other symbols; ZN_EX_NONE when there is none. */
+zn_expr zn_lw_sym_bound(zn_lw *lw, zn_expr sym);
+/* An expression of what plan knows that x never exceeds; ZN_EX_NONE when there is none. */
+zn_expr zn_lw_bound(zn_lw *lw, zn_expr x);
+/* Unbounded outputs move to buffers of their own; every unbounded buffer gets its cell. Before the plan. */
+void zn_plan_heap(zn_lw *lw);
 /* Kernels with equal bodies become one function. */
 void zn_lower_dedupe(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */

@@ -1,5 +1,5 @@
 /* Steps between kernels: symbols that take run-time values, flat copies. */
-#include "codegen/lower/lower.h"
+#include "codegen/lower/program.h"
 
 #include <assert.h>
 
@@ -43,8 +43,43 @@ void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to) {
   zn_lw_copy_at(lw, n, t, from, to, zn_ex_const(lw->ex, 0));
 }
 
+zn_expr zn_lw_bytes(zn_lw *lw, const zn_type *t) {
+  if (t->kind != ZN_V_TENSOR) return zn_ex_const(lw->ex, ZN_TENSOR_BYTES);
+  return zn_ex_muli(lw->ex, zn_type_count(lw->ex, t), zn_dtype_bytes((zn_dtype)t->dtype));
+}
+
+void zn_lw_grow(zn_lw *lw, zn_loc loc, zn_expr bytes, zn_expr used) {
+  push_step(lw, (zn_step){.kind = ZN_STEP_GROW, .loc = loc, .a = bytes, .b = used});
+}
+
+/* Writes known contents (shape arithmetic) into memory. */
+static void write_known(zn_lw *lw, zn_nid n, zn_vid v, zn_loc to) {
+  const zn_type t = *zn_lw_type(lw, v);
+  zn_lw_kernel(lw, n, "known");
+  zn_expr idx[ZN_MAX_RANK], flat = zn_ex_const(lw->ex, 0);
+  for (int d = 0; d < t.rank; d++) {
+    idx[d] = zn_lw_for(lw, t.dims[d], ZN_FOR_SERIAL, 0);
+    flat = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, flat, t.dims[d]), idx[d]);
+  }
+  zn_kref x = zn_lw_load(lw, v, idx), p = zn_lw_ptr_loc(lw, to, ZN_KP_OUT, (zn_dtype)t.dtype);
+  zn_lw_store_at(lw, p, (zn_dtype)t.dtype, flat, x);
+  for (int d = 0; d < t.rank; d++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+zn_loc zn_lw_source(zn_lw *lw, zn_nid n, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  bool only_known = !val->cst && val->elems && val->num_elems && lw->loc[v].kind == ZN_LOC_NONE;
+  if (!only_known) return zn_lw_loc(lw, v);
+  zn_loc to = zn_lw_scratch(lw, zn_lw_bytes(lw, &val->type));
+  write_known(lw, n, v, to);
+  return to;
+}
+
 void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to, zn_expr first) {
   zn_exprs *ex = lw->ex;
+  zn_type words = zn_type_tensor(ZN_U64, 1, (zn_expr[]){zn_ex_const(ex, ZN_TENSOR_BYTES / 8)});
+  if (t->kind != ZN_V_TENSOR) t = &words;
   zn_dtype dt = (zn_dtype)t->dtype;
   static const zn_dtype raw[9] = {0, ZN_U8, ZN_U16, 0, ZN_U32, 0, 0, 0, ZN_U64};
   zn_expr count = zn_type_count(ex, t), base = zn_ex_const(ex, 0), here;

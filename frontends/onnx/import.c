@@ -1,5 +1,7 @@
 /* Nodes of an ONNX model become nodes of the graph: names resolve through scopes (captures become inputs of bodies), calls
  * of model-local functions are inlined, and every other node is upgraded, checked against its schema and emitted. */
+#include <ctype.h>
+
 #include "frontends/onnx/import.h"
 
 static void import_nodes(zn_scope *s, Pb__NodeProto **nodes, size_t n);
@@ -404,7 +406,7 @@ static void import_initializers(zn_scope *s, const Pb__GraphProto *p) {
   }
 }
 
-/* --shape INPUT=1x3x?x224 */
+/* --shape INPUT=1x3x?xwidth */
 static zn_status apply_shape(zn_imp *I, const char *text, zn_type *t) {
   const char *p = strrchr(text, '=') + 1;
   int rank = 0;
@@ -415,6 +417,9 @@ static zn_status apply_shape(zn_imp *I, const char *text, zn_type *t) {
     if (*p == '?') {
       end++;
       dims[rank] = rank < t->rank ? t->dims[rank] : 0;
+    } else if (isalpha((unsigned char)*p) || *p == '_') { /* a name ends at the next x */
+      while (*end != 'x' && (isalnum((unsigned char)*end) || *end == '_')) end++;
+      dims[rank] = end == p ? ZN_EX_NONE : zn_imp_symbol(I, zn_arena_strndup(I->ga, p, (size_t)(end - p)));
     } else {
       long long v = strtoll(p, &end, 10);
       if (end == p || v < 0) return zn_fail(I->c, ZN_ERR_USAGE, NULL, "--shape %s: expected numbers like 1x3x224x224", text);

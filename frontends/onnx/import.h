@@ -113,6 +113,7 @@ int zn_op_first_version(const char *domain, const char *name);
 bool zn_imp_type(zn_imp *I, const Pb__TypeProto *p, const char *value, zn_type *out);
 /* --dim and the symbols of the model's inputs; to be called before the first type. */
 zn_status zn_imp_dims_init(zn_imp *I);
+zn_expr zn_imp_symbol(zn_imp *I, const char *name); /* a dimension by name, as --dim says */
 zn_status zn_imp_dims_check(zn_imp *I); /* every --dim named a symbol */
 void zn_imp_attrs(zn_unode *u, const Pb__NodeProto *p);
 const Pb__AttributeProto *zn_imp_attr_ref(zn_scope *s, const Pb__AttributeProto *a, zn_scope **out_scope);

@@ -7,7 +7,7 @@
 typedef struct zn_onnx_opts {
   const char *const *dims; /* "batch=8", "seq=1..512": value or range of a symbolic dimension */
   uint32_t num_dims;
-  const char *const *shapes; /* "input=1x3x224x224"; '?' keeps the declared dimension */
+  const char *const *shapes; /* "input=1x3x224x224"; '?' keeps the declared dimension, a word names one */
   uint32_t num_shapes;
   /* Infers the types of one node (zn_infer_node); NULL: none. Some upgrades of old operators depend on a rank or an
    * element type: without inference they give longer code, and LabelEncoder of version 1 is refused. */

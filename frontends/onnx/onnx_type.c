@@ -55,7 +55,7 @@ zn_status zn_imp_dims_check(zn_imp *I) {
   return st;
 }
 
-static zn_expr symbol(zn_imp *I, const char *name) {
+zn_expr zn_imp_symbol(zn_imp *I, const char *name) {
   uint32_t k;
   if (!zn_nmap_get(&I->dim_opts, name, &k)) return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), 0, INT64_MAX);
   I->dims[k].used = true;
@@ -104,7 +104,7 @@ static zn_expr dim_atom(dim_parser *d) {
     if (*end || n > 15) d->failed = true;
     return zn_ex_const(d->I->ex, v);
   } else if (zn_nmap_get(&d->I->pure_dims, w, &k)) {
-    return symbol(d->I, w);
+    return zn_imp_symbol(d->I, w);
   } else {
     d->failed = true;
   }
@@ -155,7 +155,7 @@ static zn_expr named_dim(zn_imp *I, const char *name) {
     spaces(&d);
     if (!d.failed && !*d.p && e > ZN_EX_OVERFLOW) return e;
   }
-  return symbol(I, name);
+  return zn_imp_symbol(I, name);
 }
 
 /* ---- types ---- */
@@ -180,7 +180,7 @@ static bool tensor_type(zn_imp *I, const Pb__TensorTypeProto *p, const char *val
     else if (d->dim_param && *d->dim_param)
       out->dims[k] = named_dim(I, d->dim_param);
     else
-      out->dims[k] = symbol(I, zn_arena_printf(I->pa, "%s.d%zu", value, k));
+      out->dims[k] = zn_imp_symbol(I, zn_arena_printf(I->pa, "%s.d%zu", value, k));
   }
   return true;
 }
@@ -192,6 +192,10 @@ static bool element_type(zn_imp *I, const Pb__TypeProto *p, const char *value, z
   out->of = e.kind != ZN_V_TENSOR;
   out->dtype = e.dtype;
   out->key = e.key;
+  if (e.kind == ZN_V_TENSOR) { /* sizes may differ from item to item: only numbers are shared */
+    out->rank = e.rank;
+    for (int d = 0; d < e.rank; d++) out->dims[d] = zn_ex_is_const(I->ex, e.dims[d], NULL) ? e.dims[d] : ZN_EX_NONE;
+  }
   bool fine = e.kind == ZN_V_TENSOR || (out->kind == ZN_V_SEQ && e.kind == ZN_V_MAP) ||
               (out->kind == ZN_V_OPT && e.kind == ZN_V_SEQ && !e.of);
   if (!fine)

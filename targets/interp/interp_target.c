@@ -126,18 +126,18 @@ static zn_status interp_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn
 }
 
 static int32_t call_entry(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
-                          uint64_t ws_bytes) {
+                          uint64_t ws_bytes, const zn_host *host) {
   const zn_exec *e = user;
   const zn_interp_opts o = {.check_bounds = true};
   uint32_t fn = plan ? e->mod->plan_fn : e->mod->run_fn;
-  return zn_interp_entry(e->c, e->mod, fn, in, out, ws, ws_bytes, NULL, &o);
+  return zn_interp_entry(e->c, e->mod, fn, in, out, ws, ws_bytes, host, &o);
 }
 
 static zn_status interp_run(zn_ctx *c, zn_exec *e, zn_arena *a, const zn_htensor *in,
                             zn_htensor *out) {
   e->c = c;
   return zn_exec_run_entries(c, a, e->mod->name, e->mod->num_inputs, e->mod->num_outputs,
-                             call_entry, e, in, out);
+                             call_entry, e, NULL, in, out);
 }
 
 static void interp_unload(zn_exec *e) {

@@ -1,12 +1,12 @@
 # Real models against their stored outputs (tests/models/models.txt), on the targets and levels named there.
 . tests/suites/lib.sh
 
-one() { # NAME SPREAD TARGET LEVEL
+one() { # NAME SPREAD TARGET LEVEL [OPTION]
   local name="$1 $3 -O$4" line
   if [ ! -d "$MODELS/$1" ]; then
     echo "skip $name: no $MODELS/$1"
   else
-    line=$("$ZENITHC" check "$MODELS/$1" "--target=$3" "-O$4" --spread "$2" --jobs 1 --timeout 200 2>&1 | head -1)
+    line=$("$ZENITHC" check "$MODELS/$1" "--target=$3" "-O$4" --spread "$2" ${5:+"$5"} --jobs 1 --timeout 200 2>&1 | head -1)
     case $line in
       "ok $1") echo "ok $name" ;;
       *) echo "FAIL $name: ${line#FAIL "$1":}" ;;
@@ -15,11 +15,13 @@ one() { # NAME SPREAD TARGET LEVEL
 }
 export -f one
 grep -v '^#' tests/models/models.txt | while read -r name spread runs _; do
+  opt=
+  case $runs in *,*) opt=${runs#*,} runs=${runs%%,*} ;; esac
   case $runs in
     all) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 0" "interp 2" ;;
     all2) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 2" ;;
     native) set -- "cpu 0" "cpu 2" "c 0" "c 2" ;;
     *) set -- "cpu 2" ;;
   esac
-  for t; do echo "$name $spread $t"; done
+  for t; do echo "$name $spread $t $opt"; done
 done | xargs -P "$JOBS" -L 1 bash -c 'one "$@"' _ | tally

@@ -11,12 +11,17 @@ typedef struct zn_str {
   uint64_t len;
 } zn_str; /* element of a ZN_STR tensor */
 
+typedef enum zn_vkind { ZN_V_TENSOR, ZN_V_SEQ, ZN_V_OPT, ZN_V_MAP } zn_vkind;
+
+/* A tensor; or (kind) a list: rank 1, data points to dims[0] zn_htensor. Sequences: their items; optionals: none or one;
+ * maps: two tensors of rank 1, keys and values. dtype is that of the (innermost) tensors, NONE when unknown. */
 typedef struct zn_htensor {
   zn_dtype dtype;
   uint32_t rank;
   int64_t dims[ZN_MAX_RANK];
   void *data;       /* borrowed; zn_htensor_new takes it from an arena */
   const char *name; /* may be NULL */
+  uint8_t kind;     /* zn_vkind */
   const char *origin; /* how .zg text writes the contents, e.g. "rand(1)" or file "m.onnx"+1024; NULL: by value */
 } zn_htensor;
 

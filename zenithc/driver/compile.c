@@ -59,7 +59,9 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   double t1 = zn_now();
   zn_caps caps = out->caps;
   if (o->opt_level == 0) caps.vector_bytes = 0;
-  zn_lower_opts lo = {o->opt_level, o->math_fast, o->provenance ? o->provenance : ""};
+  bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
+  zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware, .math_fast = o->math_fast,
+                      .provenance = o->provenance ? o->provenance : ""};
   const char *name = o->name ? o->name : zn_identifier_from_path(&c->graph, o->model);
   ZN_TRY(zn_lower_graph(c, g, &caps, &lo, name, &out->mod, &out->plan));
   double t2 = zn_now();

@@ -14,6 +14,7 @@ typedef struct zn_compile_opts {
   int opt_level;
   bool math_fast;
   bool emulate;             /* where the artifact cannot run, its kernels run in the interpreter */
+  bool no_alloc;            /* refuse models that need an allocator; always so for firmware */
   zn_onnx_opts onnx;
   const char *provenance;   /* stored in the artifact */
   zn_pass_opts pass;        /* dump, time, verify_each, stop_after, rewrite_limit are honoured */

@@ -33,6 +33,7 @@ zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_com
   out->model = model;
   out->arch = zn_opt_str(o, ZN_O_arch);
   out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);
+  out->no_alloc = zn_opt_given(o, ZN_O_no_alloc);
   out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
   out->emulate = zn_opt_given(o, ZN_O_emulate);
   out->onnx = (zn_onnx_opts){.dims = o->val[ZN_O_dim].v,

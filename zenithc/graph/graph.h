@@ -21,8 +21,6 @@ typedef enum zn_op {
   ZN_OP_COUNT
 } zn_op;
 
-typedef enum zn_vkind { ZN_V_TENSOR, ZN_V_SEQ, ZN_V_OPT, ZN_V_MAP } zn_vkind;
-
 typedef struct zn_type {
   uint8_t kind;   /* zn_vkind: tensor, sequence of tensors, optional, map */
   uint8_t dtype;  /* zn_dtype of the (element) tensor; ZN_NONE while unknown */

@@ -110,6 +110,18 @@ static void merge_constants(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   }
 }
 
+/* Sizes found by the run have a symbol per node: what is behind it is known by that name. */
+static bool same_sizes(const zn_graph *g, const zn_node *a, const zn_node *b) {
+  for (uint32_t i = 0; i < a->num_out; i++) {
+    const zn_type *x = &g->vals[a->out[i]].type, *y = &g->vals[b->out[i]].type;
+    if (!a->out[i] || !b->out[i]) continue;
+    if (x->rank != y->rank || g->vals[b->out[i]].content) return false;
+    for (int d = 0; d < x->rank; d++)
+      if (x->dims[d] != y->dims[d]) return false;
+  }
+  return true;
+}
+
 zn_status zn_pass_cse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   merge_constants(c, g, o);
   const uint32_t size = table_size(g->num_order), first_new = g->num_order;
@@ -127,7 +139,7 @@ zn_status zn_pass_cse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
     for (uint32_t i = 0; i < g->nodes[n].num_out; i++) {
       outputs |= g->nodes[n].out[i] && g->vals[g->nodes[n].out[i]].is_output;
     }
-    if (outputs || !zn_pass_may_rewrite(o)) continue;
+    if (outputs || !same_sizes(g, &g->nodes[slot[at]], &g->nodes[n]) || !zn_pass_may_rewrite(o)) continue;
     for (uint32_t i = 0; i < g->nodes[n].num_out; i++) {
       if (g->nodes[n].out[i]) zn_graph_replace(g, g->nodes[n].out[i], g->nodes[slot[at]].out[i]);
     }
