@@ -71,13 +71,16 @@ zn_host zn_exec_host(zn_arena *a, const zn_host *base) {
 }
 
 static uint32_t list_code(const zn_htensor *t) {
-  const zn_htensor *items = t->data, *first = t->dims[0] ? &items[0] : NULL;
+  const zn_htensor *items = t->data;
   uint32_t code = (uint32_t)zn_dtypes[t->dtype].onnx;
-  if (t->kind == ZN_V_MAP) return ZN_MAP | list_code(&items[1]) | list_code(&items[0]) << 16;
-  if (t->kind == ZN_V_TENSOR) return code;
-  if (first && first->kind == ZN_V_MAP) return ZN_SEQUENCE_OF_MAPS | (list_code(first) & ~0xff00u);
-  if (first && first->kind == ZN_V_SEQ) return ZN_OPTIONAL_SEQUENCE | code;
-  return (t->kind == ZN_V_SEQ ? ZN_SEQUENCE : ZN_OPTIONAL) | code;
+  switch (t->kind) {
+    case ZN_V_TENSOR: return code;
+    case ZN_V_MAP: return ZN_MAP | list_code(&items[1]) | list_code(&items[0]) << 16;
+    case ZN_V_OPT: return (t->of ? ZN_OPTIONAL_SEQUENCE : ZN_OPTIONAL) | code;
+    default: break;
+  }
+  if (!t->of) return ZN_SEQUENCE | code;
+  return ZN_SEQUENCE_OF_MAPS | (t->dims[0] ? list_code(&items[0]) & ~0xff00u : code);
 }
 
 void zn_exec_to_abi(zn_arena *a, const zn_htensor *t, zn_tensor *out) {

@@ -422,6 +422,7 @@ static void add_tensors(zn_imach *m, const char *tensors, uint32_t count, bool f
     uint32_t dtype;
     memcpy(&dtype, tensors + (size_t)i * TENSOR_BYTES + 16, sizeof dtype);
     if (filled && dtype == DTYPE_STRING) add_strings(m, data, bytes);
+    if (filled && dtype >> 8) add_tensors(m, data, (uint32_t)(bytes / TENSOR_BYTES), true);
   }
 }
 

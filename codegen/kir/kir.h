@@ -120,6 +120,11 @@ typedef struct zn_kio { /* a model input or output, for the descriptor */
 } zn_kio;
 /* The dtype field of zn_tensor and zn_io_desc. */
 static inline uint32_t zn_kio_code(const zn_kio *io) { return io->kind | (uint32_t)zn_dtypes[io->dtype].onnx; }
+static inline zn_vkind zn_kio_vkind(const zn_kio *io) {
+  static const uint8_t kinds[8] = {ZN_V_TENSOR, ZN_V_SEQ, ZN_V_OPT, ZN_V_MAP, ZN_V_OPT, ZN_V_SEQ};
+  return (zn_vkind)kinds[io->kind >> 8 & 7];
+}
+static inline bool zn_kio_of(const zn_kio *io) { return (io->kind >> 8 & 7) > 3; } /* an optional sequence, a sequence of maps */
 
 typedef struct zn_kmod {
   zn_arena *arena;

@@ -138,7 +138,9 @@ static zn_kref ix(entry *e, zn_expr x) {
 
 static void check_input_type(entry *e, uint32_t i) {
   zn_kref dt = field(e, e->in, i, T_DTYPE, ZN_U32), rank = field(e, e->in, i, T_RANK, ZN_U32);
-  zn_kref want = zn_kb_int(e->b, ZN_U32, zn_kio_code(&e->lw->mod->inputs[i]));
+  const zn_kio *io = &e->lw->mod->inputs[i];
+  if (io->kind) dt = zn_kb_bin(e->b, ZN_K_And, dt, zn_kb_int(e->b, ZN_U32, 0xff00)); /* items say what they are */
+  zn_kref want = zn_kb_int(e->b, ZN_U32, io->kind ? io->kind & 0xff00 : zn_kio_code(io));
   fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, dt, want), ZN_RUN_DTYPE);
   zn_kref r = zn_kb_int(e->b, ZN_U32, e->lw->mod->inputs[i].rank);
   fail_if(e, zn_kb_cmp(e->b, ZN_K_Ne, rank, r), ZN_RUN_RANK);
@@ -466,6 +468,15 @@ static void emit_step(entry *e, const zn_step *s) {
   zn_kb *b = e->b;
   switch (s->kind) {
   case ZN_STEP_CALL: emit_call(e, s); break;
+  case ZN_STEP_CHECK: {
+    if (e->lw->err_buf == UINT32_MAX) break;
+    zn_kref p = address(e, (zn_loc){ZN_LOC_WS, e->lw->err_buf}), zero = zn_kb_idx(b, 0);
+    zn_kref code = zn_kb_load(b, ZN_I32, 1, p, zero);
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)));
+    zn_kb_ret(b, code);
+    zn_kb_end(b);
+    break;
+  }
   case ZN_STEP_GROW:
     if (s->loc.kind == ZN_LOC_WS && e->lw->bufs[s->loc.index].heap) grow(e, s->loc.index, s->a, s->b);
     break;

@@ -78,6 +78,7 @@ typedef enum zn_step_kind {
   ZN_STEP_LOOP,       /* repeat: until `trips` (expr or NONE) or the bool buffer is false; counts in symbol `sym` */
   ZN_STEP_ENDLOOP,
   ZN_STEP_REQUIRE,    /* return `code` unless a == b, or a == 1 when or_one */
+  ZN_STEP_CHECK,      /* the run ends when a kernel so far has failed */
   ZN_STEP_GROW        /* the buffer has room for `a` bytes and keeps its first `b` (NONE: nothing); for unbounded ones */
 } zn_step_kind;
 
@@ -107,6 +108,12 @@ typedef struct zn_stable { /* a table of constant strings: strvalue.c */
   zn_loc at;
 } zn_stable;
 
+typedef struct zn_lwlen { /* known number of items of list v of g: lists.h */
+  const zn_graph *g;
+  zn_vid v;
+  zn_expr len;
+} zn_lwlen;
+
 struct zn_lw {
   zn_ctx *ctx;
   zn_arena *arena;
@@ -124,6 +131,8 @@ struct zn_lw {
   uint32_t *out_heap; /* per output: workspace buffer that holds it, UINT32_MAX: the caller's */
   zn_stable *tables;
   uint32_t num_tables, cap_tables;
+  zn_lwlen *lens;
+  uint32_t num_lens, cap_lens;
   struct { const void *key, *data; } *memo; /* what point lowerings computed for a node */
   uint32_t num_memo, cap_memo;
   uint32_t err_buf;  /* workspace buffer of the i32 error cell; UINT32_MAX until somebody needs it */
@@ -227,6 +236,9 @@ const zn_htensor *zn_lw_cst(const zn_lw *lw, zn_vid v);
 void zn_lw_fail_if(zn_lw *lw, zn_kref cond, int32_t code);
 /* After the kernel that computes it: symbol sym takes the i64 stored at loc. */
 void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc);
+void zn_lw_define_sym_at(zn_lw *lw, zn_expr sym, zn_loc loc, uint32_t elem);
+/* Between kernels: the run ends when one of those before it has failed (what follows relies on its results). */
+void zn_lw_check(zn_lw *lw);
 /* Between kernels: symbol sym takes the value of e. */
 void zn_lw_set_sym(zn_lw *lw, zn_expr sym, zn_expr e);
 /* Between kernels: the run fails with ZN_RUN_SHAPE unless a <= b. */

@@ -12,6 +12,12 @@ void zn_lw_define_sym(zn_lw *lw, zn_expr sym, zn_loc loc) {
   push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .loc = loc, .dtype = ZN_I64});
 }
 
+void zn_lw_define_sym_at(zn_lw *lw, zn_expr sym, zn_loc loc, uint32_t elem) {
+  push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .loc = loc, .elem = elem, .dtype = ZN_I64});
+}
+
+void zn_lw_check(zn_lw *lw) { push_step(lw, (zn_step){.kind = ZN_STEP_CHECK}); }
+
 void zn_lw_set_sym(zn_lw *lw, zn_expr sym, zn_expr e) {
   push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .a = e});
 }

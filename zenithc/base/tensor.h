@@ -22,6 +22,7 @@ typedef struct zn_htensor {
   void *data;       /* borrowed; zn_htensor_new takes it from an arena */
   const char *name; /* may be NULL */
   uint8_t kind;     /* zn_vkind */
+  bool of;          /* an optional sequence, a sequence of maps */
   const char *origin; /* how .zg text writes the contents, e.g. "rand(1)" or file "m.onnx"+1024; NULL: by value */
 } zn_htensor;
 

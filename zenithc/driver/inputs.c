@@ -6,7 +6,7 @@
 #include "zenithc/eval/gen.h"
 
 zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t) {
-  bool fine = t->dtype == io->dtype && t->rank == io->rank;
+  bool fine = (t->dtype == io->dtype || (t->kind && !t->dims[0])) && t->rank == io->rank && zn_kio_vkind(io) == t->kind;
   for (uint32_t d = 0; fine && d < t->rank; d++) fine = io->dims[d] < 0 || io->dims[d] == t->dims[d];
   if (fine) return ZN_OK;
   zn_text want;
@@ -163,7 +163,8 @@ static zn_status from_files(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_k
       for (i = 0; i < n; i++) zn_note(c, "it has '%s'", io[i].name);
       return ZN_ERR_USAGE;
     }
-    ZN_TRY(zn_value_read(c, a, v->v[k] + len + 1, io[i].name, &in[i]));
+    ZN_TRY(zn_value_read(c, a, v->v[k] + len + 1, io[i].name, zn_kio_vkind(&io[i]), &in[i]));
+    zn_value_settle(&in[i], io[i].dtype, zn_kio_of(&io[i]));
     ZN_TRY(zn_value_fits(c, &io[i], &in[i]));
   }
   return ZN_OK;
@@ -176,12 +177,12 @@ zn_status zn_inputs_make(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_kio 
   sizes s = {.ex = zn_exprs_new(&c->perm), .o = o, .otherwise = otherwise};
   ZN_TRY(from_files(c, o, a, io, n, in));
   for (uint32_t i = 0; i < n; i++)
-    if (in[i].dtype != ZN_NONE) learn(c, &s, &io[i], &in[i]);
+    if (in[i].data || in[i].dtype != ZN_NONE) learn(c, &s, &io[i], &in[i]);
     else all = false;
   if (fit && !all) ZN_TRY(from_graph(c, a, &s, io, g, seed, made));
   for (uint32_t i = 0; i < n; i++) {
-    if (in[i].dtype == ZN_NONE && fit) in[i] = made[i];
-    if (in[i].dtype == ZN_NONE) ZN_TRY(generate(c, a, &s, &io[i], &seed, &in[i]));
+    if (!in[i].data && in[i].dtype == ZN_NONE && fit) in[i] = made[i];
+    if (!in[i].data && in[i].dtype == ZN_NONE) ZN_TRY(generate(c, a, &s, &io[i], &seed, &in[i]));
     in[i].name = io[i].name;
   }
   *out = in;

@@ -62,7 +62,8 @@ static zn_kio *from_desc(zn_arena *a, const zn_io_desc *d, uint32_t n) {
   zn_kio *io = ZN_ARRAY(a, zn_kio, n);
   for (uint32_t i = 0; i < n; i++) {
     io[i].name = d[i].name;
-    io[i].dtype = zn_dtype_from_onnx((int)d[i].dtype);
+    io[i].dtype = zn_dtype_from_onnx((int)(d[i].dtype & 0xff));
+    io[i].kind = d[i].dtype & ~0xffu;
     io[i].rank = d[i].rank;
     memcpy(io[i].dims, d[i].shape, sizeof io[i].dims);
     memcpy(io[i].dim_text, d[i].dim_names, sizeof io[i].dim_text);

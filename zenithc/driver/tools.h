@@ -28,8 +28,11 @@ void zn_remove_tree(const char *path);
 zn_status zn_tmp_publish(zn_ctx *c, const char *dir, const char *out);
 
 /* ---- tensors (values.c) ---- */
-/* By suffix: .pb, .npy, .npz (entry `name`). */
-zn_status zn_value_read(zn_ctx *c, zn_arena *a, const char *path, const char *name, zn_htensor *out);
+/* By suffix: .pb, .npy, .npz (entry `name`); lists from .pb only. */
+zn_status zn_value_read(zn_ctx *c, zn_arena *a, const char *path, const char *name, zn_vkind kind, zn_htensor *out);
+zn_status zn_value_from_pb(zn_ctx *c, zn_arena *a, const zn_pb_value *v, zn_htensor *out);
+/* What an empty list does not tell by itself: its type. */
+void zn_value_settle(zn_htensor *t, zn_dtype dtype, bool of);
 /* "f32[1,3,224,224]" */
 const char *zn_tensor_text(zn_arena *a, const zn_htensor *t);
 /* One element as text. */

@@ -18,15 +18,41 @@ static zn_status read_npz(zn_ctx *c, zn_arena *a, const char *path, const char *
   return ZN_ERR_USAGE;
 }
 
-zn_status zn_value_read(zn_ctx *c, zn_arena *a, const char *path, const char *name, zn_htensor *out) {
+zn_status zn_value_from_pb(zn_ctx *c, zn_arena *a, const zn_pb_value *v, zn_htensor *out) {
+  if (v->kind == ZN_V_TENSOR) {
+    *out = v->tensor;
+    return ZN_OK;
+  }
+  bool map = v->kind == ZN_V_MAP;
+  zn_htensor *items = ZN_ARRAY(a, zn_htensor, v->n + 2);
+  if (map && v->n && !v->tensor.data)
+    return zn_fail(c, ZN_ERR_UNSUPPORTED, NULL, "a map whose values are not scalars of one type");
+  if (map) {
+    items[0] = v->keys;
+    items[1] = v->tensor;
+  }
+  for (uint32_t i = 0; i < v->n && !map; i++) ZN_TRY(zn_value_from_pb(c, a, &v->items[i], &items[i]));
+  *out = (zn_htensor){.kind = (uint8_t)v->kind, .rank = 1, .dims = {map ? 2 : v->n}, .data = items};
+  out->dtype = map ? v->tensor.dtype : v->n ? items[0].dtype : ZN_NONE;
+  return ZN_OK;
+}
+
+void zn_value_settle(zn_htensor *t, zn_dtype dtype, bool of) {
+  if (t->kind == ZN_V_TENSOR) return;
+  t->of = of;
+  if (t->dtype == ZN_NONE) t->dtype = dtype;
+}
+
+zn_status zn_value_read(zn_ctx *c, zn_arena *a, const char *path, const char *name, zn_vkind kind, zn_htensor *out) {
+  if (kind != ZN_V_TENSOR && !zn_has_suffix(path, ".pb"))
+    return zn_fail(c, ZN_ERR_USAGE, path, "sequences, optionals and maps are read from .pb files");
   if (zn_has_suffix(path, ".npy")) return zn_npy_read(c, a, path, out);
   if (zn_has_suffix(path, ".npz")) return read_npz(c, a, path, name, out);
   if (!zn_has_suffix(path, ".pb"))
     return zn_fail(c, ZN_ERR_USAGE, path, "inputs are read from .npy, .npz and .pb files");
   zn_pb_value v;
-  ZN_TRY(zn_pb_read(c, a, path, ZN_V_TENSOR, &v));
-  *out = v.tensor;
-  return ZN_OK;
+  ZN_TRY(zn_pb_read(c, a, path, kind, &v));
+  return zn_value_from_pb(c, a, &v, out);
 }
 
 const char *zn_tensor_text(zn_arena *a, const zn_htensor *t) {
@@ -98,7 +124,28 @@ static bool is_vector(const zn_htensor *t, uint64_t n) {
   return n > 5 && longest == n;
 }
 
+static const char *list_word(const zn_htensor *t) {
+  return t->kind == ZN_V_SEQ ? "sequence" : t->kind == ZN_V_OPT ? "optional" : "map";
+}
+
+static void list_summary(FILE *f, zn_arena *a, const zn_htensor *t, bool top) {
+  const zn_htensor *items = t->data;
+  fprintf(f, "%s: %s of %" PRId64 "\n", t->name ? t->name : "?", list_word(t),
+          t->kind == ZN_V_MAP ? items[0].dims[0] : t->dims[0]);
+  for (int64_t i = 0; i < t->dims[0] && i < 16; i++) {
+    zn_htensor x = items[i];
+    const char *what = t->kind == ZN_V_MAP ? i ? "values" : "keys" : zn_arena_printf(a, "[%" PRId64 "]", i);
+    x.name = zn_arena_printf(a, "%s %s", t->name ? t->name : "?", what);
+    zn_tensor_summary(f, a, &x, top && x.kind != ZN_V_TENSOR);
+  }
+  if (t->dims[0] > 16) fprintf(f, "  ...\n");
+}
+
 void zn_tensor_summary(FILE *f, zn_arena *a, const zn_htensor *t, bool top) {
+  if (t->kind != ZN_V_TENSOR) {
+    list_summary(f, a, t, top);
+    return;
+  }
   uint64_t n = zn_htensor_count(t);
   fprintf(f, "%s: %s\n", t->name ? t->name : "?", zn_tensor_text(a, t));
   if (n == 0) return;

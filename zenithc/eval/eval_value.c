@@ -151,6 +151,13 @@ static void load(zn_eval_val *v, const zn_htensor *t) {
 }
 
 zn_eval_val zn_eval_from_htensor(zn_arena *a, const zn_htensor *t) {
+  if (t->kind != ZN_V_TENSOR) {
+    zn_eval_val l = {.set = true, .kind = t->kind, .dtype = (uint8_t)t->dtype, .count = (uint64_t)t->dims[0]};
+    const zn_htensor *items = t->data;
+    l.u.items = ZN_ARRAY(a, zn_eval_val, l.count + 1);
+    for (uint64_t k = 0; k < l.count; k++) l.u.items[k] = zn_eval_from_htensor(a, &items[k]);
+    return l;
+  }
   zn_eval_val v = {.set = true, .kind = ZN_V_TENSOR, .dtype = (uint8_t)t->dtype, .rank = t->rank};
   for (uint32_t d = 0; d < t->rank; d++) v.dims[d] = t->dims[d];
   v.count = zn_htensor_count(t);
