@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "codegen/lower/lists.h"
 #include "codegen/lower/scope.h"
 
 zn_lscope zn_scope_enter(zn_lw *lw, zn_lscope s) {
@@ -32,7 +33,15 @@ zn_status zn_scope_check(zn_lw *lw, zn_nid n, const zn_graph *body) {
                  "carries tensors of unknown rank or type; that cannot be compiled yet");
 }
 
-/* Body value v (current when its steps run) to element `first` on of `to`. */
+/* Body value v (current when its steps run) to storage `to` of a value of that type. */
+static void give(zn_lw *lw, zn_nid n, zn_lscope body, zn_vid v, const zn_type *type, zn_loc to) {
+  zn_lscope old = zn_scope_enter(lw, body);
+  zn_loc from = zn_lw_source(lw, 0, v);
+  zn_scope_enter(lw, old);
+  zn_ls_convert(lw, n, &body.g->vals[v].type, from, type, to);
+}
+
+/* The same to element `first` on. */
 static void put(zn_lw *lw, zn_nid n, zn_lscope body, zn_vid v, zn_loc to, zn_expr first) {
   zn_lscope old = zn_scope_enter(lw, body);
   zn_loc from = zn_lw_source(lw, 0, v);
@@ -72,14 +81,13 @@ static void set_dims(zn_lw *lw, const zn_type *out, int at, const zn_type *t) {
 
 static zn_status branch(zn_lw *lw, zn_nid n, zn_lscope body) {
   ZN_TRY(zn_scope_lower(lw, body));
-  zn_expr zero = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_out; i++) {
     zn_vid out = zn_lw_node(lw, n)->out[i], from = body.g->outputs[i];
     if (!out) continue;
     const zn_type t = *zn_lw_type(lw, out);
     set_dims(lw, &t, -1, &body.g->vals[from].type);
     zn_lw_grow(lw, zn_lw_loc(lw, out), zn_lw_bytes(lw, &body.g->vals[from].type), ZN_EX_NONE);
-    put(lw, n, body, from, zn_lw_loc(lw, out), zero);
+    give(lw, n, body, from, &t, zn_lw_loc(lw, out));
   }
   return ZN_OK;
 }
@@ -124,7 +132,7 @@ static void start_states(zn_lw *lw, zn_nid n, carried *c, uint32_t first_value) 
     c->at[i] = zn_lw_scratch(lw, zn_lw_bytes(lw, state_type(c, i)));
     set_dims(lw, state_type(c, i), -1, &init);
     zn_lw_grow(lw, c->at[i], zn_lw_bytes(lw, &init), ZN_EX_NONE);
-    zn_lw_copy(lw, n, &init, from, c->at[i]);
+    zn_ls_convert(lw, n, &init, from, state_type(c, i), c->at[i]);
     c->body.loc[c->body.g->inputs[c->first_in + i]] = c->at[i];
   }
 }
@@ -149,15 +157,14 @@ static void set_aside(zn_lw *lw, zn_nid n, carried *c) {
 static void next_states(zn_lw *lw, zn_nid n, carried *c) {
   zn_graph *g = c->body.g;
   zn_exprs *ex = lw->ex;
-  zn_expr zero = zn_ex_const(ex, 0);
   for (uint32_t i = 0; i < c->num; i++) {
     zn_vid o = g->outputs[c->first_out + i];
     if (o == g->inputs[c->first_in + i]) continue;
     zn_lw_grow(lw, c->at[i], zn_lw_bytes(lw, &g->vals[o].type), ZN_EX_NONE);
     if (c->spare[i].kind != ZN_LOC_NONE)
-      zn_lw_copy(lw, n, &g->vals[o].type, c->spare[i], c->at[i]);
+      zn_ls_convert(lw, n, &g->vals[o].type, c->spare[i], state_type(c, i), c->at[i]);
     else
-      put(lw, n, c->body, o, c->at[i], zero);
+      give(lw, n, c->body, o, state_type(c, i), c->at[i]);
   }
   zn_expr *sym = NULL, *tmp = NULL; /* sizes change all at once */
   uint32_t num = 0, cap = 0, num_tmp = 0, cap_tmp = 0;
@@ -180,7 +187,7 @@ static void finish_states(zn_lw *lw, zn_nid n, const carried *c) {
     if (!out) continue;
     const zn_type t = *zn_lw_type(lw, out);
     set_dims(lw, &t, -1, state_type(c, i));
-    zn_lw_copy(lw, n, state_type(c, i), c->at[i], zn_lw_loc(lw, out));
+    zn_ls_convert(lw, n, state_type(c, i), c->at[i], &t, zn_lw_loc(lw, out));
   }
 }
 

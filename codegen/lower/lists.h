@@ -26,6 +26,9 @@ zn_kref zn_ls_ptr(zn_lw *lw, zn_vid v, zn_kparam_kind access);
 zn_kref zn_ls_position(zn_lw *lw, zn_vid v, zn_kref n, zn_kref otherwise, zn_kref *out_ok);
 
 /* ---- between kernels ---- */
+/* Copies a value of type `from` to storage of type `to`: the same, or a sequence that becomes the item of an optional, or
+ * the other way round (a state of a loop may start as an empty optional). */
+void zn_ls_convert(zn_lw *lw, zn_nid n, const zn_type *from, zn_loc src, const zn_type *to, zn_loc dst);
 /* Number of items of list v; read from it unless known. */
 zn_expr zn_ls_len(zn_lw *lw, zn_nid n, zn_vid v);
 void zn_ls_know_len(zn_lw *lw, zn_vid v, zn_expr len);

@@ -362,6 +362,35 @@ static zn_status optional_new(zn_lw *lw, zn_nid n) {
   return ZN_OK;
 }
 
+static void wrap(zn_lw *lw, zn_nid n, zn_loc src, const zn_type *to, zn_loc dst) {
+  zn_loc item = zn_lw_keep(lw, list_bytes(lw, zn_ex_const(lw->ex, 1)));
+  zn_lw_kernel(lw, n, "wrap");
+  zn_kref one = item_array(lw, item), out = zn_lw_ptr_loc(lw, dst, ZN_KP_OUT, ZN_U64);
+  zn_ls_copy(lw, one, zn_lw_ptr_loc(lw, src, ZN_KP_IN, ZN_U64));
+  zn_ls_write_list(lw, out, one, zn_kb_idx(&lw->kb, 1), zn_lw_code(to));
+  zn_lw_kernel_end(lw);
+}
+
+static void unwrap(zn_lw *lw, zn_nid n, zn_loc src, zn_loc dst) {
+  zn_lw_kernel(lw, n, "unwrap");
+  zn_kb *b = &lw->kb;
+  zn_kref opt = zn_lw_ptr_loc(lw, src, ZN_KP_IN, ZN_U64), zero = zn_kb_idx(b, 0);
+  zn_kref out = zn_lw_ptr_loc(lw, dst, ZN_KP_OUT, ZN_U64);
+  zn_kref has = zn_kb_cmp(b, ZN_K_Gt, zn_ls_count(lw, opt), zero);
+  zn_lw_fail_if(lw, zn_kb_un(b, ZN_K_Not, has), ZN_RUN_DOMAIN);
+  zn_kb_if(b, has);
+  zn_ls_copy(lw, out, zn_ls_item(lw, opt, zero));
+  zn_kb_end(b);
+  zn_lw_kernel_end(lw);
+  zn_lw_check(lw);
+}
+
+void zn_ls_convert(zn_lw *lw, zn_nid n, const zn_type *from, zn_loc src, const zn_type *to, zn_loc dst) {
+  if (to->kind == ZN_V_OPT && from->kind == ZN_V_SEQ) wrap(lw, n, src, to, dst);
+  else if (to->kind == ZN_V_SEQ && from->kind == ZN_V_OPT) unwrap(lw, n, src, dst);
+  else zn_lw_copy(lw, n, from, src, dst);
+}
+
 static zn_status has_element(zn_lw *lw, zn_nid n) {
   zn_vid x = zn_node_in(zn_lw_node(lw, n), 0), y = zn_lw_node(lw, n)->out[0];
   bool list = x && zn_lw_type(lw, x)->kind == ZN_V_OPT;
