@@ -3,28 +3,21 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "codegen/lower/labels.h"
 #include "codegen/lower/sortkeys.h"
-#include "codegen/lower/strvalue.h"
 
-/* ---------------------------------------------------------------- the index of a list of keys */
+/* ---------------------------------------------------------------- the index of a list of zn_keys */
 
-typedef struct keys { /* as given: one of the three */
-  const zn_str *s;
-  const int64_t *i;
-  const double *f;
-  uint32_t n;
-} keys;
-
-typedef struct lookup {
+struct zn_lookup {
   uint32_t n, distinct; /* keys given; different ones */
   zn_dtype type;        /* STR, I64, F64 */
-  zn_spool pool;        /* sorted keys */
+  zn_spool pool;        /* sorted zn_keys */
   zn_loc sorted;
   zn_loc number;        /* i32: place in the given list */
-} lookup;
+};
 
 typedef struct entry {
-  const keys *k;
+  const zn_keys *k;
   uint32_t at;
 } entry;
 
@@ -33,7 +26,7 @@ static int compare_doubles(double x, double y) { /* NaN last */
   return (x > y) - (x < y);
 }
 
-static int compare_keys(const keys *k, uint32_t x, uint32_t y) {
+static int compare_keys(const zn_keys *k, uint32_t x, uint32_t y) {
   if (k->i) return (k->i[x] > k->i[y]) - (k->i[x] < k->i[y]);
   if (k->f) return compare_doubles(k->f[x], k->f[y]);
   const zn_str *a = &k->s[x], *b = &k->s[y];
@@ -65,10 +58,10 @@ static void memo_add(zn_lw *lw, const void *key, const void *data) {
 }
 
 /* last: of equal keys the last counts, else the first. */
-static const lookup *index_keys(zn_lw *lw, const void *memo, const keys *k, bool last) {
-  lookup *l = memo_find(lw, memo);
+const zn_lookup *zn_lookup_make(zn_lw *lw, const void *memo, const zn_keys *k, bool last) {
+  zn_lookup *l = memo_find(lw, memo);
   if (l) return l;
-  l = ZN_NEW(lw->arena, lookup);
+  l = ZN_NEW(lw->arena, zn_lookup);
   l->n = k->n;
   l->type = k->s ? ZN_STR : k->i ? ZN_I64 : ZN_F64;
   entry *e = ZN_ARRAY(&lw->ctx->graph, entry, k->n + 1);
@@ -96,7 +89,7 @@ static const lookup *index_keys(zn_lw *lw, const void *memo, const keys *k, bool
 }
 
 /* Bool values: sorted key m stands before x, after x. */
-static void against(zn_lw *lw, const lookup *l, zn_kref m, zn_kref x, zn_kref *out_before, zn_kref *out_after) {
+static void against(zn_lw *lw, const zn_lookup *l, zn_kref m, zn_kref x, zn_kref *out_before, zn_kref *out_after) {
   zn_kb *b = &lw->kb;
   if (l->type == ZN_STR) {
     zn_kref data, len, zero = zn_kb_idx(b, 0);
@@ -113,7 +106,9 @@ static void against(zn_lw *lw, const lookup *l, zn_kref m, zn_kref x, zn_kref *o
 }
 
 /* Number of the key that equals x (idx value), l->n when there is none. */
-static zn_kref find(zn_lw *lw, const lookup *l, zn_kref x) {
+uint32_t zn_lookup_count(const zn_lookup *l) { return l->n; }
+
+zn_kref zn_lookup_find(zn_lw *lw, const zn_lookup *l, zn_kref x) {
   zn_kb *b = &lw->kb;
   zn_kref none = zn_kb_idx(b, l->n), before, after;
   if (!l->distinct) return none;
@@ -140,13 +135,13 @@ static zn_kref find(zn_lw *lw, const lookup *l, zn_kref x) {
 /* ---------------------------------------------------------------- LabelEncoder */
 
 typedef struct encoder {
-  const lookup *l;
+  const zn_lookup *l;
   zn_loc values; /* n + 1: the last is the default */
   zn_dtype type;
 } encoder;
 
-static keys keys_of_tensor(zn_lw *lw, const zn_htensor *t) {
-  keys k = {.n = (uint32_t)zn_htensor_count(t)};
+static zn_keys keys_of_tensor(zn_lw *lw, const zn_htensor *t) {
+  zn_keys k = {.n = (uint32_t)zn_htensor_count(t)};
   if (t->dtype == ZN_STR) {
     k.s = t->data;
   } else if (zn_is_float(t->dtype)) {
@@ -162,20 +157,20 @@ static keys keys_of_tensor(zn_lw *lw, const zn_htensor *t) {
 }
 
 /* The list STEM_floats, STEM_int64s, STEM_strings or STEM_tensor. */
-static keys list_of(zn_lw *lw, const zn_node *n, const char *stem) {
+static zn_keys list_of(zn_lw *lw, const zn_node *n, const char *stem) {
   const char *name = zn_arena_printf(lw->arena, "%s_tensor", stem);
   const zn_attr *t = zn_node_attr(n, name);
   if (t) return keys_of_tensor(lw, t->u.t);
   const zn_attr *s = zn_node_attr(n, zn_arena_printf(lw->arena, "%s_strings", stem));
-  if (s) return (keys){.s = s->u.ss, .n = s->n};
+  if (s) return (zn_keys){.s = s->u.ss, .n = s->n};
   const zn_attr *i = zn_node_attr(n, zn_arena_printf(lw->arena, "%s_int64s", stem));
-  if (i) return (keys){.i = i->u.is, .n = i->n};
+  if (i) return (zn_keys){.i = i->u.is, .n = i->n};
   const zn_attr *f = zn_node_attr(n, zn_arena_printf(lw->arena, "%s_floats", stem));
-  return f ? (keys){.f = f->u.fs, .n = f->n} : (keys){.n = 0};
+  return f ? (zn_keys){.f = f->u.fs, .n = f->n} : (zn_keys){.n = 0};
 }
 
 /* The values in list order and the default behind them. */
-static zn_loc value_table(zn_lw *lw, const zn_node *node, const keys *v, zn_dtype t) {
+static zn_loc value_table(zn_lw *lw, const zn_node *node, const zn_keys *v, zn_dtype t) {
   const zn_attr *dt = zn_node_attr(node, "default_tensor");
   if (t == ZN_STR) {
     zn_str *s = ZN_ARRAY(lw->arena, zn_str, v->n + 1);
@@ -206,20 +201,20 @@ static zn_kref labelencoder_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_ex
   const zn_node *node = zn_lw_node(lw, n);
   encoder *e = memo_find(lw, node->attrs);
   if (!e) {
-    keys k = list_of(lw, node, "keys"), v = list_of(lw, node, "values");
+    zn_keys k = list_of(lw, node, "keys"), v = list_of(lw, node, "values");
     e = ZN_NEW(lw->arena, encoder);
     zn_dtype from = (zn_dtype)zn_lw_type(lw, node->in[0])->dtype;
     if (k.i && zn_is_float(from)) { /* compared as numbers, not cut down to integers */
       double *f = ZN_ARRAY(lw->arena, double, k.n + 1);
       for (uint32_t i = 0; i < k.n; i++) f[i] = (double)k.i[i];
-      k = (keys){.f = f, .n = k.n};
+      k = (zn_keys){.f = f, .n = k.n};
     }
-    e->l = index_keys(lw, e, &k, true);
+    e->l = zn_lookup_make(lw, e, &k, true);
     e->type = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
     e->values = value_table(lw, node, &v, e->type);
     memo_add(lw, node->attrs, e);
   }
-  return value_at(lw, e, find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
+  return value_at(lw, e, zn_lookup_find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
 }
 const zn_lower zn_lower_ml_labelencoder = {labelencoder_point, NULL};
 
@@ -230,14 +225,14 @@ static zn_kref categorymapper_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_
   encoder *e = memo_find(lw, node->attrs);
   if (!e) {
     const zn_attr *s = zn_node_attr(node, "cats_strings"), *i = zn_node_attr(node, "cats_int64s");
-    keys str = {.s = s ? s->u.ss : NULL, .n = s && i ? s->n < i->n ? s->n : i->n : 0};
-    keys num = {.i = i ? i->u.is : NULL, .n = str.n};
+    zn_keys str = {.s = s ? s->u.ss : NULL, .n = s && i ? s->n < i->n ? s->n : i->n : 0};
+    zn_keys num = {.i = i ? i->u.is : NULL, .n = str.n};
     e = ZN_NEW(lw->arena, encoder);
     e->type = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
-    e->l = index_keys(lw, e, e->type == ZN_STR ? &num : &str, false);
+    e->l = zn_lookup_make(lw, e, e->type == ZN_STR ? &num : &str, false);
     e->values = value_table(lw, node, e->type == ZN_STR ? &str : &num, e->type);
     memo_add(lw, node->attrs, e);
   }
-  return value_at(lw, e, find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
+  return value_at(lw, e, zn_lookup_find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
 }
 const zn_lower zn_lower_ml_categorymapper = {categorymapper_point, NULL};
