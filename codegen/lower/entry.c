@@ -471,7 +471,7 @@ static void emit_step(entry *e, const zn_step *s) {
   case ZN_STEP_CHECK: {
     if (e->lw->err_buf == UINT32_MAX) break;
     zn_kref p = address(e, (zn_loc){ZN_LOC_WS, e->lw->err_buf}), zero = zn_kb_idx(b, 0);
-    zn_kref code = zn_kb_load(b, ZN_I32, 1, p, zero);
+    zn_kref code = peek(e, ZN_I32, p, zero, false);
     zn_kb_if(b, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)));
     zn_kb_ret(b, code);
     zn_kb_end(b);
