@@ -122,6 +122,7 @@ static zn_status from_abi(zn_ctx *c, zn_arena *a, const char *model, uint32_t i,
                     i + 1);
   out->dtype = dt;
   out->kind = (uint8_t)kind;
+  out->of = ZN_KIND(t->dtype) == ZN_OPTIONAL_SEQUENCE || ZN_KIND(t->dtype) == ZN_SEQUENCE_OF_MAPS;
   out->rank = t->rank;
   memcpy(out->dims, t->shape, sizeof t->shape);
   out->data = t->u.data;

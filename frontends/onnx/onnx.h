@@ -48,6 +48,7 @@ typedef struct zn_pb_value {
 /* kind says which message the file holds (the format does not tell): that of the model's input or output. Copies
  * everything to a; the file is not kept open. */
 zn_status zn_pb_read(zn_ctx *c, zn_arena *a, const char *path, zn_vkind kind, zn_pb_value *out);
-/* Writes a TensorProto with raw_data (strings: string_data); sub-byte types are packed. */
-zn_status zn_pb_write_tensor(zn_ctx *c, const char *path, const zn_htensor *t);
+/* Writes a TensorProto with raw_data (strings: string_data), sub-byte types packed; or, by t's kind, a SequenceProto,
+ * OptionalProto or MapProto. */
+zn_status zn_pb_write(zn_ctx *c, const char *path, const zn_htensor *t);
 #endif

@@ -5,6 +5,7 @@
 #include "frontends/onnx/wire.h"
 
 enum { MAX_NESTING = 8 };
+enum { ELEM_TENSOR = 1, ELEM_SEQUENCE = 3, ELEM_MAP = 4 }; /* SequenceProto.DataType, OptionalProto.DataType */
 
 typedef struct reader {
   zn_ctx *c;
@@ -160,30 +161,98 @@ static void set_raw(zn_arena *a, const zn_htensor *t, uint64_t count, Pb__Tensor
   p->raw_data.data = q;
 }
 
-zn_status zn_pb_write_tensor(zn_ctx *c, const char *path, const zn_htensor *t) {
-  Pb__TensorProto p = PB__TENSOR_PROTO__INIT;
-  zn_arena a;
+static Pb__TensorProto *pack_tensor(zn_arena *a, const zn_htensor *t) {
+  Pb__TensorProto *p = ZN_NEW(a, Pb__TensorProto);
+  pb__tensor_proto__init(p);
   uint64_t count = zn_htensor_count(t);
-  int64_t dims[ZN_MAX_RANK];
-  zn_arena_init(&a, "write");
-  memcpy(dims, t->dims, sizeof dims);
-  p.n_dims = t->rank;
-  p.dims = dims;
-  p.has_data_type = true;
-  p.data_type = zn_dtypes[t->dtype].onnx;
-  p.name = (char *)(uintptr_t)t->name;
-  if (t->dtype == ZN_STR) {
-    const zn_str *s = t->data;
-    p.n_string_data = count;
-    p.string_data = ZN_ARRAY(&a, ProtobufCBinaryData, count);
-    for (uint64_t i = 0; i < count; i++)
-      p.string_data[i] = (ProtobufCBinaryData){s[i].len, (uint8_t *)(uintptr_t)s[i].ptr};
-  } else {
-    set_raw(&a, t, count, &p);
+  p->n_dims = t->rank;
+  p->dims = ZN_ARRAY(a, int64_t, ZN_MAX_RANK);
+  memcpy(p->dims, t->dims, sizeof t->dims);
+  p->has_data_type = true;
+  p->data_type = zn_dtypes[t->dtype].onnx;
+  p->name = (char *)(uintptr_t)t->name;
+  if (t->dtype != ZN_STR) {
+    set_raw(a, t, count, p);
+    return p;
   }
-  size_t n = pb__tensor_proto__get_packed_size(&p);
+  const zn_str *s = t->data;
+  p->n_string_data = count;
+  p->string_data = ZN_ARRAY(a, ProtobufCBinaryData, count);
+  for (uint64_t i = 0; i < count; i++)
+    p->string_data[i] = (ProtobufCBinaryData){s[i].len, (uint8_t *)(uintptr_t)s[i].ptr};
+  return p;
+}
+
+static Pb__MapProto *pack_map(zn_arena *a, const zn_htensor *t);
+
+static Pb__SequenceProto *pack_sequence(zn_arena *a, const zn_htensor *t) {
+  Pb__SequenceProto *p = ZN_NEW(a, Pb__SequenceProto);
+  const zn_htensor *items = t->data;
+  size_t n = (size_t)t->dims[0];
+  pb__sequence_proto__init(p);
+  p->has_elem_type = true;
+  p->elem_type = t->of ? ELEM_MAP : ELEM_TENSOR;
+  p->tensor_values = ZN_ARRAY(a, Pb__TensorProto *, n);
+  p->map_values = ZN_ARRAY(a, Pb__MapProto *, n);
+  for (size_t i = 0; i < n; i++) {
+    if (items[i].kind == ZN_V_MAP) p->map_values[p->n_map_values++] = pack_map(a, &items[i]);
+    else p->tensor_values[p->n_tensor_values++] = pack_tensor(a, &items[i]);
+  }
+  return p;
+}
+
+static Pb__MapProto *pack_map(zn_arena *a, const zn_htensor *t) {
+  Pb__MapProto *p = ZN_NEW(a, Pb__MapProto);
+  const zn_htensor *keys = t->data, *values = keys + 1;
+  size_t n = (size_t)keys->dims[0];
+  pb__map_proto__init(p);
+  p->has_key_type = true;
+  p->key_type = zn_dtypes[keys->dtype].onnx;
+  p->keys = ZN_ARRAY(a, int64_t, n);
+  p->string_keys = ZN_ARRAY(a, ProtobufCBinaryData, n);
+  for (size_t i = 0; i < n; i++) {
+    if (keys->dtype != ZN_STR) {
+      p->keys[p->n_keys++] = zn_load_i64(keys->dtype, keys->data, i);
+      continue;
+    }
+    const zn_str *s = (const zn_str *)keys->data + i;
+    p->string_keys[p->n_string_keys++] = (ProtobufCBinaryData){s->len, (uint8_t *)(uintptr_t)s->ptr};
+  }
+  zn_htensor *each = ZN_ARRAY(a, zn_htensor, n); /* a scalar per key */
+  for (size_t i = 0; i < n; i++)
+    each[i] = (zn_htensor){.dtype = values->dtype, .data = (char *)values->data + i * zn_dtype_bytes(values->dtype)};
+  zn_htensor list = {.rank = 1, .dims = {(int64_t)n}, .data = each, .kind = ZN_V_SEQ};
+  p->values = pack_sequence(a, &list);
+  return p;
+}
+
+static Pb__OptionalProto *pack_optional(zn_arena *a, const zn_htensor *t) {
+  Pb__OptionalProto *p = ZN_NEW(a, Pb__OptionalProto);
+  const zn_htensor *item = t->data;
+  pb__optional_proto__init(p);
+  p->has_elem_type = true;
+  p->elem_type = t->of ? ELEM_SEQUENCE : ELEM_TENSOR;
+  if (t->dims[0] && item->kind == ZN_V_SEQ) p->sequence_value = pack_sequence(a, item);
+  else if (t->dims[0]) p->tensor_value = pack_tensor(a, item);
+  return p;
+}
+
+static ProtobufCMessage *pack(zn_arena *a, const zn_htensor *t) {
+  switch (t->kind) {
+    case ZN_V_SEQ: return &pack_sequence(a, t)->base;
+    case ZN_V_OPT: return &pack_optional(a, t)->base;
+    case ZN_V_MAP: return &pack_map(a, t)->base;
+    default: return &pack_tensor(a, t)->base;
+  }
+}
+
+zn_status zn_pb_write(zn_ctx *c, const char *path, const zn_htensor *t) {
+  zn_arena a;
+  zn_arena_init(&a, "write");
+  ProtobufCMessage *m = pack(&a, t);
+  size_t n = protobuf_c_message_get_packed_size(m);
   uint8_t *buf = zn_arena_alloc(&a, n);
-  pb__tensor_proto__pack(&p, buf);
+  protobuf_c_message_pack(m, buf);
   FILE *f = fopen(path, "wb");
   bool ok = f && fwrite(buf, 1, n, f) == n;
   int err = errno;

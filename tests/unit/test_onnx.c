@@ -619,7 +619,7 @@ static void test_data_files(void **state) {
     zn_htensor t = zn_htensor_new(&pb, types[i], 2, dims);
     for (uint64_t k = 0; k < 5; k++) zn_store_i64(types[i], t.data, k, (int64_t)k % 2);
     t.name = "t";
-    assert_int_equal(zn_pb_write_tensor(&ctx, path, &t), ZN_OK);
+    assert_int_equal(zn_pb_write(&ctx, path, &t), ZN_OK);
     assert_int_equal(zn_pb_read(&ctx, &ctx.graph, path, ZN_V_TENSOR, &v), ZN_OK);
     assert_true(v.tensor.dtype == types[i] && v.tensor.rank == 2 && v.tensor.dims[1] == 5);
     assert_memory_equal(v.tensor.data, t.data, 5 * zn_dtype_bytes(types[i]));

@@ -35,8 +35,9 @@ static zn_status run(zn_ctx *c, const zn_opts *o) {
   for (uint32_t i = 0; i < s.num_out && st == ZN_OK; i++) {
     out[i].name = s.out[i].name;
     zn_tensor_summary(stdout, &c->perm, &out[i], true);
-    if (dir)
-      st = zn_npy_write(c, zn_arena_printf(&c->perm, "%s/%s.npy", dir, file_name(&c->perm, out[i].name)), &out[i]);
+    const char *base = dir ? zn_arena_printf(&c->perm, "%s/%s", dir, file_name(&c->perm, out[i].name)) : NULL;
+    if (dir && out[i].kind == ZN_V_TENSOR) st = zn_npy_write(c, zn_arena_printf(&c->perm, "%s.npy", base), &out[i]);
+    else if (dir) st = zn_pb_write(c, zn_arena_printf(&c->perm, "%s.pb", base), &out[i]);
   }
   zn_session_close(&s);
   return st;

@@ -133,9 +133,10 @@ static uint64_t next_random(uint64_t *s) { /* splitmix64 */
 static zn_status generate(zn_ctx *c, zn_arena *a, sizes *s, const zn_kio *io, uint64_t *seed, zn_htensor *out) {
   int64_t dims[ZN_MAX_RANK];
   uint64_t count;
-  if (io->dtype == ZN_STR) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' holds strings, which are not generated", io->name);
-    zn_help(c, "give it with --input %s=FILE.npy", io->name);
+  if (io->dtype == ZN_STR || io->kind) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "input '%s' holds %s, which are not generated without the model", io->name,
+            io->kind ? "a sequence, an optional or a map" : "strings");
+    zn_help(c, "give it with --input %s=FILE%s", io->name, io->kind ? ".pb" : ".npy");
     return ZN_ERR_USAGE;
   }
   ZN_TRY(dims_of(c, s, io, dims));

@@ -82,6 +82,8 @@ typedef struct use { /* what the consumers of an input demand */
   int64_t below;     /* values in [0, below); 0 = no demand */
   int64_t from;      /* lengths: at least this */
   bool mask, positive, count;
+  const zn_str *words; /* strings that the model knows */
+  uint32_t num_words;
 } use;
 
 static void need_below(use *u, int64_t n) {
@@ -124,8 +126,21 @@ static void follow_bodies(dims *d, const zn_graph *g, const zn_node *n, uint32_t
   (void)g;
 }
 
+/* Attributes that list the strings an operator looks for. */
+static void know_words(const zn_node *n, use *u) {
+  static const char *const lists[] = {"keys_strings", "cats_strings", "stopwords", "pool_strings", "string_vocabulary"};
+  for (unsigned k = 0; k < sizeof lists / sizeof *lists; k++) {
+    const zn_schema_attr *known = zn_schema_find_attr(zn_op_schema(n->op), lists[k]);
+    const zn_attr *a = known ? zn_node_attr(n, lists[k]) : NULL;
+    if (!a || a->kind != ZN_A_STRINGS || a->n <= u->num_words) continue;
+    u->words = a->u.ss;
+    u->num_words = a->n;
+  }
+}
+
 static void look(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, use *u, int depth) {
   int64_t e;
+  know_words(n, u);
   switch (n->op) {
   case ZN_OP_Gather:
   case ZN_OP_GatherElements:
@@ -228,15 +243,34 @@ static int64_t draw_int(zn_gen_kind kind, zn_dtype t, uint64_t *s, uint64_t k, u
   return lo + (int64_t)(next(s) % span);
 }
 
-static void fill(zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, bool image,
-                 bool ramp) {
+/* A word that the model knows, or a few letters: some of two bytes, some blanks. */
+static zn_str draw_string(zn_arena *a, uint64_t *s, const use *u) {
+  static const char *const letters[] = {"a", "b", "c", "e", "n", "o", "s", "t", "A", "M", "0", "7", " ", "-", ".", "\xc3\xa9",
+                                        "\xc3\x9c", "\xd0\xb6", "\xce\xa3"};
   static const char *const words[] = {"a", "the", "zenith", "graph", "north", "cat", "dog", "0"};
+  uint64_t r = next(s) % 8;
+  if (u->num_words && r < 6) return u->words[next(s) % u->num_words];
+  if (r < 3) {
+    const char *w = words[next(s) % 8];
+    return (zn_str){w, strlen(w)};
+  }
+  char text[64];
+  size_t n = 0;
+  for (uint64_t k = next(s) % 9; k > 0; k--) {
+    const char *l = letters[next(s) % (sizeof letters / sizeof *letters)];
+    memcpy(text + n, l, strlen(l));
+    n += strlen(l);
+  }
+  return (zn_str){zn_arena_strndup(a, text, n), n};
+}
+
+static void fill(zn_arena *a, zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, bool image,
+                 bool ramp) {
   uint64_t n = zn_htensor_count(t);
   int64_t last = t->rank ? t->dims[t->rank - 1] : 1;
   for (uint64_t k = 0; k < n; k++) {
     if (t->dtype == ZN_STR) {
-      const char *w = words[next(s) % 8];
-      ((zn_str *)t->data)[k] = (zn_str){w, strlen(w)};
+      ((zn_str *)t->data)[k] = draw_string(a, s, u);
     } else if (t->dtype == ZN_BOOL) {
       bool one = kind == ZN_GEN_ZEROS     ? 0
                  : kind == ZN_GEN_ONES    ? 1
@@ -259,6 +293,55 @@ static void fill(zn_htensor *t, zn_gen_kind kind, uint64_t *s, const use *u, boo
   }
 }
 
+/* ---- sequences, optionals, maps ---- */
+
+/* Sizes that are not given are the same for all items, so that they fit together. */
+static void draw_item(zn_arena *a, const dims *d, const zn_type *t, zn_gen_kind kind, uint64_t *s, const use *u,
+                      zn_htensor *out) {
+  int64_t shape[ZN_MAX_RANK];
+  uint32_t rank = t->rank < 0 ? 1 : (uint32_t)t->rank;
+  for (uint32_t k = 0; k < rank; k++)
+    if (t->rank < 0 || t->dims[k] == ZN_EX_NONE || !zn_ex_is_const(d->ex, t->dims[k], &shape[k])) shape[k] = 3;
+  *out = zn_htensor_new(a, (zn_dtype)t->dtype, rank, shape);
+  fill(a, out, kind, s, u, false, false);
+}
+
+static void draw_map(zn_arena *a, const zn_type *t, zn_gen_kind kind, uint64_t *s, const use *u, zn_htensor *out) {
+  const int64_t n = 3;
+  zn_htensor *parts = ZN_ARRAY(a, zn_htensor, 2);
+  parts[0] = zn_htensor_new(a, t->key == ZN_STR ? ZN_STR : t->key ? (zn_dtype)t->key : ZN_I64, 1, &n);
+  parts[1] = zn_htensor_new(a, (zn_dtype)t->dtype, 1, &n);
+  uint64_t first = next(s) % 4;
+  for (uint64_t k = 0; k < (uint64_t)n; k++) { /* no key twice */
+    if (t->key != ZN_STR) {
+      zn_store_i64(parts[0].dtype, parts[0].data, k, (int64_t)((first + 3 * k) % 8));
+      continue;
+    }
+    zn_str w = {zn_arena_printf(a, "key%u", (unsigned)(first + k)), 4};
+    ((zn_str *)parts[0].data)[k] = u->num_words > k ? u->words[(first + k) % u->num_words] : w;
+  }
+  fill(a, &parts[1], kind, s, u, false, false);
+  *out = (zn_htensor){.dtype = (zn_dtype)t->dtype, .rank = 1, .dims = {2}, .data = parts, .kind = ZN_V_MAP};
+}
+
+static void draw_list(zn_arena *a, const dims *d, const zn_type *t, zn_gen_kind kind, uint64_t *s, const use *u,
+                      zn_htensor *out) {
+  if (t->kind == ZN_V_MAP) {
+    draw_map(a, t, kind, s, u, out);
+    return;
+  }
+  int64_t n = t->kind == ZN_V_OPT ? 1 : 2 + (int64_t)(next(s) % 3);
+  zn_htensor *items = ZN_ARRAY(a, zn_htensor, n);
+  zn_type of = *t;
+  of.of = 0;
+  of.kind = !t->of ? ZN_V_TENSOR : t->kind == ZN_V_OPT ? ZN_V_SEQ : ZN_V_MAP;
+  for (int64_t k = 0; k < n; k++) {
+    if (of.kind == ZN_V_TENSOR) draw_item(a, d, &of, kind, s, u, &items[k]);
+    else draw_list(a, d, &of, kind, s, u, &items[k]);
+  }
+  *out = (zn_htensor){.dtype = (zn_dtype)t->dtype, .rank = 1, .dims = {n}, .data = items, .kind = t->kind, .of = t->of != 0};
+}
+
 zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind kind, uint64_t seed,
                         const zn_gen_dim *given, uint32_t num_given, zn_htensor *out) {
   dims d = {.ex = g->ex, .a = a};
@@ -266,10 +349,17 @@ zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind k
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     const zn_value *v = &g->vals[g->inputs[i]];
     int64_t shape[ZN_MAX_RANK];
-    if (v->type.kind != ZN_V_TENSOR || v->type.dtype == ZN_NONE)
-      return zn_fail(
-          c, ZN_ERR_UNSUPPORTED, v->name,
-          "inputs can be generated for tensors of known type only; give this one as a file");
+    if (v->type.dtype == ZN_NONE)
+      return zn_fail(c, ZN_ERR_UNSUPPORTED, v->name,
+                     "inputs can be generated for known element types only; give this one as a file");
+    if (v->type.kind != ZN_V_TENSOR) {
+      uint64_t s = seed * UINT64_C(0x2545F4914F6CDD1D) + i + 1;
+      use u = {0};
+      follow(&d, g, g->inputs[i], &u, 0);
+      draw_list(a, &d, &v->type, kind, &s, &u, &out[i]);
+      out[i].name = v->name;
+      continue;
+    }
     uint32_t rank = v->type.rank < 0 ? 0 : (uint32_t)v->type.rank;
     for (uint32_t k = 0; k < rank; k++) {
       bool known = v->type.dims[k] != ZN_EX_NONE &&
@@ -288,7 +378,7 @@ zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind k
     bool ramp = strcasestr(v->name, "position") != NULL && kind != ZN_GEN_ZEROS;
     uint64_t s = seed * UINT64_C(0x2545F4914F6CDD1D) + i + 1;
     next(&s);
-    fill(&out[i], kind, &s, &u, image, ramp);
+    fill(a, &out[i], kind, &s, &u, image, ramp);
   }
   return ZN_OK;
 }

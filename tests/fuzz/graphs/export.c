@@ -58,7 +58,7 @@ static zn_text tensor(writer *w, const zn_htensor *h, const char *name) {
   char buf[4096];
   named.name = name;
   const char *path = zn_arena_printf(w->a, "%s/t.pb", w->dir);
-  if (zn_pb_write_tensor(w->c, path, &named) != ZN_OK) w->ok = false;
+  if (zn_pb_write(w->c, path, &named) != ZN_OK) w->ok = false;
   FILE *f = fopen(path, "rb");
   for (size_t n; f && (n = fread(buf, 1, sizeof buf, f)) > 0;) zn_text_put(&t, buf, n);
   if (f) fclose(f);
@@ -213,12 +213,12 @@ void fz_export(const char *zg, size_t n, uint64_t seed, const char *dir) {
     ok = ok && zn_metric_floor(&c, g, &c.graph, x, floor, y) == ZN_OK;
     FILE *f = ok ? fopen(zn_arena_printf(&c.perm, "%s/floor.txt", to), "w") : NULL;
     for (uint32_t i = 0; ok && i < g->num_inputs; i++)
-      ok = zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/input_%u.pb", data, i), &in[i]) ==
+      ok = zn_pb_write(&c, zn_arena_printf(&c.perm, "%s/input_%u.pb", data, i), &in[i]) ==
            ZN_OK;
     for (uint32_t i = 0; ok && i < g->num_outputs; i++) {
       zn_htensor h = zn_eval_to_htensor(&c.graph, &y[i]);
       ok =
-          zn_pb_write_tensor(&c, zn_arena_printf(&c.perm, "%s/output_%u.pb", data, i), &h) == ZN_OK;
+          zn_pb_write(&c, zn_arena_printf(&c.perm, "%s/output_%u.pb", data, i), &h) == ZN_OK;
       if (f) fprintf(f, "%.3g\n", floor[i]);
     }
     if (f) fclose(f);
