@@ -47,5 +47,26 @@ done
     try "embed-cpp with a .$kind" sh examples/embed-cpp/build.sh "$s.$kind" "$out/embed_cpp_$kind" &&
       try "embed-cpp with a .$kind runs" "$out/embed_cpp_$kind"
   done
+  # Strings, sequences, optionals, maps, sizes without bound: compiled, compared with the evaluator, and refused where due.
+  for m in tests/embed/values/*.zg; do
+    name=$(basename "$m" .zg)
+    s=$out/${name//-/_}
+    for level in 0 3; do try "$name -O$level" "$ZENITHC" "$m" -O$level --samples 4 -o "$s.so"; done
+    try "$name is closed" closed_so "$s.so"
+    try "$name interp" "$ZENITHC" "$m" --target=interp -o "$s.zk"
+    try "$name c" "$ZENITHC" "$m" --target=c -o "$s.c"
+    try "$name .c compiles with gcc -Wall" c_model gcc "$s.c" "$s.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
+  done
+  for m in bounded optional; do
+    try "$m needs no allocator" "$ZENITHC" "tests/embed/values/$m.zg" --no-alloc -o "$out/bounded.so"
+    try "$m for firmware" "$ZENITHC" "tests/embed/values/$m.zg" --arch=cortex-m4 -o "$out/bounded.o"
+  done
+  for how in --no-alloc --arch=cortex-m4; do
+    said=$("$ZENITHC" tests/embed/values/loop-grow.zg $how -o "$out/refused.o" 2>&1)
+    if grep -q "SequenceInsert_17'.*allocator" <<< "$said"; then echo "ok $how names the node"; else echo "FAIL $how names the node: $said"; fi
+  done
+  try "values_check builds" gcc -std=c11 -O2 -Wall -Wextra -fsanitize=address,undefined -Iruntime tests/embed/values_check.c \
+    -o "$out/values_check" -ldl && ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out/strings.so" "$out/loop_grow.so" 2>&1
+
   try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
 } | tally

@@ -324,20 +324,21 @@ static void draw_map(zn_arena *a, const zn_type *t, zn_gen_kind kind, uint64_t *
   *out = (zn_htensor){.dtype = (zn_dtype)t->dtype, .rank = 1, .dims = {2}, .data = parts, .kind = ZN_V_MAP};
 }
 
-static void draw_list(zn_arena *a, const dims *d, const zn_type *t, zn_gen_kind kind, uint64_t *s, const use *u,
-                      zn_htensor *out) {
+/* All sequences have the same length. */
+static void draw_list(zn_arena *a, const dims *d, const zn_type *t, int64_t len, zn_gen_kind kind, uint64_t *s,
+                      const use *u, zn_htensor *out) {
   if (t->kind == ZN_V_MAP) {
     draw_map(a, t, kind, s, u, out);
     return;
   }
-  int64_t n = t->kind == ZN_V_OPT ? 1 : 2 + (int64_t)(next(s) % 3);
+  int64_t n = t->kind == ZN_V_OPT ? 1 : len;
   zn_htensor *items = ZN_ARRAY(a, zn_htensor, n);
   zn_type of = *t;
   of.of = 0;
   of.kind = !t->of ? ZN_V_TENSOR : t->kind == ZN_V_OPT ? ZN_V_SEQ : ZN_V_MAP;
   for (int64_t k = 0; k < n; k++) {
     if (of.kind == ZN_V_TENSOR) draw_item(a, d, &of, kind, s, u, &items[k]);
-    else draw_list(a, d, &of, kind, s, u, &items[k]);
+    else draw_list(a, d, &of, len, kind, s, u, &items[k]);
   }
   *out = (zn_htensor){.dtype = (zn_dtype)t->dtype, .rank = 1, .dims = {n}, .data = items, .kind = t->kind, .of = t->of != 0};
 }
@@ -356,7 +357,7 @@ zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind k
       uint64_t s = seed * UINT64_C(0x2545F4914F6CDD1D) + i + 1;
       use u = {0};
       follow(&d, g, g->inputs[i], &u, 0);
-      draw_list(a, &d, &v->type, kind, &s, &u, &out[i]);
+      draw_list(a, &d, &v->type, 2 + (int64_t)(seed % 3), kind, &s, &u, &out[i]);
       out[i].name = v->name;
       continue;
     }

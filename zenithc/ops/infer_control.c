@@ -57,6 +57,12 @@ static bool widen(zn_type *t, const zn_type *u, zn_graph *g, zn_vid v) {
   return changed;
 }
 
+/* Items of a list come from many iterations: what one iteration calls a size says nothing about the others. */
+static void forget_local(const zn_graph *body, zn_type *t) {
+  for (int d = 0; d < t->rank; d++)
+    if (t->dims[d] && zn_inf_is_local(body, t->dims[d])) t->dims[d] = ZN_EX_NONE;
+}
+
 /* A symbol of the body that e uses, or ZN_EX_NONE. */
 static zn_expr local_symbol(const zn_graph *body, zn_expr e) {
   if (e <= ZN_EX_OVERFLOW || zn_ex_kind(body->ex, e) == ZN_EX_CONST) return ZN_EX_NONE;
@@ -134,7 +140,11 @@ ZN_INFER(if_) {
         zn_inf_limit(f->ex, out->dims[d], zn_ex_max(f->ex, x, y));
     }
     for (int d = 0; out && d < out->rank; d++) {
-      if (!zn_inf_is_local(b[0], out->dims[d])) continue;
+      if (!out->dims[d] || !zn_inf_is_local(b[0], out->dims[d])) continue;
+      if (out->kind != ZN_V_TENSOR) {
+        out->dims[d] = ZN_EX_NONE;
+        continue;
+      }
       out->dims[d] = zn_inf_fresh(f, o, (uint32_t)d, 0, outer_bound(b[0], out->dims[d]));
     }
   }
@@ -237,6 +247,7 @@ static zn_status loop_body(const zn_inf *f, zn_graph *body, uint32_t nv, zn_type
         return zn_inf_err(f, "carried value %u changes its type in the body", i + 1);
       }
       changed |= widen(&carried[i], o, body, body->inputs[2 + i]);
+      if (carried[i].kind != ZN_V_TENSOR) forget_local(body, &carried[i]);
     }
     if (!changed) return ZN_OK;
   }

@@ -59,8 +59,11 @@ static zn_status split_to_sequence(const zn_inf *f) {
     }
   } else {
     const zn_expr *e = zn_inf_elems(f, 1, &n);
-    bool equal = e && n > 0 && zn_inf_in(f, 1)->rank == 1;
+    bool equal = e && n > 0;
     for (uint32_t k = 1; equal && k < n; k++) equal = e[k] == e[0];
+    if (equal && zn_inf_in(f, 1)->rank == 0) { /* pieces of one size, if no rest is left */
+      equal = !zn_ex_is(f->ex, e[0], 0) && zn_ex_is(f->ex, zn_ex_mod(f->ex, t.dims[axis], e[0]), 0);
+    }
     t.dims[axis] = equal ? e[0] : ZN_EX_NONE;
   }
   seq_of(f, &t);
