@@ -167,9 +167,9 @@ static uint32_t hex(parser *p) { /* behind \x: two digits, or {digits} */
   int digits = 0;
   while (more(p) && (braces ? digits < 7 : digits < 2)) {
     char c = *p->p;
-    uint32_t d = c >= '0' && c <= '9' ? (uint32_t)(c - '0') : (c | 32) >= 'a' && (c | 32) <= 'f' ? (uint32_t)((c | 32) - 'a' + 10) : 99;
-    if (d == 99) break;
-    v = v * 16 + d;
+    int low = c | 32, d = c >= '0' && c <= '9' ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+    if (d < 0) break;
+    v = v * 16 + (uint32_t)d;
     p->p++;
     digits++;
   }

@@ -279,8 +279,9 @@ static const zn_lookup *stop_words(zn_lw *lw, const zn_attr *stop, bool exact) {
   const uint16_t *low = case_table(lw->arena, false);
   zn_str *w = ZN_ARRAY(lw->arena, zn_str, stop->n);
   for (uint32_t k = 0; k < stop->n; k++) {
-    unsigned char *c = (unsigned char *)zn_arena_strndup(lw->arena, stop->u.ss[k].len ? stop->u.ss[k].ptr : "", stop->u.ss[k].len);
-    w[k] = (zn_str){(char *)c, stop->u.ss[k].len};
+    const zn_str *given = &stop->u.ss[k];
+    unsigned char *c = (unsigned char *)zn_arena_strndup(lw->arena, given->len ? given->ptr : "", given->len);
+    w[k] = (zn_str){(char *)c, given->len};
     for (uint64_t i = 0; i < w[k].len && !exact; i++) {
       bool two = c[i] >= 0xc2 && c[i] < 0xe0 && i + 1 < w[k].len;
       uint16_t to = two ? low[(c[i] & 31) << 6 | (c[i + 1] & 63)] : c[i] < 0x80 ? low[c[i]] : c[i];
