@@ -35,6 +35,12 @@ static int compare_keys(const zn_keys *k, uint32_t x, uint32_t y) {
   return c ? c : a->len < b->len ? -1 : a->len > b->len;
 }
 
+uint32_t zn_lookup_first(const zn_keys *k, uint32_t i) {
+  uint32_t j = 0;
+  while (compare_keys(k, j, i) != 0) j++;
+  return j;
+}
+
 static int by_key(const void *x, const void *y) {
   const entry *a = x, *b = y;
   int c = compare_keys(a->k, a->at, b->at);

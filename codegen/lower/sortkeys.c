@@ -1,9 +1,14 @@
 /* Bottom-up merge sort in kernel IR: runs of 1, 2, 4, ... keys are merged from one half of the buffer into the other. */
 #include "codegen/lower/sortkeys.h"
+#include "codegen/lower/strvalue.h"
 
 zn_kref zn_value_before(zn_lw *lw, zn_kref x, zn_kref y, bool descending) {
   zn_kb *b = &lw->kb;
   zn_dtype t = zn_lw_kdtype(lw, x);
+  if (t == ZN_PTR) { /* strings: by their bytes */
+    zn_kref order = zn_sv_compare(lw, x, y), zero = zn_kb_idx(b, 0);
+    return zn_kb_cmp(b, descending ? ZN_K_Gt : ZN_K_Lt, order, zero);
+  }
   if (t == ZN_BOOL) {
     x = zn_kb_cvt(b, x, ZN_U8);
     y = zn_kb_cvt(b, y, ZN_U8);

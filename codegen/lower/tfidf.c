@@ -1,8 +1,8 @@
-/* TfIdfVectorizer over integers: one row per grid step; every window of every gram length is looked up in the pool of that
+/* TfIdfVectorizer. Strings are first replaced by their number in the pool, then all is integers: one row per grid step; every window of every gram length is looked up in the pool of that
  * length (the first equal entry counts), then the counts become frequencies or weights. */
 #include <string.h>
 
-#include "codegen/lower/lower.h"
+#include "codegen/lower/labels.h"
 
 typedef struct tfidf {
   zn_vid x, y;
@@ -11,6 +11,7 @@ typedef struct tfidf {
   zn_loc counts, pool, index;
   uint32_t num_pool, num_index, num_counts;
   const int64_t *starts; /* ngram_counts: first pool item of each length */
+  const zn_lookup *words; /* of strings, else NULL */
 } tfidf;
 
 static zn_expr count_at(zn_lw *lw, const tfidf *s, zn_expr col) {
@@ -20,6 +21,7 @@ static zn_expr count_at(zn_lw *lw, const tfidf *s, zn_expr col) {
 static zn_kref item(zn_lw *lw, const tfidf *s, zn_expr pos) {
   zn_expr at[2] = {s->row, pos};
   zn_kref k = zn_lw_load(lw, s->x, s->rank == 2 ? at : &pos);
+  if (s->words) k = zn_lookup_find(lw, s->words, k);
   return zn_lw_kdtype(lw, k) == ZN_I64 ? k : zn_kb_cvt(&lw->kb, k, ZN_I64);
 }
 
@@ -99,11 +101,23 @@ static void write_row(zn_lw *lw, const tfidf *s, char mode, bool product, zn_loc
   zn_lw_end(lw);
 }
 
+/* The pool as integers: a string is the number of its first appearance. */
+static const int64_t *number_words(zn_lw *lw, tfidf *s, const zn_attr *pool) {
+  int64_t *number = ZN_ARRAY(lw->arena, int64_t, pool->n + 1);
+  zn_keys k = {.s = pool->u.ss, .n = pool->n};
+  s->num_pool = pool->n;
+  s->words = zn_lookup_make(lw, pool, &k, false);
+  for (uint32_t i = 0; i < pool->n; i++) number[i] = zn_lookup_first(&k, i);
+  return number;
+}
+
 static zn_status tfidf_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
   zn_exprs *ex = lw->ex;
   tfidf s = {.x = node->in[0], .y = node->out[0], .rank = zn_lw_type(lw, node->in[0])->rank};
   const int64_t *pool = zn_node_ints(node, "pool_int64s", &s.num_pool);
+  const zn_attr *words = zn_node_attr(node, "pool_strings");
+  if (words && zn_lw_type(lw, s.x)->dtype == ZN_STR) pool = number_words(lw, &s, words);
   const int64_t *index = zn_node_ints(node, "ngram_indexes", &s.num_index);
   const char *mode = zn_node_str(node, "mode");
   const bool product = strcmp(mode, "TFIDF") == 0;
