@@ -1,5 +1,5 @@
-/* TfIdfVectorizer. Strings are first replaced by their number in the pool, then all is integers: one row per grid step; every window of every gram length is looked up in the pool of that
- * length (the first equal entry counts), then the counts become frequencies or weights. */
+/* TfIdfVectorizer: one row per grid step; every window of every gram length is looked up in the pool of that length (the first
+ * equal entry counts), then the counts become frequencies or weights. Strings are replaced by their number in the pool. */
 #include <string.h>
 
 #include "codegen/lower/labels.h"
