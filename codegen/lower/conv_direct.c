@@ -11,7 +11,7 @@
 #include "codegen/lower/conv_image.h"
 #include "codegen/lower/gemm.h"
 
-enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16 };
+enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PARTIAL = 16384 };
 
 typedef struct direct {
   zn_conv_image m;
@@ -22,6 +22,8 @@ typedef struct direct {
   int64_t chunks, per_chunk;    /* of the segments, in the grid */
   int64_t unit;                 /* input channels written out in the loop body: the block, or 1 */
   int64_t units;                /* trips of the loop over channels */
+  int64_t pieces, per_piece;    /* of the units: the weights of one piece stay in the first-level cache */
+  zn_kref partial;              /* sums of all but the last piece, one chunk of pixels by one tile of channels */
   zn_loc weights;
 } direct;
 
@@ -110,6 +112,22 @@ static void choose_grid(zn_lw *lw, direct *d) {
   d->parts = ceil_div(d->oc_groups, d->per_part);
 }
 
+/* Where the weights of a tile of channels exceed half of the first-level cache, the input channels are walked in pieces,
+ * and each piece's weights serve all pixels of the chunk before the next piece's are read. */
+static void choose_pieces(zn_lw *lw, direct *d) {
+  const zn_conv_image *m = &d->m;
+  int64_t l1 = lw->caps->l1_bytes ? (int64_t)lw->caps->l1_bytes : 32768;
+  int64_t unit_bytes = d->unit * m->kh * m->kw * d->ov * m->lanes * zn_dtype_bytes(m->v->ct);
+  d->pieces = 1;
+  d->per_piece = d->units;
+  if (unit_bytes * d->units <= l1 * 3 / 4 || d->per_chunk * d->seg * d->ov * m->lanes > MAX_PARTIAL) return;
+  if (d->per_chunk * d->seg < 4 * d->px[0]) return; /* too few pixels to share the weights */
+  int64_t fit = l1 / 2 / unit_bytes;
+  d->pieces = ceil_div(d->units, fit < 1 ? 1 : fit);
+  d->per_piece = ceil_div(d->units, d->pieces);
+  d->pieces = ceil_div(d->units, d->per_piece);
+}
+
 /* ---------------------------------------------------------------- weights */
 
 /* [group][tile of channels][unit][tap row][tap column][channel of the unit][ov * lanes] */
@@ -141,7 +159,8 @@ static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
 
 typedef struct place {
   zn_expr n, g, og; /* image, group, tile of channels within the group */
-  zn_expr seg;
+  zn_expr seg, local; /* segment of the image, of the chunk */
+  zn_expr piece;
 } place;
 
 /* Row and column of pixel `at` of the segment. */
@@ -188,13 +207,16 @@ static void step(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x_at, int64_t 
 }
 
 /* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. */
-static void accumulate(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x0, zn_kref w0) {
+static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_kref acc, zn_kref x0, zn_kref w0) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
   int64_t wide = d->ov * m->lanes, plane = m->rows * m->width * d->unit;
   int64_t written = m->kw * d->unit <= MAX_WRITTEN ? m->kw : 1; /* columns of taps in the body */
-  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, d->units), ZN_FOR_SERIAL, 0);
+  zn_expr first = zn_ex_muli(ex, q->piece, d->per_piece), here = zn_ex_const(ex, d->per_piece);
+  if (d->pieces * d->per_piece != d->units)
+    here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, d->units), first));
+  zn_expr u = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
   zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh), ZN_FOR_SERIAL, 0);
   zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw / written), ZN_FOR_SERIAL, 0);
   zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane), zn_ex_muli(ex, y, m->dh * m->width * d->unit));
@@ -210,6 +232,7 @@ static void accumulate(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x0, zn_k
 
 static void tile(zn_lw *lw, const direct *d, const place *q, int which) {
   zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
   int64_t wide = d->ov * m->lanes, before = which ? d->tiles[0] * d->px[0] : 0;
   zn_expr t = zn_lw_for(lw, zn_ex_const(ex, d->tiles[which]), ZN_FOR_SERIAL, 0);
@@ -223,19 +246,35 @@ static void tile(zn_lw *lw, const direct *d, const place *q, int which) {
   zn_expr lane = zn_ex_add(ex, zn_ex_muli(ex, o, m->lanes), l);
   zn_kref w0 = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, block, wide * m->icg * m->kh * m->kw), lane));
   zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, block, wide), lane);
-  zn_kref acc = zn_kb_var(&lw->kb, zn_conv_bias(lw, m->v, oc));
-  accumulate(lw, d, acc, x0, w0);
+  zn_kref init = zn_conv_bias(lw, m->v, oc), cell = 0, no = 0;
+  if (d->pieces > 1) {
+    zn_expr c = zn_ex_add(ex, zn_ex_muli(ex, q->local, d->seg), at);
+    cell = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, c, wide), lane));
+    no = zn_lw_ix(lw, q->piece);
+    zn_kref old = zn_kb_load(b, m->v->ct, 1, d->partial, cell);
+    init = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, no, zn_kb_idx(b, 0)), init, old);
+  }
+  zn_kref acc = zn_kb_var(b, init);
+  accumulate(lw, d, q, acc, x0, w0);
   zn_conv_image_out(m, q->n, oc, row, col, out);
-  zn_lw_emit(lw, m->v->y, out, zn_kb_get(&lw->kb, acc));
+  zn_kref sum = zn_kb_get(b, acc);
+  if (d->pieces > 1) {
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, no, zn_kb_idx(b, d->pieces - 1)));
+    zn_kb_store(b, d->partial, cell, sum);
+    zn_kb_else(b);
+  }
+  zn_lw_emit(lw, m->v->y, out, sum);
+  if (d->pieces > 1) zn_kb_end(b);
   for (int i = 0; i < 4; i++) zn_lw_end(lw);
 }
 
-/* `per` consecutive numbers of `total` from part `part` on. */
-static zn_expr part_loop(zn_lw *lw, zn_expr part, int64_t per, int64_t total) {
+/* Loop over the numbers of part `part` of `total`, `per` in each; *out_local counts them from 0. */
+static zn_expr part_loop(zn_lw *lw, zn_expr part, int64_t per, int64_t total, zn_expr *out_local) {
   zn_exprs *ex = lw->ex;
   zn_expr first = zn_ex_muli(ex, part, per), here = zn_ex_const(ex, per);
   if (total % per) here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, total), first));
-  return zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  *out_local = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0);
+  return zn_ex_add(ex, first, *out_local);
 }
 
 static void emit_kernel(zn_lw *lw, direct *d) {
@@ -243,17 +282,20 @@ static void emit_kernel(zn_lw *lw, direct *d) {
   const zn_conv_image *m = &d->m;
   const zn_conv *v = m->v;
   zn_lw_kernel(lw, v->n, "conv");
+  if (d->pieces > 1)
+    d->partial = zn_kb_alloc(&lw->kb, v->ct, (uint64_t)(d->per_chunk * d->seg * d->ov * m->lanes));
   zn_expr parts = zn_ex_const(ex, d->parts), chunks = zn_ex_const(ex, d->chunks), var[4];
   /* what is larger is walked once: the weights, or the image */
   bool weights_outside = m->ocg * m->kh * m->kw > m->rows * m->width;
   zn_expr ext[4] = {v->ty.dims[0], v->group, weights_outside ? parts : chunks, weights_outside ? chunks : parts};
   zn_lw_grid(lw, 4, ext, var);
   place q = {.n = var[0], .g = var[1]};
-  q.og = part_loop(lw, var[weights_outside ? 2 : 3], d->per_part, d->oc_groups);
-  q.seg = part_loop(lw, var[weights_outside ? 3 : 2], d->per_chunk, d->segs);
+  q.og = part_loop(lw, var[weights_outside ? 2 : 3], d->per_part, d->oc_groups, &q.local);
+  q.piece = zn_lw_for(lw, zn_ex_const(ex, d->pieces), ZN_FOR_SERIAL, 0);
+  q.seg = part_loop(lw, var[weights_outside ? 3 : 2], d->per_chunk, d->segs, &q.local);
   for (int which = 0; which < 2; which++)
     if (d->tiles[which]) tile(lw, d, &q, which);
-  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  for (int i = 0; i < 4; i++) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }
 
@@ -269,6 +311,7 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   d.units = m->icg / d.unit;
   if (!choose_tile(lw, &d)) return false;
   choose_grid(lw, &d);
+  choose_pieces(lw, &d);
   pack(lw, &d, w);
   emit_kernel(lw, &d);
   return true;
