@@ -174,6 +174,43 @@ static zn_kref finish(zn_lw *lw, zn_nid n, const reduction *r, zn_kref acc) {
   return zn_kb_bin(&lw->kb, ZN_K_Div, acc, k);
 }
 
+/* An image with blocked channels, reduced to one value per channel: lanes are channels, up to four blocks go side by side,
+ * and each row has a sum of its own, which keeps rounding errors as small as the general form does. */
+static bool reduce_image(zn_lw *lw, zn_nid n, reduction *r) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_layout *l = &lw->g->vals[r->x].layout;
+  int64_t channels, side = 1;
+  if (!l->block || l->axis != 1 || r->axis[0] || r->axis[1] || r->tail != 2) return false;
+  if (!zn_ex_is_const(ex, r->tx.dims[1], &channels)) return false;
+  for (int64_t f = 4; f > 1 && side == 1; f--)
+    if (channels / l->block % f == 0) side = f;
+  zn_lw_kernel(lw, n, "reduce");
+  zn_expr ext[2] = {r->tx.dims[0], zn_ex_const(ex, channels / l->block / side)}, var[2];
+  zn_lw_grid(lw, 2, ext, var);
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, side), ZN_FOR_UNROLL, (unsigned)side);
+  zn_expr lane = zn_lw_for(lw, zn_ex_const(ex, l->block), ZN_FOR_VECTOR, l->block);
+  r->idx[0] = var[0];
+  r->idx[1] = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, var[1], side), u), l->block), lane);
+  zn_kref total = zn_kb_var(b, zn_red_init(lw, r->op, r->t));
+  int last = r->tx.rank - 1;
+  for (int d = 2; d < last; d++) r->idx[d] = zn_lw_for(lw, r->tx.dims[d], ZN_FOR_SERIAL, 0);
+  zn_kref acc = zn_kb_var(b, zn_red_init(lw, r->op, r->t));
+  r->idx[last] = zn_lw_for(lw, r->tx.dims[last], ZN_FOR_SERIAL, 0);
+  zn_kref x = zn_lw_load(lw, r->x, r->idx), old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_red_step(lw, r->op, old, x));
+  zn_lw_end(lw);
+  zn_kref sum = zn_kb_get(b, total), part = zn_kb_get(b, acc);
+  zn_kb_set(b, total, zn_red_step(lw, r->op, sum, part));
+  for (int d = 2; d < last; d++) zn_lw_end(lw);
+  zn_expr out[ZN_MAX_RANK];
+  out_index(lw, r, out);
+  zn_lw_emit(lw, r->y, out, finish(lw, n, r, zn_kb_get(b, total)));
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
+
 static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   zn_kb *b = &lw->kb;
   const zn_node *node = zn_lw_node(lw, n);
@@ -182,6 +219,7 @@ static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   r.op = zn_red_of(node->op);
   r.t = zn_lw_ctype((zn_dtype)r.tx.dtype);
   if (!find_axes(lw, n, &r)) return zn_lower_reduce_late(lw, n);
+  if (reduce_image(lw, n, &r)) return ZN_OK;
   zn_lw_kernel(lw, n, "reduce");
   bool inner = r.tail < r.tx.rank;
   zn_kref partial = inner ? zn_red_scratch(lw, r.t) : 0;
