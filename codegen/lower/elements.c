@@ -2,15 +2,15 @@
 #include "codegen/lower/lower.h"
 
 /* Pixels that a step of the loop over the last axis takes: independent work for the machine, and no tail. */
-static unsigned pixels_per_step(zn_lw *lw, zn_expr extent) {
+static unsigned pixels_per_step(zn_lw *lw, zn_expr extent, unsigned most) {
   int64_t n;
   if (!zn_ex_is_const(lw->ex, extent, &n)) return 1;
-  for (unsigned f = 4; f > 1; f--)
+  for (unsigned f = most; f > 1; f--)
     if (n % f == 0) return f;
   return 1;
 }
 
-int zn_lw_over(zn_lw *lw, zn_vid v, zn_expr *idx) {
+int zn_lw_over(zn_lw *lw, zn_vid v, unsigned side, zn_expr *idx) {
   zn_exprs *ex = lw->ex;
   const zn_layout l = lw->g->vals[v].layout;
   const zn_type t = *zn_lw_type(lw, v);
@@ -25,7 +25,7 @@ int zn_lw_over(zn_lw *lw, zn_vid v, zn_expr *idx) {
     extents[d] = d == l.axis ? zn_ex_divi(ex, t.dims[d], l.block) : t.dims[d]; /* blocks are full */
   zn_lw_grid(lw, (uint32_t)last, extents, var);
   for (int d = 0; d < last; d++) idx[d] = var[d];
-  unsigned f = pixels_per_step(lw, t.dims[last]);
+  unsigned f = pixels_per_step(lw, t.dims[last], side);
   idx[last] = zn_lw_for(lw, t.dims[last], f > 1 ? ZN_FOR_UNROLL : ZN_FOR_SERIAL, f > 1 ? f : 0);
   zn_expr lane = zn_lw_for(lw, zn_ex_const(ex, l.block), ZN_FOR_VECTOR, l.block);
   idx[l.axis] = zn_ex_add(ex, zn_ex_muli(ex, var[l.axis], l.block), lane);

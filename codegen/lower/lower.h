@@ -176,8 +176,12 @@ zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n);
 
 /* ---- all elements of a tensor (elements.c) ---- */
 /* Opens loops over the elements of v in the order of its layout, vector lanes innermost: one grid loop and loops inside
- * it. Returns how many times zn_lw_end closes them. */
-int zn_lw_over(zn_lw *lw, zn_vid v, zn_expr *out_idx);
+ * it. Where lanes are channels, up to `side` neighbouring pixels are taken at once. Returns how many times zn_lw_end closes
+ * them. */
+int zn_lw_over(zn_lw *lw, zn_vid v, unsigned side, zn_expr *out_idx);
+/* Copies between the plain and the blocked form of an image as transposed tiles (reorder.c): false when Identity n is no
+ * such copy, and nothing is emitted then. */
+bool zn_lower_reorder(zn_lw *lw, zn_nid n);
 /* A kernel of node n that clears the halo of stored value v, if it has one. */
 void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
 

@@ -282,8 +282,22 @@ static bool def_merges(const zn_lw *lw, zn_vid v, int d) {
   return r;
 }
 
+/* Blocked results: in the order in which they are stored. */
+static zn_status blocked_map(zn_lw *lw, zn_nid n, zn_vid v) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_expr idx[ZN_MAX_RANK];
+  zn_lw_kernel(lw, n, zn_op_name(node->op));
+  int loops = zn_lw_over(lw, v, 4, idx);
+  zn_lw_store(lw, v, idx, zn_lower_of(node->op)->point(lw, n, lw->g->vals[v].def_out, idx));
+  while (loops-- > 0) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+
 zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
   const zn_node *node = zn_lw_node(lw, n);
+  if (node->op == ZN_OP_Identity && zn_lower_reorder(lw, n)) return ZN_OK;
+  if (lw->g->vals[v].layout.block) return blocked_map(lw, n, v);
   const zn_type t = *zn_lw_type(lw, v);
   zn_exprs *ex = lw->ex;
   if (t.kind != ZN_V_TENSOR) { /* Identity */

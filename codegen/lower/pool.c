@@ -18,14 +18,36 @@ typedef struct pool {
   bool always;               /* ... provably */
 } pool;
 
+/* Channels are lanes: positions are scalars, so the taps outside the input are left out instead of masked. */
+static bool bounded(const zn_lw *lw, const pool *p) { return lw->g->vals[p->y].layout.block != 0; }
+
+static unsigned pixels_at_once(const zn_lw *lw, const pool *p) {
+  for (int i = 0; i < p->w.rank; i++)
+    if (!zn_ex_is(lw->ex, p->w.pad_lo[i], 0) || !zn_ex_is(lw->ex, p->w.pad_hi[i], 0)) return 1;
+  return 4;
+}
+
+/* The loop over the taps of axis i that lie inside the input; returns the tap. */
+static zn_expr inner_taps(zn_lw *lw, const pool *p, int i, zn_expr start) {
+  zn_exprs *ex = lw->ex;
+  zn_expr zero = zn_ex_const(ex, 0), dilation = zn_ex_const(ex, p->w.dilation[i]);
+  zn_expr kernel = zn_ex_const(ex, p->w.kernel[i]), n = p->tx.dims[i + 2];
+  zn_expr first = zn_ex_ceildiv(ex, zn_ex_max(ex, zn_ex_sub(ex, zero, start), zero), dilation);
+  zn_expr end = zn_ex_min(ex, zn_ex_ceildiv(ex, zn_ex_sub(ex, n, start), dilation), kernel);
+  if (zn_ex_is(ex, first, 0) && end == kernel) return zn_lw_for(lw, kernel, ZN_FOR_SERIAL, 0);
+  zn_expr from = zn_lw_as_expr(lw, zn_lw_ix(lw, first), zn_ex_addi(ex, kernel, 1));
+  zn_expr count = zn_lw_as_expr(lw, zn_lw_ix(lw, zn_ex_sub(ex, end, from)), zn_ex_addi(ex, kernel, 1));
+  return zn_ex_add(ex, from, zn_lw_for(lw, count, ZN_FOR_SERIAL, 0));
+}
+
 /* Opens the loops over taps and locates the current one; zn_lw_end w.rank times closes them. */
 static void open_taps(zn_lw *lw, pool *p) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   zn_expr zero = zn_ex_const(ex, 0), pos[ZN_MAX_RANK] = {0};
   for (int i = 0; i < p->w.rank; i++) {
-    zn_expr k = zn_lw_for(lw, zn_ex_const(ex, p->w.kernel[i]), ZN_FOR_SERIAL, 0);
     zn_expr o = zn_ex_sub(ex, zn_ex_muli(ex, p->idx[i + 2], p->w.stride[i]), p->w.pad_lo[i]);
+    zn_expr k = bounded(lw, p) ? inner_taps(lw, p, i, o) : zn_lw_for(lw, zn_ex_const(ex, p->w.kernel[i]), ZN_FOR_SERIAL, 0);
     pos[i] = zn_ex_add(ex, o, zn_ex_muli(ex, k, p->w.dilation[i]));
   }
   p->at[0] = p->idx[0];
@@ -34,6 +56,10 @@ static void open_taps(zn_lw *lw, pool *p) {
   p->always = true;
   for (int i = 0; i < p->w.rank; i++) {
     zn_expr n = p->tx.dims[i + 2], q = pos[i];
+    if (bounded(lw, p)) {
+      p->at[i + 2] = q;
+      continue;
+    }
     if (!zn_ex_le(ex, zero, q) || !zn_ex_lt(ex, q, n)) {
       p->always = false;
       zn_kref in = zn_lw_in_range(lw, q, n);
@@ -77,7 +103,7 @@ static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
   p.indices = node->num_out > 1 ? node->out[1] : 0;
   ZN_TRY(zn_window_read(lw, n, p.x, 0, p.y, &p.w));
   zn_lw_kernel(lw, n, "maxpool");
-  int loops = zn_lw_over(lw, p.y, p.idx);
+  int loops = zn_lw_over(lw, p.y, pixels_at_once(lw, &p), p.idx);
   zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p.ct));
   zn_kref where = p.indices ? zn_kb_var(b, zn_kb_int(b, ZN_I64, -1)) : 0;
   open_taps(lw, &p);
@@ -118,7 +144,7 @@ static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
   zn_kb *b = &lw->kb;
   bool include = zn_node_int(zn_lw_node(lw, n), "count_include_pad") != 0;
   zn_lw_kernel(lw, n, "averagepool");
-  int loops = zn_lw_over(lw, p->y, p->idx);
+  int loops = zn_lw_over(lw, p->y, pixels_at_once(lw, p), p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0)), cnt = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
   open_taps(lw, p);
   zn_kref x = zn_lw_load(lw, p->x, p->at), zero = zn_kb_float(b, p->ct, 0);
@@ -143,7 +169,7 @@ static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
   zn_kb *b = &lw->kb;
   double order = (double)zn_node_int(zn_lw_node(lw, n), "p");
   zn_lw_kernel(lw, n, "lppool");
-  int loops = zn_lw_over(lw, p->y, p->idx);
+  int loops = zn_lw_over(lw, p->y, pixels_at_once(lw, p), p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
   open_taps(lw, p);
   zn_kref a = zn_kb_un(b, ZN_K_Abs, zn_lw_load(lw, p->x, p->at)), v;

@@ -149,7 +149,7 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
   int rank = ty.rank, loops = 0;
   zn_expr idx[ZN_MAX_RANK], at[ZN_MAX_RANK];
   zn_lw_kernel(lw, n, "resize");
-  int outer = zn_lw_over(lw, y, idx);
+  int outer = zn_lw_over(lw, y, 1, idx);
   zn_dtype vt = nearest && !crop ? zn_lw_ctype((zn_dtype)tx.dtype) : ct;
   zn_kref zero = zn_is_float(vt) ? zn_kb_float(b, vt, 0) : zn_kb_int(b, vt, 0);
   zn_kref acc = zn_kb_var(b, zero), weight = 0;

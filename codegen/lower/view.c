@@ -112,19 +112,17 @@ static zn_kref split_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx
 }
 const zn_lower zn_lower_split = {split_point, NULL};
 
-/* One operand: grid over the axes up to the last, vector over the last. */
+/* One operand, in the order in which it is stored. */
 static void concat_operand(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset) {
   const zn_type t = *zn_lw_type(lw, in);
   zn_vid out = zn_lw_node(lw, n)->out[0];
   zn_expr at[ZN_MAX_RANK], to[ZN_MAX_RANK];
   zn_lw_kernel(lw, n, "concat");
-  if (t.rank > 1) zn_lw_grid(lw, (uint32_t)t.rank - 1, t.dims, at);
-  at[t.rank - 1] = zn_lw_for(lw, t.dims[t.rank - 1], ZN_FOR_VECTOR, 0);
+  int loops = zn_lw_over(lw, in, 4, at);
   for (int d = 0; d < t.rank; d++) to[d] = at[d];
   to[axis] = zn_ex_add(lw->ex, at[axis], offset);
   zn_lw_emit(lw, out, to, zn_lw_load(lw, in, at));
-  zn_lw_end(lw);
-  if (t.rank > 1) zn_lw_end(lw);
+  while (loops-- > 0) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }
 
