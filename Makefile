@@ -54,7 +54,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS) -lcmocka
 
-SUITES  ?= unit golden cli models conformance embed firmware reproduce docs fuzz cuda
+SUITES  ?= unit golden cli layout models conformance embed firmware reproduce docs fuzz cuda
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
 TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs
 

@@ -11,7 +11,7 @@
 #include "codegen/lower/conv_image.h"
 #include "codegen/lower/gemm.h"
 
-enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PARTIAL = 16384 };
+enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384 };
 
 typedef struct direct {
   zn_conv_image m;
@@ -20,7 +20,7 @@ typedef struct direct {
   int64_t oc_groups;            /* register tiles along channels, per group */
   int64_t parts, per_part;      /* of them, in the grid */
   int64_t chunks, per_chunk;    /* of the segments, in the grid */
-  int64_t unit;                 /* input channels written out in the loop body: the block, or 1 */
+  int64_t unit;                 /* input channels written out in the loop body: the block, or some planes */
   int64_t units;                /* trips of the loop over channels */
   int64_t pieces, per_piece;    /* of the units: the weights of one piece stay in the first-level cache */
   zn_kref partial;              /* sums of all but the last piece, one chunk of pixels by one tile of channels */
@@ -130,7 +130,7 @@ static void choose_pieces(zn_lw *lw, direct *d) {
 
 /* ---------------------------------------------------------------- weights */
 
-/* [group][tile of channels][unit][tap row][tap column][channel of the unit][ov * lanes] */
+/* [group][tile of channels][unit][tap column][tap row][channel of the unit][ov * lanes] */
 static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
   const zn_conv_image *m = &d->m;
   int64_t wide = d->ov * m->lanes, taps = m->kh * m->kw, depth = m->icg * taps;
@@ -141,7 +141,8 @@ static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
     for (int64_t u = 0; u < d->units; u++)
       for (int64_t tap = 0; tap < taps; tap++)
         for (int64_t c = 0; c < d->unit; c++) {
-          uint64_t from = (uint64_t)(o * depth + (u * d->unit + c) * taps + tap);
+          int64_t at = tap % m->kh * m->kw + tap / m->kh;
+          uint64_t from = (uint64_t)(o * depth + (u * d->unit + c) * taps + at);
           if (t == ZN_F32 && w->dtype == ZN_F32) {
             const float *f = w->data;
             float *dst = (float *)(void *)data;
@@ -182,7 +183,7 @@ static void locate(zn_lw *lw, const direct *d, const place *q, zn_expr at, zn_ex
 static zn_expr input_base(zn_lw *lw, const direct *d, const place *q, zn_expr at, zn_expr row, zn_expr col) {
   zn_exprs *ex = lw->ex;
   const zn_conv_image *m = &d->m;
-  zn_expr cb = zn_ex_muli(ex, q->g, m->icg / d->unit), r, c;
+  zn_expr cb = zn_ex_muli(ex, q->g, m->icg / (m->block ? m->block : 1)), r, c;
   if (m->ow % d->seg != 0 && touches(m)) {
     zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, q->seg, d->seg), at);
     r = zn_ex_const(ex, m->row0);
@@ -206,27 +207,29 @@ static void step(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x_at, int64_t 
   zn_kb_set(b, acc, zn_mul_add(lw, xk, wk, old));
 }
 
-/* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. */
+/* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. Rows of taps may be written
+ * out, columns not: neighbouring pixels would share their elements, and keeping those takes registers that are not there. */
 static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_kref acc, zn_kref x0, zn_kref w0) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
-  int64_t wide = d->ov * m->lanes, plane = m->rows * m->width * d->unit;
-  int64_t written = m->kw * d->unit <= MAX_WRITTEN ? m->kw : 1; /* columns of taps in the body */
+  int64_t wide = d->ov * m->lanes, plane = m->rows * m->width, block = m->block ? m->block : 1;
+  int64_t row = m->dh * m->width * block, channel = m->block ? 1 : plane;
+  int64_t written = m->kh * d->unit <= MAX_WRITTEN ? m->kh : 1;
   zn_expr first = zn_ex_muli(ex, q->piece, d->per_piece), here = zn_ex_const(ex, d->per_piece);
   if (d->pieces * d->per_piece != d->units)
     here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, d->units), first));
   zn_expr u = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
-  zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh), ZN_FOR_SERIAL, 0);
-  zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw / written), ZN_FOR_SERIAL, 0);
-  zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane), zn_ex_muli(ex, y, m->dh * m->width * d->unit));
-  xo = zn_ex_add(ex, xo, zn_ex_muli(ex, x, m->dw * d->unit));
-  zn_expr wo = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, u, m->kh), y), m->kw), x);
+  zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw), ZN_FOR_SERIAL, 0);
+  zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
+  zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane * d->unit), zn_ex_muli(ex, x, m->dw * block));
+  xo = zn_ex_add(ex, xo, zn_ex_muli(ex, y, row));
+  zn_expr wo = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, u, m->kw), x), m->kh), y);
   zn_kref x_at = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, xo), x0);
   zn_kref w_at = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, zn_ex_muli(ex, wo, d->unit * wide)), w0);
   for (int64_t k = 0; k < written; k++)
     for (int64_t c = 0; c < d->unit; c++)
-      step(lw, d, acc, x_at, k * m->dw * d->unit + c, w_at, (k * d->unit + c) * wide);
+      step(lw, d, acc, x_at, k * row + c * channel, w_at, (k * d->unit + c) * wide);
   for (int i = 0; i < 3; i++) zn_lw_end(lw);
 }
 
@@ -307,7 +310,8 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   zn_conv_image *m = &d.m;
   if (ly->block != m->lanes || ly->axis != 1 || m->ocg % m->lanes) return false;
   if (m->block && (m->block != m->lanes || m->icg % m->lanes)) return false;
-  d.unit = m->block ? m->block : 1;
+  d.unit = m->block ? m->block : MAX_PLANES;
+  while (m->icg % d.unit) d.unit--;
   d.units = m->icg / d.unit;
   if (!choose_tile(lw, &d)) return false;
   choose_grid(lw, &d);

@@ -1,0 +1,134 @@
+"""Writes random convolution networks as .zg text: what the layout pass and the schedules for blocked images must survive.
+
+Usage: make_nets.py OUTDIR COUNT [SEED]
+
+Channel counts that do and do not fill blocks, asymmetric padding, strides, dilations, groups, depthwise, one and two spatial
+axes, symbolic batch, residual connections, concatenations, pools, resizes, activations, results inside the network.
+"""
+import os
+import random
+import sys
+
+
+class Net:
+    def __init__(self, seed):
+        self.r = random.Random(seed)
+        self.rank = self.r.choice([1, 2, 2, 2])
+        self.batch = self.r.choice(["1", "2", "N"])
+        self.consts, self.lines, self.count = [], [], 0
+        c = self.r.choice([1, 3, 12, 16, 32])
+        size = [self.r.randint(11, 30) for _ in range(self.rank)]
+        self.input = (c, size)
+        self.values = [("%x", c, size)]
+
+    def const(self, dims, scale):
+        name = f"$k{len(self.consts)}"
+        self.consts.append(f"const {name} f32[{','.join(map(str, dims))}] = rand({len(self.consts) + 1}, {-scale}, {scale})")
+        return name
+
+    def ints(self, values):
+        name = f"$k{len(self.consts)}"
+        self.consts.append(f"const {name} i64[{len(values)}] = [{', '.join(map(str, values))}]")
+        return name
+
+    def floats(self, values):
+        name = f"$k{len(self.consts)}"
+        self.consts.append(f"const {name} f32[{len(values)}] = [{', '.join(map(str, values))}]")
+        return name
+
+    def value(self, text, c, size):
+        self.count += 1
+        name = f"%v{self.count}"
+        self.lines.append(f"  {name}: f32[*] = {text}")
+        self.values.append((name, c, size))
+        return self.values[-1]
+
+    def conv(self, x):
+        name, c, size = x
+        r = self.r
+        k = [r.choice([1, 1, 2, 3, 3, 5]) for _ in size]
+        s = [r.choice([1, 1, 1, 2]) for _ in size]
+        d = [r.choice([1, 1, 1, 2]) for _ in size]
+        lo = [r.randint(0, (kk - 1) * dd) for kk, dd in zip(k, d)]
+        hi = [r.randint(0, (kk - 1) * dd) for kk, dd in zip(k, d)]
+        out = [(n + a + b - (kk - 1) * dd - 1) // ss + 1 for n, a, b, kk, dd, ss in zip(size, lo, hi, k, d, s)]
+        if min(out) < 1:
+            return x
+        group = r.choice([1, 1, 1, 1, c, 2 if c % 2 == 0 else 1])
+        oc = c if group == c and c > 1 else group * r.choice([8, 16, 24, 24, 32, 40, 9])
+        w = self.const([oc, c // group] + k, round((3.0 / (c // group * max(1, k[0] * k[-1]))) ** 0.5, 4))
+        b = ", " + self.const([oc], 0.5) if r.random() < 0.7 else ""
+        attrs = f"kernel_shape={k}, strides={s}, dilations={d}, pads={lo + hi}, group={group}"
+        return self.value(f"Conv({name}, {w}{b}) {{{attrs}}}", oc, out)
+
+    def pool(self, x):
+        name, c, size = x
+        k = [self.r.choice([2, 3]) for _ in size]
+        s = [self.r.choice([1, 2]) for _ in size]
+        p = [self.r.randint(0, kk - 1) for kk in k] + [self.r.randint(0, kk - 1) for kk in k]
+        out = [(n + a + b - kk) // ss + 1 for n, a, b, kk, ss in zip(size, p, p[len(size):], k, s)]
+        if min(out) < 1:
+            return x
+        op = self.r.choice(["MaxPool", "AveragePool"])
+        more = ", count_include_pad=1" if op == "AveragePool" and self.r.random() < 0.5 else ""
+        return self.value(f"{op}({name}) {{kernel_shape={k}, strides={s}, pads={p}{more}}}", c, out)
+
+    def activation(self, x):
+        name, c, size = x
+        kind = self.r.choice(["Relu", "silu", "HardSwish", "scale", "Sigmoid"])
+        if kind == "silu":
+            g = self.value(f"Sigmoid({name})", c, size)
+            return self.value(f"Mul({name}, {g[0]})", c, size)
+        if kind == "scale":
+            return self.value(f"Mul({name}, {self.const([c] + [1] * self.rank, 2.0)})", c, size)
+        return self.value(f"{kind}({name})", c, size)
+
+    def join(self, x):
+        same = [v for v in self.values if v[1:] == x[1:] and v[0] != x[0]]
+        if same and self.r.random() < 0.6:
+            return self.value(f"Add({x[0]}, {self.r.choice(same)[0]})", x[1], x[2])
+        near = [v for v in self.values if v[2] == x[2]]
+        other = self.r.choice(near)
+        return self.value(f"Concat({x[0]}, {other[0]}) {{axis=1}}", x[1] + other[1], x[2])
+
+    def resize(self, x):
+        name, c, size = x
+        if max(size) > 40:
+            return x
+        scales = self.floats([1, 1] + [2] * self.rank)
+        mode = self.r.choice(["nearest", "linear"])
+        return self.value(f'Resize({name}, _, {scales}) {{mode="{mode}", nearest_mode="floor"}}', c, [2 * n for n in size])
+
+    def text(self):
+        x = self.values[0]
+        for _ in range(self.r.randint(6, 14)):
+            x = self.r.choice([self.conv, self.conv, self.conv, self.pool, self.activation, self.activation, self.join,
+                               self.resize])(x)
+        outputs = {x[0]} if x[0] != "%x" else set()
+        outputs |= {v[0] for v in self.values[1:] if self.r.random() < 0.1}
+        if self.r.random() < 0.5 and len(self.values) > 1:
+            axes = self.ints(list(range(2, 2 + self.rank)))
+            outputs.add(self.value(f"ReduceMean({x[0]}, {axes})", x[1], [1] * self.rank)[0])
+        c, size = self.input
+        sym = "sym N 1..8\n" if self.batch == "N" else ""
+        head = f"graph @main(%x: f32[{','.join([self.batch, str(c)] + [str(n) for n in size])}]) -> ({', '.join(sorted(outputs))}) {{"
+        if not outputs:
+            return None
+        return "zg 1\n" + sym + "\n".join(self.consts + [head] + self.lines) + "\n}\n"
+
+
+def main():
+    out, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    os.makedirs(out, exist_ok=True)
+    made = 0
+    while made < count:
+        text = Net(seed).text()
+        seed += 1
+        if text is None:
+            continue
+        with open(os.path.join(out, f"net{made:03}.zg"), "w") as f:
+            f.write(text)
+        made += 1
+
+
+main()
