@@ -111,7 +111,8 @@ class Net:
             outputs.add(self.value(f"ReduceMean({x[0]}, {axes})", x[1], [1] * self.rank)[0])
         c, size = self.input
         sym = "sym N 1..8\n" if self.batch == "N" else ""
-        head = f"graph @main(%x: f32[{','.join([self.batch, str(c)] + [str(n) for n in size])}]) -> ({', '.join(sorted(outputs))}) {{"
+        dims = ",".join([self.batch, str(c)] + [str(n) for n in size])
+        head = f"graph @main(%x: f32[{dims}]) -> ({', '.join(sorted(outputs))}) {{"
         if not outputs:
             return None
         return "zg 1\n" + sym + "\n".join(self.consts + [head] + self.lines) + "\n}\n"
