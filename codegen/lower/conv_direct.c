@@ -308,8 +308,9 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   const zn_layout *ly = &lw->g->vals[v->y].layout;
   if (!w || v->zx || v->zw || v->sy || !ly->block || !zn_conv_image_read(lw, v, &d.m)) return false;
   zn_conv_image *m = &d.m;
-  if (ly->block != m->lanes || ly->axis != 1 || m->ocg % m->lanes) return false;
-  if (m->block && (m->block != m->lanes || m->icg % m->lanes)) return false;
+  if (ly->block > m->lanes || ly->axis != 1 || m->ocg % ly->block) return false;
+  if (m->block > MAX_PLANES * 2 || (m->block && m->icg % m->block)) return false;
+  m->lanes = ly->block;
   d.unit = m->block ? m->block : MAX_PLANES;
   while (m->icg % d.unit) d.unit--;
   d.units = m->icg / d.unit;

@@ -95,8 +95,8 @@ bool zn_conv_lanes(zn_lw *lw, zn_conv *v) {
   if (!w || v->zx || v->zw || v->sy || !ly->block || v->taps > MAX_TAPS) return false;
   if (!zn_conv_image_read(lw, v, &d.m)) return false;
   zn_conv_image *m = &d.m;
-  if (m->icg != 1 || m->ocg != 1 || m->block != m->lanes || ly->block != m->lanes || ly->axis != 1) return false;
-  if (m->groups % m->lanes) return false;
+  if (m->icg != 1 || m->ocg != 1 || m->block != ly->block || ly->block > m->lanes || ly->axis != 1) return false;
+  m->lanes = ly->block;
   d.blocks = m->groups / m->lanes;
   choose_tile(lw, &d);
   int64_t n = 1, want;

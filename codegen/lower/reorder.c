@@ -43,7 +43,7 @@ bool zn_lower_reorder(zn_lw *lw, zn_nid n) {
   int64_t width, c;
   int last = t.rank - 1;
   if (!li->block == !lo->block || !zn_lw_is_stored(lw, in) || t.dtype != ZN_F32 || lanes > MAX_LANES) return false;
-  if (lanes != zn_lw_lanes(lw, ZN_F32) || (li->block ? li->axis : lo->axis) != 1 || last < 2) return false;
+  if (lanes > zn_lw_lanes(lw, ZN_F32) || (li->block ? li->axis : lo->axis) != 1 || last < 2) return false;
   if (!zn_ex_is_const(ex, t.dims[last], &width) || width < lanes || !zn_ex_is_const(ex, t.dims[1], &c)) return false;
   zn_lw_kernel(lw, n, "reorder");
   zn_expr ext[ZN_MAX_RANK], var[ZN_MAX_RANK], idx[ZN_MAX_RANK];

@@ -34,13 +34,19 @@ typedef struct planner {
 
 static const zn_type *type_of(const planner *p, zn_vid v) { return &p->g->vals[v].type; }
 
+/* Channels of one block when c channels are blocked: a vector register, or half a wide one; 0: c does not fill blocks. */
+static int64_t block_of(const planner *p, int64_t c) {
+  if (c > 0 && c % p->lanes == 0) return p->lanes;
+  return c > 0 && p->lanes > 8 && c % (p->lanes / 2) == 0 ? p->lanes / 2 : 0;
+}
+
 /* An image of full channel blocks and known size: may be stored blocked. */
 static bool is_image(const planner *p, zn_vid v, int64_t *out_pixels) {
   const zn_value *x = &p->g->vals[v];
   const zn_type *t = &x->type;
   int64_t d, pixels = 1;
   if (!v || x->cst || t->kind != ZN_V_TENSOR || t->dtype != ZN_F32 || t->rank < 3 || t->rank > 4) return false;
-  if (!zn_ex_is_const(p->g->ex, t->dims[1], &d) || d <= 0 || d % p->lanes) return false;
+  if (!zn_ex_is_const(p->g->ex, t->dims[1], &d) || !block_of(p, d)) return false;
   for (int i = 2; i < t->rank; i++) {
     if (!zn_ex_is_const(p->g->ex, t->dims[i], &d) || d < 1) return false;
     pixels *= d;
@@ -173,12 +179,13 @@ static void plan_conv(planner *p, zn_nid id) {
     if (!zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[i + 2], &sd)) return;
   bool image = is_image(p, n->in[0], NULL), depthwise = group > 1 && group == ci && co == ci;
   if (depthwise && !image) return;
-  if (!depthwise && co / group % p->lanes) return;
+  const int64_t block = block_of(p, co);
+  if (!depthwise && co / group % block) return;
   double macs = (double)elements(p, n->out[0]) * (double)(ci / group * w.taps);
-  double cycles = macs / (double)(2 * p->lanes), fast = depthwise ? 0.6 : pixels < 4 ? 0.3 : 0.88;
+  double cycles = macs / (double)(2 * block), fast = depthwise ? 0.6 : pixels < 4 ? 0.3 : 0.88;
   p->out_side[id] = zn_mincut_vertex(p->cut);
-  prefer(p, p->out_side[id], cycles / (depthwise ? 0.3 : 0.6), cycles / fast);
-  if (!image || (!depthwise && ci / group % p->lanes)) return; /* reads plain */
+  prefer(p, p->out_side[id], macs / (double)(2 * p->lanes) / (depthwise ? 0.3 : 0.6), cycles / fast);
+  if (!image || (!depthwise && ci / group % block_of(p, ci))) return; /* reads plain */
   p->in_side[id] = zn_mincut_vertex(p->cut);
   zn_mincut_edge(p->cut, p->in_side[id], p->out_side[id], ZN_CUT_FORBIDDEN);
   /* a plain operand needs bordering, and its channels are far apart */
@@ -351,7 +358,8 @@ static void lay_out(planner *p, zn_vid v) {
   const bool own = p->blocked[producer_side(p, v)];
   bool *other = ZN_ARRAY(&p->c->tmp, bool, r->num + 1), *border = ZN_ARRAY(&p->c->tmp, bool, r->num + 1);
   bool any_other = false, any_border = false;
-  zn_layout block = {.block = (uint16_t)p->lanes, .axis = 1}, bordered = {0};
+  zn_layout block = {.axis = 1}, bordered = {0};
+  if (is_image(p, v, NULL)) block.block = (uint16_t)block_of(p, channels(p, v));
   for (uint32_t i = 0; i < r->num; i++) {
     const bool wants = p->blocked[r->list[i].side];
     const zn_layout need = borders(p, &r->list[i]);
@@ -373,7 +381,7 @@ static void lay_out(planner *p, zn_vid v) {
 zn_status zn_pass_layout(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   planner p = {.c = c, .g = g, .o = o};
   p.lanes = o->caps ? o->caps->vector_bytes / 4 : 0;
-  if (p.lanes < 2 || p.lanes > 64 || (p.lanes & (p.lanes - 1))) return ZN_OK;
+  if (p.lanes < 2 || p.lanes > 16 || (p.lanes & (p.lanes - 1))) return ZN_OK;
   p.cut = zn_mincut_new(&c->tmp);
   p.in_side = ZN_ARRAY(&c->tmp, uint32_t, g->num_nodes);
   p.out_side = ZN_ARRAY(&c->tmp, uint32_t, g->num_nodes);
