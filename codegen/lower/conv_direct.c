@@ -130,30 +130,39 @@ static void choose_pieces(zn_lw *lw, direct *d) {
 
 /* ---------------------------------------------------------------- weights */
 
+typedef struct packing {
+  const zn_htensor *w;
+  zn_dtype t;
+  int64_t wide, icg, oc, kh, kw, unit;
+} packing;
+
 /* [group][tile of channels][unit][tap column][tap row][channel of the unit][ov * lanes] */
-static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
-  const zn_conv_image *m = &d->m;
-  int64_t wide = d->ov * m->lanes, taps = m->kh * m->kw, depth = m->icg * taps;
-  uint64_t count = (uint64_t)(m->groups * m->ocg * depth), to = 0;
-  zn_dtype t = m->v->ct;
-  char *data = zn_arena_array(&lw->ctx->graph, count, zn_dtype_bytes(t));
-  for (int64_t o = 0; o < m->groups * m->ocg; o += wide)
-    for (int64_t u = 0; u < d->units; u++)
+static void fill_weights(const void *user, void *dst) {
+  const packing *p = user;
+  int64_t taps = p->kh * p->kw, depth = p->icg * taps;
+  uint64_t to = 0;
+  for (int64_t o = 0; o < p->oc; o += p->wide)
+    for (int64_t u = 0; u < p->icg; u += p->unit)
       for (int64_t tap = 0; tap < taps; tap++)
-        for (int64_t c = 0; c < d->unit; c++) {
-          int64_t at = tap % m->kh * m->kw + tap / m->kh;
-          uint64_t from = (uint64_t)(o * depth + (u * d->unit + c) * taps + at);
-          if (t == ZN_F32 && w->dtype == ZN_F32) {
-            const float *f = w->data;
-            float *dst = (float *)(void *)data;
-            for (int64_t j = 0; j < wide; j++) dst[to++] = f[from + (uint64_t)(j * depth)];
+        for (int64_t c = 0; c < p->unit; c++) {
+          int64_t at = tap % p->kh * p->kw + tap / p->kh;
+          uint64_t from = (uint64_t)(o * depth + (u + c) * taps + at);
+          if (p->t == ZN_F32 && p->w->dtype == ZN_F32) {
+            const float *f = (const float *)p->w->data + from;
+            for (int64_t j = 0; j < p->wide; j++) ((float *)dst)[to++] = f[j * depth];
             continue;
           }
-          for (int64_t j = 0; j < wide; j++)
-            zn_store_f64(t, data, to++, zn_load_f64(w->dtype, w->data, from + (uint64_t)(j * depth)));
+          for (int64_t j = 0; j < p->wide; j++)
+            zn_store_f64(p->t, dst, to++, zn_load_f64(p->w->dtype, p->w->data, from + (uint64_t)(j * depth)));
         }
+}
+
+static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
+  const zn_conv_image *m = &d->m;
+  packing *p = ZN_NEW(&lw->ctx->graph, packing);
+  *p = (packing){w, m->v->ct, d->ov * m->lanes, m->icg, m->groups * m->ocg, m->kh, m->kw, d->unit};
   const char *name = zn_arena_printf(lw->arena, "%s_direct", lw->g->vals[m->v->w].name);
-  d->weights = zn_lw_const(lw, name, t, count, data);
+  d->weights = zn_lw_const_fill(lw, name, p->t, (uint64_t)(p->oc * p->icg * p->kh * p->kw), fill_weights, p);
 }
 
 /* ---------------------------------------------------------------- the loops */
