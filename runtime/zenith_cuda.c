@@ -60,8 +60,8 @@ struct zn_session {
   unsigned num_graphs;
   int capturing, dynamic; /* dynamic: the entry needs data on the way, so no graph */
   int32_t status;         /* first failure inside an entry */
-  void **events;          /* profiling: two per kernel */
-  unsigned char *launched;
+  void **events;          /* profiling: two per launch, and which kernel it was */
+  uint32_t *event_kernel, num_events, cap_events;
   char text[256];
 };
 
@@ -247,6 +247,13 @@ static unsigned teams_per_block(const zn_session *s, const zn_cuda_kernel *k, in
   return teams;
 }
 
+static void mark_event(zn_session *s, uint32_t kernel) {
+  if (!s->events || s->num_events == s->cap_events) return;
+  keep(s, s->cu.event_create(&s->events[s->num_events], 0), "timing");
+  keep(s, s->cu.event_record(s->events[s->num_events], s->stream), "timing");
+  s->event_kernel[s->num_events++] = kernel;
+}
+
 static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, const intptr_t *ints, intptr_t grid) {
   zn_session *s = (zn_session *)(void *)h;
   const zn_cuda_blob *b = blob();
@@ -270,11 +277,10 @@ static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, 
     keep(s, 1, "a kernel's grid is too large");
     return;
   }
-  if (s->events) keep(s, s->cu.event_record(s->events[2 * number], s->stream), "timing");
+  mark_event(s, number);
   keep(s, s->cu.launch(s->functions[number], (unsigned)blocks, 1, 1, teams * k->team, 1, 1, (unsigned)(teams * k->shared),
                        s->stream, param, NULL), at(k->name));
-  if (s->events) keep(s, s->cu.event_record(s->events[2 * number + 1], s->stream), "timing");
-  if (s->launched) s->launched[number] = 1;
+  mark_event(s, number);
 }
 
 static int is_host(zn_session *s, const void *p) {
@@ -540,22 +546,24 @@ static int32_t session_wait(zn_session *s) {
 static const char *session_error(const zn_session *s) { return s ? s->text : open_error; }
 
 static int32_t session_profile(zn_session *s, zn_tensor *in, zn_tensor *out, float *out_ms) {
-  uint32_t n = (uint32_t)blob()->num_kernels;
+  enum { MOST = 1 << 16 };
   void *old;
+  memset(out_ms, 0, blob()->num_kernels * sizeof *out_ms);
   TRY(ctx_push(s->ctx), "entering the device");
-  s->events = calloc(2u * n + 1u, sizeof *s->events);
-  s->launched = calloc(n + 1u, 1);
-  for (uint32_t i = 0; i < 2 * n; i++) s->cu.event_create(&s->events[i], 0);
+  s->events = calloc(MOST, sizeof *s->events);
+  s->event_kernel = calloc(MOST, sizeof *s->event_kernel);
+  s->num_events = 0;
+  s->cap_events = s->events && s->event_kernel ? MOST : 0;
   int32_t rc = session_run(s, in, out, NULL);
-  for (uint32_t i = 0; i < n; i++) {
-    out_ms[i] = 0;
-    if (!rc && s->launched[i]) s->cu.event_elapsed(&out_ms[i], s->events[2 * i], s->events[2 * i + 1]);
+  for (uint32_t i = 0; i < s->num_events; i++) {
+    float ms = 0;
+    if (i % 2 == 1 && !rc && !s->cu.event_elapsed(&ms, s->events[i - 1], s->events[i])) out_ms[s->event_kernel[i]] += ms;
+    if (i % 2 == 1) s->cu.event_destroy(s->events[i - 1]), s->cu.event_destroy(s->events[i]);
   }
-  for (uint32_t i = 0; i < 2 * n; i++) s->cu.event_destroy(s->events[i]);
   free(s->events);
-  free(s->launched);
+  free(s->event_kernel);
   s->events = NULL;
-  s->launched = NULL;
+  s->event_kernel = NULL;
   s->cu.ctx_pop(&old);
   return rc;
 }

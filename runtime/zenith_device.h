@@ -44,7 +44,8 @@ typedef struct zn_device_api {
   int32_t (*wait)(zn_session *s);
   const char *(*error)(const zn_session *s); /* words for the last failure; NULL: of the last open */
   void (*close)(zn_session *s);
-  /* Milliseconds of each kernel, num_kernels of them, in one run outside the graph; zeros where not launched. */
+  /* Milliseconds of each kernel, num_kernels of them, added over its
+   * launches, in one run outside the graph. */
   int32_t (*profile)(zn_session *s, zn_tensor *in, zn_tensor *out, float *out_ms);
 } zn_device_api;
 

@@ -71,6 +71,93 @@ static void points(zn_lw *lw, const zn_gemm *g) {
   zn_lw_kernel_end(lw);
 }
 
+/* ---------------------------------------------------------------- thin */
+
+enum { THIN_ROWS = 8, THIN_COLS = 32, THIN_SLICES = 8 };
+
+/* A few rows: a team takes 32 columns, each of its eight warps a slice of the depth, so that B streams past once; the slices
+ * meet in shared memory. `part` and `parts` cut the depth over teams as well. */
+typedef struct thin {
+  const zn_gemm *g;
+  unsigned rows, parts;
+  zn_loc partial;
+} thin;
+
+static void thin_store(zn_lw *lw, const thin *t, const zn_expr *var, zn_expr m, zn_expr n, zn_kref sum) {
+  const zn_gemm *g = t->g;
+  zn_exprs *ex = lw->ex;
+  if (t->parts == 1) {
+    if (g->init) sum = zn_kb_bin(&lw->kb, ZN_K_Add, sum, initial(lw, g, var + 1, m, n));
+    g->emit(lw, g->user, var + 1, m, n, sum);
+    return;
+  }
+  zn_expr off = var[0], outer = g->rows_inner ? n : m, inner = g->rows_inner ? m : n;
+  for (uint32_t k = 0; k < g->num_batch; k++) off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[k]), var[k + 1]);
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), outer);
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), inner);
+  zn_lw_store_at(lw, zn_lw_ptr_loc(lw, t->partial, ZN_KP_OUT, g->t), g->t, off, sum);
+}
+
+static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shared, zn_kref thread) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  zn_kref acc[THIN_ROWS], lane = zn_kb_bin(b, ZN_K_Rem, thread, zn_kb_idx(b, THIN_COLS));
+  zn_kref slice = zn_kb_bin(b, ZN_K_Div, thread, zn_kb_idx(b, THIN_COLS));
+  zn_kref first = zn_lw_ix(lw, zn_ex_muli(ex, var[g->num_batch + 1], THIN_COLS)), col = zn_kb_bin(b, ZN_K_Add, first, lane);
+  zn_kref last = zn_lw_ix(lw, zn_ex_addi(ex, g->n, -1));
+  zn_expr n = zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Min, col, last), g->n);
+  zn_expr each = zn_ex_ceildiv(ex, g->k, zn_ex_const(ex, t->parts)), from = zn_ex_mul(ex, var[0], each);
+  zn_kref begin = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, from), slice);
+  zn_kref end = zn_lw_ix(lw, zn_ex_min(ex, zn_ex_add(ex, from, each), g->k));
+  for (unsigned r = 0; r < t->rows; r++) acc[r] = zn_kb_var(b, zero_of(lw, g->t));
+  zn_kref k = zn_kb_for(b, begin, end, THIN_SLICES, ZN_FOR_SERIAL, 0);
+  zn_expr ke = zn_lw_as_expr(lw, k, g->k);
+  zn_kref y = load_b(lw, g, var + 1, ke, n);
+  for (unsigned r = 0; r < t->rows; r++) {
+    zn_kref x = g->a(lw, g->user, var + 1, zn_ex_const(ex, r), ke), old = zn_kb_get(b, acc[r]);
+    zn_kb_set(b, acc[r], zn_mul_add(lw, x, y, old));
+  }
+  zn_kb_end(b);
+  for (unsigned r = 0; r < t->rows; r++) {
+    zn_kref at = zn_kb_bin(b, ZN_K_Add, thread, zn_kb_idx(b, (int64_t)r * THIN_SLICES * THIN_COLS));
+    zn_kb_store(b, shared, at, zn_kb_get(b, acc[r]));
+  }
+  zn_kb_raw(b, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1});
+  for (unsigned r0 = 0; r0 < t->rows; r0 += THIN_SLICES) { /* the warp of slice r finishes row r */
+    zn_kref row = zn_kb_bin(b, ZN_K_Add, slice, zn_kb_idx(b, r0)), some = zn_lw_ix(lw, g->m), cols = zn_lw_ix(lw, g->n);
+    zn_kref in_rows = zn_kb_cmp(b, ZN_K_Lt, row, some), in_cols = zn_kb_cmp(b, ZN_K_Lt, col, cols);
+    zn_kb_if(b, zn_kb_bin(b, ZN_K_And, in_rows, in_cols));
+    zn_kref base = zn_kb_bin(b, ZN_K_Mul, row, zn_kb_idx(b, THIN_SLICES * THIN_COLS)), sum = 0;
+    base = zn_kb_bin(b, ZN_K_Add, base, lane);
+    for (int64_t i = 0; i < THIN_SLICES; i++) {
+      zn_kref x = zn_kb_load(b, g->t, 1, shared, zn_kb_bin(b, ZN_K_Add, base, zn_kb_idx(b, i * THIN_COLS)));
+      sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
+    }
+    thin_store(lw, t, var, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, col, g->n), sum);
+    zn_kb_end(b);
+  }
+}
+
+static void thin_kernel(zn_lw *lw, const thin *t) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  zn_expr extents[ZN_MAX_RANK + 2], var[ZN_MAX_RANK + 2];
+  unsigned threads = THIN_COLS * THIN_SLICES;
+  zn_lw_kernel(lw, g->node, g->hint);
+  zn_kref shared = zn_kb_alloc(b, g->t, (uint64_t)threads * t->rows);
+  extents[0] = zn_ex_const(ex, t->parts);
+  for (uint32_t i = 0; i < g->num_batch; i++) extents[i + 1] = g->batch[i];
+  extents[g->num_batch + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, THIN_COLS));
+  zn_lw_grid(lw, g->num_batch + 2, extents, var);
+  zn_kref thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, threads), 1, ZN_FOR_THREAD, threads);
+  thin_body(lw, t, var, shared, thread);
+  zn_kb_end(b);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
 /* ---------------------------------------------------------------- tiles */
 
 typedef struct shape { /* block of C, depth of a step, register tile */
@@ -301,10 +388,9 @@ static void tiles_kernel(zn_lw *lw, tile *t) {
 }
 
 /* Adds the partial sums and runs the epilogue. */
-static void add_parts(zn_lw *lw, const tile *t) {
+static void add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
-  const zn_gemm *g = t->g;
   zn_expr var[ZN_MAX_RANK + 2], m, n, off = zn_ex_const(ex, 0), plane = zn_ex_mul(ex, g->m, g->n);
   zn_lw_kernel(lw, g->node, zn_arena_printf(lw->arena, "%s_sum", g->hint));
   open_points(lw, g, var, &m, &n);
@@ -314,8 +400,8 @@ static void add_parts(zn_lw *lw, const tile *t) {
   }
   off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), g->rows_inner ? n : m);
   off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), g->rows_inner ? m : n);
-  zn_kref p = zn_lw_ptr_loc(lw, t->partial, ZN_KP_IN, g->t), sum = 0;
-  for (unsigned i = 0; i < t->parts; i++) {
+  zn_kref p = zn_lw_ptr_loc(lw, partial, ZN_KP_IN, g->t), sum = 0;
+  for (unsigned i = 0; i < parts; i++) {
     zn_kref x = zn_lw_load_at(lw, p, g->t, zn_ex_add(ex, zn_ex_muli(ex, plane, i), off));
     sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
   }
@@ -338,18 +424,22 @@ static double ceil_div(double x, double y) {
   return (double)(q < 1 ? 1 : q);
 }
 
-/* Time of one multiprocessor's queue, in multiply-adds of a thread at full speed: blocks that run at once share its lanes. */
+/* Cycles until the last block is done. A step of a block costs its multiply-adds, or the latency of the loads that the step
+ * waits for when the multiprocessor has too few blocks to hide it. */
 static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) {
+  enum { LANES = 128, LATENCY = 900, LAUNCH = 2600, THREADS = 1024 };
   double blocks = parts * ceil_div(extent_of(lw, g->m), s->bm) * ceil_div(extent_of(lw, g->n), s->bn);
   for (uint32_t i = 0; i < g->num_batch; i++) blocks *= extent_of(lw, g->batch[i]);
-  double cores = lw->caps->cores ? lw->caps->cores : 64, depth = ceil_div(extent_of(lw, g->k), parts);
-  double reads = (double)(s->tm + s->tn) / (s->tm * s->tn); /* shared-memory words a multiply-add */
-  double each = (double)s->bm * s->bn * (depth + 24) / 128 * (0.75 + reads);
-  double threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
-  double waves = blocks / cores, least = threads / 512; /* latency is hidden from 512 threads on */
-  double time = each * (waves > 1 ? ceil_div(blocks, cores) > waves * 2 ? waves * 2 : ceil_div(blocks, cores) : 1);
-  if (waves * threads < 512) time = each * (1 / least < 4 ? 1 / least * (waves > 1 ? waves : 1) : 4);
-  if (parts > 1) time += 2500 + extent_of(lw, g->m) * extent_of(lw, g->n) * parts / cores / 16;
+  double cores = lw->caps->cores ? lw->caps->cores : 64, threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
+  double steps = ceil_div(ceil_div(extent_of(lw, g->k), s->bk), parts);
+  double words = (double)(s->tm + s->tn) / (s->tm * s->tn); /* read from shared memory for a multiply-add */
+  double staged = (double)(s->bm + s->bn) * s->bk * 12;      /* instructions that move the tiles */
+  double step = ((double)s->bm * s->bn * s->bk * (1 + words) + staged) / LANES;
+  double room = THREADS / threads < 1 ? 1 : THREADS / threads; /* blocks of a multiprocessor at once */
+  double queue = ceil_div(blocks, cores), together = queue < room ? queue : room;
+  double turn = step * together > LATENCY ? step * together : LATENCY;
+  double time = steps * turn * (queue / together) + (double)s->bm * s->bn * 20 / LANES * queue + LAUNCH;
+  if (parts > 1) time += LAUNCH + extent_of(lw, g->m) * extent_of(lw, g->n) * parts / cores / 8;
   return time;
 }
 
@@ -368,20 +458,39 @@ static bool choose(zn_lw *lw, const zn_gemm *g, tile *t) {
   return best != 0;
 }
 
+static zn_loc scratch_of(zn_lw *lw, const zn_gemm *g, unsigned parts) {
+  zn_exprs *ex = lw->ex;
+  zn_expr bytes = zn_ex_muli(ex, zn_ex_mul(ex, g->m, g->n), (int64_t)parts * zn_dtype_bytes(g->t));
+  for (uint32_t i = 0; i < g->num_batch; i++) bytes = zn_ex_mul(ex, bytes, g->batch[i]);
+  return zn_lw_scratch(lw, bytes);
+}
+
+static void emit_thin(zn_lw *lw, const zn_gemm *g, unsigned rows) {
+  thin t = {.g = g, .rows = rows, .parts = 1};
+  double teams = ceil_div(extent_of(lw, g->n), THIN_COLS), cores = lw->caps->cores ? lw->caps->cores : 64;
+  for (uint32_t i = 0; i < g->num_batch; i++) teams *= extent_of(lw, g->batch[i]);
+  while (g->t == ZN_F32 && teams * t.parts < 2 * cores && extent_of(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES) t.parts *= 2;
+  if (t.parts > 1) t.partial = scratch_of(lw, g, t.parts);
+  thin_kernel(lw, &t);
+  if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
+}
+
 void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
   tile t = {.g = g, .parts = 1};
-  zn_exprs *ex = lw->ex;
   double m = extent_of(lw, g->m), n = extent_of(lw, g->n), k = extent_of(lw, g->k);
   bool wide = g->t == ZN_F32 || g->t == ZN_I32;
-  if (!wide || m < 8 || n < 8 || k < 8 || !choose(lw, g, &t)) {
-    points(lw, g);
+  int64_t rows;
+  if (wide && zn_ex_is_const(lw->ex, g->m, &rows) && rows > 0 && rows <= THIN_ROWS && n >= 16 && k >= 64) {
+    emit_thin(lw, g, (unsigned)rows);
     return;
   }
-  if (t.parts > 1) {
-    zn_expr bytes = zn_ex_muli(ex, zn_ex_mul(ex, g->m, g->n), (int64_t)t.parts * zn_dtype_bytes(g->t));
-    for (uint32_t i = 0; i < g->num_batch; i++) bytes = zn_ex_mul(ex, bytes, g->batch[i]);
-    t.partial = zn_lw_scratch(lw, bytes);
+  if (!wide || m < 8 || n < 8 || k < 8 || !choose(lw, g, &t)) {
+    zn_gemm p = *g;
+    if (n < 32 && m > n) p.rows_inner = true; /* threads along the longer side */
+    points(lw, &p);
+    return;
   }
+  if (t.parts > 1) t.partial = scratch_of(lw, g, t.parts);
   tiles_kernel(lw, &t);
-  if (t.parts > 1) add_parts(lw, &t);
+  if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
 }

@@ -5,15 +5,17 @@
 
 typedef struct arch_row {
   const char *name;
-  unsigned sm;
+  unsigned sm, cores;    /* cores: multiprocessors of the usual part */
   uint64_t shared_bytes; /* that one block may have */
 } arch_row;
 
-static const arch_row archs[] = {{"sm_75", 75, 64 << 10},    {"sm_80", 80, 163 << 10},  {"sm_86", 86, 99 << 10},
-                                 {"sm_87", 87, 163 << 10},   {"sm_89", 89, 99 << 10},   {"sm_90", 90, 227 << 10},
-                                 {"sm_90a", 90, 227 << 10},  {"sm_100", 100, 227 << 10}, {"sm_100a", 100, 227 << 10},
-                                 {"sm_103", 103, 227 << 10}, {"sm_110", 110, 227 << 10}, {"sm_120", 120, 99 << 10},
-                                 {"sm_121", 121, 99 << 10}};
+static const arch_row archs[] = {{"sm_75", 75, 40, 64 << 10},     {"sm_80", 80, 108, 163 << 10},
+                                 {"sm_86", 86, 84, 99 << 10},     {"sm_87", 87, 16, 163 << 10},
+                                 {"sm_89", 89, 128, 99 << 10},    {"sm_90", 90, 132, 227 << 10},
+                                 {"sm_90a", 90, 132, 227 << 10},  {"sm_100", 100, 148, 227 << 10},
+                                 {"sm_100a", 100, 148, 227 << 10}, {"sm_103", 103, 148, 227 << 10},
+                                 {"sm_110", 110, 20, 227 << 10},  {"sm_120", 120, 170, 99 << 10},
+                                 {"sm_121", 121, 48, 99 << 10}};
 enum { NUM_ARCHS = sizeof archs / sizeof archs[0] };
 
 /* The driver, for questions only. */
@@ -91,6 +93,7 @@ zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .l2_bytes = 4 << 20,
                    .simt = true,
                    .sm = a->sm,
+                   .cores = a->cores,
                    .warp = 32,
                    .team_max = 1024,
                    .shared_bytes = a->shared_bytes};
