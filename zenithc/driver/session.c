@@ -18,18 +18,19 @@ static zn_status find_target(zn_ctx *c, const char *name, const zn_target **out)
   return ZN_ERR_USAGE;
 }
 
-static zn_status check_precision(zn_ctx *c, const zn_opts *o) {
+static zn_status read_precision(zn_ctx *c, const zn_opts *o, zn_dtype *out) {
   const char *p = zn_opt_str(o, ZN_O_precision);
-  if (!strcmp(p, "model") || !strcmp(p, "fp32")) return ZN_OK;
-  zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=%s is not available: the model's own types are kept (model, fp32)", p);
-  zn_help(c, "models that are quantised or stored in fp16 already compile as they are");
+  *out = !strcmp(p, "fp16") ? ZN_F16 : !strcmp(p, "bf16") ? ZN_BF16 : ZN_NONE;
+  if (*out || !strcmp(p, "model") || !strcmp(p, "fp32")) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=%s is not available (model, fp32, fp16, bf16)", p);
+  zn_help(c, "models that are quantised already compile as they are");
   return ZN_ERR_USAGE;
 }
 
 zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_compile_opts *out) {
   memset(out, 0, sizeof *out);
   ZN_TRY(find_target(c, zn_opt_str(o, ZN_O_target), &out->target));
-  ZN_TRY(check_precision(c, o));
+  ZN_TRY(read_precision(c, o, &out->pass.precision));
   out->model = model;
   out->arch = zn_opt_str(o, ZN_O_arch);
   out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);

@@ -9,6 +9,7 @@ typedef struct zn_pass_opts {
   int opt_level;       /* 0..3 */
   const zn_caps *caps; /* may be NULL before a target is chosen */
   bool math_fast;
+  zn_dtype precision;  /* ZN_F16 or ZN_BF16: how f32 tensors are stored; else as the model says */
   const char *dump; /* letters to dump after; NULL */
   FILE *dump_to;
   bool verify_each;
