@@ -415,6 +415,11 @@ static void print_shuffle(printer *p, zn_kref r, const zn_kinst *in) {
 static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
   cs_type a;
   switch (in->op) {
+  case ZN_K_Mma: {
+    const char *x = use_bare(p, in->a), *y = use_bare(p, in->b), *z = use_bare(p, in->c);
+    define(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_mma(p->s, in->imm.i == 1), x, y, z), NULL);
+    break;
+  }
   case ZN_K_Splat:
     if (in->dtype == ZN_BOOL) p->v[r].mask = 1;
     if (in->lanes == 1)

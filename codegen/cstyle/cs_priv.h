@@ -80,6 +80,8 @@ const char *cs_vec_store(cs_state *s, cs_type t, int64_t align);
 const char *cs_vec_gather(cs_state *s, cs_type t, cs_type index);
 const char *cs_vec_scatter(cs_state *s, cs_type t, cs_type index);
 
+const char *cs_vec_mma(cs_state *s, bool bf16);
+
 /* ---- functions ---- */
 void cs_print_kernel(cs_state *s, uint32_t fn);
 void cs_print_entry(cs_state *s, uint32_t fn, const char *symbol);

@@ -77,7 +77,7 @@ static bool decode_constant(decoder *d, uint32_t i) {
 
 static bool has_barrier(const decoder *d, uint32_t i) {
   for (uint32_t k = i + 1; k < d->match[i]; k++)
-    if (d->f->insts[k].op == ZN_K_Barrier) return true;
+    if (d->f->insts[k].op == ZN_K_Barrier || d->f->insts[k].op == ZN_K_Mma) return true;
   return false;
 }
 
@@ -92,6 +92,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_End: return ZN_IK_JUMP; /* the End of a for becomes NEXT when linked */
     case ZN_K_Break: return ZN_IK_BREAK;
     case ZN_K_Barrier: return ZN_IK_BARRIER;
+    case ZN_K_Mma: return ZN_IK_MMA;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_HostAlloc:
@@ -308,6 +309,14 @@ static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *
         steps = m->steps;
         pc = d->target;
         break;
+      case ZN_IK_MMA:
+        if (!side_by_side) {
+          zn_error(m->c, f->f->name, "interp: a matrix operation outside a thread loop");
+          return -1;
+        }
+        m->steps = steps;
+        *at = pc;
+        return AT_BARRIER;
       case ZN_IK_BARRIER:
         if (!side_by_side) break;
         m->steps = steps;
@@ -331,6 +340,40 @@ static int32_t run(zn_imach *m, zn_ifunc *f, part grid) {
   return run_range(m, f, f->slots, &at, f->num_code, grid, false);
 }
 
+static double half_of(const uint32_t *words, unsigned e, bool brain) {
+  uint16_t h = (uint16_t)(words[e / 2] >> (16 * (e % 2)));
+  return zn_load_f64(brain ? ZN_BF16 : ZN_F16, &h, 0);
+}
+
+static void *operand(const zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot) {
+  return m->team + (uint64_t)thread * f->slot_bytes + slot;
+}
+
+/* The Mma of threads first .. first + 31. */
+static bool warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first, int64_t n) {
+  double a[16][16], b[16][8], c[16][8];
+  unsigned r, k;
+  if (first + 32 > n) {
+    zn_error(m->c, f->f->name, "interp: a matrix operation by less than a warp");
+    return false;
+  }
+  for (unsigned l = 0; l < 32; l++) {
+    const uint32_t *x = operand(m, f, first + l, d->a), *y = operand(m, f, first + l, d->b);
+    const float *z = operand(m, f, first + l, d->c);
+    for (unsigned e = 0; e < 8; e++) zn_mma_place('A', l, e, &r, &k), a[r][k] = half_of(x, e, d->imm == 1);
+    for (unsigned e = 0; e < 4; e++) zn_mma_place('B', l, e, &r, &k), b[r][k] = half_of(y, e, d->imm == 1);
+    for (unsigned e = 0; e < 4; e++) zn_mma_place('C', l, e, &r, &k), c[r][k] = (double)z[e];
+  }
+  for (unsigned i = 0; i < 16; i++)
+    for (unsigned j = 0; j < 8; j++)
+      for (unsigned q = 0; q < 16; q++) c[i][j] += a[i][q] * b[q][j];
+  for (unsigned l = 0; l < 32; l++) {
+    float *to = operand(m, f, first + l, d->r);
+    for (unsigned e = 0; e < 4; e++) zn_mma_place('C', l, e, &r, &k), to[e] = (float)c[r][k];
+  }
+  return true;
+}
+
 /* From barrier to barrier, one iteration after the other, each with values of its own. */
 static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first, int64_t n) {
   uint32_t here = first, last = loop->target - 1; /* the End */
@@ -351,6 +394,9 @@ static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32
       there = at;
     }
     if (state == RAN_TO_END) return 0;
+    const zn_idec *d = &f->code[there - 1];
+    for (int64_t t = 0; d->kind == ZN_IK_MMA && t < n; t += 32)
+      if (!warp_product(m, f, d, t, n)) return -1;
     here = there;
   }
 }

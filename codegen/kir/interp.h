@@ -21,6 +21,7 @@ typedef enum zn_ikind {
   ZN_IK_BREAK,
   ZN_IK_TEAM,    /* a thread loop with barriers inside: its iterations run side by side */
   ZN_IK_BARRIER,
+  ZN_IK_MMA,     /* as BARRIER; then every warp's product */
   ZN_IK_RET,
   ZN_IK_CALL
 } zn_ikind;

@@ -95,6 +95,14 @@ typedef struct zn_kfunc {
   const char *note; /* what it computes, for listings: "Conv conv1 + Relu"; may be NULL */
 } zn_kfunc;
 
+/* Mma: row and column, inside A (16 x 16), B (16 x 8) or C (16 x 8), of element `e` that thread `lane` holds. */
+static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned *row, unsigned *col) {
+  unsigned group = lane / 4, pair = lane % 4 * 2 + e % 2;
+  if (matrix == 'A') *row = group + (e / 2 % 2) * 8, *col = pair + e / 4 * 8;
+  if (matrix == 'B') *row = pair + e / 2 * 8, *col = group;
+  if (matrix == 'C') *row = group + e / 2 * 8, *col = pair;
+}
+
 /* Type of the value r. An Alloc's dtype is its element type; its value is a pointer. */
 static inline zn_dtype zn_kf_dtype(const zn_kfunc *f, zn_kref r) {
   return f->insts[r].op == ZN_K_Alloc ? ZN_PTR : (zn_dtype)f->insts[r].dtype;

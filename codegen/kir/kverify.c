@@ -139,6 +139,13 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
     return;
   }
   unsigned n = v->f->insts[in->a].lanes;
+  if (in->op == ZN_K_Mma) {
+    const zn_kinst *b = &v->f->insts[in->b], *acc = &v->f->insts[in->c];
+    CHECK(zn_kf_dtype(v->f, in->a) == ZN_U32 && n == 4 && b->dtype == ZN_U32 && b->lanes == 2, "operands are not u32 x4 and x2");
+    CHECK(acc->dtype == ZN_F32 && acc->lanes == 4 && t == ZN_F32 && in->lanes == 4, "sum or result is not f32 x4");
+    CHECK(in->imm.i == 0 || in->imm.i == 1, "neither f16 nor bf16");
+    return;
+  }
   CHECK(zn_kf_dtype(v->f, in->a) == t, "operand type differs from the result's");
   switch (in->op) {
     case ZN_K_Splat: CHECK(n == 1, "operand is not a scalar"); break;

@@ -134,7 +134,7 @@ static void thread_loop(walker *w, uint32_t i, pending *s) {
     const zn_kinst *in = &w->f->insts[k];
     if (in->op == ZN_K_Load) reads |= w->bit[in->a];
     if (in->op == ZN_K_Store) writes |= w->bit[in->a];
-    fenced |= in->op == ZN_K_Barrier;
+    fenced |= in->op == ZN_K_Barrier || in->op == ZN_K_Mma;
   }
   uint64_t before = s->written | s->first;
   if (w->barrier[i] || fenced || clash(reads, before) || clash(writes, before | s->read)) put_barrier(w, i, s);

@@ -343,11 +343,13 @@ static void channels(zn_lw *lw, conv *v) {
   g.m = zn_ex_const(ex, 1);
   for (int i = 0; i < v->win.rank; i++) g.m = zn_ex_mul(ex, g.m, v->ty.dims[i + 2]);
   g.k = zn_ex_muli(ex, v->icg, v->taps);
+  if (v->tx.dtype == v->tw.dtype && (v->tx.dtype == ZN_F16 || v->tx.dtype == ZN_BF16)) g.narrow = (zn_dtype)v->tx.dtype;
   const zn_htensor *w = zn_lw_cst(lw, v->w);
   int64_t k, n;
   if (w && v->wt && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n)) {
-    conv_pack p = {w, zn_lw_cst(lw, v->zw), (uint64_t)k, v->wt};
-    zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, v->wt, copy_weight, &p);
+    zn_dtype wt = lw->caps->simt && g.narrow ? g.narrow : v->wt;
+    conv_pack p = {w, zn_lw_cst(lw, v->zw), (uint64_t)k, wt};
+    zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, wt, copy_weight, &p);
   }
   zn_gemm_emit(lw, &g);
 }

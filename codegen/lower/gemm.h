@@ -26,6 +26,8 @@ typedef struct zn_gemm {
   uint64_t raw_k, raw_n;  /* its strides in elements */
   bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
   bool b_depth_inner;     /* B's elements along the depth are neighbours in memory (for SIMT schedules) */
+  zn_dtype narrow;        /* F16 or BF16: elements of A and B are values of that type (for matrix units); else ZN_NONE */
+  bool a_plain;           /* A is stored as `narrow`, rows of whole depth, and aligned: neighbours along k may be read at once */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 

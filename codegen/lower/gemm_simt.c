@@ -5,27 +5,33 @@
  *   parts   the same with the depth cut into parts, where C alone has too few blocks for the machine: partial sums in the
  *           workspace, added in order by a second kernel that runs the epilogue;
  *   points  one result a thread: small and odd shapes. */
-#include "codegen/lower/gemm.h"
+#include "codegen/lower/gemm_simt.h"
 
 #include <assert.h>
 
-enum { TEAM = 128, MAX_REG = 8, MAX_STAGE = 16 };
+typedef zn_gs_shape shape;
+typedef zn_gs_tile tile;
+
+enum { TEAM = 128 };
 
 void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
   unsigned size = zn_dtype_bytes(dtype);
   char *data = zn_arena_array(&lw->ctx->graph, k * n, size);
+  g->b_depth_inner = g->narrow != ZN_NONE && zn_gs_mma_fits(lw, g); /* matrix units want pairs along the depth */
   for (uint64_t i = 0; i < k; i++)
-    for (uint64_t j = 0; j < n; j++) copy(user, i, j, data + (i * n + j) * size);
+    for (uint64_t j = 0; j < n; j++) copy(user, i, j, data + (g->b_depth_inner ? j * k + i : i * n + j) * size);
   g->packed = true;
   g->panel_dtype = dtype;
   g->panels = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_columns", name), dtype, k * n, data);
 }
 
-static zn_kref load_b(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr k, zn_expr n) {
+zn_kref zn_gs_load_b(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr k, zn_expr n) {
   if (!g->packed) return g->b(lw, g->user, batch, k, n);
   zn_kref p = zn_lw_ptr_loc(lw, g->panels, ZN_KP_IN, g->panel_dtype);
-  return zn_lw_load_at(lw, p, g->panel_dtype, zn_ex_add(lw->ex, zn_ex_mul(lw->ex, k, g->n), n));
+  return zn_lw_load_at(lw, p, g->panel_dtype,
+                        g->b_depth_inner ? zn_ex_add(lw->ex, zn_ex_mul(lw->ex, n, g->k), k)
+                                         : zn_ex_add(lw->ex, zn_ex_mul(lw->ex, k, g->n), n));
 }
 
 static zn_kref zero_of(zn_lw *lw, zn_dtype t) {
@@ -62,7 +68,7 @@ static void points(zn_lw *lw, const zn_gemm *g) {
   open_points(lw, g, var, &m, &n);
   zn_kref acc = zn_kb_var(b, initial(lw, g, var, m, n));
   zn_expr k = zn_lw_for(lw, g->k, ZN_FOR_SERIAL, 0);
-  zn_kref x = g->a(lw, g->user, var, m, k), y = load_b(lw, g, var, k, n), old = zn_kb_get(b, acc);
+  zn_kref x = g->a(lw, g->user, var, m, k), y = zn_gs_load_b(lw, g, var, k, n), old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, x, y, old));
   zn_lw_end(lw);
   g->emit(lw, g->user, var, m, n, zn_kb_get(b, acc));
@@ -113,7 +119,7 @@ static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shar
   for (unsigned r = 0; r < t->rows; r++) acc[r] = zn_kb_var(b, zero_of(lw, g->t));
   zn_kref k = zn_kb_for(b, begin, end, THIN_SLICES, ZN_FOR_SERIAL, 0);
   zn_expr ke = zn_lw_as_expr(lw, k, g->k);
-  zn_kref y = load_b(lw, g, var + 1, ke, n);
+  zn_kref y = zn_gs_load_b(lw, g, var + 1, ke, n);
   for (unsigned r = 0; r < t->rows; r++) {
     zn_kref x = g->a(lw, g->user, var + 1, zn_ex_const(ex, r), ke), old = zn_kb_get(b, acc[r]);
     zn_kb_set(b, acc[r], zn_mul_add(lw, x, y, old));
@@ -160,22 +166,8 @@ static void thin_kernel(zn_lw *lw, const thin *t) {
 
 /* ---------------------------------------------------------------- tiles */
 
-typedef struct shape { /* block of C, depth of a step, register tile */
-  uint16_t bm, bn, bk, tm, tn;
-} shape;
-
 static const shape shapes[] = {{128, 128, 8, 8, 8}, {128, 64, 8, 8, 4}, {64, 128, 8, 4, 8}, {64, 64, 16, 4, 4},
                                {64, 32, 16, 4, 2},  {32, 64, 16, 2, 4}, {32, 32, 16, 2, 2}};
-
-typedef struct tile {
-  const zn_gemm *g;
-  shape s;
-  unsigned threads, parts;
-  zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
-  zn_kref thread, sa, sb; /* the thread's number; shared tiles, [bk][bm + pad] and [bk][bn + pad] */
-  zn_kref acc[MAX_REG * MAX_REG], stage_a[MAX_STAGE], stage_b[MAX_STAGE];
-  zn_loc partial;
-} tile;
 
 enum { PAD = 4 };
 
@@ -191,7 +183,7 @@ static bool is_multiple(zn_lw *lw, zn_expr e, int64_t of) {
 }
 
 /* min(x, extent - 1) as index below extent: places outside C are computed on valid memory and never emitted. */
-static zn_expr clamped(zn_lw *lw, zn_kref x, zn_expr extent, int64_t step) {
+zn_expr zn_gs_clamped(zn_lw *lw, zn_kref x, zn_expr extent, int64_t step) {
   zn_kb *b = &lw->kb;
   if (is_multiple(lw, extent, step)) return zn_lw_as_expr(lw, x, extent);
   zn_kref last = zn_lw_ix(lw, zn_ex_addi(lw->ex, extent, -1));
@@ -217,8 +209,8 @@ static zn_kref fetch(zn_lw *lw, const tile *t, bool is_a, unsigned e, zn_kref k0
   zn_kref kc = whole ? k : zn_kb_select(b, inside, k, zn_kb_idx(b, 0));
   zn_expr ke = zn_lw_as_expr(lw, kc, g->k);
   zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0);
-  zn_expr at = clamped(lw, ix_add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
-  zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : load_b(lw, g, t->batch, ke, at);
+  zn_expr at = zn_gs_clamped(lw, ix_add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
+  zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : zn_gs_load_b(lw, g, t->batch, ke, at);
   if (zn_lw_kdtype(lw, x) != g->t) x = zn_kb_cvt(b, x, g->t);
   return whole ? x : zn_kb_select(b, inside, x, zero_of(lw, g->t));
 }
@@ -274,7 +266,7 @@ static void read_lines(zn_lw *lw, const tile *t, zn_kref from, zn_kref row, zn_k
 static void multiply(zn_lw *lw, const tile *t, zn_kref trow, zn_kref tcol) {
   zn_kb *b = &lw->kb;
   const shape *s = &t->s;
-  zn_kref lo = zn_kb_idx(b, 0), hi = zn_kb_idx(b, s->bk), x[MAX_REG], y[MAX_REG];
+  zn_kref lo = zn_kb_idx(b, 0), hi = zn_kb_idx(b, s->bk), x[ZN_GS_REG], y[ZN_GS_REG];
   zn_kref kk = zn_kb_for(b, lo, hi, 1, ZN_FOR_SERIAL, 0);
   read_lines(lw, t, t->sa, ix_mul(b, kk, s->bm + PAD), trow, s->bm / s->tm, s->tm, x);
   read_lines(lw, t, t->sb, ix_mul(b, kk, s->bn + PAD), tcol, s->bn / s->tn, s->tn, y);
@@ -287,7 +279,7 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref trow, zn_kref tcol) {
 }
 
 /* The block of C lies in shared memory: the team hands it on in the order of memory. */
-static void hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
+void zn_gs_hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   const zn_gemm *g = t->g;
@@ -346,7 +338,7 @@ static void team_body(zn_lw *lw, tile *t, zn_kref shared) {
       zn_kb_store(b, shared, at, zn_kb_get(b, t->acc[i * s->tn + j]));
     }
   barrier(lw);
-  hand_out(lw, t, shared);
+  zn_gs_hand_out(lw, t, shared);
 }
 
 static uint64_t shared_elements(const shape *s) {
@@ -354,17 +346,13 @@ static uint64_t shared_elements(const shape *s) {
   return steps > block ? steps : block;
 }
 
-static void tiles_kernel(zn_lw *lw, tile *t) {
+void zn_gs_open(zn_lw *lw, tile *t) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
   const shape *s = &t->s;
   zn_expr extents[ZN_MAX_RANK + 3], var[ZN_MAX_RANK + 3];
   uint32_t nb = g->num_batch;
-  unsigned size = zn_dtype_bytes(g->t);
-  t->threads = (unsigned)(s->bm / s->tm) * (s->bn / s->tn);
-  zn_lw_kernel(lw, g->node, g->hint);
-  zn_kref shared = zn_kb_alloc(b, g->t, shared_elements(s));
   for (uint32_t i = 0; i < nb; i++) extents[i + 1] = g->batch[i];
   extents[0] = zn_ex_const(ex, t->parts);
   extents[nb + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, s->bn));
@@ -378,9 +366,19 @@ static void tiles_kernel(zn_lw *lw, tile *t) {
   zn_expr each = zn_ex_muli(ex, zn_ex_ceildiv(ex, steps, zn_ex_const(ex, t->parts)), s->bk);
   t->k_begin = zn_ex_mul(ex, t->part, each);
   t->k_end = t->parts == 1 ? g->k : zn_ex_min(ex, zn_ex_add(ex, t->k_begin, each), g->k);
+  t->thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->threads), 1, ZN_FOR_THREAD, t->threads);
+}
+
+static void tiles_kernel(zn_lw *lw, tile *t) {
+  zn_kb *b = &lw->kb;
+  const shape *s = &t->s;
+  unsigned size = zn_dtype_bytes(t->g->t);
+  t->threads = (unsigned)(s->bm / s->tm) * (s->bn / s->tn);
+  zn_lw_kernel(lw, t->g->node, t->g->hint);
+  zn_kref shared = zn_kb_alloc(b, t->g->t, shared_elements(s));
   t->sa = shared;
   t->sb = zn_kb_ptradd(b, shared, zn_kb_idx(b, (int64_t)s->bk * (s->bm + PAD) * size));
-  t->thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->threads), 1, ZN_FOR_THREAD, t->threads);
+  zn_gs_open(lw, t);
   team_body(lw, t, shared);
   zn_kb_end(b);
   zn_lw_end(lw);
@@ -414,7 +412,7 @@ static void add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned part
 
 /* ---------------------------------------------------------------- choice */
 
-static double extent_of(zn_lw *lw, zn_expr e) { /* symbolic extents count as long */
+double zn_gs_extent(zn_lw *lw, zn_expr e) { /* symbolic extents count as long */
   int64_t c;
   return zn_ex_is_const(lw->ex, e, &c) ? (double)c : 512;
 }
@@ -428,10 +426,10 @@ static double ceil_div(double x, double y) {
  * waits for when the multiprocessor has too few blocks to hide it. */
 static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) {
   enum { LANES = 128, LATENCY = 900, LAUNCH = 2600, THREADS = 1024 };
-  double blocks = parts * ceil_div(extent_of(lw, g->m), s->bm) * ceil_div(extent_of(lw, g->n), s->bn);
-  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= extent_of(lw, g->batch[i]);
+  double blocks = parts * ceil_div(zn_gs_extent(lw, g->m), s->bm) * ceil_div(zn_gs_extent(lw, g->n), s->bn);
+  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
   double cores = lw->caps->cores ? lw->caps->cores : 64, threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
-  double steps = ceil_div(ceil_div(extent_of(lw, g->k), s->bk), parts);
+  double steps = ceil_div(ceil_div(zn_gs_extent(lw, g->k), s->bk), parts);
   double words = (double)(s->tm + s->tn) / (s->tm * s->tn); /* read from shared memory for a multiply-add */
   double staged = (double)(s->bm + s->bn) * s->bk * 12;      /* instructions that move the tiles */
   double step = ((double)s->bm * s->bn * s->bk * (1 + words) + staged) / LANES;
@@ -439,16 +437,16 @@ static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) 
   double queue = ceil_div(blocks, cores), together = queue < room ? queue : room;
   double turn = step * together > LATENCY ? step * together : LATENCY;
   double time = steps * turn * (queue / together) + (double)s->bm * s->bn * 20 / LANES * queue + LAUNCH;
-  if (parts > 1) time += LAUNCH + extent_of(lw, g->m) * extent_of(lw, g->n) * parts / cores / 8;
+  if (parts > 1) time += LAUNCH + zn_gs_extent(lw, g->m) * zn_gs_extent(lw, g->n) * parts / cores / 8;
   return time;
 }
 
 static bool choose(zn_lw *lw, const zn_gemm *g, tile *t) {
   double best = 0;
-  unsigned most = g->t == ZN_F32 && extent_of(lw, g->k) >= 256 ? 16 : 1;
+  unsigned most = g->t == ZN_F32 && zn_gs_extent(lw, g->k) >= 256 ? 16 : 1;
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
     for (unsigned parts = 1; parts <= most; parts *= 2) {
-      if (extent_of(lw, g->k) / parts < 64 && parts > 1) continue;
+      if (zn_gs_extent(lw, g->k) / parts < 64 && parts > 1) continue;
       double time = cost(lw, g, &shapes[i], parts);
       if (best != 0 && time >= best) continue;
       best = time;
@@ -458,7 +456,7 @@ static bool choose(zn_lw *lw, const zn_gemm *g, tile *t) {
   return best != 0;
 }
 
-static zn_loc scratch_of(zn_lw *lw, const zn_gemm *g, unsigned parts) {
+zn_loc zn_gs_scratch(zn_lw *lw, const zn_gemm *g, unsigned parts) {
   zn_exprs *ex = lw->ex;
   zn_expr bytes = zn_ex_muli(ex, zn_ex_mul(ex, g->m, g->n), (int64_t)parts * zn_dtype_bytes(g->t));
   for (uint32_t i = 0; i < g->num_batch; i++) bytes = zn_ex_mul(ex, bytes, g->batch[i]);
@@ -467,21 +465,25 @@ static zn_loc scratch_of(zn_lw *lw, const zn_gemm *g, unsigned parts) {
 
 static void emit_thin(zn_lw *lw, const zn_gemm *g, unsigned rows) {
   thin t = {.g = g, .rows = rows, .parts = 1};
-  double teams = ceil_div(extent_of(lw, g->n), THIN_COLS), cores = lw->caps->cores ? lw->caps->cores : 64;
-  for (uint32_t i = 0; i < g->num_batch; i++) teams *= extent_of(lw, g->batch[i]);
-  while (g->t == ZN_F32 && teams * t.parts < 2 * cores && extent_of(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES) t.parts *= 2;
-  if (t.parts > 1) t.partial = scratch_of(lw, g, t.parts);
+  double teams = ceil_div(zn_gs_extent(lw, g->n), THIN_COLS), cores = lw->caps->cores ? lw->caps->cores : 64;
+  for (uint32_t i = 0; i < g->num_batch; i++) teams *= zn_gs_extent(lw, g->batch[i]);
+  while (g->t == ZN_F32 && teams * t.parts < 2 * cores && zn_gs_extent(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES) t.parts *= 2;
+  if (t.parts > 1) t.partial = zn_gs_scratch(lw, g, t.parts);
   thin_kernel(lw, &t);
   if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
 }
 
 void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
   tile t = {.g = g, .parts = 1};
-  double m = extent_of(lw, g->m), n = extent_of(lw, g->n), k = extent_of(lw, g->k);
+  double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), k = zn_gs_extent(lw, g->k);
   bool wide = g->t == ZN_F32 || g->t == ZN_I32;
   int64_t rows;
   if (wide && zn_ex_is_const(lw->ex, g->m, &rows) && rows > 0 && rows <= THIN_ROWS && n >= 16 && k >= 64) {
     emit_thin(lw, g, (unsigned)rows);
+    return;
+  }
+  if (zn_gs_mma_fits(lw, g) && zn_gs_mma(lw, &t)) {
+    if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
     return;
   }
   if (!wide || m < 8 || n < 8 || k < 8 || !choose(lw, g, &t)) {
@@ -490,7 +492,7 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
     points(lw, &p);
     return;
   }
-  if (t.parts > 1) t.partial = scratch_of(lw, g, t.parts);
+  if (t.parts > 1) t.partial = zn_gs_scratch(lw, g, t.parts);
   tiles_kernel(lw, &t);
   if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
 }

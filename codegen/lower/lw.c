@@ -340,6 +340,12 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   return lw->loc[v];
 }
 
+bool zn_lw_in_workspace(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  if (val->cst || val->inlined || zn_value_known(val) || val->layout.block || val->layout.has_halo) return false;
+  return zn_lw_loc(lw, v).kind == ZN_LOC_WS;
+}
+
 bool zn_lw_is_stored(const zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
   return val->cst || !val->inlined;

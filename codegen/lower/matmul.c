@@ -134,6 +134,11 @@ static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   if (!o->vec_a) g.m = o->ta.dims[o->trans_a ? ra - 1 : ra - 2];
   if (!o->vec_b) g.n = o->tb.dims[o->trans_b ? rb - 2 : rb - 1];
   g.k = o->ta.dims[o->trans_a ? ra - 2 : ra - 1];
+  if (o->ta.dtype == o->tb.dtype && (o->ta.dtype == ZN_F16 || o->ta.dtype == ZN_BF16)) {
+    g.narrow = (zn_dtype)o->ta.dtype;
+    g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
+    g.b_depth_inner = o->trans_b;
+  }
   g.num_batch = (uint32_t)(o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1));
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
   const zn_htensor *w = zn_lw_cst(lw, o->b);

@@ -93,6 +93,7 @@ zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .l2_bytes = 4 << 20,
                    .simt = true,
                    .sm = a->sm,
+                   .mma = a->sm >= 80,
                    .cores = a->cores,
                    .warp = 32,
                    .team_max = 1024,

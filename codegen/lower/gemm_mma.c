@@ -1,0 +1,252 @@
+/* Matrix products of f16 or bf16 operands on matrix units (the IR's Mma), sums in f32. A block's tiles of A and B lie in shared
+ * memory with the depth innermost, two elements a word; a warp computes tm x tn of the block in pieces of 16 x 8 x 16. The
+ * padding of a row makes the words that a warp reads together lie in different banks. */
+#include "codegen/lower/gemm_simt.h"
+
+enum { PAD = 8, WIDE = 8 }; /* elements; WIDE: read at once where memory allows */
+
+typedef zn_gs_tile tile;
+
+static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 32}, {128, 64, 32, 32, 32}, {64, 128, 32, 32, 32},
+                                     {64, 64, 32, 32, 32},   {64, 32, 32, 32, 16},  {32, 64, 32, 16, 32},
+                                     {32, 32, 32, 16, 16}};
+
+bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g) {
+  if (!lw->caps->mma || g->narrow == ZN_NONE || g->t != ZN_F32) return false;
+  return zn_gs_extent(lw, g->m) >= 16 && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
+}
+
+static zn_kref idx(zn_kb *b, int64_t v) { return zn_kb_idx(b, v); }
+static zn_kref add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
+static zn_kref addi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Add, x, idx(b, v)); }
+static zn_kref muli(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Mul, x, idx(b, v)); }
+static zn_kref divi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Div, x, idx(b, v)); }
+static zn_kref remi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Rem, x, idx(b, v)); }
+
+static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
+  int64_t c;
+  return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
+}
+
+/* May the operand be read WIDE elements of the depth at once? */
+static bool is_wide(zn_lw *lw, const tile *t, bool is_a) {
+  if (!divides(lw, t->g->k, WIDE)) return false;
+  return is_a ? t->g->a_plain : t->g->packed && t->g->b_depth_inner;
+}
+
+static bool lines_inner(const tile *t, bool is_a) { return is_a ? t->g->rows_inner : !t->g->b_depth_inner; }
+
+/* Place e of the thread in a tile of `width` lines: its line and first step. */
+static void share(zn_lw *lw, const tile *t, bool is_a, bool wide, unsigned e, zn_kref *line, zn_kref *step) {
+  zn_kb *b = &lw->kb;
+  int64_t width = is_a ? t->s.bm : t->s.bn, steps = wide ? t->s.bk / WIDE : t->s.bk;
+  zn_kref i = addi(b, t->thread, (int64_t)e * t->threads);
+  bool inner = !wide && lines_inner(t, is_a);
+  *line = inner ? remi(b, i, width) : divi(b, i, steps);
+  *step = inner ? divi(b, i, width) : remi(b, i, steps);
+  if (wide) *step = muli(b, *step, WIDE);
+}
+
+static unsigned count(const tile *t, bool is_a, bool wide) {
+  return (unsigned)(is_a ? t->s.bm : t->s.bn) * t->s.bk / (wide ? WIDE : 1) / t->threads;
+}
+
+/* The load behind element x, as one of WIDE elements: four words. */
+static zn_kref widened(zn_kb *b, zn_kref x) {
+  const zn_kinst *in = &b->f->insts[x];
+  while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
+  zn_kref p = in->a, at = divi(b, in->b, 2);
+  zn_kref v = zn_kb_load(b, ZN_U32, 4, p, at);
+  b->f->insts[v].imm.i = 16;
+  return v;
+}
+
+static zn_kref fetch(zn_lw *lw, const tile *t, bool is_a, bool wide, unsigned e, zn_kref k0) {
+  zn_kb *b = &lw->kb;
+  const zn_gemm *g = t->g;
+  zn_kref line, step;
+  share(lw, t, is_a, wide, e, &line, &step);
+  zn_kref k = add(b, k0, step), end = zn_lw_ix(lw, t->k_end);
+  bool whole = t->parts == 1 && divides(lw, g->k, t->s.bk);
+  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
+  zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, idx(b, 0)), g->k);
+  zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0);
+  zn_expr at = zn_gs_clamped(lw, add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
+  zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : zn_gs_load_b(lw, g, t->batch, ke, at);
+  if (wide) {
+    x = widened(b, x);
+    return whole ? x : zn_kb_select(b, inside, x, zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), 4));
+  }
+  if (!whole) x = zn_kb_select(b, inside, x, zn_kb_float(b, ZN_F32, 0));
+  return zn_kb_cvt(b, x, g->narrow);
+}
+
+static void stage(zn_lw *lw, tile *t, zn_kref k0, bool first) {
+  zn_kb *b = &lw->kb;
+  for (int side = 0; side < 2; side++) {
+    bool is_a = side == 0, wide = is_wide(lw, t, is_a);
+    for (unsigned e = 0; e < count(t, is_a, wide); e++) {
+      zn_kref x = fetch(lw, t, is_a, wide, e, k0), *var = is_a ? &t->stage_a[e] : &t->stage_b[e];
+      if (first) *var = zn_kb_var(b, x);
+      else zn_kb_set(b, *var, x);
+    }
+  }
+}
+
+static void put_stage(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  for (int side = 0; side < 2; side++) {
+    bool is_a = side == 0, wide = is_wide(lw, t, is_a);
+    for (unsigned e = 0; e < count(t, is_a, wide); e++) {
+      zn_kref line, step, x = zn_kb_get(b, is_a ? t->stage_a[e] : t->stage_b[e]);
+      share(lw, t, is_a, wide, e, &line, &step);
+      zn_kref at = add(b, muli(b, line, t->s.bk + PAD), step);
+      zn_kb_store(b, is_a ? t->sa : t->sb, wide ? divi(b, at, 2) : at, x);
+      if (wide) b->f->insts[b->f->num_insts - 1].imm.i = 16;
+    }
+  }
+}
+
+/* `words` words of a fragment: word w is at line + 8 * (w % 2 when lines), column pair + 8 * the other half. */
+static zn_kref fragment(zn_lw *lw, const tile *t, bool is_a, zn_kref line, zn_kref k, zn_kref pair) {
+  zn_kb *b = &lw->kb;
+  unsigned words = is_a ? 4 : 2;
+  zn_kref v = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), words), base = muli(b, line, (t->s.bk + PAD) / 2);
+  base = add(b, base, add(b, k, pair));
+  for (unsigned w = 0; w < words; w++) {
+    int64_t down = is_a ? w % 2 * 8 : 0, along = is_a ? w / 2 * 4 : w * 4; /* words */
+    zn_kref at = addi(b, base, down * ((t->s.bk + PAD) / 2) + along);
+    v = zn_kb_insert(b, v, zn_kb_load(b, ZN_U32, 1, is_a ? t->sa : t->sb, at), w);
+  }
+  return v;
+}
+
+static void multiply(zn_lw *lw, const tile *t, zn_kref row, zn_kref col, zn_kref pair) {
+  zn_kb *b = &lw->kb;
+  unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
+  zn_kref fa[ZN_GS_REG], fb[ZN_GS_REG];
+  for (int64_t k = 0; k < t->s.bk; k += 16) {
+    for (unsigned i = 0; i < mf; i++) fa[i] = fragment(lw, t, true, addi(b, row, i * 16), idx(b, k / 2), pair);
+    for (unsigned j = 0; j < nf; j++) fb[j] = fragment(lw, t, false, addi(b, col, j * 8), idx(b, k / 2), pair);
+    for (unsigned i = 0; i < mf; i++)
+      for (unsigned j = 0; j < nf; j++) {
+        zn_kref acc = t->acc[i * nf + j];
+        zn_kref d = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = fa[i], .b = fb[j],
+                                            .c = zn_kb_get(b, acc), .imm.i = t->g->narrow == ZN_BF16});
+        zn_kb_set(b, acc, d);
+      }
+  }
+}
+
+static void barrier(zn_lw *lw) { zn_kb_raw(&lw->kb, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1}); }
+
+/* Accumulators to shared memory, in the order in which they are handed out. */
+static void put_block(zn_lw *lw, const tile *t, zn_kref shared, zn_kref row, zn_kref col, zn_kref pair) {
+  zn_kb *b = &lw->kb;
+  unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
+  for (unsigned i = 0; i < mf; i++)
+    for (unsigned j = 0; j < nf; j++) {
+      zn_kref v = zn_kb_get(b, t->acc[i * nf + j]);
+      for (unsigned e = 0; e < 4; e++) {
+        zn_kref r = addi(b, row, i * 16 + e / 2 * 8), c = addi(b, add(b, col, muli(b, pair, 2)), j * 8 + e % 2);
+        zn_kref at = t->g->rows_inner ? add(b, muli(b, c, t->s.bm), r) : add(b, muli(b, r, t->s.bn), c);
+        zn_kb_store(b, shared, at, zn_kb_extract(b, v, e));
+      }
+    }
+}
+
+static void team_body(zn_lw *lw, tile *t, zn_kref shared) {
+  zn_kb *b = &lw->kb;
+  int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
+  zn_kref warp = divi(b, t->thread, 32), lane = remi(b, t->thread, 32), group = divi(b, lane, 4), pair = remi(b, lane, 4);
+  zn_kref row = add(b, muli(b, divi(b, warp, across), t->s.tm), group);
+  zn_kref col0 = muli(b, remi(b, warp, across), t->s.tn), col = add(b, col0, group);
+  zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
+  for (unsigned i = 0; i < t->s.tm / 16u * (t->s.tn / 8u); i++) t->acc[i] = zn_kb_var(b, zero);
+  zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
+  stage(lw, t, begin, true);
+  zn_kref k0 = zn_kb_for(b, begin, end, t->s.bk, ZN_FOR_SERIAL, 0);
+  put_stage(lw, t);
+  barrier(lw);
+  zn_kref next = addi(b, k0, t->s.bk), more = zn_kb_cmp(b, ZN_K_Lt, next, end);
+  stage(lw, t, zn_kb_select(b, more, next, begin), false);
+  multiply(lw, t, row, col, pair);
+  barrier(lw);
+  zn_kb_end(b);
+  put_block(lw, t, shared, row, col0, pair);
+  barrier(lw);
+  zn_gs_hand_out(lw, t, shared);
+}
+
+/* Words of shared memory: the two tiles, or the block of C. */
+static uint64_t shared_words(const zn_gs_shape *s) {
+  uint64_t tiles = ((uint64_t)s->bm + s->bn) * (s->bk + PAD) / 2, block = (uint64_t)s->bm * s->bn;
+  return tiles > block ? tiles : block;
+}
+
+static unsigned threads_of(const zn_gs_shape *s) { return 32u * (s->bm / s->tm) * (s->bn / s->tn); }
+
+/* Cycles, as in gemm_simt.c: matrix units do a piece of 16 x 8 x 16 in about 3 cycles a multiprocessor; moving the tiles
+ * costs instructions, fewer where they move WIDE. */
+static double cost(zn_lw *lw, tile *t, const zn_gs_shape *s, unsigned parts) {
+  enum { LANES = 128, LATENCY = 900, LAUNCH = 2600, THREADS = 1024 };
+  const zn_gemm *g = t->g;
+  t->s = *s;
+  double blocks = parts * zn_gs_extent(lw, g->m) / s->bm * zn_gs_extent(lw, g->n) / s->bn;
+  double rows = zn_gs_extent(lw, g->m) / s->bm, cols = zn_gs_extent(lw, g->n) / s->bn;
+  blocks = parts * (double)(int64_t)(rows + 0.999) * (double)(int64_t)(cols + 0.999);
+  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
+  double cores = lw->caps->cores ? lw->caps->cores : 64, threads = threads_of(s);
+  double steps = (double)(int64_t)(zn_gs_extent(lw, g->k) / s->bk / parts + 0.999);
+  double pieces = (double)s->bm * s->bn * s->bk / 2048, loads = (s->tm / 4.0 + s->tn / 4.0) * s->bk / 16 * threads;
+  double moved = s->bm * (is_wide(lw, t, true) ? 2.0 : 14.0) + s->bn * (is_wide(lw, t, false) ? 2.0 : 14.0);
+  double step = pieces * 3 + (moved * s->bk + loads) / LANES;
+  double room = THREADS / threads < 1 ? 1 : THREADS / threads, queue = (double)(int64_t)(blocks / cores + 0.999);
+  if (queue < 1) queue = 1;
+  double together = queue < room ? queue : room, turn = step * together > LATENCY ? step * together : LATENCY;
+  double time = steps * turn * (queue / together) + (double)s->bm * s->bn * 20 / LANES * queue + LAUNCH;
+  if (parts > 1) time += LAUNCH + zn_gs_extent(lw, g->m) * zn_gs_extent(lw, g->n) * parts / cores / 8;
+  return time;
+}
+
+static bool room_to_stage(zn_lw *lw, tile *t, const zn_gs_shape *s) {
+  t->s = *s;
+  t->threads = threads_of(s);
+  return count(t, true, is_wide(lw, t, true)) <= ZN_GS_STAGE && count(t, false, is_wide(lw, t, false)) <= ZN_GS_STAGE &&
+         count(t, true, is_wide(lw, t, true)) > 0 && count(t, false, is_wide(lw, t, false)) > 0;
+}
+
+static bool choose(zn_lw *lw, tile *t) {
+  double best = 0;
+  zn_gs_shape found = {0};
+  unsigned parts = 1;
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (unsigned p = 1; p <= 16; p *= 2) {
+      if (!room_to_stage(lw, t, &shapes[i]) || (p > 1 && zn_gs_extent(lw, t->g->k) / p < 128)) continue;
+      double time = cost(lw, t, &shapes[i], p);
+      if (best != 0 && time >= best) continue;
+      best = time;
+      found = shapes[i];
+      parts = p;
+    }
+  t->s = found;
+  t->parts = parts;
+  t->threads = best != 0 ? threads_of(&found) : 0;
+  return best != 0;
+}
+
+bool zn_gs_mma(zn_lw *lw, tile *t) {
+  zn_kb *b = &lw->kb;
+  if (!choose(lw, t)) return false;
+  if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
+  zn_lw_kernel(lw, t->g->node, t->g->hint);
+  zn_kref shared = zn_kb_alloc(b, ZN_F32, shared_words(&t->s));
+  t->sa = shared;
+  t->sb = zn_kb_ptradd(b, shared, idx(b, (int64_t)t->s.bm * (t->s.bk + PAD) * 2));
+  zn_gs_open(lw, t);
+  team_body(lw, t, shared);
+  zn_kb_end(b);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
