@@ -9,7 +9,10 @@ typedef zn_gs_tile tile;
 
 static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 32}, {128, 64, 32, 32, 32}, {64, 128, 32, 32, 32},
                                      {64, 64, 32, 32, 32},   {64, 32, 32, 32, 16},  {32, 64, 32, 16, 32},
-                                     {32, 32, 32, 16, 16}};
+                                     {32, 32, 32, 16, 16},   {128, 64, 64, 32, 32}, {64, 128, 64, 32, 32},
+                                     {64, 64, 64, 32, 32},   {64, 32, 64, 32, 16},  {32, 64, 64, 16, 32},
+                                     {32, 32, 64, 16, 16},   {64, 64, 128, 32, 32}, {64, 32, 128, 32, 16},
+                                     {32, 64, 128, 16, 32},  {32, 32, 128, 16, 16}};
 
 bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g) {
   if (!lw->caps->mma || g->narrow == ZN_NONE || g->t != ZN_F32) return false;
@@ -189,7 +192,7 @@ static unsigned threads_of(const zn_gs_shape *s) { return 32u * (s->bm / s->tm) 
 /* Cycles, as in gemm_simt.c: matrix units do a piece of 16 x 8 x 16 in about 3 cycles a multiprocessor; moving the tiles
  * costs instructions, fewer where they move WIDE. */
 static double cost(zn_lw *lw, tile *t, const zn_gs_shape *s, unsigned parts) {
-  enum { LANES = 128, LATENCY = 900, LAUNCH = 2600, THREADS = 1024 };
+  enum { LANES = 128, LATENCY = 1000, LAUNCH = 4000, THREADS = 1024 };
   const zn_gemm *g = t->g;
   t->s = *s;
   double blocks = parts * zn_gs_extent(lw, g->m) / s->bm * zn_gs_extent(lw, g->n) / s->bn;

@@ -425,7 +425,7 @@ static double ceil_div(double x, double y) {
 /* Cycles until the last block is done. A step of a block costs its multiply-adds, or the latency of the loads that the step
  * waits for when the multiprocessor has too few blocks to hide it. */
 static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) {
-  enum { LANES = 128, LATENCY = 900, LAUNCH = 2600, THREADS = 1024 };
+  enum { LANES = 128, LATENCY = 900, LAUNCH = 4000, THREADS = 1024 };
   double blocks = parts * ceil_div(zn_gs_extent(lw, g->m), s->bm) * ceil_div(zn_gs_extent(lw, g->n), s->bn);
   for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
   double cores = lw->caps->cores ? lw->caps->cores : 64, threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
@@ -467,7 +467,8 @@ static void emit_thin(zn_lw *lw, const zn_gemm *g, unsigned rows) {
   thin t = {.g = g, .rows = rows, .parts = 1};
   double teams = ceil_div(zn_gs_extent(lw, g->n), THIN_COLS), cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) teams *= zn_gs_extent(lw, g->batch[i]);
-  while (g->t == ZN_F32 && teams * t.parts < 2 * cores && zn_gs_extent(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES) t.parts *= 2;
+  while (g->t == ZN_F32 && teams * t.parts < 2 * cores && zn_gs_extent(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES)
+    t.parts *= 2;
   if (t.parts > 1) t.partial = zn_gs_scratch(lw, g, t.parts);
   thin_kernel(lw, &t);
   if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);

@@ -4,6 +4,7 @@
 
 probe=$out/probe.cubin
 has_nvrtc() { "$ZENITHC" "$digits" --target=cuda --arch=sm_80 -o "$probe" --verify=off; }
+reduced() { "$ZENITHC" "$1" --target=$2 --precision="$3" -o "$out/reduced.so"; }
 one() { "$ZENITHC" "$1" --target=cuda --arch="$2" --cache "$out/cache" -o "$out/$3.so" $4; }
 exports() { nm -D "$1" | grep -q ' zn_device_main$' && ! nm -D "$1" | grep -q ' U cu[A-Z]'; }
 without_nvrtc() { # a build without CUDA says what is missing
@@ -18,8 +19,10 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
 [ -n "$CUDA_FULL" ] && models=("$MODELS"/*/) cases=("$B"/onnx-data/*/)
 {
   try "says that NVRTC is missing" without_nvrtc
+  for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
   if has_nvrtc > "$out/probe.log" 2>&1; then
     for a in sm_80 sm_90a sm_120; do try "digits for $a" one "$digits" $a digits-$a; done
+    for p in fp16 bf16; do try "digits as $p, matrix units" reduced "$digits" "cuda --arch=sm_80" $p; done
     try "exports the device interface, needs no CUDA symbol" exports "$out/digits-sm_80.so"
     for m in "${models[@]}"; do
       name=$(basename "$m")

@@ -106,6 +106,20 @@ static void neighbours(zn_kb *b, zn_kref out, zn_kref x) {
   zn_kb_end(b);
 }
 
+/* One warp: A is the identity plus a far corner, B counts, C is ones; thread l stores its four results at 4 l. */
+static void product(zn_kb *b, zn_kref out, zn_kref x) {
+  zn_kref t = loop(b, 32, ZN_FOR_THREAD, 32), words[2];
+  for (int m = 0; m < 2; m++) { /* fragments lie in x as words: A at 0, B at 128 */
+    unsigned lanes = m == 0 ? 4 : 2;
+    zn_kref at = zn_kb_bin(b, ZN_K_Mul, t, zn_kb_idx(b, lanes));
+    words[m] = zn_kb_load(b, ZN_U32, lanes, x, zn_kb_bin(b, ZN_K_Add, at, zn_kb_idx(b, m * 128)));
+  }
+  zn_kref one = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 1), 4);
+  zn_kref d = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = words[0], .b = words[1], .c = one});
+  zn_kb_store(b, out, zn_kb_bin(b, ZN_K_Mul, t, zn_kb_idx(b, 4)), d);
+  zn_kb_end(b);
+}
+
 /* A barrier that only some threads reach. */
 static void divergent(zn_kb *b, zn_kref out, zn_kref x) {
   (void)x;
@@ -166,6 +180,38 @@ static void side_by_side(void **state) {
   zn_ctx_fini(&c);
 }
 
+static void matrix_units(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, product);
+  float got[128] = {0};
+  uint16_t halves[2 * (128 + 64)] = {0};
+  for (unsigned l = 0; l < 32; l++) {
+    unsigned r, k;
+    for (unsigned e = 0; e < 8; e++) {
+      zn_mma_place('A', l, e, &r, &k);
+      halves[l * 8 + e] = r == k ? 0x3c00 : r == 3 && k == 15 ? 0x4000 : 0; /* 1; 2 */
+    }
+    for (unsigned e = 0; e < 4; e++) {
+      zn_mma_place('B', l, e, &r, &k);
+      halves[256 + l * 4 + e] = (uint16_t)zn_float_encode(ZN_F16, (double)(8 * r + k), false);
+    }
+  }
+  void *bufs[2] = {got, halves};
+  const uint64_t bytes[2] = {sizeof got, sizeof halves};
+  zn_interp_opts o = {.check_bounds = true};
+  assert_int_equal(zn_interp_kernel(&c, m, 0, bufs, bytes, NULL, &o), 0);
+  for (unsigned l = 0; l < 32; l++)
+    for (unsigned e = 0; e < 4; e++) {
+      unsigned r, k;
+      zn_mma_place('C', l, e, &r, &k);
+      float want = (float)(1 + 8 * r + k + (r == 3 ? 2 * (8 * 15 + k) : 0));
+      assert_true(got[l * 4 + e] == want);
+    }
+  zn_ctx_fini(&c);
+}
+
 /* The text form keeps thread loops, barriers and the team. */
 static void text(void **state) {
   (void)state;
@@ -185,6 +231,6 @@ static void text(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
-                                     cmocka_unit_test(text)};
+                                     cmocka_unit_test(matrix_units), cmocka_unit_test(text)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@ typedef struct narrower {
   zn_dtype t;
   zn_vid *other; /* per value: its copy in the other width, made by a cast; 0 = none yet */
   uint32_t cap_other;
+  uint64_t clipped; /* elements of masks brought into range */
 } narrower;
 
 static bool is_f32(const narrower *p, zn_vid v) {
@@ -19,9 +20,11 @@ static bool is_f32(const narrower *p, zn_vid v) {
   return v && t->kind == ZN_V_TENSOR && t->dtype == ZN_F32;
 }
 
+static double largest(const narrower *p) { return p->t == ZN_F16 ? 65504.0 : 3.3895313892515355e38; }
+
 /* Every finite element is finite in the narrow type too. */
 static bool fits(const narrower *p, const zn_htensor *h) {
-  const double most = p->t == ZN_F16 ? 65504.0 : 3.3895313892515355e38;
+  const double most = largest(p);
   for (uint64_t i = 0, n = zn_htensor_count(h); i < n; i++) {
     double x = zn_load_f64(ZN_F32, h->data, i);
     if (isfinite(x) && fabs(x) > most) return false;
@@ -44,6 +47,7 @@ static bool narrow_op(zn_op op) {
 /* May node n read and write the narrow type? */
 static bool may_narrow(const narrower *p, const zn_node *n) {
   if (!narrow_op(n->op)) return false;
+  if (n->op == ZN_OP_Where) return true; /* selects and never computes: masks may be brought into range */
   for (uint32_t i = 0; i < n->num_in; i++) {
     if (!is_f32(p, n->in[i])) continue;
     const zn_htensor *h = p->g->vals[n->in[i]].cst;
@@ -69,7 +73,12 @@ static zn_vid narrow_constant(narrower *p, zn_vid v) {
   uint64_t n = zn_htensor_count(h);
   zn_htensor *r = ZN_NEW(&p->c->graph, zn_htensor);
   uint16_t *to = zn_arena_array(&p->c->graph, n ? n : 1, sizeof *to);
-  for (uint64_t i = 0; i < n; i++) to[i] = (uint16_t)zn_float_encode(p->t, zn_load_f64(ZN_F32, h->data, i), false);
+  const double most = largest(p);
+  for (uint64_t i = 0; i < n; i++) {
+    double x = zn_load_f64(ZN_F32, h->data, i);
+    if (isfinite(x) && fabs(x) > most) x = copysign(most, x), p->clipped++;
+    to[i] = (uint16_t)zn_float_encode(p->t, x, false);
+  }
   *r = *h;
   r->dtype = p->t;
   r->data = to;
@@ -147,5 +156,8 @@ zn_status zn_pass_precision(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
     rewrite(&p, order[i], was_f32);
   }
   widen_outputs(&p);
+  if (p.clipped)
+    zn_note(c, "--precision: %llu elements of constants that only Where reads were brought into the range of %s",
+            (unsigned long long)p.clipped, zn_dtypes[p.t].name);
   return ZN_OK;
 }
