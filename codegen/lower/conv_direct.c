@@ -294,6 +294,7 @@ static void emit_kernel(zn_lw *lw, direct *d) {
   const zn_conv_image *m = &d->m;
   const zn_conv *v = m->v;
   zn_lw_kernel(lw, v->n, "conv");
+  if (m->ocg / m->lanes % d->ov == 0) zn_lw_in_place(lw, 0);
   if (d->pieces > 1)
     d->partial = zn_kb_alloc(&lw->kb, v->ct, (uint64_t)(d->per_chunk * d->seg * d->ov * m->lanes));
   zn_expr parts = zn_ex_const(ex, d->parts), chunks = zn_ex_const(ex, d->chunks), var[4];

@@ -390,19 +390,26 @@ static void check_workspace(entry *e, zn_kref need) {
 
 /* ---------------------------------------------------------------- the program */
 
-static zn_kref address(entry *e, zn_loc loc) {
+static zn_kref base_of(entry *e, zn_loc loc) {
   if (loc.kind == ZN_LOC_INPUT) return e->in_data[loc.index];
   if (loc.kind == ZN_LOC_OUTPUT) return e->out_data[loc.index];
   if (loc.kind == ZN_LOC_CONST) return zn_kb_constaddr(e->b, loc.index);
   const zn_wsbuf *w = &e->lw->bufs[loc.index];
   zn_loc cell = {ZN_LOC_WS, loc.kind == ZN_LOC_CELL ? loc.index : w->cell};
   if (loc.kind == ZN_LOC_CELL || w->heap) {
-    zn_kref p = address(e, cell), zero = zn_kb_idx(e->b, 0);
+    zn_kref p = base_of(e, cell), zero = zn_kb_idx(e->b, 0);
     return zn_kb_load(e->b, ZN_PTR, 1, p, zero);
   }
   assert(loc.kind == ZN_LOC_WS);
   zn_kref off = w->slot == UINT32_MAX ? zn_kb_idx(e->b, (int64_t)w->offset) : e->slot_off[w->slot];
   return zn_kb_ptradd(e->b, e->ws, off);
+}
+
+static zn_kref address(entry *e, zn_loc loc) {
+  if (loc.kind != ZN_LOC_PART) return base_of(e, loc);
+  const zn_part *p = &e->lw->parts[loc.index];
+  zn_kref base = base_of(e, p->whole);
+  return p->at ? zn_kb_ptradd(e->b, base, zn_kb_idx(e->b, (int64_t)p->at)) : base;
 }
 
 /* Memory from the caller, or the run ends. */

@@ -297,6 +297,9 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
   cut_depth(lw, &t);
   cut_rows(lw, &t, count);
   zn_lw_kernel(lw, g->node, g->hint);
+  int64_t m, n;
+  bool whole = zn_ex_is_const(ex, g->m, &m) && zn_ex_is_const(ex, g->n, &n) && m % g->rows == 0 && n % t.panel == 0;
+  if (whole) zn_lw_in_place(lw, 0);
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
   extents[g->num_batch] = count;
   extents[g->num_batch + 1] = t.parts;

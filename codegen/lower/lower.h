@@ -49,12 +49,18 @@ typedef enum zn_loc_kind {
   ZN_LOC_OUTPUT,
   ZN_LOC_CONST,
   ZN_LOC_WS,
+  ZN_LOC_PART, /* inside another place */
   ZN_LOC_CELL /* where the address in a workspace buffer points: memory found by the run */
 } zn_loc_kind;
 typedef struct zn_loc { /* where a value is stored; sequences, optionals and maps: their zn_tensor (lists.h) */
   zn_loc_kind kind;
-  uint32_t index; /* input/output number, module constant, workspace buffer */
+  uint32_t index; /* input/output number, module constant, workspace buffer, part */
 } zn_loc;
+
+typedef struct zn_part { /* a place inside another one */
+  zn_loc whole;   /* not a part */
+  uint64_t at;    /* bytes */
+} zn_part;
 
 typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step `last` */
   zn_expr bytes;
@@ -127,6 +133,8 @@ struct zn_lw {
   uint32_t num_steps, cap_steps;
   zn_wsbuf *bufs;
   uint32_t num_bufs, cap_bufs;
+  zn_part *parts;
+  uint32_t num_parts, cap_parts;
   zn_loc *loc;       /* per value of g */
   uint32_t *out_heap; /* per output: workspace buffer that holds it, UINT32_MAX: the caller's */
   zn_stable *tables;
@@ -135,6 +143,7 @@ struct zn_lw {
   uint32_t num_lens, cap_lens;
   struct { const void *key, *data; } *memo; /* what point lowerings computed for a node */
   uint32_t num_memo, cap_memo;
+  struct zn_sharing *sharing; /* storage shared among the values of g (inplace.h) */
   uint32_t err_buf;  /* workspace buffer of the i32 error cell; UINT32_MAX until somebody needs it */
   /* current kernel */
   zn_kb kb;
@@ -159,6 +168,10 @@ struct zn_lw {
 /* Starts a kernel for the group of node n; hint becomes part of its name ("conv", "softmax_sum"). */
 void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint);
 void zn_lw_kernel_end(zn_lw *lw);
+/* Directly behind zn_lw_kernel, in schedules that emit each element of the result exactly once (no tile computed twice)
+ * and read the epilogue's operands only for the element they emit: an operand that dies here gives its buffer to the
+ * result. own: bit i = the root's input i, of the result's shape, is not read at an element after that was emitted. */
+void zn_lw_in_place(zn_lw *lw, uint32_t own);
 /* One grid loop over the product of n extents; vars[i] get the loop variables (outermost first). Once per kernel, at top
  * level, closed with zn_lw_end. n may be 0 (one iteration). */
 void zn_lw_grid(zn_lw *lw, uint32_t n, const zn_expr *extents, zn_expr *out_vars);
@@ -220,6 +233,8 @@ zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset);
 void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k);
 /* Where stored value v lives; assigns a place on first use. */
 zn_loc zn_lw_loc(zn_lw *lw, zn_vid v);
+/* Does stored value v lie inside the buffer of `whole` (sharing.c), so that it needs no copy there? */
+bool zn_lw_lies_in(const zn_lw *lw, zn_vid v, zn_vid whole);
 /* A workspace buffer for the steps of the current node only. */
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
 /* A buffer that other values point into: it is valid, unchanged, until the caller has read the outputs. */

@@ -1,6 +1,6 @@
 /* The kernel side of lowering: starting and ending kernels, loops, index code, element access. Everything that a
  * schedule needs and nothing about any operator. */
-#include "codegen/lower/lower.h"
+#include "codegen/lower/inplace.h"
 
 #include <assert.h>
 
@@ -262,7 +262,7 @@ zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dty
     }
     return param_again(lw, lw->ptrs[i].k);
   }
-  static const char *const stem[] = {"?", "in", "out", "w", "t", "at"};
+  static const char *const stem[] = {"?", "in", "out", "w", "t", "part", "at"};
   const char *name = zn_arena_printf(lw->arena, "%s%u", stem[loc.kind], loc.index);
   zn_kref k = zn_kb_param(&lw->kb, name, access, dtype);
   if (lw->num_ptrs == lw->cap_ptrs) {
@@ -321,6 +321,13 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
   return n;
 }
 
+static zn_loc new_part(zn_lw *lw, zn_loc whole, uint64_t at) {
+  zn_part p = {whole, at};
+  if (whole.kind == ZN_LOC_PART) p = (zn_part){lw->parts[whole.index].whole, lw->parts[whole.index].at + at};
+  ZN_PUSH(lw->arena, lw->parts, lw->num_parts, lw->cap_parts, p);
+  return (zn_loc){ZN_LOC_PART, lw->num_parts - 1};
+}
+
 zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   if (lw->loc[v].kind != ZN_LOC_NONE) return lw->loc[v];
   const zn_value *val = &lw->g->vals[v];
@@ -331,6 +338,8 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
         zn_lw_const(lw, val->name, val->cst->dtype, zn_htensor_count(val->cst), val->cst->data);
   } else if (val->alias) {
     lw->loc[v] = zn_lw_loc(lw, val->alias);
+  } else if (lw->sharing && lw->sharing->g == lw->g && lw->sharing->part_of[v]) {
+    lw->loc[v] = new_part(lw, zn_lw_loc(lw, lw->sharing->part_of[v]), lw->sharing->part_at[v]);
   } else {
     zn_expr bytes = val->type.kind != ZN_V_TENSOR
                         ? zn_lw_bytes(lw, &val->type)

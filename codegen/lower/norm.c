@@ -85,6 +85,7 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   zn_vid out_mean = node->num_out > 1 ? node->out[1] : 0, out_inv = node->num_out > 2 ? node->out[2] : 0;
   double eps = zn_node_float(node, "epsilon");
   zn_lw_kernel(lw, n, "layernorm");
+  zn_lw_in_place(lw, 1);
   zn_kref partial = zn_red_scratch(lw, s.ct);
   zn_lw_grid(lw, (uint32_t)s.axis, s.t.dims, s.idx);
   zn_kref inv = statistics(lw, &s, partial, rms, eps);

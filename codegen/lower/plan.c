@@ -1,6 +1,6 @@
-/* The memory plan. Buffers of constant size: largest first, each at the lowest offset where nothing alive at the same
- * time lies (first-fit decreasing; meets the liveness bound on all networks measured). Buffers of symbolic size share
- * slots whose size is the maximum of their tenants, behind the constant part. */
+/* The memory plan. Buffers of constant size: each at the lowest offset where nothing alive at the same time lies, largest
+ * first (which meets the liveness bound on most networks), else in better orders found by a fixed number of tries.
+ * Buffers of symbolic size share slots whose size is the maximum of their tenants, behind the constant part. */
 #include <assert.h>
 #include <stdlib.h>
 
@@ -11,6 +11,7 @@ enum { ALIGN = 64 };
 static uint64_t align_up(uint64_t n) { return (n + ALIGN - 1) & ~(uint64_t)(ALIGN - 1); }
 
 static void touch(zn_lw *lw, zn_loc loc, uint32_t step) {
+  if (loc.kind == ZN_LOC_PART) loc = lw->parts[loc.index].whole;
   if (loc.kind != ZN_LOC_WS && loc.kind != ZN_LOC_CELL) return;
   zn_wsbuf *b = &lw->bufs[loc.index];
   if (b->first == UINT32_MAX) {
@@ -67,7 +68,7 @@ static bool overlap(const zn_wsbuf *a, const zn_wsbuf *b) {
 
 typedef struct item {
   uint32_t buf;
-  uint64_t size;
+  uint64_t size, offset;
 } item;
 
 static int larger_first(const void *x, const void *y) {
@@ -76,33 +77,85 @@ static int larger_first(const void *x, const void *y) {
   return a->buf < b->buf ? -1 : 1;
 }
 
-static int by_offset(const void *x, const void *y) {
-  const zn_wsbuf *a = *(zn_wsbuf *const *)x, *b = *(zn_wsbuf *const *)y;
-  if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
-  return a < b ? -1 : a > b;
+/* For every item, the items alive at the same time as it. */
+typedef struct conflicts {
+  uint32_t **with, *num;
+} conflicts;
+
+static conflicts find_conflicts(zn_lw *lw, const item *items, uint32_t n) {
+  conflicts c = {ZN_ARRAY(&lw->ctx->tmp, uint32_t *, n + 1), ZN_ARRAY(&lw->ctx->tmp, uint32_t, n + 1)};
+  for (uint32_t i = 0; i < n; i++) {
+    uint32_t cap = 0;
+    for (uint32_t k = 0; k < n; k++)
+      if (k != i && overlap(&lw->bufs[items[i].buf], &lw->bufs[items[k].buf]))
+        ZN_PUSH(&lw->ctx->tmp, c.with[i], c.num[i], cap, k);
+  }
+  return c;
 }
 
-static uint64_t place_static(zn_lw *lw, item *items, uint32_t n) {
-  qsort(items, n, sizeof *items, larger_first);
-  zn_wsbuf **placed = ZN_ARRAY(&lw->ctx->tmp, zn_wsbuf *, n);
-  uint64_t *size_of = ZN_ARRAY(&lw->ctx->tmp, uint64_t, lw->num_bufs);
+/* The lowest offset where item i meets no placed neighbour: near[] are those, sorted by offset. */
+static uint64_t lowest_gap(const item *items, uint32_t i, const uint32_t *near, uint32_t n) {
+  uint64_t at = 0;
+  for (uint32_t k = 0; k < n; k++) {
+    const item *p = &items[near[k]];
+    if (at + items[i].size <= p->offset) break;
+    if (p->offset + p->size > at) at = p->offset + p->size;
+  }
+  return at;
+}
+
+/* Places the items in this order, each as low as possible; returns the height. near: scratch for n numbers. */
+static uint64_t first_fit(item *items, const uint32_t *order, uint32_t n, const conflicts *c, uint32_t *near) {
   uint64_t total = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    zn_wsbuf *b = &lw->bufs[items[i].buf];
-    uint64_t at = 0;
-    qsort(placed, i, sizeof *placed, by_offset);
-    for (uint32_t k = 0; k < i; k++) {
-      if (!overlap(b, placed[k])) continue;
-      uint64_t size = size_of[placed[k] - lw->bufs];
-      if (at + items[i].size <= placed[k]->offset) break;
-      if (placed[k]->offset + size > at) at = placed[k]->offset + size;
+  for (uint32_t i = 0; i < n; i++) items[i].offset = UINT64_MAX;
+  for (uint32_t o = 0; o < n; o++) {
+    uint32_t i = order[o], num = 0;
+    for (uint32_t k = 0; k < c->num[i]; k++) {
+      uint32_t other = c->with[i][k], at = num;
+      if (items[other].offset == UINT64_MAX) continue;
+      for (num++; at && items[near[at - 1]].offset > items[other].offset; at--) near[at] = near[at - 1];
+      near[at] = other;
     }
-    b->offset = at;
-    size_of[items[i].buf] = items[i].size;
-    placed[i] = b;
-    if (at + items[i].size > total) total = at + items[i].size;
+    items[i].offset = lowest_gap(items, i, near, num);
+    if (items[i].offset + items[i].size > total) total = items[i].offset + items[i].size;
   }
   return total;
+}
+
+static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
+
+/* Moves what reaches highest to an earlier place in the order (any, by a fixed generator). */
+static void promote_top(const item *items, uint32_t *order, uint32_t n, uint64_t total, uint32_t *state) {
+  uint32_t at = n - 1;
+  while (at && items[order[at]].offset + items[order[at]].size != total) at--;
+  uint32_t to = at ? (next_random(state) >> 8) % at : 0, i = order[at];
+  memmove(&order[to + 1], &order[to], (at - to) * sizeof *order);
+  order[to] = i;
+}
+
+enum { MAX_TRIES = 4000, MAX_WORK = 40000000 };
+
+/* Largest first; where that misses the bound, other orders: a walk that promotes the top, started anew from the best. */
+static uint64_t place_static(zn_lw *lw, item *items, uint32_t n, uint64_t bound) {
+  if (!n) return 0;
+  qsort(items, n, sizeof *items, larger_first);
+  zn_arena *tmp = &lw->ctx->tmp;
+  conflicts c = find_conflicts(lw, items, n);
+  uint32_t *order = ZN_ARRAY(tmp, uint32_t, n), *best = ZN_ARRAY(tmp, uint32_t, n), *near = ZN_ARRAY(tmp, uint32_t, n);
+  uint64_t work = 1, total, least;
+  for (uint32_t i = 0; i < n; i++) order[i] = best[i] = i, work += c.num[i];
+  uint32_t tries = MAX_WORK / work < MAX_TRIES ? (uint32_t)(MAX_WORK / work) : MAX_TRIES, state = 1;
+  total = least = first_fit(items, order, n, &c, near);
+  for (uint32_t t = 1; t < tries && least > bound; t++) {
+    promote_top(items, order, n, total, &state);
+    total = first_fit(items, order, n, &c, near);
+    if (total < least) least = total, memcpy(best, order, n * sizeof *order);
+    if (total > least + least / 8 || t % 64 == 0) memcpy(order, best, n * sizeof *order);
+    if (!memcmp(order, best, n * sizeof *order)) total = first_fit(items, order, n, &c, near);
+  }
+  least = first_fit(items, best, n, &c, near);
+  for (uint32_t i = 0; i < n; i++) lw->bufs[items[i].buf].offset = items[i].offset;
+  return least;
 }
 
 static uint64_t liveness_bound(const zn_lw *lw, const item *items, uint32_t n) {
@@ -159,14 +212,15 @@ zn_plan zn_plan_memory(zn_lw *lw, zn_plan_stats *out_stats) {
         continue;
       }
       b->slot = UINT32_MAX;
-      items[n++] = (item){i, align_up((uint64_t)bytes)};
+      items[n++] = (item){i, align_up((uint64_t)bytes), 0};
       out_stats->sum_of_buffers += align_up((uint64_t)bytes);
     }
   }
-  plan.static_bytes = place_static(lw, items, n);
+  uint64_t bound = liveness_bound(lw, items, n);
+  plan.static_bytes = place_static(lw, items, n, bound);
   place_dynamic(lw, &plan, dynamic, num_dynamic);
   out_stats->num_buffers = n + num_dynamic;
   out_stats->workspace = num_dynamic ? 0 : plan.static_bytes;
-  out_stats->lower_bound = num_dynamic ? 0 : liveness_bound(lw, items, n);
+  out_stats->lower_bound = num_dynamic ? 0 : bound;
   return plan;
 }

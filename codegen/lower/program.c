@@ -2,6 +2,7 @@
  * (plan.c) and the two entry functions (entry.c). */
 #include <assert.h>
 
+#include "codegen/lower/inplace.h"
 #include "codegen/lower/program.h"
 #include "codegen/lower/strvalue.h"
 #include "runtime/zenith.h"
@@ -66,6 +67,7 @@ static zn_status lower_group(zn_lw *lw, zn_nid n) {
     zn_vid v = zn_lw_node(lw, root)->out[i];
     if (!v) continue;
     const zn_value *val = &lw->g->vals[v];
+    if (node->op == ZN_OP_Split && zn_lw_lies_in(lw, v, node->in[0])) continue;
     if (val->inlined || val->alias || (zn_value_known(val) && !val->is_output)) continue;
     ZN_TRY(zn_lower_value_map(lw, root, v));
   }
@@ -75,8 +77,11 @@ static zn_status lower_group(zn_lw *lw, zn_nid n) {
 zn_status zn_lower_nodes(zn_lw *lw) {
   check_supported(lw);
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
+  zn_sharing *outer = lw->sharing;
+  lw->sharing = zn_sharing_find(lw, lw->g);
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
+    lw->sharing->position = i;
     zn_lower_require(lw, n);
     if (!is_silent(lw->g, zn_lw_node(lw, n))) {
       for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
@@ -85,6 +90,7 @@ zn_status zn_lower_nodes(zn_lw *lw) {
     for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)
       if (zn_lw_node(lw, n)->out[k]) zn_lw_define_content(lw, zn_lw_node(lw, n)->out[k]);
   }
+  lw->sharing = outer;
   return ZN_OK;
 }
 

@@ -160,6 +160,7 @@ static zn_status softmax_kernel(zn_lw *lw, zn_nid n) {
   s.ct = zn_lw_ctype(s.t_of);
   s.stored = node->op == ZN_OP_Softmax && s.ct == (zn_dtype)s.t.dtype;
   zn_lw_kernel(lw, n, "softmax");
+  zn_lw_in_place(lw, node->op == ZN_OP_Hardmax ? 0 : 1);
   if (node->op == ZN_OP_Hardmax)
     hardmax(lw, &s);
   else if (s.axis == s.t.rank - 1)

@@ -131,7 +131,8 @@ static zn_status concat_kernel(zn_lw *lw, zn_nid n) {
   zn_expr offset = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_in; i++) {
     zn_vid in = zn_lw_node(lw, n)->in[i];
-    if (!zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0)) concat_operand(lw, n, in, axis, offset);
+    bool there = zn_lw_lies_in(lw, in, zn_lw_node(lw, n)->out[0]);
+    if (!there && !zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0)) concat_operand(lw, n, in, axis, offset);
     offset = zn_ex_add(lw->ex, offset, zn_lw_dim(lw, in, axis));
   }
   return ZN_OK;

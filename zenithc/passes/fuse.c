@@ -174,6 +174,17 @@ static bool ends_epilogue(const fuser *f, const zn_node *n) {
   return f->g->vals[v].def && has_epilogue(&f->g->nodes[f->g->vals[v].def]);
 }
 
+/* A Concat along the first axis that is longer than 1: its operands can be computed in their place in the result, so
+ * they are better the end of their producer's kernel than part of a copy. */
+static bool joins_in_place(const fuser *f, const zn_node *r) {
+  if (r->op != ZN_OP_Concat) return false;
+  const zn_type *t = &f->g->vals[r->out[0]].type;
+  int64_t axis = zn_node_int(r, "axis");
+  for (int d = 0; d < (axis < 0 ? axis + t->rank : axis); d++)
+    if (!zn_ex_is(f->g->ex, t->dims[d], 1)) return false;
+  return true;
+}
+
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
@@ -189,7 +200,7 @@ static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
     if (is_reshape(n) && !f->g->vals[n->in[0]].inlined) return false;
     return readers_take_views(f, v);
   }
-  if (f->uses[v] != 1 || !f->reader[v]) return false;
+  if (f->uses[v] != 1 || !f->reader[v] || joins_in_place(f, &f->g->nodes[f->reader[v]])) return false;
   return reads_once(f, &f->g->nodes[f->reader[v]], v);
 }
 
