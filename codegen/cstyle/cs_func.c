@@ -608,8 +608,8 @@ static void print_call(printer *p, const zn_kinst *in) {
                           : use_bare(p, p->f->extra[in->a + i]));
   }
   indent(p);
-  zn_text_printf(p->out, "zn_launch(host, %uu, %s, b, n, %s);\n", p->s->kernel_no[in->imm.i],
-                 p->s->kernel_names[in->imm.i], use_bare(p, in->c));
+  zn_text_printf(p->out, "zn_launch(host, %uu, %s, b, n, %s, %d);\n", p->s->kernel_no[in->imm.i],
+                 p->s->kernel_names[in->imm.i], use_bare(p, in->c), !k->serial);
   p->depth--;
   indent(p);
   zn_text_puts(p->out, "}\n");

@@ -306,10 +306,10 @@ static void number_kernels(cs_state *s) {
 
 static const char *const launcher =
     "\nZN_INLINE void zn_launch(const zn_host *host, uint32_t k, zn_kernel fn, void *const *b, "
-    "const zi *n, zi count) {\n"
+    "const zi *n, zi count, int split) {\n"
     "  if (count <= 0) return;\n"
     "  if (host && host->profile) host->profile(host->user, k, 1);\n"
-    "  if (count > 1 && host && host->parallel_for)\n"
+    "  if (split && count > 1 && host && host->parallel_for)\n"
     "    host->parallel_for(host->user, fn, b, n, count);\n"
     "  else\n"
     "    fn(b, n, 0, count);\n"

@@ -86,6 +86,7 @@ typedef struct zn_kfunc {
   bool is_entry;
   bool exported; /* visible symbol in the artifact */
   uint16_t team; /* SIMT targets: threads that run one grid iteration together; 0 = not decided (zn_kpass_simt) */
+  bool serial;   /* too short to be split over threads */
   zn_kparam *params;
   uint32_t num_params, cap_params;
   zn_kinst *insts; /* [0] is Nop */
@@ -118,6 +119,11 @@ typedef struct zn_kconst {
   const void *user;
 } zn_kconst;
 
+typedef struct zn_kcost { /* of all calls of a kernel in one run: codegen/lower/cost.c */
+  double flops, bytes;
+  bool inexact; /* data decides: at least so much */
+} zn_kcost;
+
 typedef struct zn_kio { /* a model input or output, for the descriptor */
   const char *name;
   zn_dtype dtype; /* of sequences and optionals: of their tensors; of maps: of the values */
@@ -144,6 +150,7 @@ typedef struct zn_kmod {
   zn_kio *inputs, *outputs;
   uint32_t num_inputs, num_outputs;
   uint32_t run_fn, plan_fn;  /* function numbers of the two entries */
+  zn_kcost *costs;           /* per function; NULL: not counted */
   uint64_t workspace_bytes;  /* exact when static, 0 when it depends on symbols */
   const char *provenance;    /* one line: compiler version, model hash, options, verdict */
 } zn_kmod;

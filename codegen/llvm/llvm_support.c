@@ -150,11 +150,11 @@ static void call_parallel(maker *k, zn_lval hook, zn_lval user, zn_lval n) {
   LLVMBuildCall2(k->b, LLVMFunctionType(m->none, pt, 5, 0), hook, args, 5, "");
 }
 
-/* void launch(kernel, bufs, ints, n, host, number) */
+/* void launch(kernel, bufs, ints, n, host, number, alone): split over threads when n > alone */
 zn_lval zn_lm_launch_fn(zn_lmod *m) {
   if (m->launch_fn) return m->launch_fn;
-  zn_ltype pt[6] = {m->ptr, m->ptr, m->ptr, m->idx, m->ptr, m->i32};
-  maker k = begin(m, "zn_launch", m->none, pt, 6);
+  zn_ltype pt[7] = {m->ptr, m->ptr, m->ptr, m->idx, m->ptr, m->i32, m->idx};
+  maker k = begin(m, "zn_launch", m->none, pt, 7);
   zn_lval n = LLVMGetParam(k.fn, 3), host = LLVMGetParam(k.fn, 4), number = LLVMGetParam(k.fn, 5);
   LLVMBasicBlockRef alone = block(&k), hosted = block(&k), par = block(&k), ser = block(&k),
                     end = block(&k);
@@ -166,7 +166,7 @@ zn_lval zn_lm_launch_fn(zn_lmod *m) {
   zn_lval user = host_field(&k, host, 0), hook = host_field(&k, host, 1);
   zn_lval prof = host_field(&k, host, 2);
   call_profile(&k, prof, user, number, 1);
-  zn_lval many = LLVMBuildICmp(k.b, LLVMIntSGT, n, LLVMConstInt(m->idx, 1, 0), "");
+  zn_lval many = LLVMBuildICmp(k.b, LLVMIntSGT, n, LLVMGetParam(k.fn, 6), "");
   zn_lval can = LLVMBuildIsNotNull(k.b, hook, "");
   LLVMBuildCondBr(k.b, LLVMBuildAnd(k.b, many, can, ""), par, ser);
   at(&k, par);

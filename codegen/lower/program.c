@@ -199,6 +199,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   describe_all(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_heap(lw);
+  zn_lower_costs(lw);
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);

@@ -31,6 +31,8 @@ zn_expr zn_lw_bound(zn_lw *lw, zn_expr x);
 void zn_plan_heap(zn_lw *lw);
 /* Kernels with equal bodies become one function. */
 void zn_lower_dedupe(zn_lw *lw);
+/* cost.c: mod->costs, and which kernels are serial. */
+void zn_lower_costs(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */
 zn_plan zn_plan_memory(zn_lw *lw, zn_plan_stats *out_stats);
 /* Builds NAME_plan and NAME_run. */
