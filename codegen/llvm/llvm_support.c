@@ -28,7 +28,7 @@ typedef struct cpuid {
   zn_lval r[4]; /* eax ebx ecx edx */
 } cpuid;
 
-static cpuid call_cpuid(maker *k, uint32_t leaf) {
+static cpuid call_cpuid(maker *k, uint32_t leaf, uint32_t sub) {
   zn_lmod *m = k->m;
   zn_ltype four[4] = {m->i32, m->i32, m->i32, m->i32};
   zn_ltype ret = LLVMStructTypeInContext(m->lc, four, 4, 0);
@@ -37,7 +37,7 @@ static cpuid call_cpuid(maker *k, uint32_t leaf) {
   static const char cons[] = "={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}";
   zn_lval as = LLVMGetInlineAsm(ft, text, sizeof text - 1, cons, sizeof cons - 1, 1, 0,
                                 LLVMInlineAsmDialectATT, 0);
-  zn_lval args[2] = {c32(k, leaf), c32(k, 0)};
+  zn_lval args[2] = {c32(k, leaf), c32(k, sub)};
   zn_lval v = LLVMBuildCall2(k->b, ft, as, args, 2, "");
   cpuid out;
   for (unsigned i = 0; i < 4; i++) out.r[i] = LLVMBuildExtractValue(k->b, v, i, "");
@@ -73,7 +73,7 @@ static void features_x86(maker *k) {
   LLVMBuilderRef b = k->b;
   LLVMBasicBlockRef first = LLVMGetInsertBlock(b), os = block(k), rest = block(k), leaf7 = block(k),
                     done = block(k);
-  cpuid c0 = call_cpuid(k, 0), c1 = call_cpuid(k, 1);
+  cpuid c0 = call_cpuid(k, 0, 0), c1 = call_cpuid(k, 1, 0);
   zn_lval osxsave = LLVMBuildICmp(b, LLVMIntNE, LLVMBuildAnd(b, c1.r[2], c32(k, 1u << 27), ""),
                                   c32(k, 0), "");
   LLVMBuildCondBr(b, osxsave, os, rest);
@@ -93,13 +93,17 @@ static void features_x86(maker *k) {
   zn_lval low = any_of(k, sse42, vex);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntUGE, c0.r[0], c32(k, 7), ""), leaf7, done);
   at(k, leaf7);
-  cpuid c7 = call_cpuid(k, 7);
+  cpuid c7 = call_cpuid(k, 7, 0);
+  cpuid c71 = call_cpuid(k, 7, 1); /* all zeros where there is no sub-leaf 1 */
   uint32_t f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
   zn_lval avx2 = if_feature(k, x, 6, feature(k, c7.r[1], 1u << 5, ZN_FEAT_AVX2));
   zn_lval z = if_feature(k, x, 0xe6, feature(k, c7.r[1], f_dq_cd_bw_vl, ZN_FEAT_AVX512));
   zn_lval bmi2 = feature(k, c7.r[1], 1u << 8, ZN_FEAT_BMI2);
-  zn_lval narrow = any_of(k, low, avx2), wide = any_of(k, z, bmi2);
-  zn_lval all = any_of(k, narrow, wide);
+  zn_lval vnni = if_feature(k, x, 6, feature(k, c71.r[0], 1u << 4, ZN_FEAT_AVXVNNI));
+  zn_lval vnni512 = if_feature(k, x, 0xe6, feature(k, c7.r[2], 1u << 11, ZN_FEAT_AVX512VNNI));
+  zn_lval narrow = any_of(k, low, avx2), wide = any_of(k, z, bmi2), dots = any_of(k, vnni, vnni512);
+  zn_lval vectors = any_of(k, narrow, wide);
+  zn_lval all = any_of(k, vectors, dots);
   LLVMBuildBr(b, done);
   at(k, done);
   zn_lval bits = LLVMBuildPhi(b, k->m->i32, "");

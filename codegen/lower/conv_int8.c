@@ -1,8 +1,8 @@
 /* Integer convolution with constant weights and image sizes, exact in i32. A grid iteration takes a tile of output pixels,
- * packs what each input channel quad (pair for Dot2) and tap sees into words side by side, [word][pixel], on the stack,
- * and computes register tiles of `mr` output channels x `nv` vectors of pixels from them. Lanes are pixels, weights are
- * broadcast. The last tile of each axis starts earlier instead of being smaller: what overlaps is computed twice. The
- * zero point of the activations is a term of the initial sum; borders hold it. */
+ * packs what each input channel quad (pair for Dot2) and tap sees into words side by side, on the stack in the order
+ * [pixel block][word][pixel], and computes register tiles of `mr` output channels x `nv` vectors of pixels from them.
+ * Lanes are pixels, weights are broadcast. The last tile of each axis starts earlier instead of being smaller: what
+ * overlaps is computed twice. The zero point of the activations is a term of the initial sum; borders hold it. */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/dotpack.h"
 #include "codegen/lower/requant.h"
@@ -26,11 +26,11 @@ typedef struct plan {
   int64_t rows, width;                    /* output image: all axes but the last flattened, and the last */
   int64_t tile_rows, tile_width, row_tiles, col_tiles, pixels;
   unsigned mr, nv, lanes;
-  int64_t pblocks, blocks, split, per_split;
+  int64_t blocks, split, per_split;
   bool flat; /* the input is read in place: the image is one row */
   zn_dotpack pack;
   zn_dot_consts consts;
-  zn_kref stack;
+  zn_kref line, stack; /* one word of all pixels of a tile; the panel */
 } plan;
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -54,10 +54,11 @@ static bool read_sizes(zn_lw *lw, plan *p) {
   return true;
 }
 
-/* Useful part of all pixels computed, for a tile of r rows x w columns in steps of px. */
+/* Useful part of all pixels computed, for a tile of r rows x w columns: full register tiles of px pixels, and one of as many
+ * vectors as the rest takes. */
 static double pixel_use(const plan *p, int64_t r, int64_t w, int64_t px) {
-  int64_t tiles = ceil_div(p->rows, r) * ceil_div(p->width, w);
-  return (double)(p->rows * p->width) / (double)(tiles * ceil_div(r * w, px) * px);
+  int64_t tiles = ceil_div(p->rows, r) * ceil_div(p->width, w), rest = r * w % px;
+  return (double)(p->rows * p->width) / (double)(tiles * (r * w - rest + ceil_div(rest, p->lanes) * p->lanes));
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -135,7 +136,6 @@ static void cut_grid(zn_lw *lw, plan *p) {
   p->row_tiles = ceil_div(p->rows, p->tile_rows);
   p->col_tiles = ceil_div(p->width, p->tile_width);
   p->pixels = p->tile_rows * p->tile_width;
-  p->pblocks = ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
   int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
@@ -167,7 +167,8 @@ static bool prepare(zn_lw *lw, plan *p) {
   cut_grid(lw, p);
   u.p = p;
   zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
-              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, p->pixels, weight, &u);
+              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, (int64_t)p->nv * p->lanes,
+              weight, &u);
   return true;
 }
 
@@ -241,7 +242,7 @@ static zn_kref gather_word(zn_lw *lw, plan *p, const place *q, zn_expr cw, const
 }
 
 /* Words of `len` pixels of one row. */
-static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *tap, zn_expr k, zn_expr r, int64_t len) {
+static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *tap, zn_expr r, int64_t len) {
   zn_exprs *ex = lw->ex;
   zn_conv *v = p->v;
   zn_expr pos[ZN_MAX_RANK] = {0};
@@ -260,10 +261,29 @@ static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_ex
     pos[last] = zn_ex_add(ex, q->col, at);
   }
   zn_kref x = gather_word(lw, p, q, cw, pos, tap);
-  zn_expr to = zn_ex_add(ex, zn_ex_muli(ex, k, p->pixels), zn_ex_add(ex, zn_ex_muli(ex, r, p->tile_width), at));
-  zn_lw_store_at(lw, p->stack, ZN_I32, to, x);
+  zn_expr to = zn_ex_add(ex, zn_ex_muli(ex, r, p->tile_width), at);
+  zn_lw_store_at(lw, p->line, ZN_I32, to, x);
   zn_lw_end(lw);
   zn_lw_end(lw);
+}
+
+/* One line into the blocks: whole ones of nv vectors, then one of the rest. */
+static void deal_line(zn_lw *lw, plan *p, zn_expr k) {
+  zn_exprs *ex = lw->ex;
+  const int64_t vw = (int64_t)p->nv * p->lanes, whole = p->pixels / vw, rest = ceil_div(p->pixels % vw, p->lanes);
+  for (int part = 0; part < 2; part++) {
+    int64_t vecs = part ? rest : p->nv;
+    if (!vecs || (!part && !whole)) continue;
+    zn_expr pb = part ? zn_ex_const(ex, whole) : zn_lw_for(lw, zn_ex_const(ex, whole), ZN_FOR_SERIAL, 0);
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, (unsigned)vecs);
+    zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
+    zn_expr px = zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l);
+    zn_expr from = part ? zn_ex_const(ex, p->pixels - rest * p->lanes) : zn_ex_muli(ex, pb, vw);
+    zn_kref x = zn_lw_load_at(lw, p->line, ZN_I32, zn_ex_add(ex, from, px));
+    zn_expr to = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words), k), vw);
+    zn_lw_store_at(lw, p->stack, ZN_I32, zn_ex_add(ex, to, px), x);
+    for (int i = part; i < 3; i++) zn_lw_end(lw);
+  }
 }
 
 static void pack_panel(zn_lw *lw, plan *p, const place *q) {
@@ -276,12 +296,13 @@ static void pack_panel(zn_lw *lw, plan *p, const place *q) {
     k = zn_ex_add(ex, zn_ex_muli(ex, k, v->win.kernel[i]), tap[i]);
   }
   if (p->flat) {
-    copy_row(lw, p, q, cw, tap, k, zn_ex_const(ex, 0), p->pixels);
+    copy_row(lw, p, q, cw, tap, zn_ex_const(ex, 0), p->pixels);
   } else {
     zn_expr r = zn_lw_for(lw, zn_ex_const(ex, p->tile_rows), ZN_FOR_SERIAL, 0);
-    copy_row(lw, p, q, cw, tap, k, r, p->tile_width);
+    copy_row(lw, p, q, cw, tap, r, p->tile_width);
     zn_lw_end(lw);
   }
+  deal_line(lw, p, k);
   for (int i = 0; i <= v->win.rank; i++) zn_lw_end(lw);
 }
 
@@ -297,8 +318,8 @@ static zn_kref load_pixels(zn_lw *lw, void *user, zn_expr at) {
   return zn_lw_load_at(lw, t->stack, ZN_I32, zn_ex_add(lw->ex, at, t->pixel));
 }
 
-/* One element of a register tile: block ob, channel m of it, pixel px of the block that starts at pstart. */
-static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, zn_expr pstart, zn_expr px) {
+/* One element of a register tile: block ob, channel m of it, pixel px of pixel block pb, which starts at pstart. */
+static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, zn_expr pb, zn_expr pstart, zn_expr px) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   zn_conv *v = p->v;
@@ -310,8 +331,9 @@ static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, z
   zn_kref zx = v->zx ? zn_kb_cvt(b, zn_lw_load(lw, v->zx, &zero), ZN_I32) : 0;
   zn_kref init = zn_dot_initial(lw, &p->pack, &p->consts, zn_conv_bias(lw, v, oc), zx, column, column);
   zn_kref acc = zn_kb_var(b, init);
-  pixels_at t = {p->stack, zn_ex_add(ex, pstart, px)};
-  zn_dot_steps_emit(lw, &p->pack, &p->consts, p->pixels, block, m, acc, load_pixels, &t);
+  const int64_t vw = (int64_t)p->nv * p->lanes;
+  pixels_at t = {p->stack, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words * vw), px)};
+  zn_dot_steps_emit(lw, &p->pack, &p->consts, vw, block, m, acc, load_pixels, &t);
   zn_expr out[ZN_MAX_RANK] = {0};
   out[0] = q->n;
   out[1] = oc;
@@ -319,27 +341,38 @@ static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, z
   zn_conv_emit(lw, v, out, zn_kb_get(b, acc));
 }
 
+/* A register tile of nv vectors of pixels from pstart on. */
+static void register_tile(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr pb, zn_expr pstart, unsigned nv) {
+  zn_exprs *ex = lw->ex;
+  zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->mr);
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, nv), ZN_FOR_UNROLL, nv);
+  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
+  element(lw, p, q, ob, m, pb, pstart, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l));
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+}
+
 static void compute(zn_lw *lw, plan *p, const place *q) {
   zn_exprs *ex = lw->ex;
-  int64_t vw = (int64_t)p->nv * p->lanes;
+  int64_t vw = (int64_t)p->nv * p->lanes, rest = ceil_div(p->pixels % vw, p->lanes);
   zn_expr per = zn_ex_const(ex, p->per_split), first = zn_ex_muli(ex, q->part, p->per_split), here = per;
   if (p->split * p->per_split != p->blocks)
     here = zn_ex_min(ex, per, zn_ex_sub(ex, zn_ex_const(ex, p->blocks), first));
   zn_expr ob = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
-  zn_expr pb = zn_lw_for(lw, zn_ex_const(ex, p->pblocks), ZN_FOR_SERIAL, 0);
-  zn_expr pstart = start_of(lw, pb, vw, p->pblocks, p->pixels);
-  zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->mr);
-  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, p->nv), ZN_FOR_UNROLL, p->nv);
-  zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
-  element(lw, p, q, ob, m, pstart, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l));
-  for (int i = 0; i < 5; i++) zn_lw_end(lw);
+  zn_expr pb = zn_lw_for(lw, zn_ex_const(ex, p->pixels / vw), ZN_FOR_SERIAL, 0);
+  register_tile(lw, p, q, ob, pb, zn_ex_muli(ex, pb, vw), p->nv);
+  zn_lw_end(lw);
+  zn_expr start = zn_ex_const(ex, p->pixels - rest * p->lanes);
+  if (rest) register_tile(lw, p, q, ob, zn_ex_const(ex, p->pixels / vw), start, (unsigned)rest);
+  zn_lw_end(lw);
 }
 
 static void emit_kernel(zn_lw *lw, plan *p) {
   zn_exprs *ex = lw->ex;
   zn_conv *v = p->v;
   zn_lw_kernel(lw, v->n, "conv_int8");
-  p->stack = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)(p->pixels * p->pack.words) + ZN_CONV_SLACK);
+  const int64_t vw = (int64_t)p->nv * p->lanes;
+  p->line = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p->pixels + ZN_CONV_SLACK);
+  p->stack = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)(ceil_div(p->pixels, vw) * vw * p->pack.words));
   zn_expr ext[5] = {v->ty.dims[0], v->group, zn_ex_const(ex, p->row_tiles), zn_ex_const(ex, p->col_tiles),
                     zn_ex_const(ex, p->split)};
   zn_expr var[5];
@@ -365,7 +398,9 @@ bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
   bool padded = false;
   for (int i = 0; i < v->win.rank; i++)
     padded |= !zn_ex_is(lw->ex, v->win.pad_lo[i], 0) || !zn_ex_is(lw->ex, v->win.pad_hi[i], 0);
-  bool copy = padded || v->win.stride[v->win.rank - 1] > 1 || !zn_lw_is_stored(lw, v->x), touch = !copy && v->taps == 1;
+  const int64_t stride = v->win.stride[v->win.rank - 1];
+  bool copy = padded || stride > 2 || (stride > 1 && v->taps > 1) || !zn_lw_is_stored(lw, v->x);
+  bool touch = !copy && v->taps == 1;
   for (int i = 0; i < v->win.rank; i++) touch &= v->win.stride[i] == 1;
   p.flat = touch;
   if (touch) {

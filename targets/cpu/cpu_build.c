@@ -90,7 +90,8 @@ const zn_target zn_target_cpu = {
     .name = "cpu",
     .doc = "x86-64, AArch64, RISC-V and Cortex-M machine code through LLVM",
     .suffixes = suffixes,
-    .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, aarch64, riscv64, cortex-m4, cortex-m7",
+    .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, alderlake, icelake-server, aarch64, "
+             "riscv64, cortex-m4, cortex-m7",
     .caps = zn_cpu_caps,
     .build = zn_cpu_build,
     .can_run = zn_cpu_can_run,

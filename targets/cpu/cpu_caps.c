@@ -9,6 +9,10 @@ enum {
   FEAT_V4 = FEAT_V3 | ZN_FEAT_AVX512
 };
 
+/* Byte products of the CPUs named below: vpdpbusd on 256 bits (VEX), or on 512. */
+#define AVXVNNI "+avxvnni"
+#define AVX512VNNI "+avx512vnni"
+
 static const zn_caps rows[] = {
     {.arch = "x86-64", .triple = X86, .cpu = "x86-64", .features = "", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 16, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
@@ -24,6 +28,14 @@ static const zn_caps rows[] = {
      .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
      .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .f64_native = true, .feature_bits = FEAT_V4,
      .l1_bytes = 32768, .l2_bytes = 1048576},
+    {.arch = "alderlake", .triple = X86, .cpu = "x86-64-v3", .features = AVXVNNI, .idx_bytes = 8,
+     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
+     .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V3 | ZN_FEAT_AVXVNNI, .l1_bytes = 32768,
+     .l2_bytes = 1048576},
+    {.arch = "icelake-server", .triple = X86, .cpu = "x86-64-v4", .features = AVX512VNNI, .idx_bytes = 8,
+     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
+     .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI, .l1_bytes = 32768,
+     .l2_bytes = 1048576},
     {.arch = "aarch64", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
      .idx_bytes = 8, .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true,
      .round_native = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
@@ -40,7 +52,7 @@ static const zn_caps rows[] = {
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 
 static const char accepted[] =
-    "native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, aarch64, riscv64, cortex-m4, cortex-m7";
+    "native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, alderlake, icelake-server, aarch64, riscv64, cortex-m4, cortex-m7";
 
 static bool has_feature(const char *list, const char *name) {
   size_t n = strlen(name);
@@ -62,6 +74,8 @@ static uint32_t x86_bits(const char *f) {
   if (has_feature(f, "f16c")) bits |= ZN_FEAT_F16C;
   if (has_feature(f, "sse4.2")) bits |= ZN_FEAT_SSE42;
   if (has_feature(f, "bmi2")) bits |= ZN_FEAT_BMI2;
+  if (has_feature(f, "avxvnni")) bits |= ZN_FEAT_AVXVNNI;
+  if (has_feature(f, "avx512vnni")) bits |= ZN_FEAT_AVX512VNNI;
   if (has_feature(f, "avx512f") && has_feature(f, "avx512bw") && has_feature(f, "avx512cd") &&
       has_feature(f, "avx512dq") && has_feature(f, "avx512vl"))
     bits |= ZN_FEAT_AVX512;
@@ -74,7 +88,10 @@ static zn_status native_caps(zn_ctx *c, zn_caps *out) {
   zn_llvm_host(&c->perm, &triple, &cpu, &features);
   if (!strncmp(triple, "x86_64", 6)) {
     uint32_t bits = x86_bits(features);
-    base = (bits & FEAT_V4) == FEAT_V4   ? "x86-64-v4"
+    const uint32_t icelake = FEAT_V4 | ZN_FEAT_AVX512VNNI, alder = FEAT_V3 | ZN_FEAT_AVXVNNI;
+    base = (bits & icelake) == icelake   ? "icelake-server"
+           : (bits & FEAT_V4) == FEAT_V4 ? "x86-64-v4"
+           : (bits & alder) == alder     ? "alderlake"
            : (bits & FEAT_V3) == FEAT_V3 ? "x86-64-v3"
            : (bits & FEAT_V2) == FEAT_V2 ? "x86-64-v2"
                                          : "x86-64";
@@ -123,6 +140,8 @@ static uint32_t running_bits(void) {
   if (__builtin_cpu_supports("f16c")) bits |= ZN_FEAT_F16C;
   if (__builtin_cpu_supports("sse4.2")) bits |= ZN_FEAT_SSE42;
   if (__builtin_cpu_supports("bmi2")) bits |= ZN_FEAT_BMI2;
+  if (__builtin_cpu_supports("avxvnni")) bits |= ZN_FEAT_AVXVNNI;
+  if (__builtin_cpu_supports("avx512vnni")) bits |= ZN_FEAT_AVX512VNNI;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
