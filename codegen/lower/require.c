@@ -35,6 +35,7 @@ static void axes_list(zn_lw *lw, const zn_node *n, uint32_t input, int rank) {
   }
   for (int d = 0; d < rank; d++) {
     sum = zn_ex_add(lw->ex, sum, a.mask[d]);
+    if (n->op == ZN_OP_DFT && d == rank - 1) require_equal(lw, a.mask[d], zn_ex_const(lw->ex, 0), false); /* re, im */
     if (n->op != ZN_OP_Squeeze) continue;
     zn_expr over = zn_ex_addi(lw->ex, zn_lw_dim(lw, n->in[0], d), -1);
     require_equal(lw, zn_ex_mul(lw->ex, a.mask[d], over), zn_ex_const(lw->ex, 0), false);
@@ -57,6 +58,7 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_Squeeze: axes_list(lw, n, 1, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
+  case ZN_OP_DFT: axes_list(lw, n, 2, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Range:
     delta(lw, n);
     zn_lower_range_length(lw, id);

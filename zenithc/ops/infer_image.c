@@ -1,4 +1,5 @@
 /* Inference of resampling, signal, random and quantisation operators. */
+#include "zenithc/ops/axes.h"
 #include "zenithc/ops/infer_util.h"
 
 #include <inttypes.h>
@@ -183,6 +184,36 @@ ZN_INFER(melweightmatrix) {
   return ZN_OK;
 }
 
+/* The extent along a transformed axis. */
+static zn_expr dft_extent(const zn_inf *f, zn_expr have, bool half, bool inverse, uint32_t axis) {
+  zn_expr len = have;
+  if (zn_node_in(f->nd, 1)) {
+    len = scalar_of(f, 1);
+    if (!len) len = zn_inf_fresh(f, 0, axis, 0, ZN_EX_NONE);
+  }
+  if (half && !inverse) return zn_ex_addi(f->ex, zn_ex_divi(f->ex, len, 2), 1);
+  if (half && !zn_node_in(f->nd, 1)) return zn_ex_muli(f->ex, zn_ex_addi(f->ex, len, -1), 2);
+  return len;
+}
+
+/* An axis that the run gives. */
+static zn_status dft_late(const zn_inf *f, bool half, bool inverse) {
+  const zn_type *in = zn_inf_in(f, 0);
+  zn_expr dims[ZN_MAX_RANK];
+  zn_axes a;
+  if (!zn_axes_resolve(f->g, f->nd->in[2], in->rank, &a) || a.count != 1) {
+    zn_inf_unknown(f, 0, in->rank);
+    return ZN_OK;
+  }
+  for (int d = 0; d + 1 < in->rank; d++) {
+    const zn_expr other = zn_ex_sub(f->ex, dft_extent(f, in->dims[d], half, inverse, (uint32_t)d), in->dims[d]);
+    dims[d] = zn_ex_add(f->ex, in->dims[d], zn_ex_mul(f->ex, a.mask[d], other));
+  }
+  dims[in->rank - 1] = zn_inf_k(f, half && inverse ? 1 : 2);
+  zn_inf_shape(f, 0, in->rank, dims);
+  return ZN_OK;
+}
+
 ZN_INFER(dft) {
   const zn_type *in = zn_inf_in(f, 0);
   zn_expr dims[ZN_MAX_RANK];
@@ -193,22 +224,12 @@ ZN_INFER(dft) {
              half = zn_node_int(f->nd, "onesided") != 0;
   if (!zn_inf_known(f, 0)) return ZN_OK;
   ZN_TRY(zn_inf_min_rank(f, 0, 2));
-  if (zn_node_in(f->nd, 2) && !zn_inf_i64s(f, 2, &axis, 1, &n)) {
-    zn_inf_unknown(f, 0, in->rank);
-    return ZN_OK;
-  }
+  zn_inf_need(f, 2, &n);
+  if (zn_node_in(f->nd, 2) && !zn_inf_i64s(f, 2, &axis, 1, &n)) return dft_late(f, half, inverse);
   ZN_TRY(zn_inf_axis(f, axis, in->rank, &ax));
   if (ax == in->rank - 1) return zn_inf_err(f, "the axis is the one of real and imaginary parts");
   for (int d = 0; d < in->rank; d++) dims[d] = in->dims[d];
-  zn_expr len = dims[ax];
-  if (zn_node_in(f->nd, 1)) {
-    len = scalar_of(f, 1);
-    if (!len) len = zn_inf_fresh(f, 0, (uint32_t)ax, 0, ZN_EX_NONE);
-  }
-  if (half && !inverse) len = zn_ex_addi(f->ex, zn_ex_divi(f->ex, len, 2), 1);
-  if (half && inverse && !zn_node_in(f->nd, 1))
-    len = zn_ex_muli(f->ex, zn_ex_addi(f->ex, len, -1), 2);
-  dims[ax] = len;
+  dims[ax] = dft_extent(f, dims[ax], half, inverse, (uint32_t)ax);
   dims[in->rank - 1] = zn_inf_k(f, half && inverse ? 1 : 2);
   zn_inf_shape(f, 0, in->rank, dims);
   return ZN_OK;

@@ -24,14 +24,17 @@ static int equal(const zn_inf *f, zn_expr a, zn_expr b) {
 static zn_expr truth(const zn_inf *f, int t) { return t < 0 ? ZN_EX_NONE : zn_inf_k(f, t); }
 static zn_expr negate(const zn_inf *f, int t) { return t < 0 ? ZN_EX_NONE : zn_inf_k(f, !t); }
 
-/* Truncating division, where floor division provably agrees. */
+/* Truncating division: floor division of the positive and of the negative part. */
 static zn_expr div_trunc(const zn_inf *f, zn_expr a, zn_expr b) {
   int64_t x, y;
   if (const2(f, a, b, &x, &y)) {
     if (y == 0 || (x == INT64_MIN && y == -1)) return ZN_EX_NONE;
     return zn_inf_k(f, x / y);
   }
-  return zn_inf_ge(f, a, 0) && zn_inf_ge(f, b, 1) ? zn_ex_div(f->ex, a, b) : ZN_EX_NONE;
+  if (!zn_inf_ge(f, b, 1)) return ZN_EX_NONE;
+  if (zn_inf_ge(f, a, 0)) return zn_ex_div(f->ex, a, b);
+  const zn_expr zero = zn_inf_k(f, 0), up = zn_ex_max(f->ex, a, zero), down = zn_ex_max(f->ex, zn_ex_muli(f->ex, a, -1), zero);
+  return zn_ex_sub(f->ex, zn_ex_div(f->ex, up, b), zn_ex_div(f->ex, down, b));
 }
 
 static zn_expr mod_op(const zn_inf *f, zn_expr a, zn_expr b) {

@@ -44,6 +44,8 @@ static bool hands_on(zn_op op) {
     case ZN_OP_Cast:
     case ZN_OP_CastLike:
     case ZN_OP_Concat:
+    case ZN_OP_Split:
+    case ZN_OP_If:
     case ZN_OP_Gather:
     case ZN_OP_Slice:
     case ZN_OP_Reshape:

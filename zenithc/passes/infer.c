@@ -164,27 +164,31 @@ zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n) {
   return check_outputs(c, g, &g->nodes[n], s, where, before);
 }
 
-/* A scalar integer input may become a size (a length to Range over, a position to Slice at): its
+/* A scalar integer input, or a short list of those that decide shapes, may become a size (a length to Range over, a position to Slice at): its
  * content gets its symbol at once, so that every use of it in arithmetic knows it. */
-static void name_input_contents(zn_graph *g) {
+static void name_input_contents(zn_ctx *c, zn_graph *g) {
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     zn_value *v = &g->vals[g->inputs[i]];
     if (v->elems || v->type.kind != ZN_V_TENSOR ||
         (v->type.dtype != ZN_I64 && v->type.dtype != ZN_I32)) {
       continue;
     }
-    if (v->type.rank != 0 && !(v->type.rank == 1 && zn_ex_is(g->ex, v->type.dims[0], 1))) continue;
-    v->elems = ZN_ARRAY(g->arena, zn_expr, 1);
-    v->content = ZN_ARRAY(g->arena, zn_expr, 1);
-    v->num_elems = 1;
-    const char *name = zn_arena_printf(g->arena, "%s[0]", v->name);
-    v->elems[0] = v->content[0] = zn_ex_sym(g->ex, name, INT64_MIN, INT64_MAX);
+    int64_t n = 1;
+    if (v->type.rank > 1 || (v->type.rank == 1 && !zn_ex_is_const(g->ex, v->type.dims[0], &n))) continue;
+    if (n != 1 && (n < 1 || n > ZN_MAX_RANK || !zn_input_decides_shape(c, g, g->inputs[i]))) continue;
+    v->elems = ZN_ARRAY(g->arena, zn_expr, n);
+    v->content = ZN_ARRAY(g->arena, zn_expr, n);
+    v->num_elems = (uint32_t)n;
+    for (int64_t k = 0; k < n; k++) {
+      const char *name = zn_arena_printf(g->arena, "%s[%d]", v->name, (int)k);
+      v->elems[k] = v->content[k] = zn_ex_sym(g->ex, name, INT64_MIN, INT64_MAX);
+    }
   }
 }
 
 zn_status zn_infer_graph(zn_ctx *c, zn_graph *g) {
   zn_status first = ZN_OK;
-  if (!g->parent) name_input_contents(g);
+  if (!g->parent) name_input_contents(c, g);
   bool *bad = ZN_ARRAY(&c->tmp, bool, g->num_vals);
   for (uint32_t k = 0; k < g->num_order; k++) {
     const zn_nid n = g->order[k];
