@@ -75,7 +75,7 @@ conformance: all
 # Longer jobs.
 conformance-full: all
 	@tools/install_deps.sh test
-	@TARGETS='cpu c interp' $(RUN) conformance
+	@TARGETS='cpu:0 cpu:2 cpu:3 c:2:gcc c:2:clang-19 interp' $(RUN) conformance
 cuda-full: all
 	@tools/install_deps.sh test
 	@CUDA_FULL=1 $(RUN) cuda
