@@ -164,8 +164,8 @@ zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n) {
   return check_outputs(c, g, &g->nodes[n], s, where, before);
 }
 
-/* A scalar integer input, or a short list of those that decide shapes, may become a size (a length to Range over, a position to Slice at): its
- * content gets its symbol at once, so that every use of it in arithmetic knows it. */
+/* A scalar integer input, or a short list of those that decide shapes, may become sizes (a length to Range over, positions
+ * to Slice at): its contents get their symbols at once, so that every use of them in arithmetic knows them. */
 static void name_input_contents(zn_ctx *c, zn_graph *g) {
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     zn_value *v = &g->vals[g->inputs[i]];
