@@ -54,7 +54,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LLVM_CFLAGS) -MMD -MP -o $@ $< $(B)/libzenithc.a $(LDLIBS) -lcmocka
 
-SUITES  ?= unit golden cli layout models conformance embed firmware reproduce docs fuzz cuda
+SUITES  ?= unit golden cli layout models conformance contrib embed firmware reproduce docs fuzz cuda
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
 TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs
 
@@ -68,7 +68,7 @@ unit: $(UNIT)
 	@$(RUN) unit
 models embed firmware reproduce docs cuda: all
 	@$(RUN) $@
-conformance: all
+conformance contrib: all
 	@tools/install_deps.sh test
 	@$(RUN) $@
 
@@ -104,6 +104,6 @@ format:
 
 clean:
 	rm -rf $(B) $(B)-asan
-.PHONY: all demo install test unit models embed firmware reproduce docs conformance conformance-full conformance-rebase \
+.PHONY: all demo install test unit models embed firmware reproduce docs conformance contrib conformance-full conformance-rebase \
   cuda cuda-full asan asan-run valgrind bench bench-docs generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)
