@@ -1,4 +1,4 @@
-# The ONNX schema as C (protoc-c), the corruption test and the libFuzzer harness of the reader.
+# The ONNX schema as C (protoc-c), and the corruption test.
 GENHDR += $(B)/gen/onnx_min.pb-c.h
 GENOBJ += $(B)/gen/onnx_min.pb-c.o
 
@@ -20,9 +20,5 @@ $(B)/fuzz/%: tests/fuzz/%.c $(B)/libzenithc.a
 fuzz-corrupt: $(B)/fuzz/corrupt $(B)/fuzz/load_onnx
 	$(B)/fuzz/corrupt -n $(N) -d $(B)/fuzz $(MODELS) -- $(FUZZ_CMD)
 
-# libFuzzer, with clang: make fuzz-onnx CC=clang-19 B=build-fuzz SAN=-fsanitize=fuzzer-no-link,address,undefined
-fuzz-onnx: $(B)/libzenithc.a
-	@mkdir -p $(B)/fuzz
-	$(CC) $(CFLAGS) -DZN_LIBFUZZER -fsanitize=fuzzer -o $(B)/fuzz/fuzz_onnx tests/fuzz/fuzz_onnx.c $< $(LDLIBS)
-.PHONY: fuzz-corrupt fuzz-onnx
+.PHONY: fuzz-corrupt
 -include $(wildcard $(B)/fuzz/*.d)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Usage: install_deps.sh [build|demo|test|lint]    (default: build)
+# Usage: install_deps.sh [build|demo|test|lint|fuzz]    (default: build)
 # Installs what is missing for that purpose: Debian packages (as root; otherwise prints the command), and for `test` the
 # Python packages of tools/requirements.txt in build/venv. Does nothing, in a fraction of a second, when all is there.
 set -e
@@ -9,12 +9,14 @@ build="gcc libc6-dev make binutils llvm-19-dev lld-19 libprotobuf-c-dev protobuf
   libyaml-dev libssl-dev zlib1g-dev"
 test="g++ clang-19 libcmocka-dev python3 python3-venv qemu-user qemu-system-arm gcc-arm-none-eabi gcc-aarch64-linux-gnu
   libnewlib-arm-none-eabi libc6-dev-arm64-cross valgrind"
+fuzz="clang-19 libclang-rt-19-dev libstdc++-12-dev"
 lint="clang-19 clang-format-19 clang-tidy-19 cppcheck python3 libcmocka-dev"
 case $purpose in
   build | demo) want=$build ;;
   test) want="$build $test" ;;
   lint) want="$build $lint" ;;
-  *) echo "usage: install_deps.sh [build|demo|test|lint]" >&2; exit 2 ;;
+  fuzz) want="$build $fuzz" ;;
+  *) echo "usage: install_deps.sh [build|demo|test|lint|fuzz]" >&2; exit 2 ;;
 esac
 
 missing=

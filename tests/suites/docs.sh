@@ -17,7 +17,11 @@ page() { # one page in a folder of its own
     fi
   done
 }
+{
+  "$B/zenithc" ops --markdown > "$out/OPS.md"
+  try "docs/OPS.md is up to date (make ops-docs)" cmp "$out/OPS.md" docs/OPS.md
 for md in README.md docs/*.md; do
   awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on && NF && !/^ *#/' "$md" |
     sed -e ':a' -e '/\\$/N; s/ *\\\n */ /; ta' | (page "$md")
-done | tally
+done
+} | tally

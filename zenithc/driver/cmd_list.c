@@ -40,13 +40,94 @@ static bool wanted(const zn_opts *o, const char *name) {
   return o->num_args == 0;
 }
 
-static void print_schema(zn_op op) {
+/* ---- what proves an operator: op_tests.def ---- */
+
+typedef struct proof {
+  zn_op op;
+  unsigned nodes;
+  const char *texts, *models;
+} proof;
+static const proof proofs[] = {
+#define PROVED(op, nodes, texts, models) {ZN_OP_##op, nodes, texts, models},
+#include "zenithc/ops/op_tests.def"
+#undef PROVED
+};
+
+static const proof *proof_of(zn_op op) {
+  static const proof none = {ZN_OP_NONE, 0, "", ""};
+  for (size_t i = 0; i < sizeof proofs / sizeof proofs[0]; i++)
+    if (proofs[i].op == op) return &proofs[i];
+  return &none;
+}
+
+/* The opset that introduced it. */
+static int first_version(zn_op op) {
+  static const struct first {
+    const char *domain, *name;
+    int version;
+  } rows[] = {
+#define FIRST(domain, name, version) {domain, name, version},
+#include "frontends/onnx/op_first.def"
+#undef FIRST
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    if (!strcmp(rows[i].name, zn_ops[op].name) && !strcmp(rows[i].domain, zn_ops[op].domain)) return rows[i].version;
+  return zn_ops[op].since;
+}
+
+/* Targets whose kernels come from the lowering: all that do anything. "" when the operator is not compiled. */
+static const char *targets_of(zn_arena *a, zn_op op) {
+  const char *s = "";
+  if (*lowered(op) == '-') return s;
+  for (const zn_target *const *p = zn_targets; *p; p++)
+    if (strcmp((*p)->name, "null")) s = zn_arena_printf(a, "%s%s%s", s, *s ? ", " : "", (*p)->name);
+  return s;
+}
+
+static void print_details(zn_ctx *c, zn_op op) {
   const zn_opdef *d = &zn_ops[op];
+  const proof *p = proof_of(op);
   printf("    %s\n", d->schema);
+  printf("    opsets %d to %d; compiled by: %s\n", first_version(op), d->since, targets_of(&c->tmp, op));
+  printf("    tests: %u of ONNX's node tests; texts: %s; models: %s\n", p->nodes, *p->texts ? p->texts : "none",
+         *p->models ? p->models : "none");
+}
+
+/* "X: f32, f64" from the third part of the schema: "T=num" becomes "T: num". */
+static void print_types(const char *types) {
+  for (const char *t = types; *t; t++) {
+    if (*t == '=') fputs(": ", stdout);
+    else if (*t == ' ') fputs("; ", stdout);
+    else if (*t == ',') fputs(", ", stdout);
+    else putchar(*t);
+  }
+}
+
+static int ops_page(zn_ctx *c) {
+  unsigned low = 0, eval = 0, num = ZN_OP_COUNT - 1;
+  for (unsigned i = 1; i < ZN_OP_COUNT; i++) low += *lowered((zn_op)i) != '-', eval += evaluated((zn_op)i);
+  printf("# Operators\n\nThis page is written by `zenithc ops --markdown` from the compiler's tables; `make ops-docs` refreshes it.\n\n");
+  printf("%u operators, %u in the reference evaluator, %u compiled. Older versions are raised to the newest on import.\n", num, eval, low);
+  printf("Targets: %s. Types: float = f16 bf16 f32 f64, int = all of 8 to 64 bits, num = both,\n", targets_of(&c->tmp, ZN_OP_Add));
+  printf("numb = num and bool, all = every type. `expanded`: into other operators; `point`: per element, fuses into its reader.\n");
+  printf("Proved by: how many of ONNX's node tests contain it; texts under tests/; real models.\n\n");
+  printf("| operator | opsets | types | compiled | node tests | texts | models |\n|---|---|---|---|---|---|---|\n");
+  for (unsigned i = 1; i < ZN_OP_COUNT; i++) {
+    const zn_op op = (zn_op)i;
+    const proof *p = proof_of(op);
+    const char *domain = zn_ops[i].domain;
+    printf("| %s%s%s%s | ", zn_ops[i].name, *domain ? " (" : "", domain, *domain ? ")" : "");
+    if (first_version(op) == zn_ops[i].since) printf("%d | ", zn_ops[i].since);
+    else printf("%d-%d | ", first_version(op), zn_ops[i].since);
+    print_types(zn_op_schema(op)->types);
+    printf(" | %s | %u | %s | %s |\n", *lowered(op) == '-' ? "no" : lowered(op), p->nodes, p->texts, p->models);
+  }
+  return 0;
 }
 
 int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
   unsigned n = 0, eval = 0, low = 0;
+  if (zn_opt_given(o, ZN_O_markdown)) return ops_page(c);
   printf("%-30s %-12s %5s  %-9s  %s\n", "operator", "domain", "opset", "reference", "lowering");
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) {
     zn_op op = (zn_op)i;
@@ -57,7 +138,7 @@ int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
     low += *how != '-';
     printf("%-30s %-12s %5d  %-9s  %s\n", zn_ops[i].name, *zn_ops[i].domain ? zn_ops[i].domain : "ai.onnx",
            zn_ops[i].since, evaluated(op) ? "yes" : "-", how);
-    if (o->num_args) print_schema(op);
+    if (o->num_args) print_details(c, op);
   }
   if (!n) {
     const char *names[ZN_OP_COUNT];
