@@ -20,6 +20,7 @@ fuzz-ort: $(B)/fuzz/graphs/fuzz_graphs
 # build/fuzz-static/fuzz_* and tests/fuzz/corpus/* to a larger machine.
 FB       := $(B)/fuzz-static
 CLANG    ?= clang-19
+CLANGXX  ?= clang++-19
 SECONDS  ?= 600
 FUZZERS  := reader zg zk
 FUZZ_SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -36,7 +37,7 @@ $(FB)/obj/onnx_min.pb-c.o: $(B)/gen/onnx_min.pb-c.h
 $(FB)/libread.a: $(LF_OBJ)
 	rm -f $@ && ar rcsD $@ $^
 $(FB)/fuzz_%: $(FB)/obj/tests/fuzz/text/fuzz_%.o $(FB)/libread.a
-	$(CLANG)++ $(FUZZ_SAN) -fsanitize=fuzzer -static-libstdc++ -static-libgcc -o $@ $^ -Wl,--gc-sections \
+	$(CLANGXX) $(FUZZ_SAN) -fsanitize=fuzzer -static-libstdc++ -static-libgcc -o $@ $^ -Wl,--gc-sections \
 	  -l:libprotobuf-c.a -lz -lm -lpthread
 fuzz-build:
 	@tools/install_deps.sh fuzz
