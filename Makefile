@@ -56,7 +56,8 @@ $(B)/unit/%: tests/unit/%.c $(B)/libzenithc.a
 
 SUITES  ?= unit golden cli layout models conformance contrib embed firmware reproduce docs fuzz cuda
 RUN      = CC='$(CC)' B='$(abspath $(B))' JOBS='$(JOBS)' MODELS='$(abspath $(MODELS))' tests/run_all.sh
-TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs
+TESTERS  = $(B)/make_model $(UNIT) $(B)/golden/run_golden $(B)/fuzz/corrupt $(B)/fuzz/load_onnx $(B)/fuzz/graphs/fuzz_graphs \
+  $(FUZZERS:%=$(B)/fuzz/corpus_%)
 
 test:
 	@tools/install_deps.sh test

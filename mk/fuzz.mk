@@ -38,7 +38,7 @@ $(FB)/libread.a: $(LF_OBJ)
 	rm -f $@ && ar rcsD $@ $^
 $(FB)/fuzz_%: $(FB)/obj/tests/fuzz/text/fuzz_%.o $(FB)/libread.a
 	$(CLANGXX) $(FUZZ_SAN) -fsanitize=fuzzer -static-libstdc++ -static-libgcc -o $@ $^ -Wl,--gc-sections \
-	  -l:libprotobuf-c.a -lz -lm -lpthread
+	  -l:libprotobuf-c.a -l:libz.a -lm -lpthread
 fuzz-build:
 	@tools/install_deps.sh fuzz
 	@$(MAKE) --no-print-directory -s -j$(JOBS) $(FUZZERS:%=$(FB)/fuzz_%)

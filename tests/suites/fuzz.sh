@@ -6,6 +6,9 @@ from=$MODELS
 mkdir -p "$out/files" "$out/graphs"
 {
   try "120 corrupted models, reader" "$B/fuzz/corrupt" -n 120 -s 7 -d "$out/files" "$from" -- "$B/fuzz/load_onnx"
+  for kind in reader zg zk; do # what libFuzzer found worth keeping (make fuzz-reader fuzz-zg fuzz-zk goes on from there)
+    try "corpus of $kind" "$B/fuzz/corpus_$kind" "tests/fuzz/corpus/$kind"
+  done
   "$B/fuzz/graphs/fuzz_graphs" -o "$out/graphs" --check tests/fuzz/cases/*.zg
   try "100 drawn graphs" "$B/fuzz/graphs/fuzz_graphs" -n 100 -s 4000 --c 15 --no-shrink -o "$out/graphs"
 } | tally

@@ -231,7 +231,7 @@ void zn_ex_set_range(zn_exprs *p, zn_expr sym, int64_t lo, int64_t hi) {
   p->nodes[sym].lo = lo;
   p->nodes[sym].hi = hi;
   for (zn_expr e = sym + 1; e < p->num; e++)
-    set_interval(p, &p->nodes[e], p->ops + p->nodes[e].first);
+    set_interval(p, &p->nodes[e], p->ops ? p->ops + p->nodes[e].first : NULL);
   p->memo_size = p->memo_used = 0; /* later simplifications may use the new bounds */
 }
 

@@ -101,6 +101,7 @@ ZN_INFER(ml_featurevectorizer) {
   zn_expr width = zn_inf_k(f, 0);
   for (uint32_t i = 0; i < f->nd->num_in; i++) {
     const zn_type *t = zn_inf_in(f, i);
+    if (t && t->rank > 2) return zn_inf_err(f, "input %u has rank %d, expected rows of features", i + 1, t->rank);
     if (w && i < n) {
       width = zn_ex_addi(f->ex, width, w[i]);
     } else if (t && t->rank >= 1) {

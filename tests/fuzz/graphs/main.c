@@ -170,6 +170,10 @@ static int fuzz(const args *a, fz_opts o) {
       for (uint32_t op = 0; op < ZN_OP_COUNT; op++) made[op] += d->made[op] != 0;
     }
     got[r.outcome]++;
+    if ((k + 1) % 500 == 0) {
+      printf("%u drawn\n", k + 1);
+      fflush(stdout);
+    }
     if (r.outcome == FZ_REFUSED) count_in(&refused, r.what);
     else if (r.outcome == FZ_UNDEFINED) count_in(&undefined, r.what);
     else if (r.outcome != FZ_SAME) report(a, seed, d, &r, &o);
