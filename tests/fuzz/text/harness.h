@@ -13,7 +13,9 @@ typedef struct harness {
   jmp_buf out_of_memory;
 } harness;
 
-static inline void harness_quiet(void *user, zn_severity sev, const char *line) { (void)user, (void)sev, (void)line; }
+static inline void harness_quiet(void *user, zn_severity sev, const char *line) {
+  (void)user, (void)sev, (void)line;
+}
 
 static inline void harness_oom(void *user, size_t want) {
   (void)want;
