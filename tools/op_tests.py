@@ -1,5 +1,6 @@
 """Writes zenithc/ops/op_tests.def: what proves each operator. Reads the ONNX node tests (build/onnx-data), the text tests of
 this repository and, when it is there, the index of the real models. `make op-tests`."""
+
 import collections
 import glob
 import json
@@ -38,7 +39,9 @@ def main():
     with open("zenithc/ops/ops.def", encoding="utf-8") as f:
         ops = re.findall(r"^OP\((\w+),", f.read(), re.M)
     with open("zenithc/ops/op_tests.def", "w", encoding="utf-8") as f:
-        f.write("/* PROVED(operator, ONNX node tests that have it, text tests, real models): written by tools/op_tests.py. */\n")
+        f.write(
+            "/* PROVED(operator, ONNX node tests that have it, text tests, real models): written by tools/op_tests.py. */\n"
+        )
         for op in ops:
             if nodes[op] or texts[op] or real[op]:
                 some = " ".join(real[op][:6]) + (f" +{len(real[op]) - 6}" if len(real[op]) > 6 else "")

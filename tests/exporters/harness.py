@@ -1,4 +1,5 @@
 """Compiles and runs exported models, and compares with the framework that they came from."""
+
 import math
 import os
 import subprocess
@@ -46,7 +47,13 @@ class Runner:
         so = os.path.join(self.folder, name + ".so")
         model = onnx.load(path, load_external_data=False)
         wanted = [o.name for o in model.graph.output]
-        subprocess.run([self.zenithc, path, "--verify=off", "--quiet", "-o", so], check=True, capture_output=True, timeout=400, text=True)
+        subprocess.run(
+            [self.zenithc, path, "--verify=off", "--quiet", "-o", so],
+            check=True,
+            capture_output=True,
+            timeout=400,
+            text=True,
+        )
         command = [self.zenithc, "run", so, "--output-dir", out]
         initializers = {i.name for i in model.graph.initializer}
         for value in model.graph.input:

@@ -1,4 +1,5 @@
 """Small networks of the usual shapes in plain torch.nn: random weights, the operators and control flow of the real ones."""
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,16 +30,28 @@ class Residual(nn.Module):
 
 
 def resnet():
-    return nn.Sequential(conv(3, 16, 7, 2), nn.MaxPool2d(3, 2, 1), Residual(16, 16, 1), Residual(16, 32, 2),
-                         Residual(32, 64, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(
+        conv(3, 16, 7, 2),
+        nn.MaxPool2d(3, 2, 1),
+        Residual(16, 16, 1),
+        Residual(16, 32, 2),
+        Residual(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 class Inverted(nn.Module):
     def __init__(self, cin, cout, stride, act, gate):
         super().__init__()
         mid = cin * 4
-        self.body = nn.Sequential(conv(cin, mid, 1, act=act), conv(mid, mid, 3, stride, mid, act), Squeeze(mid, act, gate),
-                                  conv(mid, cout, 1, act=None))
+        self.body = nn.Sequential(
+            conv(cin, mid, 1, act=act),
+            conv(mid, mid, 3, stride, mid, act),
+            Squeeze(mid, act, gate),
+            conv(mid, cout, 1, act=None),
+        )
         self.same = stride == 1 and cin == cout
 
     def forward(self, x):
@@ -47,14 +60,28 @@ class Inverted(nn.Module):
 
 
 def mobilenet_v3():
-    return nn.Sequential(conv(3, 16, 3, 2, act=nn.Hardswish), Inverted(16, 16, 1, nn.ReLU, nn.Hardsigmoid),
-                         Inverted(16, 24, 2, nn.Hardswish, nn.Hardsigmoid), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(24, 32), nn.Hardswish(), nn.Dropout(), nn.Linear(32, 10))
+    return nn.Sequential(
+        conv(3, 16, 3, 2, act=nn.Hardswish),
+        Inverted(16, 16, 1, nn.ReLU, nn.Hardsigmoid),
+        Inverted(16, 24, 2, nn.Hardswish, nn.Hardsigmoid),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(24, 32),
+        nn.Hardswish(),
+        nn.Dropout(),
+        nn.Linear(32, 10),
+    )
 
 
 def efficientnet():
-    return nn.Sequential(conv(3, 16, 3, 2, act=nn.SiLU), Inverted(16, 16, 1, nn.SiLU, nn.Sigmoid),
-                         Inverted(16, 24, 2, nn.SiLU, nn.Sigmoid), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
+    return nn.Sequential(
+        conv(3, 16, 3, 2, act=nn.SiLU),
+        Inverted(16, 16, 1, nn.SiLU, nn.Sigmoid),
+        Inverted(16, 24, 2, nn.SiLU, nn.Sigmoid),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(24, 10),
+    )
 
 
 class UNet(nn.Module):
@@ -78,7 +105,12 @@ class DiffusionBlock(nn.Module):
         super().__init__()
         self.n1, self.n2, self.n3 = nn.GroupNorm(4, c), nn.GroupNorm(4, c), nn.GroupNorm(4, c)
         self.c1, self.c2, self.time = nn.Conv2d(c, c, 3, 1, 1), nn.Conv2d(c, c, 3, 1, 1), nn.Linear(c, c)
-        self.qkv, self.proj, self.kv, self.q = nn.Linear(c, 3 * c), nn.Linear(c, c), nn.Linear(12, 2 * c), nn.Linear(c, c)
+        self.qkv, self.proj, self.kv, self.q = (
+            nn.Linear(c, 3 * c),
+            nn.Linear(c, c),
+            nn.Linear(12, 2 * c),
+            nn.Linear(c, c),
+        )
 
     def forward(self, x, t, text):
         half = torch.exp(torch.arange(8, device=x.device) * -0.9)
@@ -97,7 +129,11 @@ class DiffusionBlock(nn.Module):
 class Tagger(nn.Module):
     def __init__(self):
         super().__init__()
-        self.emb, self.lstm, self.out = nn.Embedding(50, 12), nn.LSTM(12, 10, 2, batch_first=True, bidirectional=True), nn.Linear(20, 5)
+        self.emb, self.lstm, self.out = (
+            nn.Embedding(50, 12),
+            nn.LSTM(12, 10, 2, batch_first=True, bidirectional=True),
+            nn.Linear(20, 5),
+        )
 
     def forward(self, x):
         return self.out(self.lstm(self.emb(x))[0])
@@ -142,7 +178,11 @@ class Detector(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.box, self.score = nn.Sequential(conv(3, 8, 3, 2), conv(8, 16, 3, 2)), nn.Conv2d(16, 4, 1), nn.Conv2d(16, 3, 1)
+        self.body, self.box, self.score = (
+            nn.Sequential(conv(3, 8, 3, 2), conv(8, 16, 3, 2)),
+            nn.Conv2d(16, 4, 1),
+            nn.Conv2d(16, 3, 1),
+        )
 
     def forward(self, x):
         f = self.body(x)

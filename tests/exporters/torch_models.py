@@ -1,5 +1,6 @@
 """Models of torch and transformers through both exporters of torch.onnx, at the size they were exported with and, where the
 batch is dynamic, at another."""
+
 import contextlib
 import io
 import logging
@@ -30,12 +31,27 @@ def export(model, args, path, dynamo, dynamic):
     names = [f"in{i}" for i in range(len(args))]
     if dynamo:
         if dynamic:
-            kwargs["dynamic_shapes"] = tuple({a: torch.export.Dim(n, min=1, max=64) if False else torch.export.Dim.AUTO for a, n in d.items()} if d else None for d in dynamic)
+            kwargs["dynamic_shapes"] = tuple(
+                (
+                    {a: torch.export.Dim.AUTO for a, n in d.items()}
+                    if d
+                    else None
+                )
+                for d in dynamic
+            )
     elif dynamic:
         kwargs["dynamic_axes"] = {n: d for n, d in zip(names, dynamic) if d}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        torch.onnx.export(model, args, path, dynamo=dynamo, input_names=names, opset_version=18 if dynamo else 17,
-                          **({"external_data": False} if dynamo else {}), **kwargs)
+        torch.onnx.export(
+            model,
+            args,
+            path,
+            dynamo=dynamo,
+            input_names=names,
+            opset_version=18 if dynamo else 17,
+            **({"external_data": False} if dynamo else {}),
+            **kwargs,
+        )
 
 
 def run(runner, name, model, args, dynamic=None, others=(), tolerance=5e-5, paths=(True, False)):
@@ -49,7 +65,11 @@ def run(runner, name, model, args, dynamic=None, others=(), tolerance=5e-5, path
             with torch.no_grad():
                 export(model, args, path, dynamo, dynamic)
         except Exception as e:  # pylint: disable=broad-except
-            runner.skip(name, exporter, f"the exporter fails: {type(e).__name__} {str(e).splitlines()[0][:90] if str(e) else ''}")
+            runner.skip(
+                name,
+                exporter,
+                f"the exporter fails: {type(e).__name__} {str(e).splitlines()[0][:90] if str(e) else ''}",
+            )
             continue
         inputs = [i.name for i in onnx.load(path, load_external_data=False).graph.input]
         worst = None
@@ -62,7 +82,11 @@ def run(runner, name, model, args, dynamic=None, others=(), tolerance=5e-5, path
             runner.check(label, exporter, feeds, wanted, tolerance)
             row = runner.rows.pop()
             row["model"] = name
-            if worst is None or row["result"] != "ok" or (worst["result"] == "ok" and (row["eta"] or 0) > (worst["eta"] or 0)):
+            if (
+                worst is None
+                or row["result"] != "ok"
+                or (worst["result"] == "ok" and (row["eta"] or 0) > (worst["eta"] or 0))
+            ):
                 worst = row
         worst["sizes"] = 1 + len(others)
         runner.rows.append(worst)
@@ -86,11 +110,28 @@ def ids(*shape):
 
 def cnns(runner):
     batch = [{0: "batch"}]
-    for name, make, size in (("ResNet", nets.resnet, 32), ("MobileNetV3", nets.mobilenet_v3, 32), ("EfficientNet", nets.efficientnet, 32),
-                             ("U-Net", nets.UNet, 32), ("Swin", nets.Swin, 32)):
+    for name, make, size in (
+        ("ResNet", nets.resnet, 32),
+        ("MobileNetV3", nets.mobilenet_v3, 32),
+        ("EfficientNet", nets.efficientnet, 32),
+        ("U-Net", nets.UNet, 32),
+        ("Swin", nets.Swin, 32),
+    ):
         run(runner, name, make(), (torch.rand(2, 3, size, size),), batch, [(torch.rand(3, 3, size, size),)])
-    run(runner, "LSTM tagger", nets.Tagger(), (torch.randint(0, 50, (2, 7)),), [{0: "batch", 1: "time"}], [(torch.randint(0, 50, (2, 11)),)])
-    run(runner, "diffusion U-Net block", nets.DiffusionBlock(), (torch.randn(2, 16, 8, 8), torch.rand(2), torch.randn(2, 5, 12)))
+    run(
+        runner,
+        "LSTM tagger",
+        nets.Tagger(),
+        (torch.randint(0, 50, (2, 7)),),
+        [{0: "batch", 1: "time"}],
+        [(torch.randint(0, 50, (2, 11)),)],
+    )
+    run(
+        runner,
+        "diffusion U-Net block",
+        nets.DiffusionBlock(),
+        (torch.randn(2, 16, 8, 8), torch.rand(2), torch.randn(2, 5, 12)),
+    )
     run(runner, "detector, candidates", nets.Detector(), (torch.rand(1, 3, 32, 32),))
 
 
@@ -110,11 +151,30 @@ def transformers_models(runner):
 
     def bert():
         m = Wrap(tr.BertModel(tr.BertConfig(**small), **{}), ["input_ids", "attention_mask"])
-        run(runner, "BERT", m, (ids(2, 8), torch.ones(2, 8, dtype=torch.int64)), both, [(ids(3, 5), torch.ones(3, 5, dtype=torch.int64))])
+        run(
+            runner,
+            "BERT",
+            m,
+            (ids(2, 8), torch.ones(2, 8, dtype=torch.int64)),
+            both,
+            [(ids(3, 5), torch.ones(3, 5, dtype=torch.int64))],
+        )
 
     def vit():
-        m = Wrap(tr.ViTForImageClassification(tr.ViTConfig(image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                                          intermediate_size=48, num_labels=7)), ["pixel_values"])
+        m = Wrap(
+            tr.ViTForImageClassification(
+                tr.ViTConfig(
+                    image_size=32,
+                    patch_size=8,
+                    hidden_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    intermediate_size=48,
+                    num_labels=7,
+                )
+            ),
+            ["pixel_values"],
+        )
         run(runner, "ViT", m, (torch.rand(2, 3, 32, 32),), [{0: "batch"}], [(torch.rand(3, 3, 32, 32),)])
 
     def decoder(name, cls, config):
@@ -122,7 +182,9 @@ def transformers_models(runner):
         run(runner, name, m, (ids(2, 8),), [{0: "batch", 1: "seq"}], [(ids(3, 5),)])
 
     def gpt2_cache():
-        model = tr.GPT2LMHeadModel(tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64, **eager))
+        model = tr.GPT2LMHeadModel(
+            tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64, **eager)
+        )
 
         class Step(torch.nn.Module):
             def __init__(self):
@@ -140,21 +202,57 @@ def transformers_models(runner):
         run(runner, "GPT-2 with KV cache", Step(), (ids(2, 1), *past))
 
     def t5():
-        m = Wrap(tr.T5ForConditionalGeneration(tr.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=99)),
-                 ["input_ids", "decoder_input_ids"], use_cache=False)
-        run(runner, "T5", m, (ids(2, 8), ids(2, 4)), [{0: "batch", 1: "seq"}, {0: "batch", 1: "out"}], [(ids(2, 6), ids(2, 3))])
+        m = Wrap(
+            tr.T5ForConditionalGeneration(
+                tr.T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=99)
+            ),
+            ["input_ids", "decoder_input_ids"],
+            use_cache=False,
+        )
+        run(
+            runner,
+            "T5",
+            m,
+            (ids(2, 8), ids(2, 4)),
+            [{0: "batch", 1: "seq"}, {0: "batch", 1: "out"}],
+            [(ids(2, 6), ids(2, 3))],
+        )
 
     def whisper():
-        config = tr.WhisperConfig(vocab_size=99, num_mel_bins=16, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-                                  decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_source_positions=20, max_target_positions=32,
-                                  pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)
+        config = tr.WhisperConfig(
+            vocab_size=99,
+            num_mel_bins=16,
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            max_source_positions=20,
+            max_target_positions=32,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        )
         whole = tr.WhisperModel(config)
         run(runner, "Whisper encoder", Wrap(whole.encoder, ["input_features"]), (torch.randn(2, 16, 40),))
-        run(runner, "Whisper decoder", Wrap(whole.decoder, ["input_ids", "encoder_hidden_states"], use_cache=False), (ids(2, 5), torch.randn(2, 20, 32)))
+        run(
+            runner,
+            "Whisper decoder",
+            Wrap(whole.decoder, ["input_ids", "encoder_hidden_states"], use_cache=False),
+            (ids(2, 5), torch.randn(2, 20, 32)),
+        )
 
     attempt("BERT", bert)
     attempt("ViT", vit)
-    attempt("GPT-2", lambda: decoder("GPT-2", tr.GPT2LMHeadModel, tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64)))
+    attempt(
+        "GPT-2",
+        lambda: decoder(
+            "GPT-2", tr.GPT2LMHeadModel, tr.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=99, n_positions=64)
+        ),
+    )
     attempt("GPT-2 with KV cache", gpt2_cache)
     attempt("T5", t5)
     attempt("Whisper", whisper)

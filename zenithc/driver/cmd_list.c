@@ -106,11 +106,14 @@ static void print_types(const char *types) {
 static int ops_page(zn_ctx *c) {
   unsigned low = 0, eval = 0, num = ZN_OP_COUNT - 1;
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) low += *lowered((zn_op)i) != '-', eval += evaluated((zn_op)i);
-  printf("# Operators\n\nThis page is written by `zenithc ops --markdown` from the compiler's tables; `make ops-docs` refreshes it.\n\n");
-  printf("%u operators, %u in the reference evaluator, %u compiled. Older versions are raised to the newest on import.\n", num, eval, low);
-  printf("Targets: %s. Types: float = f16 bf16 f32 f64, int = all of 8 to 64 bits, num = both,\n", targets_of(&c->tmp, ZN_OP_Add));
-  printf("numb = num and bool, all = every type. `expanded`: into other operators; `point`: per element, fuses into its reader.\n");
-  printf("Proved by: how many of ONNX's node tests contain it; texts under tests/; real models.\n\n");
+  printf("# Operators\n\nThis page is written by `zenithc ops --markdown` from the compiler's tables; "
+         "`make ops-docs` refreshes it.\n\n");
+  printf("%u operators, %u in the reference evaluator, %u compiled. Older versions are raised to the newest on import.\n",
+         num, eval, low);
+  printf("Targets: %s. Types: float = f16 bf16 f32 f64, int = all of 8 to 64 bits, num = both,\n",
+         targets_of(&c->tmp, ZN_OP_Add));
+  printf("numb = num and bool, all = every type. `expanded`: into other operators; `point`: per element, fuses into\n"
+         "its reader. Proved by: how many of ONNX's node tests contain it; texts under tests/; real models.\n\n");
   printf("| operator | opsets | types | compiled | node tests | texts | models |\n|---|---|---|---|---|---|---|\n");
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) {
     const zn_op op = (zn_op)i;

@@ -1,6 +1,7 @@
 """ort_check.py DIR: runs every DIR/*/model.onnx that fuzz_graphs --onnx wrote through ONNX Runtime and compares with the
 reference's outputs under the metric of docs/NUMERICS.md. Models that ONNX Runtime refuses are counted by reason.
 Each folder runs in a process of its own: some models crash the runtime."""
+
 import collections
 import glob
 import math

@@ -1,5 +1,6 @@
 """Models of scikit-learn, LightGBM and XGBoost through skl2onnx and onnxmltools; jax through jax2onnx; TensorFlow through
 tf2onnx where TensorFlow is installed."""
+
 import os
 
 import numpy as np
@@ -26,14 +27,23 @@ def sklearn_models(runner):
         "SVM, RBF": svm.SVC(probability=True, random_state=0),
         "SVM, linear": svm.SVC(kernel="linear", random_state=0),
         "logistic regression": linear_model.LogisticRegression(max_iter=300),
-        "scaler + logistic": pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(max_iter=300)),
-        "min-max + normaliser + forest": pipeline.make_pipeline(preprocessing.MinMaxScaler(), preprocessing.Normalizer(), ensemble.ExtraTreesClassifier(8, max_depth=4, random_state=0)),
+        "scaler + logistic": pipeline.make_pipeline(
+            preprocessing.StandardScaler(), linear_model.LogisticRegression(max_iter=300)
+        ),
+        "min-max + normaliser + forest": pipeline.make_pipeline(
+            preprocessing.MinMaxScaler(),
+            preprocessing.Normalizer(),
+            ensemble.ExtraTreesClassifier(8, max_depth=4, random_state=0),
+        ),
     }
     for name, model in classifiers.items():
         model.fit(x, y)
         label = "sk-" + "".join(c if c.isalnum() else "-" for c in name)
         try:
-            save(to_onnx(model, x[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}), os.path.join(runner.folder, label + ".onnx"))
+            save(
+                to_onnx(model, x[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3}),
+                os.path.join(runner.folder, label + ".onnx"),
+            )
         except Exception as e:  # pylint: disable=broad-except
             runner.skip(name, "skl2onnx", f"the exporter fails: {type(e).__name__} {str(e)[:80]}")
             continue
@@ -43,14 +53,18 @@ def sklearn_models(runner):
     regressors = {
         "random forest, regression": ensemble.RandomForestRegressor(10, max_depth=6, random_state=0),
         "gradient boosting, regression": ensemble.HistGradientBoostingRegressor(max_iter=10, random_state=0),
-        "SVR": svm.SVR(), "ridge": linear_model.Ridge(),
+        "SVR": svm.SVR(),
+        "ridge": linear_model.Ridge(),
         "nearest neighbours": neighbors.KNeighborsRegressor(3),
     }
     for name, model in regressors.items():
         model.fit(x, target)
         label = "sk-" + "".join(c if c.isalnum() else "-" for c in name)
         try:
-            save(to_onnx(model, x[:1], target_opset={"": 18, "ai.onnx.ml": 3}), os.path.join(runner.folder, label + ".onnx"))
+            save(
+                to_onnx(model, x[:1], target_opset={"": 18, "ai.onnx.ml": 3}),
+                os.path.join(runner.folder, label + ".onnx"),
+            )
         except Exception as e:  # pylint: disable=broad-except
             runner.skip(name, "skl2onnx", f"the exporter fails: {type(e).__name__} {str(e)[:80]}")
             continue
@@ -58,7 +72,10 @@ def sklearn_models(runner):
         runner.rows[-1]["model"] = name
     codes = np.array([[i % 3, i % 5] for i in range(60)], np.int64)
     encoder = preprocessing.OneHotEncoder(sparse_output=False, handle_unknown="ignore").fit(codes)
-    save(to_onnx(encoder, codes[:1], target_opset={"": 18, "ai.onnx.ml": 3}), os.path.join(runner.folder, "sk-onehot.onnx"))
+    save(
+        to_onnx(encoder, codes[:1], target_opset={"": 18, "ai.onnx.ml": 3}),
+        os.path.join(runner.folder, "sk-onehot.onnx"),
+    )
     runner.check("sk-onehot", "skl2onnx", {"X": codes[:20]}, [encoder.transform(codes[:20]).astype(np.float32)])
     runner.rows[-1]["model"] = "one-hot encoder"
 
@@ -72,16 +89,26 @@ def boosted(runner):
     x = x.astype(np.float32)
     kind = [("X", FloatTensorType([None, 8]))]
     for name, package, make, convert in (
-            ("LightGBM", "lightgbm", lambda m: m.LGBMClassifier(n_estimators=8, verbose=-1), "convert_lightgbm"),
-            ("XGBoost", "xgboost", lambda m: m.XGBClassifier(n_estimators=8, max_depth=4), "convert_xgboost")):
+        ("LightGBM", "lightgbm", lambda m: m.LGBMClassifier(n_estimators=8, verbose=-1), "convert_lightgbm"),
+        ("XGBoost", "xgboost", lambda m: m.XGBClassifier(n_estimators=8, max_depth=4), "convert_xgboost"),
+    ):
         try:
             model = make(__import__(package)).fit(x, y)
             options = {"zipmap": False} if package == "lightgbm" else {}
-            save(getattr(onnxmltools, convert)(model, initial_types=kind, target_opset=15, **options), os.path.join(runner.folder, package + ".onnx"))
+            save(
+                getattr(onnxmltools, convert)(model, initial_types=kind, target_opset=15, **options),
+                os.path.join(runner.folder, package + ".onnx"),
+            )
         except Exception as e:  # pylint: disable=broad-except
             runner.skip(name, "onnxmltools", f"{type(e).__name__} {str(e)[:80]}")
             continue
-        runner.check(package, "onnxmltools", {"X": x[:50]}, [model.predict(x[:50]), model.predict_proba(x[:50]).astype(np.float32)], 2e-5)
+        runner.check(
+            package,
+            "onnxmltools",
+            {"X": x[:50]},
+            [model.predict(x[:50]), model.predict_proba(x[:50]).astype(np.float32)],
+            2e-5,
+        )
         runner.rows[-1]["model"] = name
 
 
@@ -91,7 +118,10 @@ def jax_models(runner):
     from jax2onnx import to_onnx
 
     key = jax.random.PRNGKey(0)
-    w = [jax.random.normal(jax.random.fold_in(key, i), s) * 0.3 for i, s in enumerate([(12, 24), (24, 12), (12, 36), (12, 12), (3, 3, 3, 8), (8, 5)])]
+    w = [
+        jax.random.normal(jax.random.fold_in(key, i), s) * 0.3
+        for i, s in enumerate([(12, 24), (24, 12), (12, 36), (12, 12), (3, 3, 3, 8), (8, 5)])
+    ]
 
     def mlp(x):
         return jax.nn.gelu(x @ w[0]) @ w[1] + x
@@ -107,7 +137,12 @@ def jax_models(runner):
     def loop(x):
         return jax.lax.fori_loop(0, 4, lambda i, s: jnp.tanh(s @ w[3]) + s * 0.5, x)
 
-    for name, f, shape in (("MLP", mlp, (4, 12)), ("attention", attention, (2, 6, 12)), ("CNN", cnn, (2, 8, 8, 3)), ("fori_loop", loop, (3, 12))):
+    for name, f, shape in (
+        ("MLP", mlp, (4, 12)),
+        ("attention", attention, (2, 6, 12)),
+        ("CNN", cnn, (2, 8, 8, 3)),
+        ("fori_loop", loop, (3, 12)),
+    ):
         x = np.asarray(jax.random.normal(key, shape), np.float32)
         label = "jax-" + name
         try:
@@ -126,8 +161,16 @@ def tensorflow_models(runner):
 
     layers = tf.keras.layers
     x = np.random.rand(2, 16, 16, 3).astype(np.float32)
-    net = tf.keras.Sequential([layers.Input((16, 16, 3)), layers.Conv2D(8, 3, padding="same", activation="relu"), layers.BatchNormalization(),
-                               layers.DepthwiseConv2D(3, strides=2), layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")])
+    net = tf.keras.Sequential(
+        [
+            layers.Input((16, 16, 3)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.DepthwiseConv2D(3, strides=2),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
 
     @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32, name="x")])
     def f(v):
