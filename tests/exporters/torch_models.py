@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 
 import numpy as np
 import onnx
@@ -13,6 +14,12 @@ import torch
 import nets
 
 logging.disable(logging.WARNING)
+
+
+def first_line(e):
+    """Without the colours that torch puts into its messages."""
+    lines = re.sub(r"\x1b\[[0-9]*m", "", str(e)).splitlines()
+    return lines[0][:90] if lines else ""
 
 
 def flatten(x):
@@ -31,14 +38,8 @@ def export(model, args, path, dynamo, dynamic):
     names = [f"in{i}" for i in range(len(args))]
     if dynamo:
         if dynamic:
-            kwargs["dynamic_shapes"] = tuple(
-                (
-                    {a: torch.export.Dim.AUTO for a, n in d.items()}
-                    if d
-                    else None
-                )
-                for d in dynamic
-            )
+            shapes = tuple({a: torch.export.Dim.AUTO for a in d} if d else None for d in dynamic)
+            kwargs["dynamic_shapes"] = (shapes,) if isinstance(model, Wrap) else shapes  # Wrap takes *args
     elif dynamic:
         kwargs["dynamic_axes"] = {n: d for n, d in zip(names, dynamic) if d}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -68,7 +69,7 @@ def run(runner, name, model, args, dynamic=None, others=(), tolerance=5e-5, path
             runner.skip(
                 name,
                 exporter,
-                f"the exporter fails: {type(e).__name__} {str(e).splitlines()[0][:90] if str(e) else ''}",
+                f"the exporter fails: {type(e).__name__} {first_line(e)}",
             )
             continue
         inputs = [i.name for i in onnx.load(path, load_external_data=False).graph.input]
@@ -147,7 +148,7 @@ def transformers_models(runner):
         try:
             make()
         except Exception as e:  # pylint: disable=broad-except
-            runner.skip(name, "transformers", f"{type(e).__name__} {str(e).splitlines()[0][:90] if str(e) else ''}")
+            runner.skip(name, "transformers", f"{type(e).__name__} {first_line(e)}")
 
     def bert():
         m = Wrap(tr.BertModel(tr.BertConfig(**small), **{}), ["input_ids", "attention_mask"])
@@ -178,8 +179,9 @@ def transformers_models(runner):
         run(runner, "ViT", m, (torch.rand(2, 3, 32, 32),), [{0: "batch"}], [(torch.rand(3, 3, 32, 32),)])
 
     def decoder(name, cls, config):
-        m = Wrap(cls(config), ["input_ids"], use_cache=False)
-        run(runner, name, m, (ids(2, 8),), [{0: "batch", 1: "seq"}], [(ids(3, 5),)])
+        m = Wrap(cls(config), ["input_ids", "attention_mask"], use_cache=False)
+        mask = [torch.ones(b, n, dtype=torch.int64) for b, n in ((2, 8), (3, 5))]
+        run(runner, name, m, (ids(2, 8), mask[0]), both, [(ids(3, 5), mask[1])])
 
     def gpt2_cache():
         model = tr.GPT2LMHeadModel(

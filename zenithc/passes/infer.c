@@ -104,6 +104,17 @@ static void start_outputs(zn_graph *g, const zn_node *nd, const zn_schema *s, bi
   }
 }
 
+/* Is s the size of an axis of a graph input? Exporters declare results for the batch that they traced with. */
+static bool is_input_size(const zn_graph *g, zn_expr s) {
+  while (g->parent) g = g->parent;
+  for (uint32_t i = 0; i < g->num_inputs; i++) {
+    const zn_type *t = &g->vals[g->inputs[i]].type;
+    for (int d = 0; d < t->rank; d++)
+      if (t->dims[d] && zn_ex_depends(g->ex, t->dims[d], s)) return true;
+  }
+  return false;
+}
+
 /* A size that only data decides and nothing bounds is what the model declares: a run that finds another one is refused. */
 static void fix_declared(zn_graph *g, zn_value *v) {
   zn_type *t = &v->type;
@@ -113,6 +124,7 @@ static void fix_declared(zn_graph *g, zn_value *v) {
     if (!s || zn_ex_kind(g->ex, s) != ZN_EX_SYM || zn_ex_def(g->ex, s) || zn_ex_extent(g->ex, s)) continue;
     zn_ex_range(g->ex, s, &lo, &hi);
     if (hi < INT32_MAX || !zn_ex_is_const(g->ex, v->declared->dims[d], &want) || want < lo) continue;
+    if (is_input_size(g, s)) continue;
     zn_ex_set_range(g->ex, s, want, want);
   }
 }
