@@ -175,7 +175,7 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
     }
     zn_kb_set(b, acc, zn_kb_fma(b, v, weight, old));
   } else {
-    zn_kb_set(b, acc, v);
+    zn_kb_set(b, acc, zn_kb_cvt(b, v, vt)); /* no axis changes its size */
   }
   while (loops-- > 0) zn_lw_end(lw);
   zn_kref r = zn_kb_get(b, acc);
