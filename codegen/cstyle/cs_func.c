@@ -678,6 +678,12 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
     indent(p);
     zn_text_puts(p->out, p->f->team <= 32 ? "__syncwarp(zn_mask);\n" : "__syncthreads();\n");
     break;
+  case ZN_K_Prefetch: {
+    const char *base = use_bare(p, in->a), *at = use_index(p, in->b);
+    indent(p);
+    zn_text_printf(p->out, "ZN_PREFETCH(%s, %s);\n", base, at);
+    break;
+  }
   default: /* Else, End */
     flush(p, FLUSH_ALL, 0);
     if (in->op == ZN_K_End && r == p->threads_end) p->in_threads = false;

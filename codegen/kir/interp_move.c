@@ -164,6 +164,11 @@ static void host_alloc(const zn_idec *d, zn_imach *m) {
   memcpy(m->slots + d->r, &p, sizeof p);
 }
 
+static void nothing(const zn_idec *d, zn_imach *m) {
+  (void)d;
+  (void)m;
+}
+
 #define BY_SIZE(name)               \
   (d->elem == 1   ? name##_uint8_t  \
    : d->elem == 2 ? name##_uint16_t \
@@ -184,6 +189,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_HostAlloc: return host_alloc;
+    case ZN_K_Prefetch: return nothing;
     case ZN_K_Load:
       if (d->vector_ctl) return gather;
       return d->n == 1 && d->elem == 4   ? load_uint32_t

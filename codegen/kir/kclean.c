@@ -2,7 +2,7 @@
  * moves before the outermost such loop (all pure operations are total, so running them early is
  * safe; costly ones do not leave an if). CSE: one forward walk with a hash table whose entries live
  * as long as their region; loads and variable reads join while no store, call, Set or region
- * boundary comes between. DCE: everything that no store, call, return or break needs, including
+ * boundary comes between. DCE: everything that no store, prefetch, call, return or break needs, including
  * variables that are only written and regions left empty. */
 #include "codegen/kir/kir.h"
 
@@ -224,7 +224,8 @@ static void copy_in_order(cleaner *k, const uint32_t *order) {
     }
     if (in.op == ZN_K_End || in.op == ZN_K_Else) forget(&p, marks[--depth]);
     if (opens(in.op) || in.op == ZN_K_Else) marks[depth++] = p.num_entries;
-    if (zn_kops[in.op].cls == 'S' || in.op == ZN_K_Store || in.op == ZN_K_Poke) p.epoch++;
+    bool changes = zn_kops[in.op].cls == 'S' && in.op != ZN_K_Prefetch;
+    if (changes || in.op == ZN_K_Store || in.op == ZN_K_Poke) p.epoch++;
     p.map[i] = p.num_out;
     p.out[p.num_out++] = in;
   }
@@ -260,7 +261,8 @@ static void mark_all(sweeper *s) {
   zn_kfunc *f = s->k->f;
   for (uint32_t i = 1; i < f->num_insts; i++) {
     uint8_t op = f->insts[i].op;
-    if (op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);
+    bool memory = op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Prefetch;
+    if (memory || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);
     if (op == ZN_K_Set || op == ZN_K_Break) {
       uint32_t owner = op == ZN_K_Set ? f->insts[i].a : loop_of(s->k, i);
       s->next_set[i] = s->first_set[owner];

@@ -435,6 +435,11 @@ zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes) {
   return put(b, ZN_K_PtrAdd, ZN_PTR, 1, ptr, bytes, 0, 0);
 }
 
+void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes) {
+  if (!address(b, ZN_K_Prefetch, ptr, bytes, 1)) return;
+  put(b, ZN_K_Prefetch, ZN_NONE, 1, ptr, bytes, 0, 0);
+}
+
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count) {
   if (b->error) return 0;
   if (!convertible(t) || count == 0 || count > ZN_KIR_MAX_ALLOC)

@@ -206,6 +206,7 @@ zn_kref zn_kb_shuffle(zn_kb *b, zn_kref x, zn_kref y, unsigned lanes, const uint
 zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref idx);
 void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
+void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);
 zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes);
 zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id);

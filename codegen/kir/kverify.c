@@ -274,6 +274,7 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
       CHECK(a->dtype == ZN_I32 && a->lanes == 1, "code is not a scalar i32");
       break;
     case ZN_K_Call: check_call(v, in); break;
+    case ZN_K_Prefetch: CHECK(v->f->insts[in->b].lanes == 1, "pointers have one lane"); break;
     default: break;
   }
 }

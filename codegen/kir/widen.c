@@ -219,6 +219,7 @@ static void vector_range(replicas *x, uint32_t from, uint32_t to) {
       vector_set(x, in);
       continue;
     }
+    if (in->op == ZN_K_Prefetch && x->p.varying[in->b]) continue; /* of no use, lane by lane */
     if (!x->p.varying[i]) {
       zn_kref r = copy_inst(x->w, x, i, 0);
       x->rep[i - x->p.loop] = r;

@@ -142,7 +142,8 @@ static void classify(zn_wplan *p, uint32_t i, bool diverges) {
   case ZN_K_Const:
   case ZN_K_Param:
   case ZN_K_ConstAddr:
-  case ZN_K_Features: break;
+  case ZN_K_Features:
+  case ZN_K_Prefetch: break; /* one replica's will do */
   case ZN_K_Alloc:
   case ZN_K_HostAlloc:
   case ZN_K_Call:

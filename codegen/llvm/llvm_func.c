@@ -346,6 +346,15 @@ static zn_lval emit_var(zn_lfun *s, const zn_kinst *in) {
   return slot;
 }
 
+/* For reading, into the second level and up. */
+static void emit_prefetch(zn_lfun *s, const zn_kinst *in) {
+  zn_lmod *m = s->m;
+  zn_lval p = LLVMBuildGEP2(m->b, m->i8, s->v[in->a], &s->v[in->b], 1, "");
+  zn_lval read = LLVMConstInt(m->i32, 0, 0), near = LLVMConstInt(m->i32, 2, 0);
+  zn_lval args[4] = {p, read, near, LLVMConstInt(m->i32, 1, 0)};
+  zn_lm_intrinsic(m, "llvm.prefetch", m->ptr, args, 4);
+}
+
 static zn_lval emit_statement(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
   switch (in->op) {
@@ -364,6 +373,7 @@ static zn_lval emit_statement(zn_lfun *s, const zn_kinst *in) {
       LLVMPositionBuilderAtEnd(m->b, new_block(s)); /* what follows cannot be reached */
       break;
     case ZN_K_Call: emit_call(s, in); break;
+    case ZN_K_Prefetch: emit_prefetch(s, in); break;
     default: break;
   }
   return NULL;

@@ -8,7 +8,14 @@
 
 #include <assert.h>
 
-enum { DEPTH_BYTES = 96 << 10, MIN_GRID = 16 };
+enum {
+  DEPTH_BYTES = 96 << 10,
+  MIN_GRID = 16,
+  FETCH_STEPS = 32,        /* of the depth between two fetches, at most */
+  LINE = 64,               /* of cache, bytes */
+  FETCH_BYTES = 256 << 10, /* operands smaller than this stay in cache by themselves */
+  FETCH_TILES = 24         /* row tiles to share out the fetching over when their number is symbolic */
+};
 
 zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc) {
   zn_kb *kb = &lw->kb;
@@ -130,6 +137,8 @@ typedef struct tile {
   zn_expr parts, per_part;      /* of the row blocks */
   zn_loc partial;
   bool split_depth;
+  zn_expr tile_no;              /* row tile within the part */
+  int64_t steps, fetch;         /* bytes of the next piece to ask for every so many steps of the depth, 0 = none */
 } tile;
 
 static zn_kref load_b(zn_lw *lw, const tile *t, zn_expr k, zn_expr col) {
@@ -154,6 +163,27 @@ static zn_expr cell_of(zn_lw *lw, const tile *t, zn_expr r, zn_expr col) {
   return zn_ex_add(ex, zn_ex_muli(ex, c, t->panel), col);
 }
 
+/* In the loop over depth: row tiles share out the fetching of the next piece of the packed operand, which lies behind the
+ * current one. Without it the first row tile of each piece runs at the speed of main memory. */
+static void fetch_ahead(zn_lw *lw, const tile *t, zn_expr block) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  if (!t->fetch) return;
+  int64_t line = (int64_t)t->panel * zn_dtype_bytes(t->g->panel_dtype);
+  zn_expr piece = zn_ex_muli(ex, t->kn, line);
+  zn_expr here = zn_ex_mul(ex, zn_ex_muli(ex, t->panel_no, line), t->g->k);
+  here = zn_ex_add(ex, here, zn_ex_muli(ex, t->k0, line));
+  here = zn_ex_add(ex, here, piece);
+  zn_expr done = zn_ex_mul(ex, t->tile_no, zn_ex_muli(ex, zn_ex_divi(ex, t->kn, t->steps), t->fetch));
+  done = zn_ex_min(ex, done, piece);
+  zn_kref p = zn_lw_ptr_loc(lw, t->g->panels, ZN_KP_IN, t->g->panel_dtype);
+  zn_expr at = zn_ex_add(ex, zn_ex_add(ex, here, done), zn_ex_muli(ex, block, t->fetch));
+  for (int64_t i = 0; i < t->fetch; i += LINE) {
+    zn_kref bytes = zn_lw_ix(lw, zn_ex_addi(ex, at, i));
+    zn_kb_prefetch(b, p, bytes);
+  }
+}
+
 /* One accumulator: row r of the tile at row m, column first + col. */
 static void accumulate(zn_lw *lw, const tile *t, zn_expr r, zn_expr m, zn_expr col) {
   const zn_gemm *g = t->g;
@@ -174,12 +204,19 @@ static void accumulate(zn_lw *lw, const tile *t, zn_expr r, zn_expr m, zn_expr c
     last = zn_kb_cmp(b, ZN_K_Eq, no, end);
   }
   zn_kref acc = zn_kb_var(b, init);
-  zn_expr k = zn_ex_add(ex, t->k0, zn_lw_for(lw, t->kn, ZN_FOR_SERIAL, 0));
+  zn_expr k = t->k0;
+  if (t->fetch) { /* two loops: an unrolled one makes LLVM spill accumulators */
+    zn_expr block = zn_lw_for(lw, zn_ex_divi(ex, t->kn, t->steps), ZN_FOR_SERIAL, 0);
+    fetch_ahead(lw, t, block);
+    k = zn_ex_add(ex, k, zn_ex_muli(ex, block, t->steps));
+  }
+  k = zn_ex_add(ex, k, zn_lw_for(lw, t->fetch ? zn_ex_const(ex, t->steps) : t->kn, ZN_FOR_SERIAL, 0));
   zn_kref av = g->a(lw, g->user, t->batch, m, k);
   zn_kref bv = load_b(lw, t, k, col);
   zn_kref old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, av, bv, old));
   zn_lw_end(lw);
+  if (t->fetch) zn_lw_end(lw);
   zn_kref sum = zn_kb_get(b, acc);
   if (!t->split_depth) {
     g->emit(lw, g->user, t->batch, m, n, sum);
@@ -219,7 +256,7 @@ static void cut_depth(zn_lw *lw, tile *t) {
   if (!g->packed || !zn_ex_is_const(ex, g->k, &k)) return;
   int64_t most = DEPTH_BYTES / ((int64_t)t->panel * zn_dtype_bytes(g->t));
   if (k <= most) return;
-  int64_t chunks = (k + most - 1) / most, depth = (k + chunks - 1) / chunks;
+  int64_t chunks = (k + most - 1) / most, depth = ((k + chunks - 1) / chunks + 15) / 16 * 16;
   t->chunks = zn_ex_const(ex, (k + depth - 1) / depth);
   t->depth = zn_ex_const(ex, depth);
   t->split_depth = true;
@@ -262,6 +299,23 @@ static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
   return zn_lw_as_expr(lw, zn_lw_ix(lw, e), extent);
 }
 
+static void share_fetching(zn_lw *lw, tile *t) {
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  int64_t k, n, tiles;
+  t->fetch = 0;
+  if (!g->packed || !lw->caps->l2_bytes || !zn_ex_is_const(ex, g->k, &k) || !zn_ex_is_const(ex, g->n, &n)) return;
+  bool big = k * n * zn_dtype_bytes(g->panel_dtype) >= FETCH_BYTES;
+  if (!big || !zn_ex_is_const(ex, t->kn, &k)) return;
+  int64_t line = (int64_t)t->panel * zn_dtype_bytes(g->panel_dtype);
+  if (!zn_ex_is_const(ex, t->per_part, &tiles)) tiles = FETCH_TILES;
+  if (tiles < 2) return; /* a stream: the hardware's prefetching does that */
+  t->steps = FETCH_STEPS;
+  while (k % t->steps) t->steps--;
+  if (t->steps < FETCH_STEPS / 4) return;
+  t->fetch = (line * t->steps + tiles - 1) / tiles;
+}
+
 static void row_tiles(zn_lw *lw, tile *t, zn_expr part) {
   zn_exprs *ex = lw->ex;
   const zn_gemm *g = t->g;
@@ -275,8 +329,12 @@ static void row_tiles(zn_lw *lw, tile *t, zn_expr part) {
   t->chunk_no = zn_lw_for(lw, t->chunks, ZN_FOR_SERIAL, 0);
   t->k0 = zn_ex_mul(ex, t->chunk_no, t->depth);
   t->kn = t->depth;
-  if (t->split_depth) t->kn = zn_ex_min(ex, t->depth, zn_ex_sub(ex, g->k, t->k0));
-  t->row_no = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  int64_t k, depth;
+  bool even = zn_ex_is_const(ex, g->k, &k) && zn_ex_is_const(ex, t->depth, &depth) && k % depth == 0;
+  if (t->split_depth && !even) t->kn = zn_ex_min(ex, t->depth, zn_ex_sub(ex, g->k, t->k0));
+  share_fetching(lw, t);
+  t->tile_no = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0);
+  t->row_no = zn_ex_add(ex, first, t->tile_no);
   zn_expr base = fixed ? start_of(lw, t->row_no, g->rows, g->m) : zn_ex_muli(ex, t->row_no, g->rows);
   zn_expr r = zn_lw_for(lw, zn_ex_const(ex, g->rows), ZN_FOR_UNROLL, g->rows);
   zn_expr row = zn_ex_add(ex, base, r);

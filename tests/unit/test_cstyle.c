@@ -257,6 +257,7 @@ static void control_kernel(fixture *t) {
       zn_kb_for(b, idx(t, -3), zn_kb_cvt(b, zn_kb_get(b, len), ZN_IDX), 2, ZN_FOR_SERIAL, 0);
   zn_kb_break(b, zn_kb_cmp(b, ZN_K_Gt, j, idx(t, 9)));
   zn_kref p = zn_kb_ptradd(b, t->z, zn_kb_bin(b, ZN_K_Mul, i, idx(t, 8)));
+  zn_kb_prefetch(b, p, zn_kb_bin(b, ZN_K_Mul, j, idx(t, 1 << 20))); /* any address */
   zn_kb_store(b, p, idx(t, 0), zn_kb_bin(b, ZN_K_Xor, zn_kb_get(b, len), zn_kb_cvt(b, j, ZN_I32)));
   zn_kb_store(b, p, idx(t, 1), zn_kb_load(b, ZN_I32, 1, tmp, idx(t, 0)));
   zn_kb_end(b);

@@ -327,6 +327,7 @@ static void test_control(void **state) {
   STORE(&f, 1, zn_kb_get(b, count));
   zn_kref tmp = zn_kb_alloc(b, ZN_I64, 4);
   zn_kb_store(b, tmp, zn_kb_idx(b, 3), zn_kb_get(b, sum));
+  zn_kb_prefetch(b, tmp, zn_kb_idx(b, 1 << 30)); /* no access: no bounds */
   STORE(&f, 2, zn_kb_load(b, ZN_I64, 1, zn_kb_ptradd(b, tmp, zn_kb_idx(b, 24)), zn_kb_idx(b, 0)));
   assert_int_equal(run_kernel(&f, NULL, 0, NULL, 0, r, sizeof r), 0);
   /* i=3: j 0 1 2 -> 0+100+2; i=6 and 9: j 0..4 -> 6+200 each */

@@ -178,6 +178,7 @@ static const char sample[] =
     "      %16 = extract.f32 %15, 2\n"
     "      %17 = reduceadd.f32 %15\n"
     "      store.f32 %2[%8], %16\n"
+    "      prefetch %2, %8\n"
     "      %18 = iota.idxx4\n"
     "      %19 = cvt.f64x4 %15\n"
     "      store.f64x4 %2[%18], %19\n"

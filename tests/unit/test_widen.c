@@ -222,6 +222,7 @@ static void transpose(zn_kb *b, const zn_kref *p, zn_kref n) {
   zn_kref row = zn_kb_bin(b, ZN_K_Mul, i, n), from = add(b, row, j);
   zn_kref x = ld(b, p[1], from);
   zn_kref j5 = mulk(b, j, 20), q = zn_kb_ptradd(b, p[0], j5);
+  zn_kb_prefetch(b, p[1], from);
   zn_kb_store(b, q, i, x);
   zn_kb_end(b);
   zn_kb_end(b);
