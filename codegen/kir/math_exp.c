@@ -31,8 +31,30 @@ static R exp_small(const zn_mx *m, R x) {
   return zn_mx_fma(m, s, q, s);
 }
 
+/* e^x for x <= 0 or NaN: one scaling is exact when it starts from a power that is normal all the way down. */
+static R exp_nonpositive(const zn_mx *m, R x) {
+  const zn_math_format *k = m->k;
+  const int up = (int)k->bias / 2 + 1;
+  R n, low = zn_mx_k(m, k->exp_min);
+  x = zn_mx_bin(m, ZN_K_Max, low, x);
+  R q = reduce(m, x, &n);
+  n = zn_mx_bini(m, ZN_K_Add, n, up);
+  R s = zn_mx_pow2(m, n), p = zn_mx_fma(m, s, q, s);
+  return zn_mx_bink(m, ZN_K_Mul, p, ldexp(1, -up));
+}
+
+/* Is x visibly not positive: a minimum with a constant that is not, or a negated magnitude? */
+static bool nonpositive(const zn_mx *m, R x) {
+  const zn_kfunc *f = m->b->f;
+  const zn_kinst *in = &f->insts[x];
+  double c;
+  if (in->op == ZN_K_Min) return zn_kf_const_float(f, in->a, &c) && c <= 0;
+  return in->op == ZN_K_Neg && f->insts[in->a].op == ZN_K_Abs;
+}
+
 R zn_math_exp(const zn_mx *m, R x) {
   R n;
+  if (nonpositive(m, x)) return exp_nonpositive(m, x);
   x = clamp(m, x, m->k->exp_min, m->k->exp_max);
   R q = reduce(m, x, &n), p = zn_mx_bink(m, ZN_K_Add, q, 1);
   R half = zn_mx_bini(m, ZN_K_Shr, n, 1), rest = zn_mx_bin(m, ZN_K_Sub, n, half);

@@ -4,12 +4,12 @@
 #include <assert.h>
 #include <math.h>
 
-enum { PARTIAL = 16 };
+enum { FEW = 16, MANY = 32, LONG = 128 }; /* partial sums of short runs, and of those from LONG on */
 
 zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t) {
   zn_kb *b = &lw->kb;
   if (zn_is_float(t)) {
-    static const double v[] = {0, 1, -(double)INFINITY, (double)INFINITY};
+    static const double v[] = {0, 1, -(double)INFINITY, (double)INFINITY, -(double)INFINITY};
     return zn_kb_float(b, t, v[r]);
   }
   if (r == ZN_RED_SUM || r == ZN_RED_PROD || t == ZN_BOOL)
@@ -18,23 +18,23 @@ zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t) {
   int64_t max = zn_is_signed(t) ? (int64_t)(UINT64_MAX >> (65 - bits))
                                 : (int64_t)(UINT64_MAX >> (64 - bits));
   int64_t min = zn_is_signed(t) ? -max - 1 : 0;
-  return zn_kb_int(b, t, r == ZN_RED_MAX ? min : max);
+  return zn_kb_int(b, t, r == ZN_RED_MIN ? max : min);
 }
 
 zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x) {
-  static const uint8_t op[] = {ZN_K_Add, ZN_K_Mul, ZN_K_Max, ZN_K_Min};
+  static const uint8_t op[] = {ZN_K_Add, ZN_K_Mul, ZN_K_Max, ZN_K_Min, ZN_K_Max};
   zn_kb *b = &lw->kb;
   zn_dtype t = zn_lw_kdtype(lw, acc);
-  if (t == ZN_BOOL) return zn_kb_bin(b, r == ZN_RED_MAX ? ZN_K_Or : ZN_K_And, acc, x);
+  if (t == ZN_BOOL) return zn_kb_bin(b, r == ZN_RED_MAX || r == ZN_RED_MAX_NUM ? ZN_K_Or : ZN_K_And, acc, x);
   zn_kref s = zn_kb_bin(b, (zn_kop)op[r], acc, x); /* passes a NaN in x */
-  if (r < ZN_RED_MAX || !zn_is_float(t)) return s;
+  if (r < ZN_RED_MAX || r == ZN_RED_MAX_NUM || !zn_is_float(t)) return s;
   zn_kref was_nan = zn_kb_cmp(b, ZN_K_Ne, acc, acc);
   return zn_kb_select(b, was_nan, acc, s);
 }
 
 enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
 
-zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : PARTIAL); }
+zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : MANY); }
 
 /* Threads take every TEAM-th (or WARP-th) element each; a halving tree combines them: an order that depends on n alone. */
 static zn_kref reduce_team(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user) {
@@ -62,25 +62,43 @@ static zn_kref reduce_team(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref p
   return zn_kb_load(b, t, 1, partial, zn_kb_idx(b, 0));
 }
 
+/* Partial sums 0 .. count-1 to one: p[i] with p[i + count/2], and so on. In registers as far as there are lanes. */
+static zn_kref halving_tree(zn_lw *lw, zn_red r, zn_dtype t, int count, zn_kref partial) {
+  zn_kb *b = &lw->kb;
+  zn_kref p[MANY];
+  bool keeps_nan = zn_is_float(t) && (r == ZN_RED_MAX || r == ZN_RED_MIN);
+  int lanes = t == ZN_BOOL || keeps_nan ? 1 : (int)zn_lw_lanes(lw, t);
+  if (lanes > count) lanes = count;
+  int n = count / lanes;
+  for (int i = 0; i < n; i++) p[i] = zn_kb_load(b, t, (unsigned)lanes, partial, zn_kb_idx(b, i * lanes));
+  for (int w = n / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; i++) p[i] = zn_red_step(lw, r, p[i], p[i + w]);
+  if (lanes == 1) return p[0];
+  static const uint8_t op[] = {ZN_K_ReduceAdd, ZN_K_ReduceMul, ZN_K_ReduceMax, ZN_K_ReduceMin, ZN_K_ReduceMax};
+  return zn_kb_un(b, (zn_kop)op[r], p[0]);
+}
+
 zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem,
                      void *user) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   if (lw->caps->simt) return reduce_team(lw, r, t, n, partial, elem, user);
-  zn_expr blocks = zn_ex_divi(ex, n, PARTIAL);
   int64_t lo, hi;
   zn_ex_range(ex, n, &lo, &hi);
+  int count = hi >= LONG ? MANY : FEW;
   zn_kref total = zn_kb_var(b, zn_red_init(lw, r, t));
   zn_expr done = zn_ex_const(ex, 0);
-  if (hi >= 2 * PARTIAL) {
-    done = zn_ex_muli(ex, blocks, PARTIAL);
-    unsigned lanes = zn_lw_lanes(lw, t) < PARTIAL ? zn_lw_lanes(lw, t) : PARTIAL;
-    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, PARTIAL / lanes), ZN_FOR_UNROLL, PARTIAL / lanes);
-    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
+  if (hi >= 2 * count) {
+    zn_expr blocks = zn_ex_divi(ex, n, count);
+    done = zn_ex_muli(ex, blocks, count);
+    int lanes = (int)zn_lw_lanes(lw, t) < count ? (int)zn_lw_lanes(lw, t) : count;
+    unsigned jam = lanes > 1 ? (unsigned)(count / lanes) : 4;
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, count / lanes), ZN_FOR_UNROLL, jam);
+    zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes);
     zn_expr l = zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v);
     zn_kref acc = zn_kb_var(b, zn_red_init(lw, r, t));
     zn_expr j = zn_lw_for(lw, blocks, ZN_FOR_SERIAL, 0);
-    zn_kref x = elem(lw, user, zn_ex_add(ex, zn_ex_muli(ex, j, PARTIAL), l));
+    zn_kref x = elem(lw, user, zn_ex_add(ex, zn_ex_muli(ex, j, count), l));
     zn_kref old = zn_kb_get(b, acc);
     zn_kb_set(b, acc, zn_red_step(lw, r, old, x));
     zn_lw_end(lw);
@@ -88,11 +106,7 @@ zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial
     zn_kb_store(b, partial, at, zn_kb_get(b, acc));
     zn_lw_end(lw);
     zn_lw_end(lw);
-    zn_kref p[PARTIAL];
-    for (int i = 0; i < PARTIAL; i++) p[i] = zn_kb_load(b, t, 1, partial, zn_kb_idx(b, i));
-    for (int w = PARTIAL / 2; w > 0; w /= 2)
-      for (int i = 0; i < w; i++) p[i] = zn_red_step(lw, r, p[i], p[i + w]);
-    zn_kb_set(b, total, p[0]);
+    zn_kb_set(b, total, halving_tree(lw, r, t, count, partial));
   }
   zn_expr rest = zn_ex_sub(ex, n, done);
   if (!zn_ex_is(ex, rest, 0)) {

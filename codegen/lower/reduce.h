@@ -1,10 +1,16 @@
 /* Reductions over one loop, shared by reduce, softmax and the normalisations. Sums use 16 partial sums along contiguous
- * axes on every target (so bits do not depend on the vector width), combined by a halving tree. */
+ * axes, 32 along long ones, on every target (so bits do not depend on the vector width), combined by a halving tree. */
 #ifndef ZN_REDUCE_H
 #define ZN_REDUCE_H
 #include "codegen/lower/lower.h"
 
-typedef enum zn_red { ZN_RED_SUM, ZN_RED_PROD, ZN_RED_MAX, ZN_RED_MIN } zn_red;
+typedef enum zn_red {
+  ZN_RED_SUM,
+  ZN_RED_PROD,
+  ZN_RED_MAX,
+  ZN_RED_MIN,
+  ZN_RED_MAX_NUM /* for callers to whom the maximum of numbers and NaN may be anything */
+} zn_red;
 
 /* Neutral element as a constant of type t. */
 zn_kref zn_red_init(zn_lw *lw, zn_red r, zn_dtype t);

@@ -1,5 +1,6 @@
 /* Softmax, LogSoftmax, Hardmax along one axis: maximum, exponentials and their sum, scale. Shifted by the maximum, so no
- * overflow; the true division keeps each result within the bound of docs/NUMERICS.md. In f16 and bf16 every step has its
+ * overflow. A NaN anywhere makes the sum NaN and with it every result, so the maximum need not keep it. Scaling by the
+ * sum's reciprocal costs one rounding more than division, far inside the bound of docs/NUMERICS.md. In f16 and bf16 every step has its
  * type's precision, as the steps of the operator's function body have; sums are formed in float32 and rounded once, but short
  * sums of bf16 term by term, as ONNX's reference forms them (a long one would stop growing). */
 #include <assert.h>
@@ -13,7 +14,7 @@ typedef struct soft {
   zn_dtype ct, t_of; /* computed in; the operand's */
   bool stored; /* exponentials are kept in y between the passes */
   zn_expr idx[ZN_MAX_RANK];
-  zn_kref max;
+  zn_kref max, scale; /* scale: 1 / sum, where exponentials are kept */
 } soft;
 
 static zn_kref at(zn_lw *lw, soft *s, zn_expr j) {
@@ -27,9 +28,15 @@ static zn_kref shifted(zn_lw *lw, soft *s, zn_expr j) {
   return zn_lw_round_to(lw, zn_kb_bin(&lw->kb, ZN_K_Sub, at(lw, s, j), s->max), s->t_of);
 }
 
+/* The Min says that the argument is not positive, which makes the exponential cheaper (codegen/kir/math_exp.c). */
+static zn_kref exp_of(zn_lw *lw, soft *s, zn_kref d) {
+  zn_kref zero = zn_kb_float(&lw->kb, s->ct, 0), low = zn_kb_bin(&lw->kb, ZN_K_Min, zero, d);
+  return zn_lw_round_to(lw, zn_kb_un(&lw->kb, ZN_K_Exp, low), s->t_of);
+}
+
 static zn_kref elem_exp(zn_lw *lw, void *user, zn_expr j) {
   soft *s = user;
-  zn_kref e = zn_lw_round_to(lw, zn_kb_un(&lw->kb, ZN_K_Exp, shifted(lw, s, j)), s->t_of);
+  zn_kref e = exp_of(lw, s, shifted(lw, s, j));
   if (s->stored) zn_lw_store(lw, s->y, s->idx, e);
   return e;
 }
@@ -41,13 +48,13 @@ static void write_row(zn_lw *lw, zn_nid n, soft *s, zn_expr j, zn_kref sum, zn_k
   if (s->stored) {
     zn_kref p = zn_lw_ptr(lw, s->y, ZN_KP_INOUT);
     zn_kref e = zn_lw_load_at(lw, p, s->ct, zn_lw_offset(lw, s->y, s->idx));
-    r = zn_kb_bin(b, ZN_K_Div, e, sum);
+    r = zn_kb_bin(b, ZN_K_Mul, e, s->scale);
   } else {
     zn_kref d = shifted(lw, s, j);
     if (zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax) {
       r = zn_kb_bin(b, ZN_K_Sub, d, log_sum);
     } else {
-      zn_kref e = zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Exp, d), s->t_of);
+      zn_kref e = exp_of(lw, s, d);
       r = zn_kb_bin(b, ZN_K_Div, e, sum);
     }
   }
@@ -76,11 +83,12 @@ static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kref partial = zn_red_scratch(lw, s->ct);
   zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
   zn_expr len = s->t.dims[s->axis];
-  s->max = zn_red_inner(lw, ZN_RED_MAX, s->ct, len, partial, elem_x, s);
+  s->max = zn_red_inner(lw, ZN_RED_MAX_NUM, s->ct, len, partial, elem_x, s);
   zn_kref sum = is_short(lw, s, len) ? short_sum(lw, s, len)
                                      : zn_red_inner(lw, ZN_RED_SUM, s->ct, len, partial, elem_exp, s);
   sum = zn_lw_round_to(lw, sum, s->t_of);
   zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Log, sum), s->t_of) : 0;
+  if (s->stored) s->scale = zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, s->ct, 1), sum);
   zn_expr j = zn_lw_for(lw, len, ZN_FOR_VECTOR, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
@@ -100,10 +108,10 @@ static void soft_columns(zn_lw *lw, zn_nid n, soft *s) {
     if (d != s->axis) s->idx[d] = vars[k++];
   s->idx[last] = zn_lw_for(lw, s->t.dims[last], ZN_FOR_VECTOR, 0);
   zn_expr len = s->t.dims[s->axis];
-  zn_kref m = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, s->ct));
+  zn_kref m = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX_NUM, s->ct));
   zn_expr j = zn_lw_for(lw, len, ZN_FOR_SERIAL, 0);
   zn_kref x = at(lw, s, j), old = zn_kb_get(b, m);
-  zn_kb_set(b, m, zn_red_step(lw, ZN_RED_MAX, old, x));
+  zn_kb_set(b, m, zn_red_step(lw, ZN_RED_MAX_NUM, old, x));
   zn_lw_end(lw);
   s->max = zn_kb_get(b, m);
   zn_kref acc = zn_kb_var(b, zn_red_init(lw, ZN_RED_SUM, s->ct));
@@ -115,6 +123,7 @@ static void soft_columns(zn_lw *lw, zn_nid n, soft *s) {
   zn_lw_end(lw);
   zn_kref sum = zn_lw_round_to(lw, zn_kb_get(b, acc), s->t_of);
   zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Log, sum), s->t_of) : 0;
+  if (s->stored) s->scale = zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, s->ct, 1), sum);
   j = zn_lw_for(lw, len, ZN_FOR_SERIAL, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
