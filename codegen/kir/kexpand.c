@@ -24,7 +24,38 @@ static bool wanted(const zn_kfunc *f, const zn_kinst *in, const zn_caps *caps) {
   }
 }
 
-static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, uint32_t *pi_const) {
+/* Per instruction: how many operands name it, and how many of those are sums with a constant of magnitude 1 or more. */
+typedef struct users {
+  uint32_t all, sums;
+} users;
+
+static users *count_users(const zn_kfunc *f, zn_arena *a) {
+  users *u = ZN_ARRAY(a, users, f->num_insts);
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    const zn_kinst *in = &f->insts[i];
+    const char *sig = zn_kops[in->op].sig;
+    zn_kref r[3] = {in->a, in->b, in->c};
+    for (unsigned k = 0; k < 3; k++)
+      if (sig[k] != '-') u[r[k]].all++;
+    double c;
+    if (in->op != ZN_K_Add) continue;
+    for (unsigned k = 0; k < 2; k++)
+      if (zn_kf_const_float(f, r[1 - k], &c) && (c >= 1 || c <= -1)) u[r[k]].sums++;
+  }
+  return u;
+}
+
+/* 1 + erf(x), 1 + tanh(x): what the sum rounds to depends on the function's absolute error only. */
+static R expand_summand(const zn_mx *m, const zn_kinst *in) {
+  const zn_kfunc *f = m->b->f;
+  R x = in->a;
+  double c;
+  if (f->insts[x].op == ZN_K_Div && zn_kf_const_float(f, f->insts[x].b, &c) && c > 0x1p-60 && c < 0x1p60)
+    x = zn_mx_bink(m, ZN_K_Mul, f->insts[x].a, 1 / c);
+  return in->op == ZN_K_Erf ? zn_math_erf_absolute(m, x) : zn_math_tanh_absolute(m, x);
+}
+
+static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, users u, uint32_t *pi_const) {
   if (in->op == ZN_K_Cvt || in->op == ZN_K_CvtFast) return zn_expand_cvt(caps, b, in, in->a);
   if (in->op == ZN_K_Fma) {
     R p = zn_kb_bin(b, ZN_K_Mul, in->a, in->b);
@@ -33,6 +64,8 @@ static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, uint32_t
   if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4 || in->op == ZN_K_Dot2) return zn_expand_dot(b, in);
   zn_mx m = {.b = b, .caps = caps, .lanes = in->lanes, .pi_const = pi_const};
   m.k = in->dtype == ZN_F32 ? &zn_math_f32 : &zn_math_f64;
+  bool summand = in->dtype == ZN_F32 && u.all > 0 && u.all == u.sums;
+  if (summand && (in->op == ZN_K_Erf || in->op == ZN_K_Tanh)) return expand_summand(&m, in);
   return zn_math_expand(&m, (zn_kop)in->op, in->a, in->b);
 }
 
@@ -42,6 +75,7 @@ static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
   zn_arena tmp;
   zn_arena_init(&tmp, "expand");
   zn_kref *map = ZN_ARRAY(&tmp, zn_kref, f->num_insts);
+  users *use = count_users(f, &tmp);
   zn_kb b = {.ctx = c, .mod = m, .f = &out};
   out.insts = NULL;
   out.num_insts = out.cap_insts = 0;
@@ -56,7 +90,7 @@ static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
     if (sig[0] != '-') in.a = map[in.a];
     if (sig[1] != '-') in.b = map[in.b];
     if (sig[2] != '-' && in.op != ZN_K_Call) in.c = map[in.c];
-    if (expand) map[i] = expand_inst(&b, caps, &in, pi_const);
+    if (expand) map[i] = expand_inst(&b, caps, &in, use[i], pi_const);
     if (!map[i]) map[i] = zn_kb_raw(&b, in);
   }
   if (b.error) ZN_BUG(c, "expanding %s: %s", f->name, b.error);

@@ -41,8 +41,9 @@ typedef struct zn_math_format {
    * logw: (logs - 2/3) / s^2 in s^2
    * sin: (sin r - r) / r^3 in r^2    cos: (cos r - 1 + r^2/2) / r^4 in r^2    atan, asin: like sin
    * erf: erf(x)/x - 1 in x^2    erfl: log(erfc(2 + u))    erfc: erfc(x) e^(x^2) in (x - 2)/(x + 2)
+   * erfp/erfq: erf(x)/x in x^2, |x| < 3.93
    */
-  zn_math_poly exp, log, logs, logw, sin, cos, atan, asin, erf, erfl, erfc;
+  zn_math_poly exp, log, logs, logw, sin, cos, atan, asin, erf, erfl, erfc, erfp, erfq;
 } zn_math_format;
 
 extern const zn_math_format zn_math_f32, zn_math_f64;
@@ -85,6 +86,9 @@ R zn_math_log1p(const zn_mx *m, R x);
 R zn_math_hyperbolic(const zn_mx *m, zn_kop op,
                      R x); /* Expm1 Sinh Cosh Tanh Asinh Acosh Atanh Sigmoid */
 R zn_math_erf(const zn_mx *m, R x);
+/* f32, absolute error below 5e-7 and 3e-7, exact +-1 where the function rounds to that: for sums with 1. */
+R zn_math_erf_absolute(const zn_mx *m, R x);
+R zn_math_tanh_absolute(const zn_mx *m, R x);
 /* math_trig.c */
 R zn_math_circular(const zn_mx *m, zn_kop op, R x); /* Sin Cos Tan */
 R zn_math_arc(const zn_mx *m, zn_kop op, R x);      /* Asin Acos Atan */

@@ -298,3 +298,20 @@ R zn_math_erf(const zn_mx *m, R x) {
     r = zn_kb_select(m->b, is_near, near, far);
   return zn_mx_bin(m, ZN_K_CopySign, r, x);
 }
+
+/* The quotient passes 1 between 3.9 and 4.1, so that the clamps make it 1 from there on. */
+R zn_math_erf_absolute(const zn_mx *m, R x) {
+  x = clamp(m, x, -4.1, 4.1);
+  R z = zn_mx_bin(m, ZN_K_Mul, x, x), p = zn_mx_poly(m, m->k->erfp, z), q = zn_mx_poly(m, m->k->erfq, z);
+  p = zn_mx_bin(m, ZN_K_Mul, x, p);
+  return clamp(m, zn_mx_bin(m, ZN_K_Div, p, q), -1, 1);
+}
+
+/* 1 - 2 / (e^2x + 1) */
+R zn_math_tanh_absolute(const zn_mx *m, R x) {
+  x = clamp(m, x, -10, 10);
+  R e = exp_small(m, zn_mx_bin(m, ZN_K_Add, x, x)), two = zn_mx_k(m, 2);
+  R d = zn_mx_bink(m, ZN_K_Add, e, 1), one = zn_mx_k(m, 1);
+  d = zn_mx_bin(m, ZN_K_Div, two, d);
+  return zn_mx_bin(m, ZN_K_Sub, one, d);
+}

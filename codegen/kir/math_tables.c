@@ -190,6 +190,22 @@ static const double erfl_f32[] = {
 };
 
 /* error of the fit: 1.33e-18 of the result */
+static const double erfp_f32[] = {
+    1.1283791065216064,
+    0.19040830433368683,
+    0.05295560136437416,
+    0.0038202155847102404,
+    0.0002952207578346133,
+    2.168966375393211e-06
+};
+static const double erfq_f32[] = {
+    1.0,
+    0.5020768046379089,
+    0.11429637670516968,
+    0.015074184164404869,
+    0.0011926691513508558,
+    3.986783485743217e-05
+};
 static const double erfc_f64[] = {
     0.25539567631050575,
     -0.4271858474139584,
@@ -258,7 +274,9 @@ const zn_math_format zn_math_f32 = {
     .atan = {atan_f32, 5},
     .asin = {asin_f32, 5},
     .erf = {erf_f32, 7},
-    .erfl = {erfl_f32, 7}
+    .erfl = {erfl_f32, 7},
+    .erfp = {erfp_f32, 6},
+    .erfq = {erfq_f32, 6}
 };
 
 const zn_math_format zn_math_f64 = {

@@ -6,6 +6,8 @@
 
 #include "codegen/lower/strvalue.h"
 
+enum { INTERLEAVE = 4 }; /* vectors in flight where an element is a long chain of operations */
+
 /* ---------------------------------------------------------------- scalar expressions */
 
 typedef struct scalar_env {
@@ -294,6 +296,25 @@ static zn_status blocked_map(zn_lw *lw, zn_nid n, zn_vid v) {
   return ZN_OK;
 }
 
+static bool calls_function(const zn_sc *s) {
+  if (s->kind != ZN_SC_CALL) return false;
+  for (unsigned i = 0; i < sizeof calls / sizeof *calls; i++)
+    if (!strcmp(calls[i].name, s->name) && zn_kops[calls[i].op].cls == 'M') return true;
+  for (uint32_t i = 0; i < s->num_args; i++)
+    if (calls_function(s->arg[i])) return true;
+  return false;
+}
+
+/* Do elements of v, computed in place, need a mathematical function? Those are long chains of dependent operations. */
+static bool is_long_chain(const zn_lw *lw, zn_vid v) {
+  const zn_node *n = zn_lw_node(lw, lw->g->vals[v].def);
+  const zn_sc *s = zn_ops[n->op].flags & ZN_OPF_EW ? zn_scalar_expr(n->op) : NULL;
+  if (s && calls_function(s)) return true;
+  for (uint32_t i = 0; i < n->num_in; i++)
+    if (n->in[i] && lw->g->vals[n->in[i]].inlined && is_long_chain(lw, n->in[i])) return true;
+  return false;
+}
+
 zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
   const zn_node *node = zn_lw_node(lw, n);
   if (node->op == ZN_OP_Identity && zn_lower_reorder(lw, n)) return ZN_OK;
@@ -317,6 +338,9 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
     for (int d = first[j]; d < first[j + 1]; d++) extent[j] = zn_ex_mul(ex, extent[j], t.dims[d]);
   }
   int last = loops - 1;
+  const zn_value *val = &lw->g->vals[v];
+  unsigned lanes = zn_lw_lanes(lw, (zn_dtype)t.dtype);
+  unsigned width = lanes > 1 && val->def && is_long_chain(lw, v) ? INTERLEAVE * lanes : 0;
   zn_expr chunk = ZN_EX_NONE;
   if (loops == 1) { /* one long loop: split it so that there is something to share out */
     int64_t lo, hi;
@@ -329,13 +353,13 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
       zn_expr base = zn_ex_muli(ex, p, size);
       chunk = zn_ex_min(ex, zn_ex_const(ex, size), zn_ex_sub(ex, extent[0], base));
       if (zn_ex_is_const(ex, extent[0], &lo) && lo % size == 0) chunk = zn_ex_const(ex, size);
-      zn_expr i = zn_lw_for(lw, chunk, ZN_FOR_VECTOR, 0);
+      zn_expr i = zn_lw_for(lw, chunk, ZN_FOR_VECTOR, width);
       var[0] = zn_ex_add(ex, base, i);
     }
   }
   if (!chunk) {
     if (loops > 1) zn_lw_grid(lw, (uint32_t)last, extent, var);
-    if (loops > 0) var[last] = zn_lw_for(lw, extent[last], ZN_FOR_VECTOR, 0);
+    if (loops > 0) var[last] = zn_lw_for(lw, extent[last], ZN_FOR_VECTOR, width);
   }
   for (int j = 0; j < loops; j++) {
     zn_expr rest = var[j];
@@ -345,7 +369,6 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
     }
     idx[first[j]] = rest;
   }
-  const zn_value *val = &lw->g->vals[v];
   zn_kref k;
   if (!val->cst && zn_value_known(val)) {
     k = zn_lw_load(lw, v, idx);

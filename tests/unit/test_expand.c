@@ -259,8 +259,57 @@ static void test_conversions(void **state) {
   }
 }
 
+/* Forms with a shorter expansion: 1 + erf(x / c), 1 + tanh(x / c), exp(min(0, x)). */
+static zn_kmod *form_kernel(zn_ctx *c, const zn_caps *caps, zn_kop op, double scale) {
+  zn_kmod *m = zn_kmod_new(&c->graph, "t");
+  zn_kb b;
+  zn_kb_begin(&b, c, m, "k", false);
+  zn_kref out = zn_kb_param(&b, "out", ZN_KP_OUT, ZN_F32), x = zn_kb_param(&b, "x", ZN_KP_IN, ZN_F32);
+  zn_kb_param(&b, "y", ZN_KP_IN, ZN_F32);
+  zn_kref lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, N), k = zn_kb_float(&b, ZN_F32, scale);
+  zn_kref zero = zn_kb_float(&b, ZN_F32, 0), one = zn_kb_float(&b, ZN_F32, 1);
+  zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, ZN_F32, 1, x, i);
+  v = op == ZN_K_Exp ? zn_kb_bin(&b, ZN_K_Min, zero, v) : zn_kb_bin(&b, ZN_K_Div, v, k);
+  v = zn_kb_un(&b, op, v);
+  if (op != ZN_K_Exp) v = zn_kb_bin(&b, ZN_K_Add, one, v);
+  zn_kb_store(&b, out, i, v);
+  zn_kb_end(&b);
+  zn_kb_finish(&b);
+  assert_int_equal(zn_kpass_widen(c, m, caps), ZN_OK);
+  assert_int_equal(zn_kpass_expand(c, m, caps), ZN_OK);
+  assert_int_equal(zn_kmod_verify(c, m), ZN_OK);
+  return m;
+}
+
+static void test_forms(void **state) {
+  static const zn_kop ops[] = {ZN_K_Erf, ZN_K_Tanh, ZN_K_Exp};
+  static float x[N], r[N];
+  const double scale = (double)1.41421356f;
+  (void)state;
+  fill();
+  for (int i = 0; i < N; i++) x[i] = (float)fx[i];
+  for (size_t k = 0; k < sizeof all_caps / sizeof *all_caps; k++)
+    for (int f = 0; f < 3; f++) {
+      zn_ctx c;
+      zn_ctx_init(&c);
+      run(&c, form_kernel(&c, &all_caps[k], ops[f], scale), r, x, x, sizeof r);
+      for (int i = 0; i < N; i++) {
+        double v = (double)x[i], z = v / scale;
+        double e = f == 0 ? 1 + erf(z) : f == 1 ? 1 + tanh(z) : exp(v < 0 ? v : v >= 0 ? 0 : v);
+        double tol = f < 2 ? 7e-7 : 1.4e-7 * e + 0x1p-149;
+        if (isnan(e))
+          assert_true(isnan(r[i]));
+        else if (!(fabs((double)r[i] - e) <= tol))
+          fail_msg("%s, form %d: x %.9g gives %.9g, expected %.9g", all_caps[k].arch, f, v, (double)r[i], e);
+        if (f < 2 && z > 10) assert_true(r[i] == 2);
+        if (f < 2 && z < -10) assert_true(r[i] == 0);
+      }
+      zn_ctx_fini(&c);
+    }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_forms),
                                      cmocka_unit_test(test_conversions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
