@@ -163,8 +163,8 @@ static zn_expr cell_of(zn_lw *lw, const tile *t, zn_expr r, zn_expr col) {
   return zn_ex_add(ex, zn_ex_muli(ex, c, t->panel), col);
 }
 
-/* In the loop over depth: row tiles share out the fetching of the next piece of the packed operand, which lies behind the
- * current one. Without it the first row tile of each piece runs at the speed of main memory. */
+/* In the loop over depth: row tiles share out the fetching of the next piece of the packed operand, which lies behind
+ * the current one. Without it the first row tile of each piece runs at the speed of main memory. */
 static void fetch_ahead(zn_lw *lw, const tile *t, zn_expr block) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
@@ -304,7 +304,8 @@ static void share_fetching(zn_lw *lw, tile *t) {
   const zn_gemm *g = t->g;
   int64_t k, n, tiles;
   t->fetch = 0;
-  if (!g->packed || !lw->caps->l2_bytes || !zn_ex_is_const(ex, g->k, &k) || !zn_ex_is_const(ex, g->n, &n)) return;
+  if (!g->packed || !lw->caps->l2_bytes || !lw->caps->vector_bytes) return;
+  if (!zn_ex_is_const(ex, g->k, &k) || !zn_ex_is_const(ex, g->n, &n)) return;
   bool big = k * n * zn_dtype_bytes(g->panel_dtype) >= FETCH_BYTES;
   if (!big || !zn_ex_is_const(ex, t->kn, &k)) return;
   int64_t line = (int64_t)t->panel * zn_dtype_bytes(g->panel_dtype);

@@ -126,13 +126,48 @@ static void concat_operand(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr off
   zn_lw_kernel_end(lw);
 }
 
+static bool is_plain(const zn_value *v) { return !v->layout.block && !v->layout.has_halo; }
+
+/* A stored operand: the axes from `axis` on are one run of memory in both tensors. False when they are not. */
+static bool concat_runs(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset) {
+  enum { CHUNK = 4096, VECTORS = 4 };
+  zn_exprs *ex = lw->ex;
+  zn_vid out = zn_lw_node(lw, n)->out[0];
+  const zn_value *v = &lw->g->vals[in];
+  if (!is_plain(v) || !is_plain(&lw->g->vals[out]) || !zn_lw_is_stored(lw, in)) return false;
+  if (!v->cst && zn_value_known(v)) return false;
+  zn_expr one = zn_ex_const(ex, 1), outer = one, inner = one;
+  for (int d = 0; d < v->type.rank; d++) {
+    if (d < axis) outer = zn_ex_mul(ex, outer, v->type.dims[d]);
+    if (d > axis) inner = zn_ex_mul(ex, inner, v->type.dims[d]);
+  }
+  zn_expr run = zn_ex_mul(ex, inner, zn_lw_dim(lw, in, axis)), stride = zn_ex_mul(ex, inner, zn_lw_dim(lw, out, axis));
+  zn_dtype t = (zn_dtype)v->type.dtype;
+  zn_expr extents[2] = {outer, zn_ex_ceildiv(ex, run, zn_ex_const(ex, CHUNK))}, at[2];
+  zn_lw_kernel(lw, n, "concat");
+  zn_lw_grid(lw, 2, extents, at);
+  zn_expr base = zn_ex_muli(ex, at[1], CHUNK), len = zn_ex_const(ex, CHUNK);
+  int64_t whole;
+  if (!zn_ex_is_const(ex, run, &whole) || whole % CHUNK) len = zn_ex_min(ex, len, zn_ex_sub(ex, run, base));
+  zn_expr i = zn_ex_add(ex, base, zn_lw_for(lw, len, ZN_FOR_VECTOR, VECTORS * zn_lw_lanes(lw, t)));
+  zn_expr from = zn_ex_add(ex, zn_ex_mul(ex, at[0], run), i);
+  zn_expr to = zn_ex_add(ex, zn_ex_mul(ex, at[0], stride), zn_ex_add(ex, zn_ex_mul(ex, offset, inner), i));
+  zn_kref src = zn_lw_ptr(lw, in, ZN_KP_IN), dst = zn_lw_ptr(lw, out, ZN_KP_OUT);
+  zn_lw_store_at(lw, dst, t, to, zn_lw_load_at(lw, src, t, from));
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
+
 static zn_status concat_kernel(zn_lw *lw, zn_nid n) {
   int axis = node_axis(lw, zn_lw_node(lw, n), zn_lw_node(lw, n)->out[0]);
   zn_expr offset = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_in; i++) {
     zn_vid in = zn_lw_node(lw, n)->in[i];
     bool there = zn_lw_lies_in(lw, in, zn_lw_node(lw, n)->out[0]);
-    if (!there && !zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0)) concat_operand(lw, n, in, axis, offset);
+    bool nothing = there || zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0);
+    if (!nothing && !concat_runs(lw, n, in, axis, offset)) concat_operand(lw, n, in, axis, offset);
     offset = zn_ex_add(lw->ex, offset, zn_lw_dim(lw, in, axis));
   }
   return ZN_OK;
