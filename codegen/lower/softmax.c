@@ -1,8 +1,8 @@
 /* Softmax, LogSoftmax, Hardmax along one axis: maximum, exponentials and their sum, scale. Shifted by the maximum, so no
  * overflow. A NaN anywhere makes the sum NaN and with it every result, so the maximum need not keep it. Scaling by the
- * sum's reciprocal costs one rounding more than division, far inside the bound of docs/NUMERICS.md. In f16 and bf16 every step has its
- * type's precision, as the steps of the operator's function body have; sums are formed in float32 and rounded once, but short
- * sums of bf16 term by term, as ONNX's reference forms them (a long one would stop growing). */
+ * sum's reciprocal costs one rounding more than division, far inside the bound of docs/NUMERICS.md. In f16 and bf16
+ * every step has its type's precision, as the steps of the operator's function body have; sums are formed in float32 and
+ * rounded once, but short sums of bf16 term by term, as ONNX's reference forms them (a long one would stop growing). */
 #include <assert.h>
 
 #include "codegen/lower/reduce.h"
