@@ -326,7 +326,9 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
     return ZN_OK;
   }
   zn_lw_kernel(lw, n, zn_op_name(node->op));
-  if (node->num_out == 1 && v == node->out[0]) zn_lw_in_place(lw, UINT32_MAX);
+  /* other point operators (Transpose, Gather) read other elements than the one they write */
+  bool own = zn_ops[node->op].flags & ZN_OPF_EW || node->op == ZN_OP_Cast || node->op == ZN_OP_Identity;
+  if (own && node->num_out == 1 && v == node->out[0]) zn_lw_in_place(lw, UINT32_MAX);
   /* merge axes into loops: loop j covers axes first[j] .. first[j+1]-1 */
   int first[ZN_MAX_RANK + 1], loops = 0;
   for (int d = 0; d < t.rank; d++)

@@ -145,6 +145,13 @@ static bool can_move(const zn_lw *lw, const zn_sharing *s, zn_vid root) {
          lw->loc[root].kind == ZN_LOC_NONE && zn_ops[s->g->nodes[s->g->vals[root].def].op].flags != ZN_OPF_CONTROL;
 }
 
+/* A value that stands twice in a Concat has two places there. */
+static bool occurs_twice(const zn_graph *g, const zn_node *n, zn_vid root) {
+  uint32_t times = 0;
+  for (uint32_t i = 0; i < n->num_in; i++) times += n->in[i] && zn_sharing_alias_root(g, n->in[i]) == root;
+  return times > 1;
+}
+
 static void join(zn_lw *lw, zn_sharing *s, const zn_node *n) {
   const zn_graph *g = s->g;
   zn_vid whole = n->out[0], *moved = ZN_ARRAY(&lw->ctx->tmp, zn_vid, n->num_in);
@@ -158,7 +165,7 @@ static void join(zn_lw *lw, zn_sharing *s, const zn_node *n) {
     zn_vid root = zn_sharing_alias_root(g, n->in[i]);
     uint64_t bytes, own;
     if (g->vals[n->in[i]].inlined || !can_move(lw, s, root) || root == zn_sharing_root(s, whole)) continue;
-    if (!contiguous(lw, g, whole, n->in[i], axis, first, &at)) continue;
+    if (occurs_twice(g, n, root) || !contiguous(lw, g, whole, n->in[i], axis, first, &at)) continue;
     if (!stored_bytes(lw, g, n->in[i], &bytes) || !stored_bytes(lw, g, root, &own) || bytes != own) continue;
     s->part_of[root] = whole;
     s->part_at[root] = at;

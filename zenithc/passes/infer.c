@@ -47,12 +47,27 @@ static zn_status check_arity(zn_ctx *c, const zn_node *nd, const zn_schema *s, c
   return ZN_OK;
 }
 
+/* Does the set hold no tensors, only lists of them ("S=seq")? */
+static bool only_lists(const zn_schema *s, const char *type) {
+  const size_t n = strlen(type);
+  for (const char *p = s->types; p && *p; p += strcspn(p, " "), p += *p == ' ') {
+    if (strncmp(p, type, n) || p[n] != '=') continue;
+    const char *set = p + n + 1;
+    const size_t len = strcspn(set, " ");
+    return len == 3 && (!strncmp(set, "seq", 3) || !strncmp(set, "opt", 3) || !strncmp(set, "map", 3));
+  }
+  return false;
+}
+
 static zn_status check_inputs(zn_ctx *c, const zn_graph *g, const zn_node *nd, const zn_schema *s,
                               const char *where, binding *b) {
   for (uint32_t i = 0; i < nd->num_in - nd->num_captures; i++) {
     const zn_schema_io *io = io_at(s->in, s->num_in, i);
     const zn_type *t = zn_in_type(g, nd, i);
     if (!io || !t || t->kind != ZN_V_TENSOR) continue;
+    if (t->rank >= 0 && only_lists(s, io->type)) {
+      return zn_error(c, where, "input %u '%s' is a tensor, which %s does not take", i + 1, io->name, zn_op_name(nd->op));
+    }
     const zn_dtype d = (zn_dtype)t->dtype;
     if (d == ZN_NONE) continue;
     if (!zn_schema_allows(s, io->type, d)) {
