@@ -331,7 +331,8 @@ static void row_tiles(zn_lw *lw, tile *t, zn_expr part) {
   t->k0 = zn_ex_mul(ex, t->chunk_no, t->depth);
   t->kn = t->depth;
   int64_t k, depth;
-  bool even = zn_ex_is_const(ex, g->k, &k) && zn_ex_is_const(ex, t->depth, &depth) && k % depth == 0;
+  bool even = zn_ex_is_const(ex, g->k, &k) && zn_ex_is_const(ex, t->depth, &depth) && depth > 0 &&
+              k % depth == 0;
   if (t->split_depth && !even) t->kn = zn_ex_min(ex, t->depth, zn_ex_sub(ex, g->k, t->k0));
   share_fetching(lw, t);
   t->tile_no = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0);
