@@ -23,5 +23,5 @@ grep -v '^#' tests/models/models.txt | while read -r name spread runs _; do
     native) set -- "cpu 0" "cpu 2" "c 0" "c 2" ;;
     *) set -- "cpu 2" ;;
   esac
-  for t; do echo "$name $spread $t $opt"; done
+  for t; do echo "$name $spread $t${opt:+ $opt}"; done
 done | xargs -P "$JOBS" -L 1 bash -c 'one "$@"' _ | tally
