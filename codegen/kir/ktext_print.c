@@ -163,9 +163,9 @@ static void put_operands(printer *p, const zn_kinst *in) {
   } else if (sig[4] != 'n') {
     zn_text_printf(p->t, "%s%lld", sep, (long long)in->imm.i);
   }
-  if (in->op == ZN_K_Param && in->imm.i < p->f->num_params)
+  if (in->op == ZN_K_Param && (uint64_t)in->imm.i < p->f->num_params)
     zn_text_printf(p->t, " # %s", p->f->params[in->imm.i].name);
-  if (in->op == ZN_K_ConstAddr && p->m && in->imm.i < p->m->num_consts)
+  if (in->op == ZN_K_ConstAddr && p->m && (uint64_t)in->imm.i < p->m->num_consts)
     zn_text_printf(p->t, " # %s", p->m->consts[in->imm.i].name);
 }
 
