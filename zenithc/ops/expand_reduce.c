@@ -26,10 +26,15 @@ ZN_EXPAND(reducel1) {
 }
 
 ZN_EXPAND(reducel2) {
-  const zn_vid x = zn_rw_in(w, 0);
-  if (!zn_is_float(dtype_of(w, x))) return ZN_OK; /* integer square roots: by the primitive */
-  const zn_vid s = same_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x));
-  zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Sqrt, s));
+  zn_vid x = zn_rw_in(w, 0);
+  const zn_dtype t = dtype_of(w, x);
+  const bool whole = !zn_is_float(t);
+  if (whole) x = zn_rw_cast(w, x, ZN_U64); /* squares are right modulo 2^64 whatever the sign */
+  zn_vid s = same_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x));
+  if (whole) s = zn_rw_cast(w, s, ZN_F64);
+  s = zn_rw1(w, ZN_OP_Sqrt, s);
+  if (whole) s = zn_rw_cast(w, zn_rw_cast(w, s, ZN_I64), t);
+  zn_rw_output(w, 0, s);
   return zn_rw_done(w);
 }
 
