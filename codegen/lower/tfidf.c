@@ -81,12 +81,12 @@ static zn_loc column_weights(zn_lw *lw, const zn_node *node, int64_t width, bool
   return zn_lw_const(lw, "tfidf_weights", ZN_F32, (uint64_t)width, out);
 }
 
-static void write_row(zn_lw *lw, const tfidf *s, char mode, bool product, zn_loc weights) {
+static void write_row(zn_lw *lw, const tfidf *s, bool product, zn_loc weights) {
   zn_kb *b = &lw->kb;
   zn_expr col = zn_lw_for(lw, s->width, ZN_FOR_VECTOR, 0);
   zn_kref p = zn_lw_ptr_loc(lw, s->counts, ZN_KP_INOUT, ZN_F32);
   zn_kref c = zn_lw_load_at(lw, p, ZN_F32, count_at(lw, s, col));
-  if (mode != 'T' || product) {
+  if (weights.kind != ZN_LOC_NONE) {
     zn_kref wp = zn_lw_ptr_loc(lw, weights, ZN_KP_IN, ZN_F32);
     zn_kref w = zn_lw_load_at(lw, wp, ZN_F32, col);
     if (product) {
@@ -135,7 +135,8 @@ static zn_status tfidf_kernel(zn_lw *lw, zn_nid n) {
   s.pool = zn_lw_const(lw, "tfidf_pool", ZN_I64, s.num_pool, pool);
   s.index = zn_lw_const(lw, "tfidf_index", ZN_I64, s.num_index, index);
   s.counts = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, s.rows, s.width), 4));
-  zn_loc weights = column_weights(lw, node, width, product);
+  zn_loc weights = {ZN_LOC_NONE, 0}; /* counts as they are need none */
+  if (mode[0] != 'T' || product) weights = column_weights(lw, node, width, product);
   zn_lw_kernel(lw, n, "tfidf");
   zn_lw_grid(lw, 1, &s.rows, &s.row);
   zn_kref p = zn_lw_ptr_loc(lw, s.counts, ZN_KP_INOUT, ZN_F32), zero = zn_kb_float(&lw->kb, ZN_F32, 0);
@@ -144,7 +145,7 @@ static zn_status tfidf_kernel(zn_lw *lw, zn_nid n) {
   zn_lw_end(lw);
   for (int64_t k = lo; k <= hi && k <= (int64_t)s.num_counts; k++)
     for (int64_t step = 1; step <= (k == 1 ? 1 : skips + 1); step++) count_grams(lw, &s, k, step);
-  write_row(lw, &s, mode[0], product, weights);
+  write_row(lw, &s, product, weights);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
   return ZN_OK;
