@@ -192,7 +192,7 @@ static Elf64_Phdr *segment_of(elf *e, const Elf64_Shdr *s, uint64_t *out_loaded)
 }
 
 static zn_status fill_shared(elf *e, const zn_kmod *mod) {
-  unsigned i = find_section(e, ZN_ELF_BSS_SECTION + ZN_AT);
+  unsigned i = find_section(e, &ZN_ELF_BSS_SECTION[ZN_AT]);
   if (!i) return ZN_OK;
   Elf64_Shdr *s = &e->sec[i];
   uint64_t loaded;

@@ -53,7 +53,7 @@ static void set_field(entry *e, zn_kref tensors, uint32_t i, int off, zn_kref v)
 /* An element of a tensor or of the workspace: device memory where kernels run on a device. */
 static zn_kref peek(entry *e, zn_dtype t, zn_kref p, zn_kref at, bool last) {
   if (!e->lw->caps->simt) return zn_kb_load(e->b, t, 1, p, at);
-  return zn_kb_raw(e->b, (zn_kinst){.op = ZN_K_Fetch, .dtype = t, .lanes = 1, .a = p, .b = at, .imm.i = last});
+  return zn_kb_raw(e->b, (zn_kinst){.op = ZN_K_Fetch, .dtype = (uint8_t)t, .lanes = 1, .a = p, .b = at, .imm.i = last});
 }
 
 static zn_kref is_null(entry *e, zn_kref p) {

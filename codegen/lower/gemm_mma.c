@@ -192,7 +192,7 @@ static unsigned threads_of(const zn_gs_shape *s) { return 32u * (s->bm / s->tm) 
 /* Cycles, as in gemm_simt.c: matrix units do a piece of 16 x 8 x 16 in about 3 cycles a multiprocessor; moving the tiles
  * costs instructions, fewer where they move WIDE. */
 static double cost(zn_lw *lw, tile *t, const zn_gs_shape *s, unsigned parts) {
-  enum { LANES = 128, LATENCY = 1000, LAUNCH = 4000, THREADS = 1024 };
+  const double LANES = 128, LATENCY = 1000, LAUNCH = 4000, THREADS = 1024;
   const zn_gemm *g = t->g;
   t->s = *s;
   double blocks = parts * zn_gs_extent(lw, g->m) / s->bm * zn_gs_extent(lw, g->n) / s->bn;

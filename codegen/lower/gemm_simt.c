@@ -425,7 +425,7 @@ static double ceil_div(double x, double y) {
 /* Cycles until the last block is done. A step of a block costs its multiply-adds, or the latency of the loads that the step
  * waits for when the multiprocessor has too few blocks to hide it. */
 static double cost(zn_lw *lw, const zn_gemm *g, const shape *s, unsigned parts) {
-  enum { LANES = 128, LATENCY = 900, LAUNCH = 4000, THREADS = 1024 };
+  const double LANES = 128, LATENCY = 900, LAUNCH = 4000, THREADS = 1024;
   double blocks = parts * ceil_div(zn_gs_extent(lw, g->m), s->bm) * ceil_div(zn_gs_extent(lw, g->n), s->bn);
   for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
   double cores = lw->caps->cores ? lw->caps->cores : 64, threads = (double)(s->bm / s->tm) * (s->bn / s->tn);
