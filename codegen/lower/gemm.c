@@ -288,8 +288,7 @@ static void cut_rows(zn_lw *lw, tile *t, zn_expr column_blocks) {
   t->parts = zn_ex_const(ex, parts);
 }
 
-/* min(i * step, extent - step) as a plain variable. */
-static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
+zn_expr zn_gemm_tile_start(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
   zn_exprs *ex = lw->ex;
   int64_t c;
   zn_expr at = zn_ex_muli(ex, i, step);
@@ -337,7 +336,7 @@ static void row_tiles(zn_lw *lw, tile *t, zn_expr part) {
   share_fetching(lw, t);
   t->tile_no = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0);
   t->row_no = zn_ex_add(ex, first, t->tile_no);
-  zn_expr base = fixed ? start_of(lw, t->row_no, g->rows, g->m) : zn_ex_muli(ex, t->row_no, g->rows);
+  zn_expr base = fixed ? zn_gemm_tile_start(lw, t->row_no, g->rows, g->m) : zn_ex_muli(ex, t->row_no, g->rows);
   zn_expr r = zn_lw_for(lw, zn_ex_const(ex, g->rows), ZN_FOR_UNROLL, g->rows);
   zn_expr row = zn_ex_add(ex, base, r);
   if (!fixed) {
@@ -367,7 +366,7 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
   for (uint32_t i = 0; i < g->num_batch; i++) t.batch[i] = vars[i];
   t.panel_no = vars[g->num_batch];
   t.first = zn_ex_const(ex, 0);
-  if (zn_ex_is(ex, width, t.panel)) t.first = start_of(lw, t.panel_no, t.panel, g->n);
+  if (zn_ex_is(ex, width, t.panel)) t.first = zn_gemm_tile_start(lw, t.panel_no, t.panel, g->n);
   row_tiles(lw, &t, vars[g->num_batch + 1]);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

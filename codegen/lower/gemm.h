@@ -41,6 +41,8 @@ void zn_gemm_emit(zn_lw *lw, const zn_gemm *g);
 void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
 void zn_gemm_simt(zn_lw *lw, const zn_gemm *g);
+/* Where tile i of `step` rows or columns starts: min(i * step, extent - step), as a plain variable. */
+zn_expr zn_gemm_tile_start(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent);
 /* acc + a*b in type t: fma for floats. */
 zn_kref zn_mul_add(zn_lw *lw, zn_kref a, zn_kref b, zn_kref acc);
 #endif

@@ -4,6 +4,8 @@
  * activations become a term of the initial sum, from the column sums of the weights. */
 #include "codegen/lower/gemm_int8.h"
 
+#include "codegen/lower/gemm.h"
+
 #include "codegen/lower/requant.h"
 
 enum { MIN_GRID = 16 };
@@ -180,17 +182,6 @@ static void columns(zn_lw *lw, const product *p, zn_expr m) {
   zn_lw_end(lw);
 }
 
-/* min(i * step, extent - step) as a plain variable. */
-static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
-  zn_exprs *ex = lw->ex;
-  int64_t c;
-  zn_expr at = zn_ex_muli(ex, i, step);
-  if (zn_ex_is_const(ex, extent, &c) && c % step == 0) return at;
-  zn_expr e = zn_ex_min(ex, at, zn_ex_addi(ex, extent, -step));
-  if (zn_ex_is_const(ex, e, NULL)) return e;
-  return zn_lw_as_expr(lw, zn_lw_ix(lw, e), extent);
-}
-
 /* Parts of the row blocks, so that there is something to share out. */
 static void cut_rows(zn_lw *lw, product *p) {
   zn_exprs *ex = lw->ex;
@@ -220,7 +211,7 @@ static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
     here = zn_ex_min(ex, here, left);
   }
   zn_expr row_no = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
-  zn_expr base = fixed ? start_of(lw, row_no, p->rows, g->m) : zn_ex_muli(ex, row_no, p->rows);
+  zn_expr base = fixed ? zn_gemm_tile_start(lw, row_no, p->rows, g->m) : zn_ex_muli(ex, row_no, p->rows);
   zn_expr row = zn_ex_add(ex, base, zn_lw_for(lw, zn_ex_const(ex, p->rows), ZN_FOR_UNROLL, p->rows));
   if (!fixed) {
     row = zn_ex_min(ex, row, zn_ex_addi(ex, g->m, -1));
@@ -248,7 +239,7 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   zn_lw_grid(lw, g->num_batch + 2, extents, vars);
   for (uint32_t i = 0; i < g->num_batch; i++) p.batch[i] = vars[i];
   p.block = vars[g->num_batch];
-  p.first = g->n < p.width ? zn_ex_const(ex, 0) : start_of(lw, p.block, p.width, zn_ex_const(ex, g->n));
+  p.first = g->n < p.width ? zn_ex_const(ex, 0) : zn_gemm_tile_start(lw, p.block, p.width, zn_ex_const(ex, g->n));
   row_tiles(lw, &p, vars[g->num_batch + 1]);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
