@@ -392,16 +392,4 @@ static zn_kref identity_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
 }
 const zn_lower zn_lower_identity = {identity_point, NULL};
 
-static zn_kref cast_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
-  const zn_node *node = zn_lw_node(lw, n);
-  zn_dtype from = (zn_dtype)zn_lw_type(lw, node->in[0])->dtype;
-  zn_dtype to = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
-  bool saturate = zn_node_int(node, "saturate") != 0;
-  zn_kref k = zn_lw_load(lw, node->in[0], idx);
-  zn_dtype ct = zn_lw_ctype(to);
-  if (ct == to && !zn_is_float(from)) return zn_lw_convert(lw, k, zn_lw_ctype(from), to, saturate);
-  zn_kref narrow = zn_lw_convert(lw, k, zn_lw_ctype(from), to, saturate);
-  return ct == to ? narrow : zn_lw_convert(lw, narrow, to, ct, saturate);
-}
-const zn_lower zn_lower_cast = {cast_point, NULL};
 const zn_lower zn_lower_none = {NULL, NULL};

@@ -4,6 +4,9 @@
 
 #include "codegen/lower/labels.h"
 #include "codegen/lower/lists.h"
+#include "codegen/lower/sortkeys.h"
+#include "codegen/lower/strnum.h"
+#include "codegen/lower/strvalue.h"
 #include "runtime/zenith.h"
 
 /* ---------------------------------------------------------------- ZipMap */
@@ -136,12 +139,28 @@ static void clear(zn_lw *lw, zn_vid y, zn_loc empty) {
   zn_lw_end(lw);
 }
 
-static zn_status no_conversion(zn_lw *lw, zn_nid n) {
-  return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, zn_lw_node(lw, n)),
-                 "a conversion between strings and numbers cannot be compiled yet");
-}
-
 /* ---------------------------------------------------------------- CastMap, DictVectorizer */
+
+typedef struct caster { /* values between text and numbers, where the types differ in that */
+  bool reads, writes;
+  zn_sn sn;
+  zn_loc bytes;
+  zn_kref word; /* a descriptor */
+} caster;
+
+static zn_kref cast_value(zn_lw *lw, const caster *c, zn_kref v, zn_kref place) {
+  zn_kb *b = &lw->kb;
+  if (c->reads) {
+    zn_kref data = zn_sv_data(lw, v), len = zn_sv_len(lw, v), bad;
+    v = zn_sn_read(&c->sn, data, len, &bad);
+    zn_lw_fail_if(lw, bad, ZN_RUN_DOMAIN);
+  }
+  if (!c->writes) return v;
+  zn_kref pool = zn_lw_ptr_loc(lw, c->bytes, ZN_KP_OUT, ZN_U8);
+  zn_kref to = zn_kb_ptradd(b, pool, zn_s_mul(lw, place, zn_kb_idx(b, ZN_SN_ROOM))), len = zn_sn_write(&c->sn, to, v);
+  zn_sv_set(lw, c->word, to, len);
+  return c->word;
+}
 
 /* DENSE: values in the order of their keys; SPARSE: value at the place its key says. */
 static zn_status castmap_kernel(zn_lw *lw, zn_nid n) {
@@ -149,14 +168,20 @@ static zn_status castmap_kernel(zn_lw *lw, zn_nid n) {
   zn_vid m = node->in[0], y = node->out[0];
   const zn_type t = *zn_lw_type(lw, m), ty = *zn_lw_type(lw, y);
   bool sparse = strcmp(zn_node_str(node, "map_form"), "SPARSE") == 0;
-  if ((t.dtype == ZN_STR) != (ty.dtype == ZN_STR)) return no_conversion(lw, n);
+  caster c = {.reads = t.dtype == ZN_STR && ty.dtype != ZN_STR, .writes = t.dtype != ZN_STR && ty.dtype == ZN_STR};
   if (t.key != ZN_I64)
     return zn_fail(lw->ctx, ZN_ERR_MODEL, zn_node_where(lw->ctx, node), "the keys are not int64");
   zn_loc cell = zn_lw_scratch(lw, zn_ex_const(lw->ex, 8)), empty = zn_lw_strings(lw, no_string(lw), 1);
   check_map(lw, n, m, cell);
   if (zn_ex_kind(lw->ex, ty.dims[1]) == ZN_EX_SYM) zn_lw_define_sym(lw, ty.dims[1], cell);
+  if (c.writes) c.bytes = zn_lw_keep(lw, zn_ex_muli(lw->ex, ty.dims[1], ZN_SN_ROOM));
   zn_lw_kernel(lw, n, "castmap");
   zn_kb *b = &lw->kb;
+  if (c.reads) c.sn = zn_sn_reader(lw, (zn_dtype)ty.dtype);
+  if (c.writes) {
+    c.sn = zn_sn_writer(lw, (zn_dtype)t.dtype);
+    c.word = zn_kb_alloc(b, ZN_U64, 2);
+  }
   clear(lw, y, empty);
   mapin in = open_map(lw, m);
   zn_kref width = zn_lw_ix(lw, ty.dims[1]), zero = zn_kb_idx(b, 0), k = zn_s_for(lw, in.n);
@@ -176,7 +201,7 @@ static zn_status castmap_kernel(zn_lw *lw, zn_nid n) {
   zn_kref low = zn_kb_cmp(b, ZN_K_Ge, place, zero), high = zn_kb_cmp(b, ZN_K_Lt, place, width);
   zn_kb_if(b, zn_kb_bin(b, ZN_K_And, low, high));
   zn_expr idx[2] = {zn_ex_const(lw->ex, 0), zn_lw_as_expr(lw, place, ty.dims[1])};
-  zn_lw_store(lw, y, idx, at(lw, in.values, (zn_dtype)t.dtype, k));
+  zn_lw_store(lw, y, idx, cast_value(lw, &c, at(lw, in.values, (zn_dtype)t.dtype, k), place));
   zn_kb_end(b);
   zn_kb_end(b);
   zn_lw_kernel_end(lw);

@@ -1,5 +1,5 @@
 /* What zenith.h promises about strings, sequences and the allocator, seen by a program that opens
- *     values_check strings.so loop_grow.so          (tests/embed/values)
+ *     values_check strings.so loop_grow.so numbers.so         (tests/embed/values)
  * Prints ok and FAIL lines. */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -39,7 +39,7 @@ static const zn_model *open_model(const char *path) {
   return m;
 }
 
-enum { MAX_IO = 8 };
+enum { MAX_IO = 16 };
 typedef struct job {
   const zn_model *m;
   zn_tensor in[MAX_IO], out[MAX_IO];
@@ -124,9 +124,52 @@ static void sequence(const char *path) {
   check(j.out[0].shape[0] == 6 && j.out[0].bytes == 24 && ((float *)j.out[0].u.data)[5] == 9, "an output without bound");
 }
 
+/* Output 0 is Cast of the strings to double, 1 to float, 2 to uint8; 7 the doubles as strings. */
+static int32_t convert(job *j, const char *s, double x) {
+  static zn_string text[1];
+  static double real[1];
+  static float rows[3];
+  static uint16_t half[5];
+  static int64_t whole[1];
+  static unsigned char flags[3];
+  text[0] = str(s);
+  real[0] = x;
+  j->in[0] = (zn_tensor){.u.data = text, .bytes = sizeof text, .dtype = 8, .rank = 1, .shape = {1}};
+  j->in[1] = (zn_tensor){.u.data = real, .bytes = sizeof real, .dtype = 11, .rank = 1, .shape = {1}};
+  j->in[2] = (zn_tensor){.u.data = rows, .bytes = sizeof rows, .dtype = 1, .rank = 2, .shape = {1, 3}};
+  j->in[3] = (zn_tensor){.u.data = half, .bytes = sizeof half, .dtype = 10, .rank = 1, .shape = {5}};
+  j->in[4] = (zn_tensor){.u.data = whole, .bytes = sizeof whole, .dtype = 7, .rank = 1, .shape = {1}};
+  j->in[5] = (zn_tensor){.u.data = flags, .bytes = sizeof flags, .dtype = 9, .rank = 1, .shape = {3}};
+  j->in[6] = (zn_tensor){.u.data = flags, .bytes = 1, .dtype = 2, .rank = 1, .shape = {1}};
+  if (!j->ws) prepare(j);
+  return j->m->run(j->in, j->out, j->ws, j->ws_bytes, NULL);
+}
+
+static void numbers(const char *path) {
+  static const char *const wrong[] = {"", "one", "1.5x", "--1", "1e", "0x10", "1_0", ".", "1.2.3", "256", "-1", "1e3", "nan"};
+  static const double values[] = {0.1, 1.0 / 3, 1e15, 1e16, 123456.789, 1e-4, 9.9e-5, 5e-324,
+                                  9007199254740992.0, 0x1p-44, 0x1p1023};
+  static const char *const written[] = {"0.1", "0.3333333333333333", "1000000000000000.0", "1e+16", "123456.789", "0.0001",
+                                        "9.9e-05", "5e-324", "9007199254740992.0", "5.684341886080802e-14",
+                                        "8.98846567431158e+307"};
+  job j = {.m = open_model(path)};
+  int good = 1;
+  for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) good &= convert(&j, wrong[k], 0) == ZN_RUN_DOMAIN;
+  check(good, "text that is no number of the type: ZN_RUN_DOMAIN");
+  check(convert(&j, " +99.75e0\n", 0) == ZN_RUN_OK && ((unsigned char *)j.out[2].u.data)[0] == 99, "blanks, sign, exponent");
+  check(convert(&j, "16777217", 0) == ZN_RUN_DOMAIN && ((float *)j.out[1].u.data)[0] == 16777216, "a tie goes to even");
+  check(convert(&j, "16777217.00000000000000000000000000000000000000000000000000000000001", 0) == ZN_RUN_DOMAIN &&
+            ((float *)j.out[1].u.data)[0] == 16777218, "every digit counts");
+  good = 1;
+  for (size_t k = 0; k < sizeof values / sizeof *values; k++)
+    good &= convert(&j, "0", values[k]) == ZN_RUN_OK && is(&j.out[7], 0, written[k]);
+  check(good, "doubles are written as the shortest text that reads back");
+}
+
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  if (argc != 4) return 2;
   strings(argv[1]);
   sequence(argv[2]);
+  numbers(argv[3]);
   return 0;
 }

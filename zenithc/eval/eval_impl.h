@@ -163,6 +163,9 @@ zn_status zn_ev_conv(zn_ev *e, const double *x, const double *w, const double *b
 /* ---- conversion: one element from src[j] to dst[i], with the rules of Cast ---- */
 zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val *src, uint64_t j,
                       bool saturate, const char *round_mode);
+/* eval_text.c: text to number and back. 8-bit and narrower floats are read as a double that rounds as the exact number does. */
+zn_status zn_ev_read_number(zn_ev *e, const zn_str *s, zn_eval_val *dst, uint64_t i);
+zn_str zn_ev_print_number(zn_ev *e, const zn_eval_val *v, uint64_t j);
 
 /* ---- bodies ---- */
 typedef struct zn_evframe zn_evframe;

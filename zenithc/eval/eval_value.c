@@ -192,37 +192,6 @@ zn_htensor zn_eval_to_htensor(zn_arena *a, const zn_eval_val *v) {
 }
 
 /* ---- casts ---- */
-static bool parse_float(const zn_str *s, double *out) {
-  char buf[64];
-  if (s->len == 0 || s->len >= sizeof buf) return false;
-  memcpy(buf, s->ptr, s->len);
-  buf[s->len] = 0;
-  char *end;
-  *out = strtod(buf, &end);
-  return *end == 0 && end != buf;
-}
-
-static zn_str print_number(zn_ev *e, const zn_eval_val *v, uint64_t j) {
-  char buf[64];
-  zn_dtype t = (zn_dtype)v->dtype;
-  if (t == ZN_BOOL) {
-    snprintf(buf, sizeof buf, "%s", v->u.i[j] ? "1" : "0");
-  } else if (t == ZN_U64) {
-    snprintf(buf, sizeof buf, "%llu", (unsigned long long)v->u.i[j]);
-  } else if (!zn_is_float(t)) {
-    snprintf(buf, sizeof buf, "%lld", (long long)v->u.i[j]);
-  } else { /* the shortest decimal that reads back as the same value of type t */
-    double x = zn_ev_key(t, v->u.f[j]);
-    if (isnan(x)) return zn_ev_str(e, "NaN", 3);
-    if (isinf(x)) return x < 0 ? zn_ev_str(e, "-INF", 4) : zn_ev_str(e, "INF", 3);
-    for (int p = 1; p < 18; p++) {
-      snprintf(buf, sizeof buf, "%.*g", p, x);
-      if (zn_ev_key(t, strtod(buf, NULL)) == x) break;
-    }
-  }
-  return zn_ev_str(e, buf, strlen(buf));
-}
-
 /* float8e8m0 holds powers of two only; up, down and nearest differ. */
 static double to_e8m0(double x, const char *mode, bool saturate) {
   if (isnan(x) || x < 0) return NAN;
@@ -255,39 +224,28 @@ zn_status zn_ev_cast1(zn_ev *e, zn_eval_val *dst, uint64_t i, const zn_eval_val 
     return ZN_OK;
   }
   if (to == ZN_STR) {
-    dst->u.s[i] = print_number(e, src, j);
+    dst->u.s[i] = zn_ev_print_number(e, src, j);
     return ZN_OK;
   }
-  double x = 0;
   bool is_float = zn_is_float(from);
+  double x = is_float ? src->u.f[j] : 0;
   if (from == ZN_STR) {
-    if (!zn_is_float(to) && to != ZN_BOOL) { /* whole integers keep all their digits */
-      char buf[32] = {0};
-      if (src->u.s[j].len < sizeof buf) memcpy(buf, src->u.s[j].ptr, src->u.s[j].len);
-      char *end = buf;
-      long long k = strtoll(buf, &end, 10);
-      if (end != buf && *end == 0) {
-        dst->u.i[i] = zn_int_wrap(to, k);
-        return ZN_OK;
-      }
-    }
-    if (!parse_float(&src->u.s[j], &x))
-      return zn_ev_fail(e, "'%.*s' is not a number", (int)src->u.s[j].len, src->u.s[j].ptr);
+    ZN_TRY(zn_ev_read_number(e, &src->u.s[j], dst, i));
+    if (!small_float(to)) return ZN_OK;
     is_float = true;
-  } else if (is_float) {
-    x = src->u.f[j];
+    x = dst->u.f[i];
   }
   if (zn_is_float(to)) {
     if (!is_float) x = zn_ev_get(src, j);
     if (to == ZN_F8E8M0) x = to_e8m0(x, round_mode, saturate);
     else if (small_float(to)) x = zn_float_decode(to, zn_float_encode(to, x, saturate));
-    else if (!is_float || from == ZN_STR || zn_dtype_bytes(to) < zn_dtype_bytes(from) ||
+    else if (!is_float || zn_dtype_bytes(to) < zn_dtype_bytes(from) ||
              (to != from && zn_dtype_bytes(to) == zn_dtype_bytes(from)))
       x = zn_eval_round(to, x);
     dst->u.f[i] = x;
     return ZN_OK;
   }
-  if (is_float && from != ZN_STR) x = zn_ev_key(from, x);
+  if (is_float) x = zn_ev_key(from, x);
   if (to == ZN_BOOL) dst->u.i[i] = is_float ? x != 0 : src->u.i[j] != 0;
   else dst->u.i[i] = is_float ? float_to_int(to, x) : zn_int_wrap(to, src->u.i[j]);
   return ZN_OK;

@@ -81,7 +81,7 @@ static bool extent(dims *d, const zn_graph *g, zn_vid v, int64_t axis, int64_t *
 typedef struct use { /* what the consumers of an input demand */
   int64_t below;     /* values in [0, below); 0 = no demand */
   int64_t from;      /* lengths: at least this */
-  bool mask, positive, count;
+  bool mask, positive, count, numeral;
   const zn_str *words; /* strings that the model knows */
   uint32_t num_words;
 } use;
@@ -142,6 +142,11 @@ static void look(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, u
   int64_t e;
   know_words(n, u);
   switch (n->op) {
+  case ZN_OP_Cast:
+  case ZN_OP_CastLike:
+  case ZN_OP_CastMap:
+    if (input == 0 && g->vals[n->in[0]].type.dtype == ZN_STR && g->vals[n->out[0]].type.dtype != ZN_STR) u->numeral = true;
+    break;
   case ZN_OP_Gather:
   case ZN_OP_GatherElements:
   case ZN_OP_ScatterElements:
@@ -243,11 +248,25 @@ static int64_t draw_int(zn_gen_kind kind, zn_dtype t, uint64_t *s, uint64_t k, u
   return lo + (int64_t)(next(s) % span);
 }
 
+/* Text of a number that every type holds. */
+static zn_str draw_numeral(zn_arena *a, uint64_t *s, const use *u) {
+  uint64_t r = next(s);
+  const char *t;
+  switch (u->below ? 0 : r % 4) {
+  case 0: t = zn_arena_printf(a, "%u", (unsigned)(r / 4 % (u->below ? (uint64_t)u->below : 2))); break;
+  case 1: t = zn_arena_printf(a, "%.3f", uniform(s)); break;
+  case 2: t = zn_arena_printf(a, "+%.17g", uniform(s)); break;
+  default: t = zn_arena_printf(a, " %e", uniform(s)); break;
+  }
+  return (zn_str){t, strlen(t)};
+}
+
 /* A word that the model knows, or a few letters: some of two bytes, some blanks. */
 static zn_str draw_string(zn_arena *a, uint64_t *s, const use *u) {
   static const char *const letters[] = {"a", "b", "c", "e", "n", "o", "s", "t", "A", "M", "0", "7", " ", "-", ".", "\xc3\xa9",
                                         "\xc3\x9c", "\xd0\xb6", "\xce\xa3"};
   static const char *const words[] = {"a", "the", "zenith", "graph", "north", "cat", "dog", "0"};
+  if (u->numeral) return draw_numeral(a, s, u);
   uint64_t r = next(s) % 8;
   if (u->num_words && r < 6) return u->words[next(s) % u->num_words];
   if (r < 3) {

@@ -17,8 +17,14 @@ typedef struct fuser {
   uint8_t *loads;   /* stored operands behind a point value */
 } fuser;
 
-static bool is_point(const zn_node *n) {
-  return (zn_ops[n->op].flags & (ZN_OPF_EW | ZN_OPF_POINT)) != 0;
+/* Numbers from text and text from numbers are kernels of their own. */
+static bool converts_text(const zn_graph *g, const zn_node *n) {
+  return (n->op == ZN_OP_Cast || n->op == ZN_OP_CastLike) &&
+         (g->vals[n->in[0]].type.dtype == ZN_STR || g->vals[n->out[0]].type.dtype == ZN_STR);
+}
+
+static bool is_point(const zn_graph *g, const zn_node *n) {
+  return (zn_ops[n->op].flags & (ZN_OPF_EW | ZN_OPF_POINT)) != 0 && !converts_text(g, n);
 }
 
 static bool is_free(const zn_node *n) { /* costs no arithmetic worth naming and needs no operand in memory */
@@ -34,7 +40,7 @@ static bool is_view(const zn_node *n) {
 }
 
 /* Operators that read operand i many times, or through raw pointers. */
-static bool reads_densely(const zn_node *n, uint32_t i) {
+static bool reads_densely(const zn_graph *g, const zn_node *n, uint32_t i) {
   switch (n->op) {
   case ZN_OP_MatMul: case ZN_OP_Gemm: case ZN_OP_Conv: case ZN_OP_ConvTranspose: case ZN_OP_Einsum:
   case ZN_OP_MatMulInteger: case ZN_OP_ConvInteger: case ZN_OP_QLinearConv: case ZN_OP_QLinearMatMul:
@@ -45,7 +51,7 @@ static bool reads_densely(const zn_node *n, uint32_t i) {
     return true;
   case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin:
   case ZN_OP_ReduceProd: case ZN_OP_Concat: case ZN_OP_ArgMax: case ZN_OP_ArgMin: return false;
-  default: return !is_point(n);
+  default: return !is_point(g, n);
   }
 }
 
@@ -131,9 +137,9 @@ static bool reads_once(const fuser *f, const zn_node *r, zn_vid v) {
     return false;
   }
   if (r->op == ZN_OP_Expand || r->op == ZN_OP_Tile) return false;
-  if (is_point(r)) return r->in[0] == v || !is_view(r);
+  if (is_point(f->g, r)) return r->in[0] == v || !is_view(r);
   for (uint32_t i = 0; i < r->num_in; i++)
-    if (r->in[i] == v && reads_densely(r, i)) return false;
+    if (r->in[i] == v && reads_densely(f->g, r, i)) return false;
   return true;
 }
 
@@ -141,7 +147,7 @@ static bool readers_take_views(const fuser *f, zn_vid v) {
   for (uint32_t i = 0; i < f->g->num_order; i++) {
     const zn_node *r = &f->g->nodes[f->g->order[i]];
     for (uint32_t k = 0; k < r->num_in; k++)
-      if (r->in[k] == v && reads_densely(r, k)) return false;
+      if (r->in[k] == v && reads_densely(f->g, r, k)) return false;
   }
   return true;
 }
@@ -188,7 +194,7 @@ static bool joins_in_place(const fuser *f, const zn_node *r) {
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
-  if (!is_point(n) || val->is_output || f->uses[v] == 0 || val->content || val->num_scaled) return false;
+  if (!is_point(f->g, n) || val->is_output || f->uses[v] == 0 || val->content || val->num_scaled) return false;
   if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR || ends_epilogue(f, n)) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
@@ -234,7 +240,7 @@ static zn_nid unique_host(const fuser *f, zn_vid v) {
     if (!reads) continue;
     zn_nid h = id;
     if (g->vals[r->out[0]].inlined) {
-      bool map = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast || is_quantizer(g, r);
+      bool map = (zn_ops[r->op].flags & ZN_OPF_EW) || (r->op == ZN_OP_Cast && !converts_text(g, r)) || is_quantizer(g, r);
       if (!map || !same_dims(&g->vals[r->out[0]].type, &g->vals[v].type)) return 0;
       h = unique_host(f, r->out[0]);
     }
@@ -251,7 +257,7 @@ static zn_vid extend(fuser *f, zn_nid root, zn_vid v) {
   zn_nid host = val->is_output || f->uses[v] > 4 ? 0 : unique_host(f, v);
   if (!host || val->content || val->num_scaled) return 0;
   const zn_node *r = &g->nodes[host];
-  bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || r->op == ZN_OP_Cast || is_quantizer(g, r);
+  bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || (r->op == ZN_OP_Cast && !converts_text(g, r)) || is_quantizer(g, r);
   if (!ew || r->group) return 0;
   zn_vid out = r->out[0];
   if (!same_dims(&val->type, &g->vals[out].type) || g->vals[out].inlined) return 0;
