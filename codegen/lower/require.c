@@ -50,6 +50,17 @@ static void delta(zn_lw *lw, const zn_node *n) {
   require_equal(lw, zn_axes_equal(lw->ex, v->elems[0], zn_ex_const(lw->ex, 0)), zn_ex_const(lw->ex, 0), false);
 }
 
+/* A branch that the model cannot take (pass ranks): shapes decided it. */
+static void condition(zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_expr idx[ZN_MAX_RANK];
+  for (int d = 0; d < zn_lw_type(lw, node->in[1])->rank; d++) idx[d] = zn_ex_const(lw->ex, 0);
+  zn_lw_kernel(lw, n, "require");
+  zn_kref holds = zn_lw_load(lw, node->in[1], idx);
+  zn_lw_fail_if(lw, zn_node_int(node, "value") ? zn_kb_un(&lw->kb, ZN_K_Not, holds) : holds, SHAPE);
+  zn_lw_kernel_end(lw);
+}
+
 void zn_lower_require(zn_lw *lw, zn_nid id) {
   const zn_node *n = zn_lw_node(lw, id);
   if ((zn_ops[n->op].flags & ZN_OPF_EW) && n->num_in > 1) broadcasts(lw, n);
@@ -57,6 +68,7 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin: case ZN_OP_ReduceProd:
   case ZN_OP_Squeeze: axes_list(lw, n, 1, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
+  case ZN_OP_Require: condition(lw, id); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_DFT: axes_list(lw, n, 2, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Range:

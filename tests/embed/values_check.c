@@ -1,5 +1,5 @@
 /* What zenith.h promises about strings, sequences and the allocator, seen by a program that opens
- *     values_check strings.so loop_grow.so numbers.so         (tests/embed/values)
+ *     values_check strings.so loop_grow.so numbers.so ranks.so         (tests/embed/values)
  * Prints ok and FAIL lines. */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -166,10 +166,27 @@ static void numbers(const char *path) {
   check(good, "doubles are written as the shortest text that reads back");
 }
 
+/* A Gemm of rows that are one vector when there is one of them. */
+static void ranks(const char *path) {
+  float x[8] = {1}, z[4] = {1, 2, 3, 4};
+  unsigned char flag = 1;
+  job j = {.m = open_model(path)};
+  j.in[0] = (zn_tensor){.u.data = x, .bytes = sizeof x, .dtype = 1, .rank = 2, .shape = {2, 4}};
+  j.in[1] = (zn_tensor){.u.data = &flag, .bytes = 1, .dtype = 9};
+  j.in[2] = (zn_tensor){.u.data = z, .bytes = sizeof z, .dtype = 1, .rank = 2, .shape = {1, 4}};
+  prepare(&j);
+  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 4, "a branch of its own rank");
+  flag = 0;
+  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 12, "the other branch and rank");
+  j.in[0].shape[0] = 1;
+  check(run(&j, -1, 0) == ZN_RUN_SHAPE, "a rank that the model cannot use: ZN_RUN_SHAPE");
+}
+
 int main(int argc, char **argv) {
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
   strings(argv[1]);
   sequence(argv[2]);
   numbers(argv[3]);
+  ranks(argv[4]);
   return 0;
 }

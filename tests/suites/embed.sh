@@ -70,7 +70,7 @@ done
   done
   try "values_check builds" gcc -std=c11 -O2 -Wall -Wextra -fsanitize=address,undefined -Iruntime tests/embed/values_check.c \
     -o "$out/values_check" -ldl &&
-    ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out/strings.so" "$out/loop_grow.so" "$out/numbers.so" 2>&1
+    ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out"/{strings,loop_grow,numbers,ranks}.so 2>&1
 
   try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
 } | tally

@@ -6,6 +6,13 @@ zn_status zn_eval_identity(zn_ev *e) {
   return ZN_OK;
 }
 
+zn_status zn_eval_require(zn_ev *e) {
+  if (e->in[1]->count != 1 || (e->in[1]->u.i[0] != 0) != (zn_node_int(e->n, "value") != 0))
+    return zn_ev_fail(e, "the condition is not what the rest of the model needs");
+  e->out[0] = zn_ev_share(e->in[0]);
+  return ZN_OK;
+}
+
 /* ---- Reshape, Flatten, Squeeze, Unsqueeze ---- */
 static zn_status reshape(zn_ev *e, const zn_eval_val *x) {
   const int64_t *shape;

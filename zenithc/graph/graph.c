@@ -228,6 +228,41 @@ uint32_t *zn_graph_uses(const zn_graph *g, zn_arena *a) {
   return uses;
 }
 
+static void *copy_array(zn_arena *a, const void *from, size_t bytes) {
+  void *to = zn_arena_alloc(a, bytes + 1);
+  if (bytes) memcpy(to, from, bytes);
+  return to;
+}
+
+static void clone_node(zn_graph *g, zn_node *n) {
+  n->in = copy_array(g->arena, n->in, n->num_in * sizeof *n->in);
+  n->out = copy_array(g->arena, n->out, n->num_out * sizeof *n->out);
+  n->attrs = copy_array(g->arena, n->attrs, n->num_attrs * sizeof *n->attrs);
+  for (uint32_t i = 0; i < n->num_attrs; i++) {
+    if (n->attrs[i].kind != ZN_A_GRAPH) continue;
+    n->attrs[i].u.g = zn_graph_clone(n->attrs[i].u.g);
+    n->attrs[i].u.g->parent = g;
+  }
+}
+
+/* The names stay one set for both: a name new in one is new in the other. */
+zn_graph *zn_graph_clone(const zn_graph *from) {
+  zn_graph *g = ZN_NEW(from->arena, zn_graph);
+  *g = *from;
+  g->vals = copy_array(g->arena, from->vals, from->num_vals * sizeof *g->vals);
+  g->nodes = copy_array(g->arena, from->nodes, from->num_nodes * sizeof *g->nodes);
+  g->order = copy_array(g->arena, from->order, from->num_order * sizeof *g->order);
+  g->inputs = copy_array(g->arena, from->inputs, from->num_inputs * sizeof *g->inputs);
+  g->outputs = copy_array(g->arena, from->outputs, from->num_outputs * sizeof *g->outputs);
+  g->cap_vals = g->num_vals;
+  g->cap_nodes = g->num_nodes;
+  g->cap_order = g->num_order;
+  g->cap_inputs = g->num_inputs;
+  g->cap_outputs = g->num_outputs;
+  for (zn_nid n = 1; n < g->num_nodes; n++) clone_node(g, &g->nodes[n]);
+  return g;
+}
+
 /* Depth first from each node in its present order; a node is emitted after the producers of its
  * inputs. */
 bool zn_graph_toposort(zn_graph *g) {

@@ -147,6 +147,7 @@ void zn_graph_kill(zn_graph *g, zn_nid n); /* marks dead; zn_graph_compact remov
 void zn_graph_compact(zn_graph *g);
 /* uses[v] = number of uses by live nodes and graph outputs; array of num_vals from a. */
 uint32_t *zn_graph_uses(const zn_graph *g, zn_arena *a);
+zn_graph *zn_graph_clone(const zn_graph *g); /* a body with its bodies, in the same arena; same ids, same parent */
 bool zn_graph_toposort(zn_graph *g); /* stable; false when cyclic */
 
 /* Attributes. Getters fall back to the default in the operator's schema; asking for an attribute that the schema

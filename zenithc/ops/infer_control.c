@@ -104,6 +104,16 @@ static void export_type(const zn_inf *f, const zn_graph *body, uint32_t o, const
 
 /* ---- If ---- */
 
+static zn_status infer_branch(const zn_inf *f, zn_graph *body) {
+  ZN_TRY(bind_captures(f, body, 0));
+  return zn_infer_graph(f->c, body);
+}
+
+zn_status zn_infer_branch(zn_ctx *c, zn_graph *g, zn_nid n, bool then) {
+  const zn_inf f = {.c = c, .g = g, .ex = g->ex, .n = n, .nd = &g->nodes[n]};
+  return infer_branch(&f, zn_node_graph(f.nd, then ? "then_branch" : "else_branch"));
+}
+
 ZN_INFER(if_) {
   static const char *const names[2] = {"else_branch", "then_branch"};
   zn_graph *b[2];
@@ -117,8 +127,7 @@ ZN_INFER(if_) {
                         f->nd->num_out);
     }
     if (known && k != (cond != 0)) continue; /* never runs */
-    ZN_TRY(bind_captures(f, b[k], 0));
-    ZN_TRY(zn_infer_graph(f->c, b[k]));
+    ZN_TRY(infer_branch(f, b[k]));
   }
   for (uint32_t o = 0; o < f->nd->num_out; o++) {
     if (known) {

@@ -86,6 +86,8 @@ const zn_sc *zn_scalar_expr(zn_op op); /* NULL when the operator has no scalar r
  * zenithc/passes/infer.c. */
 zn_status zn_infer_graph(zn_ctx *c, zn_graph *g);
 zn_status zn_infer_node(zn_ctx *c, zn_graph *g, zn_nid n);
+/* One branch of If n, from the types of what it captures (infer_control.c). */
+zn_status zn_infer_branch(zn_ctx *c, zn_graph *g, zn_nid n, bool then);
 
 /* Helpers for infer functions (zenithc/ops/infer_util.c) */
 zn_type *zn_out_type(zn_graph *g, zn_nid n, uint32_t i);                       /* NULL when the output is absent */
