@@ -8,7 +8,8 @@
 
 #include <assert.h>
 
-enum { MAX_INSTS = 6000, MAX_LANES = 64, MAX_UNROLL = 64 };
+/* Replication stops at MAX_INSTS; a vector loop may pass it, since what it would become otherwise is a hundred times slower. */
+enum { MAX_INSTS = 6000, MAX_VECTOR_INSTS = 4 * MAX_INSTS, MAX_LANES = 64, MAX_UNROLL = 64 };
 
 typedef struct rewriter {
   zn_kb b;           /* writes the new function */
@@ -372,12 +373,12 @@ static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsi
   return n / *out_lanes > MAX_UNROLL ? regs : n;
 }
 
-/* Room for n replicas of the body; may the function grow so much? */
-static bool reserve(replicas *x, zn_arena *a) {
+/* Room for n replicas of the body, and for a second body where iterations remain; may the function grow so much? */
+static bool reserve(replicas *x, bool vector, bool even, zn_arena *a) {
   rewriter *w = x->w;
   uint32_t size = x->p.end - x->p.loop, scalars = x->p.vector ? 1 : x->n;
-  uint32_t grow = x->p.vector ? size : size + x->p.num_varying * (x->n - 1);
-  if (!x->p.ok || w->f->num_insts + w->growth + grow > MAX_INSTS) return false;
+  uint32_t grow = (even ? 0 : size) + (x->p.vector ? 0 : x->p.num_varying * (x->n - 1));
+  if (!x->p.ok || w->f->num_insts + w->growth + grow > (vector ? MAX_VECTOR_INSTS : MAX_INSTS)) return false;
   w->growth += grow;
   x->rep = ZN_ARRAY(a, zn_kref, (size + 1) * scalars);
   x->vec = ZN_ARRAY(a, zn_kref, w->f->num_insts);
@@ -418,10 +419,10 @@ static bool widen_loop(rewriter *w, uint32_t loop) {
   if (ok && n > lanes && vector) /* replicas of vectors */
     zn_wplan_make(&x.p, w->f, w->match, loop, false, step * (int64_t)lanes, w->caps, &mine);
   x.n = n > lanes && vector ? n / lanes : n;
-  ok = ok && reserve(&x, &mine);
+  bool even = n > 0 && multiple % (int64_t)n == 0;
+  ok = ok && reserve(&x, vector, even, &mine);
   if (ok) {
     zn_kref lo = w->map[in->a], hi = w->map[in->b];
-    bool even = multiple % (int64_t)n == 0;
     zn_kref stop = even ? hi : main_end(&x, lo, hi, n);
     if (x.p.vector) splat_outer(&x);
     if (known && trips / (int64_t)n == 1)
