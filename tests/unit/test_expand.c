@@ -157,6 +157,12 @@ static void check_f32(zn_ctx *c, int f, const zn_caps *caps) {
                (double)x[i]);
 }
 
+/* The oracle of f64 needs more bits than f64 has: valgrind computes long double in double. */
+static bool long_is_longer(void) {
+  volatile long double one = 1, tiny = 0x1p-60L;
+  return one + tiny != one;
+}
+
 static void check_f64(zn_ctx *c, int f, const zn_caps *caps) {
   static double r[N];
   zn_kmod *m = kernel(c, caps, functions[f].op, ZN_F64, ZN_F64, N);
@@ -164,7 +170,7 @@ static void check_f64(zn_ctx *c, int f, const zn_caps *caps) {
   for (int i = 0; i < N; i++) {
     long double want = ref_long(functions[f].op, (long double)fx[i], (long double)fy[i]);
     double e = ulp_f64(r[i], want);
-    if (e > functions[f].f64)
+    if (e > functions[f].f64 && long_is_longer())
       fail_msg("%s f64 (%s): f(%a, %a) = %a, not %La: %g ulp", functions[f].name, caps->arch, fx[i],
                fy[i], r[i], want, e);
   }

@@ -70,6 +70,7 @@ zn_status zn_ev_new(zn_ev *e, zn_dtype t, uint32_t rank, const int64_t *dims, zn
 zn_status zn_ev_out(zn_ev *e, uint32_t i, zn_dtype t, uint32_t rank, const int64_t *dims);
 /* A sequence, optional (n <= 1) or map (n == 2) with n unset items. */
 zn_status zn_ev_list(zn_ev *e, zn_vkind kind, zn_dtype t, uint64_t n, zn_eval_val *out);
+void zn_ev_load(zn_eval_val *v, const zn_htensor *t); /* fills a tensor of t's dtype and shape, exactly */
 zn_eval_val zn_ev_share(const zn_eval_val *v); /* another reference to the same contents */
 void zn_ev_release(zn_evrun *r, zn_eval_val *v);
 /* Output i = input v with another shape of the same count. */

@@ -78,13 +78,7 @@ static zn_status load_const(zn_ev *e, zn_evframe *f, zn_vid v) {
   zn_status st;
   if (t) {
     st = zn_ev_new(e, t->dtype, t->rank, t->dims, &tmp);
-    if (st == ZN_OK) {
-      zn_arena scratch;
-      zn_arena_init(&scratch, "eval-load");
-      zn_eval_val h = zn_eval_from_htensor(&scratch, t);
-      memcpy(tmp.u.p, h.u.p, h.count * zn_ev_esize(t->dtype));
-      zn_arena_reset(&scratch);
-    }
+    if (st == ZN_OK) zn_ev_load(&tmp, t);
   } else {
     st = f->g->vals[v].elems ? load_elems(e, v, &tmp) : ZN_ERR_MODEL;
   }

@@ -131,7 +131,7 @@ double *zn_ev_doubles(const zn_ev *e, const zn_eval_val *v) {
 }
 
 /* ---- host tensors ---- */
-static void load(zn_eval_val *v, const zn_htensor *t) {
+void zn_ev_load(zn_eval_val *v, const zn_htensor *t) {
   if (t->dtype == ZN_STR) {
     memcpy(v->u.s, t->data, v->count * sizeof(zn_str));
   } else if (zn_ev_is_cplx(t->dtype)) {
@@ -162,7 +162,7 @@ zn_eval_val zn_eval_from_htensor(zn_arena *a, const zn_htensor *t) {
   for (uint32_t d = 0; d < t->rank; d++) v.dims[d] = t->dims[d];
   v.count = zn_htensor_count(t);
   v.u.p = zn_arena_array(a, v.count, zn_ev_esize(t->dtype));
-  load(&v, t);
+  zn_ev_load(&v, t);
   return v;
 }
 
