@@ -80,6 +80,9 @@ strings -a model.so 2>/dev/null | grep -q 'verify=self-check' || fail "no proven
 zenithc model.onnx --verify=off --quiet -o off.so
 strings -a off.so | grep -q 'verify=off' || fail "verify=off is not recorded"
 expect 0 'median_ms' zenithc bench model.so --runs 5 --threads 2
+expect 0 '^peaks on 2 threads: [1-9][0-9.]* GFLOP/s .* [0-9.]* GB/s' zenithc bench model.onnx --runs 5 --threads 2 --profile
+expect 0 '[0-9]% +(compute|memory|cache|latency)  [A-Z]' zenithc bench model.onnx --runs 5 --profile --dim batch=4
+expect 0 'counted when the model is given' zenithc bench model.so --runs 5 --profile
 zenithc help compile | awk 'length > 130 { bad = 1 } END { exit bad }' || fail "help is too wide"
 zenithc ops | true
 [ -z "$(ls -A "$tmp")" ] || fail "left in TMPDIR: $(ls -A "$tmp")"

@@ -3,9 +3,7 @@
 #include <cjson/cJSON.h>
 #include <unistd.h>
 
-#include "runtime/zenith_pool.h"
-#include "targets/native.h"
-#include "zenithc/driver/tools.h"
+#include "zenithc/driver/profile.h"
 
 enum { MAX_RUNS = 1000000 };
 
@@ -17,65 +15,6 @@ typedef struct bench {
   unsigned threads, runs;
   uint64_t *ns; /* sorted after the measurement */
 } bench;
-
-/* ---- profile ---- */
-
-typedef struct profile {
-  zn_pool *pool;
-  uint32_t n;
-  uint64_t *ns, *calls, start;
-} profile;
-
-static uint64_t now_ns(void) { return (uint64_t)(zn_now() * 1e9); }
-
-static void on_kernel(void *user, uint32_t k, int32_t begin) {
-  profile *p = user;
-  if (begin) {
-    p->start = now_ns();
-  } else if (k < p->n) {
-    p->ns[k] += now_ns() - p->start;
-    p->calls[k]++;
-  }
-}
-
-static void pool_for(void *user, zn_kernel kernel, void *const *bufs, const intptr_t *ints, intptr_t n) {
-  const profile *p = user;
-  if (p->pool) zn_pool_parallel_for(p->pool, kernel, bufs, ints, n);
-  else kernel(bufs, ints, 0, n);
-}
-
-static zn_status print_profile(bench *b) {
-  const zn_model *m = b->call.model;
-  zn_arena *a = &b->c->perm;
-  profile p = {.n = m->num_kernels, .ns = ZN_ARRAY(a, uint64_t, m->num_kernels),
-               .calls = ZN_ARRAY(a, uint64_t, m->num_kernels)};
-  if (b->threads > 1) p.pool = zn_pool_create(b->threads);
-  zn_host host = {.user = &p, .parallel_for = pool_for, .profile = on_kernel};
-  zn_native_call call = b->call;
-  call.host = &host;
-  unsigned runs = b->runs < 200 ? b->runs : 200;
-  int32_t rc = 0;
-  for (unsigned i = 0; i < runs && !rc; i++) rc = zn_native_invoke(&call);
-  zn_pool_destroy(p.pool);
-  if (rc) return zn_error(b->c, NULL, "the run failed: %s", zn_native_result_text(rc));
-  uint64_t total = 0;
-  uint32_t *order = ZN_ARRAY(a, uint32_t, p.n);
-  for (uint32_t i = 0; i < p.n; i++) {
-    uint32_t at = i;
-    total += p.ns[i];
-    for (; at && p.ns[order[at - 1]] < p.ns[i]; at--) order[at] = order[at - 1];
-    order[at] = i;
-  }
-  puts("     ms  calls  share  kernel");
-  for (uint32_t i = 0; i < p.n; i++) {
-    uint32_t k = order[i];
-    if (p.calls[k])
-      printf("%7.4f %6" PRIu64 " %5.1f%%  %s\n", (double)p.ns[k] * 1e-6 / runs, p.calls[k] / runs,
-             total ? 100.0 * (double)p.ns[k] / (double)total : 0, m->kernel_names[k]);
-  }
-  printf("%7.4f                total of %u runs' mean\n", (double)total * 1e-6 / runs, runs);
-  return ZN_OK;
-}
 
 /* ---- measurement ---- */
 
@@ -156,7 +95,8 @@ static zn_status run(bench *b) {
   ZN_TRY(measure(b));
   if (zn_opt_given(b->o, ZN_O_json)) print_json(b);
   else print_text(b);
-  return zn_opt_given(b->o, ZN_O_profile) ? print_profile(b) : ZN_OK;
+  if (!zn_opt_given(b->o, ZN_O_profile)) return ZN_OK;
+  return zn_profile_print(c, &b->s, &b->call, b->threads, b->runs < 200 ? b->runs : 200);
 }
 
 int zn_cmd_bench(zn_ctx *c, const zn_opts *o) {

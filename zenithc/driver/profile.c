@@ -1,0 +1,112 @@
+/* The profile of `zenithc bench`: a clock around every kernel, and the roofline model over the compiler's own counts
+ * (Williams, Waterman, Patterson, CACM 52(4), 2009). */
+#include "zenithc/driver/profile.h"
+
+#include <inttypes.h>
+
+#include "zenithc/driver/roofline.h"
+
+typedef struct profile {
+  zn_pool *pool;
+  uint32_t n;
+  uint64_t *ns, *calls, start, total;
+  unsigned runs;
+  zn_peaks peaks;
+  const zn_kcost **costs; /* by kernel; NULL without counts */
+  const zn_model *model;
+} profile;
+
+static uint64_t now_ns(void) { return (uint64_t)(zn_now() * 1e9); }
+
+static void on_kernel(void *user, uint32_t k, int32_t begin) {
+  profile *p = user;
+  if (begin) {
+    p->start = now_ns();
+  } else if (k < p->n) {
+    p->ns[k] += now_ns() - p->start;
+    p->calls[k]++;
+  }
+}
+
+static void pool_for(void *user, zn_kernel kernel, void *const *bufs, const intptr_t *ints, intptr_t n) {
+  const profile *p = user;
+  if (p->pool) zn_pool_parallel_for(p->pool, kernel, bufs, ints, n);
+  else kernel(bufs, ints, 0, n);
+}
+
+/* Kernels are the functions that are no entries, in the module's order. */
+static const zn_kcost **costs_of(zn_arena *a, const zn_kmod *m, uint32_t n) {
+  if (!m || !m->costs) return NULL;
+  const zn_kcost **out = ZN_ARRAY(a, const zn_kcost *, n + 1);
+  uint32_t k = 0;
+  for (uint32_t i = 0; i < m->num_funcs && k < n; i++)
+    if (!m->funcs[i]->is_entry) out[k++] = &m->costs[i];
+  return k == n ? out : NULL;
+}
+
+/* The roof that a kernel is near to, or neither when it is far from both. What is above the memory's roof found its data
+ * nearer by, where its producer left them. */
+static const char *limit_of(double compute, double memory) {
+  if (memory > 1.1) return compute < 0.25 ? "cache" : "compute";
+  if (compute < 0.25 && memory < 0.25) return "latency";
+  return compute >= memory ? "compute" : "memory";
+}
+
+static void print_row(const profile *p, uint32_t k) {
+  double seconds = (double)p->ns[k] * 1e-9 / p->runs;
+  printf("%8.4f %6" PRIu64 " %5.1f%%", seconds * 1e3, p->calls[k] / p->runs,
+         p->total ? 100.0 * (double)p->ns[k] / (double)p->total : 0);
+  if (p->costs && p->costs[k]->inexact) {
+    printf(" %8s %6s %7s %6s  %-7s", "?", "", "?", "", "?");
+  } else if (p->costs && seconds > 0) {
+    double flops = p->costs[k]->flops / seconds, bytes = p->costs[k]->bytes / seconds;
+    double compute = flops / p->peaks.flops, memory = bytes / p->peaks.bytes;
+    printf(" %8.2f %5.1f%% %7.2f %5.0f%%  %-7s", flops * 1e-9, 100 * compute, bytes * 1e-9, 100 * memory,
+           limit_of(compute, memory));
+  }
+  printf("  %s\n", p->model->kernel_names[k]);
+}
+
+static uint32_t *by_time(zn_arena *a, const profile *p) {
+  uint32_t *order = ZN_ARRAY(a, uint32_t, p->n + 1);
+  for (uint32_t i = 0; i < p->n; i++) {
+    uint32_t at = i;
+    for (; at && p->ns[order[at - 1]] < p->ns[i]; at--) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  return order;
+}
+
+static void print(zn_ctx *c, profile *p, unsigned threads) {
+  for (uint32_t i = 0; i < p->n; i++) p->total += p->ns[i];
+  const uint32_t *order = by_time(&c->perm, p);
+  if (p->costs) {
+    printf("peaks on %u thread%s: %.1f GFLOP/s (f32 fma), %.1f GB/s (reading %.4g MB, the model's size)\n", threads,
+           threads == 1 ? "" : "s", p->peaks.flops * 1e-9, p->peaks.bytes * 1e-9, (double)p->peaks.footprint * 1e-6);
+    puts("      ms  calls  share  GFLOP/s   peak    GB/s   peak  limit    kernel");
+  } else {
+    puts("      ms  calls  share  kernel");
+  }
+  for (uint32_t i = 0; i < p->n; i++)
+    if (p->calls[order[i]]) print_row(p, order[i]);
+  printf("%8.4f                total of %u runs' mean\n", (double)p->total * 1e-6 / p->runs, p->runs);
+  if (!p->costs) puts("(operations and bytes are counted when the model is given instead of its artifact)");
+}
+
+zn_status zn_profile_print(zn_ctx *c, const zn_session *s, const zn_native_call *call, unsigned threads, unsigned runs) {
+  const zn_model *m = call->model;
+  profile p = {.n = m->num_kernels, .model = m, .runs = runs, .costs = costs_of(&c->perm, s->mod, m->num_kernels)};
+  p.ns = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
+  p.calls = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
+  if (threads > 1) p.pool = zn_pool_create(threads);
+  zn_host host = {.user = &p, .parallel_for = pool_for, .profile = on_kernel};
+  zn_native_call mine = *call;
+  mine.host = &host;
+  int32_t rc = 0;
+  zn_status st = p.costs ? zn_peaks_measure(c, p.pool, call->ws_bytes + m->weights_bytes, &p.peaks) : ZN_OK;
+  for (unsigned i = 0; i < runs && !rc && st == ZN_OK; i++) rc = zn_native_invoke(&mine);
+  zn_pool_destroy(p.pool);
+  if (rc) return zn_error(c, NULL, "the run failed: %s", zn_native_result_text(rc));
+  if (st == ZN_OK) print(c, &p, threads);
+  return st;
+}
