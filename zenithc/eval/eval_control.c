@@ -64,9 +64,11 @@ static zn_status stack_join(zn_ev *e, stack *s, int64_t axis, const zn_graph *g,
   return ZN_OK;
 }
 
-static void put_scalar(zn_eval_val *v, zn_dtype t, int64_t *cell) {
-  *v = (zn_eval_val){.set = true, .kind = ZN_V_TENSOR, .dtype = (uint8_t)t, .count = 1};
-  v->u.i = cell;
+/* A value of its own for every iteration: the body's results may share it. */
+static zn_status put_scalar(zn_ev *e, zn_eval_val *v, zn_dtype t, int64_t x) {
+  ZN_TRY(zn_ev_new(e, t, 0, NULL, v));
+  v->u.i[0] = x;
+  return ZN_OK;
 }
 
 static zn_status loop_run(zn_ev *e, const zn_graph *g, zn_evframe *f, uint32_t nv, stack *scans) {
@@ -76,11 +78,12 @@ static zn_status loop_run(zn_ev *e, const zn_graph *g, zn_evframe *f, uint32_t n
   zn_eval_val *in = body_inputs(e, 2 + nv), *out = ZN_ARRAY(e->tmp, zn_eval_val, g->num_outputs);
   for (uint32_t i = 0; i < nv; i++)
     if (e->in[2 + i]) in[2 + i] = zn_ev_share(e->in[2 + i]);
-  put_scalar(&in[0], ZN_I64, &iter);
-  put_scalar(&in[1], ZN_BOOL, &cond);
   for (; iter < max && cond; iter++) {
+    ZN_TRY(put_scalar(e, &in[0], ZN_I64, iter));
+    ZN_TRY(put_scalar(e, &in[1], ZN_BOOL, cond));
     ZN_TRY(zn_ev_call(f, in, 2 + nv + e->n->num_captures, out));
     cond = truth(&out[0]);
+    for (int i = 0; i < 2; i++) zn_ev_release(e->run, &in[i]);
     zn_ev_release(e->run, &out[0]);
     for (uint32_t i = 0; i < nv; i++) {
       zn_ev_release(e->run, &in[2 + i]);
