@@ -77,16 +77,22 @@ void zn_inf_dtype(const zn_inf *f, uint32_t o, zn_dtype d) {
   if (t) t->dtype = (uint8_t)d;
 }
 
-/* A name for things of value v that no other graph of the model uses: bodies add the path of node
- * ids to them. */
+static const char *first_result(const zn_graph *g, const zn_node *n) {
+  for (uint32_t i = 0; i < n->num_out; i++)
+    if (n->out[i]) return g->vals[n->out[i]].name;
+  return "";
+}
+
+/* A name for things of value v that no other graph of the model uses: bodies put the path to them in front. Its steps are
+ * names of results, which the text keeps: numbers of nodes change, and a symbol would find the bounds of another. */
 static void put_path(zn_text *t, const zn_graph *g) {
   if (!g->parent) return;
   const zn_graph *p = g->parent;
   put_path(t, p);
   for (zn_nid n = 1; n < p->num_nodes; n++) {
-    for (uint32_t k = 0; k < p->nodes[n].num_attrs; k++) {
+    for (uint32_t k = 0; k < p->nodes[n].num_attrs && !p->nodes[n].dead; k++) {
       if (p->nodes[n].attrs[k].kind == ZN_A_GRAPH && p->nodes[n].attrs[k].u.g == g) {
-        zn_text_printf(t, "@%u.%u/", n, k);
+        zn_text_printf(t, "@%s.%u/", first_result(p, &p->nodes[n]), k);
         return;
       }
     }
