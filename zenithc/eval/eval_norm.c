@@ -1,15 +1,15 @@
 /* Normalisations. */
 #include "zenithc/eval/eval_impl.h"
 
-/* Mean and variance of n numbers (two passes); t is overwritten with the squared deviations. */
+/* Mean and variance of n numbers (two passes; of none: 0 / 0); t is overwritten with the squared deviations. */
 static void moments(const zn_ev *e, double *t, uint64_t n, double *mean, double *var) {
-  double m = n ? zn_ev_r(e, zn_ev_sum(e, t, n, 1) / (double)n) : 0;
+  double m = zn_ev_r(e, zn_ev_sum(e, t, n, 1) / (double)n);
   for (uint64_t k = 0; k < n; k++) {
     double d = zn_ev_r(e, t[k] - m);
     t[k] = zn_ev_r(e, d * d);
   }
   *mean = m;
-  *var = n ? zn_ev_r(e, zn_ev_sum(e, t, n, 1) / (double)n) : 0;
+  *var = zn_ev_r(e, zn_ev_sum(e, t, n, 1) / (double)n);
 }
 
 static double inv_std(const zn_ev *e, double var, double eps) {

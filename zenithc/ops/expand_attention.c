@@ -214,10 +214,14 @@ ZN_EXPAND(rotaryembedding) {
   c = zn_rw_unsqueeze(w, c, &head_axis, 1);
   s = zn_rw_unsqueeze(w, s, &head_axis, 1);
   const zn_vid rot = r < d ? zn_rw_slice(w, x, 3, 0, r) : x;
-  const zn_vid x1 = inter ? every_other(w, rot, 0) : zn_rw_slice(w, rot, 3, 0, r / 2);
-  const zn_vid x2 = inter ? every_other(w, rot, 1) : zn_rw_slice(w, rot, 3, r / 2, r);
-  const zn_vid re = zn_rw2(w, ZN_OP_Sub, zn_rw2(w, ZN_OP_Mul, c, x1), zn_rw2(w, ZN_OP_Mul, s, x2));
-  const zn_vid im = zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, s, x1), zn_rw2(w, ZN_OP_Mul, c, x2));
+  zn_vid x1 = inter ? every_other(w, rot, 0) : zn_rw_slice(w, rot, 3, 0, r / 2);
+  zn_vid x2 = inter ? every_other(w, rot, 1) : zn_rw_slice(w, rot, 3, r / 2, r);
+  const zn_dtype t = (zn_dtype)in.dtype, wide = zn_rw_wide(t);
+  x1 = zn_rw_cast(w, x1, wide), x2 = zn_rw_cast(w, x2, wide);
+  c = zn_rw_cast(w, c, wide), s = zn_rw_cast(w, s, wide);
+  zn_vid re = zn_rw2(w, ZN_OP_Sub, zn_rw2(w, ZN_OP_Mul, c, x1), zn_rw2(w, ZN_OP_Mul, s, x2));
+  zn_vid im = zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, s, x1), zn_rw2(w, ZN_OP_Mul, c, x2));
+  re = zn_rw_cast(w, re, t), im = zn_rw_cast(w, im, t);
   zn_vid y;
   if (inter) {
     const zn_vid pair[2] = {zn_rw_unsqueeze(w, re, &last, 1), zn_rw_unsqueeze(w, im, &last, 1)};

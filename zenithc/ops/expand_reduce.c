@@ -29,32 +29,35 @@ ZN_EXPAND(reducel2) {
   zn_vid x = zn_rw_in(w, 0);
   const zn_dtype t = dtype_of(w, x);
   const bool whole = !zn_is_float(t);
-  if (whole) x = zn_rw_cast(w, x, ZN_U64); /* squares are right modulo 2^64 whatever the sign */
+  x = zn_rw_cast(w, x, whole ? ZN_U64 : zn_rw_wide(t)); /* squares are right modulo 2^64 whatever the sign */
   zn_vid s = same_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x));
   if (whole) s = zn_rw_cast(w, s, ZN_F64);
   s = zn_rw1(w, ZN_OP_Sqrt, s);
-  if (whole) s = zn_rw_cast(w, zn_rw_cast(w, s, ZN_I64), t);
-  zn_rw_output(w, 0, s);
+  if (whole) s = zn_rw_cast(w, s, ZN_I64);
+  zn_rw_output(w, 0, zn_rw_cast(w, s, t));
   return zn_rw_done(w);
 }
 
 ZN_EXPAND(reducesumsquare) {
-  const zn_vid x = zn_rw_in(w, 0);
-  zn_rw_output(w, 0, same_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x)));
+  const zn_dtype t = dtype_of(w, zn_rw_in(w, 0));
+  const zn_vid x = zn_rw_cast(w, zn_rw_in(w, 0), zn_rw_wide(t));
+  zn_rw_output(w, 0, zn_rw_cast(w, same_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x)), t));
   return zn_rw_done(w);
 }
 
 ZN_EXPAND(reducelogsum) {
-  const zn_vid s = same_reduce(w, ZN_OP_ReduceSum, zn_rw_in(w, 0));
-  zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Log, s));
+  const zn_dtype t = dtype_of(w, zn_rw_in(w, 0));
+  const zn_vid s = same_reduce(w, ZN_OP_ReduceSum, zn_rw_cast(w, zn_rw_in(w, 0), zn_rw_wide(t)));
+  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw1(w, ZN_OP_Log, s), t));
   return zn_rw_done(w);
 }
 
 /* max + log(sum(exp(x - max))), with an infinite max replaced by 0 so that inf - inf does not
  * arise. */
 ZN_EXPAND(reducelogsumexp) {
-  const zn_vid x = zn_rw_in(w, 0), axes_in = zn_rw_in(w, 1);
-  const zn_dtype t = dtype_of(w, x);
+  const zn_vid axes_in = zn_rw_in(w, 1);
+  zn_vid x = zn_rw_in(w, 0);
+  const zn_dtype t = dtype_of(w, x), wide = zn_rw_wide(t);
   const int rank = zn_rw_type(w, x)->rank;
   const bool keep = zn_node_int(zn_rw_node(w), "keepdims") != 0;
   int64_t axes[ZN_MAX_RANK];
@@ -65,8 +68,9 @@ ZN_EXPAND(reducelogsumexp) {
     zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, x)); /* log(exp(x)) */
     return zn_rw_done(w);
   }
+  x = zn_rw_cast(w, x, wide);
   const zn_vid m = same_axes(w, ZN_OP_ReduceMax, x, 1);
-  const zn_vid shift = zn_rw3(w, ZN_OP_Where, zn_rw1(w, ZN_OP_IsInf, m), zn_rw_num(w, t, 0), m);
+  const zn_vid shift = zn_rw3(w, ZN_OP_Where, zn_rw1(w, ZN_OP_IsInf, m), zn_rw_num(w, wide, 0), m);
   const zn_vid e = zn_rw1(w, ZN_OP_Exp, zn_rw2(w, ZN_OP_Sub, x, shift));
   const zn_vid l = zn_rw1(w, ZN_OP_Log, same_axes(w, ZN_OP_ReduceSum, e, 1));
   zn_vid y = zn_rw2(w, ZN_OP_Add, l, shift);
@@ -75,7 +79,7 @@ ZN_EXPAND(reducelogsumexp) {
   }
   if (!keep && late) y = zn_rw2(w, ZN_OP_Squeeze, y, axes_in);
   else if (!keep) y = zn_rw_squeeze(w, y, axes, n);
-  zn_rw_output(w, 0, y);
+  zn_rw_output(w, 0, zn_rw_cast(w, y, t));
   return zn_rw_done(w);
 }
 
@@ -96,12 +100,14 @@ ZN_EXPAND(globalpool) {
     y = zn_rw1(w, op == ZN_OP_GlobalLpPool ? ZN_OP_Abs : ZN_OP_Identity, x);
   } else if (op == ZN_OP_GlobalLpPool) {
     const int64_t p = zn_node_int(zn_rw_node(w), "p");
-    const zn_dtype t = dtype_of(w, x);
-    zn_vid a = p == 2 ? zn_rw2(w, ZN_OP_Mul, x, x) : zn_rw1(w, ZN_OP_Abs, x);
-    if (p > 2) a = zn_rw2(w, ZN_OP_Pow, a, zn_rw_num(w, t, (double)p));
+    const zn_dtype t = dtype_of(w, x), wide = zn_rw_wide(t);
+    const zn_vid z = zn_rw_cast(w, x, wide);
+    zn_vid a = p == 2 ? zn_rw2(w, ZN_OP_Mul, z, z) : zn_rw1(w, ZN_OP_Abs, z);
+    if (p > 2) a = zn_rw2(w, ZN_OP_Pow, a, zn_rw_num(w, wide, (double)p));
     y = zn_rw_reduce(w, ZN_OP_ReduceSum, a, axes, n, true);
     if (p == 2) y = zn_rw1(w, ZN_OP_Sqrt, y);
-    if (p > 2) y = zn_rw2(w, ZN_OP_Pow, y, zn_rw_num(w, t, 1.0 / (double)p));
+    if (p > 2) y = zn_rw2(w, ZN_OP_Pow, y, zn_rw_num(w, wide, 1.0 / (double)p));
+    y = zn_rw_cast(w, y, t);
   } else {
     y = zn_rw_reduce(w, op == ZN_OP_GlobalMaxPool ? ZN_OP_ReduceMax : ZN_OP_ReduceMean, x, axes, n,
                      true);
@@ -121,20 +127,20 @@ static zn_vid centred(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n, zn_vi
 }
 
 ZN_EXPAND(meanvariancenormalization) {
-  const zn_vid x = zn_rw_in(w, 0);
-  const zn_dtype t = dtype_of(w, x);
+  const zn_dtype t = dtype_of(w, zn_rw_in(w, 0)), wide = zn_rw_wide(t); /* 1e-9 is no f16 number */
+  const zn_vid x = zn_rw_cast(w, zn_rw_in(w, 0), wide);
   zn_vid mean, var;
   uint32_t n;
   const int64_t *axes = zn_node_ints(zn_rw_node(w), "axes", &n);
   const zn_vid d = centred(w, x, axes, n, &mean, &var);
-  const zn_vid s = zn_rw2(w, ZN_OP_Add, zn_rw1(w, ZN_OP_Sqrt, var), zn_rw_num(w, t, 1e-9));
-  zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Div, d, s));
+  const zn_vid s = zn_rw2(w, ZN_OP_Add, zn_rw1(w, ZN_OP_Sqrt, var), zn_rw_num(w, wide, 1e-9));
+  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Div, d, s), t));
   return zn_rw_done(w);
 }
 
 ZN_EXPAND(lpnormalization) {
-  const zn_vid x = zn_rw_in(w, 0);
-  const zn_dtype t = dtype_of(w, x);
+  const zn_dtype t = dtype_of(w, zn_rw_in(w, 0)), wide = zn_rw_wide(t);
+  const zn_vid x = zn_rw_cast(w, zn_rw_in(w, 0), wide);
   const int64_t axis = zn_node_int(zn_rw_node(w), "axis"), p = zn_node_int(zn_rw_node(w), "p");
   zn_vid s;
   if (p == 1) {
@@ -144,23 +150,23 @@ ZN_EXPAND(lpnormalization) {
                zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x), &axis, 1, true));
   }
   /* a zero norm means a zero vector: dividing it by 1 gives the zeros the specification asks for */
-  const zn_vid zero = zn_rw2(w, ZN_OP_Equal, s, zn_rw_num(w, t, 0));
-  s = zn_rw3(w, ZN_OP_Where, zero, zn_rw_num(w, t, 1), s);
-  zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Div, x, s));
+  const zn_vid zero = zn_rw2(w, ZN_OP_Equal, s, zn_rw_num(w, wide, 0));
+  s = zn_rw3(w, ZN_OP_Where, zero, zn_rw_num(w, wide, 1), s);
+  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Div, x, s), t));
   return zn_rw_done(w);
 }
 
 /* x / (bias + alpha * mean of squares over `size` channels)^beta; the mean is an average pool along
  * the channel axis of [N, 1, C, rest] that counts its padding. */
 ZN_EXPAND(lrn) {
-  const zn_vid x = zn_rw_in(w, 0);
-  const zn_type in = *zn_rw_type(w, x);
-  const zn_dtype t = dtype_of(w, x);
+  const zn_dtype t = dtype_of(w, zn_rw_in(w, 0)), wide = zn_rw_wide(t);
+  const zn_type in = *zn_rw_type(w, zn_rw_in(w, 0));
   const zn_node *nd = zn_rw_node(w);
   const int64_t size = zn_node_int(nd, "size");
   const double alpha = zn_node_float(nd, "alpha"), beta = zn_node_float(nd, "beta");
   const double bias = zn_node_float(nd, "bias");
   if (in.rank < 2 || size < 1) return ZN_OK;
+  const zn_vid x = zn_rw_cast(w, zn_rw_in(w, 0), wide);
   zn_exprs *ex = w->g->ex;
   zn_expr rest = zn_ex_const(ex, 1);
   for (int d = 2; d < in.rank; d++) rest = zn_ex_mul(ex, rest, in.dims[d]);
@@ -174,9 +180,9 @@ ZN_EXPAND(lrn) {
   zn_node_set_ints(w->g, pool, "pads", pads, 4);
   zn_node_set_int(w->g, pool, "count_include_pad", 1);
   const zn_vid avg = zn_rw_reshape(w, zn_rw_infer(w, pool), in.dims, in.rank, x);
-  zn_vid s = zn_rw2(w, ZN_OP_Mul, avg, zn_rw_num(w, t, alpha));
-  s = zn_rw2(w, ZN_OP_Pow, zn_rw2(w, ZN_OP_Add, s, zn_rw_num(w, t, bias)), zn_rw_num(w, t, beta));
-  zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Div, x, s));
+  zn_vid s = zn_rw2(w, ZN_OP_Mul, avg, zn_rw_num(w, wide, alpha));
+  s = zn_rw2(w, ZN_OP_Pow, zn_rw2(w, ZN_OP_Add, s, zn_rw_num(w, wide, bias)), zn_rw_num(w, wide, beta));
+  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Div, x, s), t));
   return zn_rw_done(w);
 }
 
@@ -231,24 +237,18 @@ static zn_status bn_training(zn_rw *w, zn_vid x, int rank, zn_dtype t) {
   for (int d = 0; d < rank; d++) {
     if (d != 1) axes[n++] = d;
   }
-  const zn_vid d = centred(w, x, axes, n, &mean, &var);
-  const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, var, zn_rw_num(w, t, eps)));
+  const zn_dtype wide = zn_rw_wide(t);
+  const zn_vid d = centred(w, zn_rw_cast(w, x, wide), axes, n, &mean, &var);
+  const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, var, zn_rw_num(w, wide, eps)));
   zn_vid y =
-      zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), per_channel(w, zn_rw_in(w, 1), rank, t));
-  y = zn_rw2(w, ZN_OP_Add, y, per_channel(w, zn_rw_in(w, 2), rank, t));
-  zn_rw_output(w, 0, y);
+      zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), per_channel(w, zn_rw_in(w, 1), rank, wide));
+  y = zn_rw2(w, ZN_OP_Add, y, per_channel(w, zn_rw_in(w, 2), rank, wide));
+  zn_rw_output(w, 0, zn_rw_cast(w, y, t));
   if (zn_rw_wants(w, 1)) zn_rw_output(w, 1, blend(w, zn_rw_in(w, 3), mean, momentum, tm));
   if (zn_rw_wants(w, 2)) zn_rw_output(w, 2, blend(w, zn_rw_in(w, 4), var, momentum, tm));
   return zn_rw_done(w);
 }
 
-/* Of two float types the one with the longer significand. */
-static zn_dtype widest(zn_dtype a, zn_dtype b) {
-  static const zn_dtype order[] = {ZN_F64, ZN_F32, ZN_F16};
-  for (size_t i = 0; i < sizeof order / sizeof order[0]; i++)
-    if (a == order[i] || b == order[i]) return order[i];
-  return a;
-}
 
 ZN_EXPAND(batchnormalization) {
   const zn_vid x = zn_rw_in(w, 0);
@@ -257,17 +257,19 @@ ZN_EXPAND(batchnormalization) {
   zn_vid k, b;
   if (rank < 1) return ZN_OK;
   if (zn_node_int(zn_rw_node(w), "training_mode")) return bn_training(w, x, rank, t);
-  if (!bn_constants(w, rank, t, &k, &b)) {
+  const bool f64 = t == ZN_F64 || dtype_of(w, zn_rw_in(w, 1)) == ZN_F64 || dtype_of(w, zn_rw_in(w, 4)) == ZN_F64;
+  const zn_dtype wide = f64 ? ZN_F64 : ZN_F32; /* the widest of the types, at least f32 */
+  if (!bn_constants(w, rank, wide, &k, &b)) {
     const double eps = zn_node_float(zn_rw_node(w), "epsilon");
-    const zn_dtype wide = widest(t, widest(dtype_of(w, zn_rw_in(w, 4)), dtype_of(w, zn_rw_in(w, 1))));
     zn_vid p[4];
     for (uint32_t i = 0; i < 4; i++) p[i] = zn_rw_cast(w, zn_rw_in(w, 1 + i), wide);
     const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, p[3], zn_rw_num(w, wide, eps)));
     const zn_vid s = zn_rw2(w, ZN_OP_Div, p[0], sd);
-    k = per_channel(w, s, rank, t);
-    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, p[1], zn_rw2(w, ZN_OP_Mul, p[2], s)), rank, t);
+    k = per_channel(w, s, rank, wide);
+    b = per_channel(w, zn_rw2(w, ZN_OP_Sub, p[1], zn_rw2(w, ZN_OP_Mul, p[2], s)), rank, wide);
   }
-  zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, x, k), b));
+  const zn_vid scaled = zn_rw2(w, ZN_OP_Mul, zn_rw_cast(w, x, wide), k);
+  zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Add, scaled, b), t));
   return zn_rw_done(w);
 }
 

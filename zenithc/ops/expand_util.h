@@ -41,6 +41,9 @@ zn_vid zn_rw_attr_int(zn_rw *w, zn_op op, const zn_vid *in, uint32_t n, const ch
 zn_vid zn_rw_reduce(zn_rw *w, zn_op op, zn_vid x, const int64_t *axes, uint32_t n, bool keep);
 zn_vid zn_rw_transpose(zn_rw *w, zn_vid x, const int64_t *perm, uint32_t n);
 zn_vid zn_rw_cast(zn_rw *w, zn_vid x, zn_dtype t); /* x itself when it has type t */
+/* The type that a composite operator computes in when its tensors have type t: one rounding at the end, as reductions
+ * and normalisations of the half types promise; squares of f16 numbers leave their range early. */
+static inline zn_dtype zn_rw_wide(zn_dtype t) { return t == ZN_F16 || t == ZN_BF16 ? ZN_F32 : t; }
 zn_vid zn_rw_ints(zn_rw *w, const int64_t *v, uint32_t n);
 zn_vid zn_rw_num(zn_rw *w, zn_dtype t, double v); /* rank 0 */
 zn_vid zn_rw_reshape_to(zn_rw *w, zn_vid x, const int64_t *dims,
