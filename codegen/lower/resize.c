@@ -140,6 +140,16 @@ static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis 
   return zn_lw_load_at(lw, p, t, off);
 }
 
+/* To the nearest integer, of two the even one; rounding noise of the sum does not move a result off the middle. */
+static zn_kref whole(zn_kb *b, zn_dtype t, zn_kref x) {
+  if (t == ZN_F64) {
+    x = zn_kb_bin(b, ZN_K_Mul, x, zn_kb_float(b, t, 4096));
+    x = zn_kb_un(b, ZN_K_Rint, x);
+    x = zn_kb_bin(b, ZN_K_Mul, x, zn_kb_float(b, t, 1.0 / 4096));
+  }
+  return zn_kb_un(b, ZN_K_Rint, x);
+}
+
 static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype ct, bool nearest, bool crop,
                        double extrapolate) {
   zn_kb *b = &lw->kb;
@@ -183,7 +193,7 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
     zn_kref in = zn_kb_cmp(b, ZN_K_Eq, r, r), e = zn_kb_float(b, ct, extrapolate);
     r = zn_kb_select(b, in, r, e);
   }
-  if (!zn_is_float(zn_lw_ctype((zn_dtype)ty.dtype)) && vt == ct) r = zn_kb_un(b, ZN_K_Rint, r);
+  if (!zn_is_float(zn_lw_ctype((zn_dtype)ty.dtype)) && vt == ct) r = whole(b, ct, r);
   zn_lw_emit(lw, y, idx, r);
   while (outer-- > 0) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
@@ -250,7 +260,9 @@ static zn_status resize_kernel(zn_lw *lw, zn_nid n) {
                   .antialias = zn_node_int(node, "antialias") != 0,
                   .exclude = zn_node_int(node, "exclude_outside") != 0};
   r.crop = !strcmp(r.coord, "tf_crop_and_resize");
-  r.ct = zn_lw_ctype((zn_dtype)zn_lw_type(lw, node->in[0])->dtype) == ZN_F64 ? ZN_F64 : ZN_F32;
+  /* whole numbers: sums exact enough that rounding them is the same decision everywhere */
+  bool narrow = zn_is_float((zn_dtype)zn_lw_type(lw, node->in[0])->dtype) || r.mode[0] == 'n' || !lw->caps->f64_native;
+  r.ct = narrow && zn_lw_ctype((zn_dtype)zn_lw_type(lw, node->in[0])->dtype) != ZN_F64 ? ZN_F32 : ZN_F64;
   zn_resize_axis axes[ZN_MAX_RANK] = {0};
   ZN_TRY(make_tables(lw, &r, axes));
   emit_loops(lw, n, axes, r.ct, r.mode[0] == 'n', r.crop, zn_node_float(node, "extrapolation_value"));

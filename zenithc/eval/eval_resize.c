@@ -26,9 +26,10 @@ static double source(const resize *r, const axis_map *m, int64_t x) {
   if (strcmp(r->coord, "align_corners") == 0) return out == 1 ? 0 : k * (in - 1) / (out - 1);
   if (strcmp(r->coord, "asymmetric") == 0) return k / m->scale;
   if (strcmp(r->coord, "tf_crop_and_resize") == 0)
-    return out <= 1 ? 0.5 * (m->roi0 + m->roi1) * (in - 1)
-                    : m->roi0 * (in - 1) + k * (m->roi1 - m->roi0) * (in - 1) / (out - 1);
-  if (strcmp(r->coord, "pytorch_half_pixel") == 0 && out == 1) return 0;
+    return m->out == 1 ? 0.5 * (m->roi0 + m->roi1) * (in - 1)
+                       : m->roi0 * (in - 1) +
+                             k * (m->roi1 - m->roi0) * (in - 1) / (double)(m->out - 1);
+  if (strcmp(r->coord, "pytorch_half_pixel") == 0 && m->out == 1) return 0;
   double h = (k + 0.5) / m->scale - 0.5;
   if (strcmp(r->coord, "half_pixel_symmetric") == 0) h += in / 2 * (1 - (double)m->out / out);
   return h;
@@ -190,6 +191,7 @@ zn_status zn_eval_resize(zn_ev *e) {
     cur = next;
   }
   const bool whole = !zn_is_float((zn_dtype)e->out[0].dtype);
-  for (uint64_t k = 0; k < e->out[0].count; k++) zn_ev_set(&e->out[0], k, whole ? rint(cur[k]) : cur[k]);
+  for (uint64_t k = 0; k < e->out[0].count; k++) /* noise does not move a result off the middle of two integers */
+    zn_ev_set(&e->out[0], k, whole ? rint(rint(cur[k] * 4096) / 4096) : cur[k]);
   return ZN_OK;
 }
