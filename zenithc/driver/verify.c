@@ -85,13 +85,14 @@ static zn_status reference(zn_verify *v, zn_arena *a, uint32_t sample, zn_eval_v
 
 /* ---- noise: what rounding alone does to the reference ---- */
 
+enum { FLOAT_RUNS = 5, NOISE_RUNS = 7 };
 typedef struct noise {
-  zn_eval_val *runs[5]; /* three float orders, two with inputs moved by a few ulp; NULL: failed */
+  /* three float orders, two with random rounding, two with inputs moved by a few ulp; NULL: failed */
+  zn_eval_val *runs[NOISE_RUNS];
   uint32_t tried;
-  double *floor;        /* per output, over the float orders so far */
+  double *floor;        /* per output, over the float runs so far */
   double *moved;        /* per output, over all runs so far */
 } noise;
-enum { FLOAT_RUNS = 3, NOISE_RUNS = 5 };
 
 static zn_eval_val *moved_inputs(zn_arena *a, const zn_eval_val *in, uint32_t n, uint64_t s) {
   zn_eval_val *out = ZN_ARRAY(a, zn_eval_val, n);
@@ -109,7 +110,8 @@ static zn_eval_val *moved_inputs(zn_arena *a, const zn_eval_val *in, uint32_t n,
 
 /* The next noise run: each one costs an evaluation of the model, so they are made one by one, as needed. */
 static void noise_run(zn_verify *v, zn_arena *a, const zn_eval_val *in, const zn_eval_val *ref, noise *z) {
-  static const zn_eval_mode modes[FLOAT_RUNS] = {ZN_EVAL_F32_BLOCK8, ZN_EVAL_F32_SEQ, ZN_EVAL_F32_REV};
+  static const zn_eval_mode modes[FLOAT_RUNS] = {ZN_EVAL_F32_BLOCK8, ZN_EVAL_F32_SEQ, ZN_EVAL_F32_REV,
+                                                 ZN_EVAL_F32_RANDOM, ZN_EVAL_F32_RANDOM + 1};
   uint32_t m = v->s->num_out, r = z->tried++;
   progress(v, "measuring the model's noise floor");
   zn_eval_val *out = ZN_ARRAY(a, zn_eval_val, m);

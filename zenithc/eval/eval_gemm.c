@@ -68,11 +68,11 @@ static void part_f32(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint6
       uint64_t nb = n1 - j < FB ? n1 - j : FB;
       memset(acc, 0, sizeof acc);
       for (uint64_t i = 0; i < g->K; i++) {
-        uint64_t k = g->mode == ZN_EVAL_F32_REV ? g->K - 1 - i : i;
+        uint64_t k = zn_ev_turn(g->mode, i, g->K);
         float a = (float)g->A[m * g->lda + k];
         const double *b = g->B + k * g->ldb + j;
         float *s = acc[g->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0];
-        for (uint64_t c = 0; c < nb; c++) s[c] += a * (float)b[c];
+        for (uint64_t c = 0; c < nb; c++) s[c] = zn_ev_madd(g->mode, a, (float)b[c], s[c]);
       }
       for (uint64_t c = 0; c < nb; c++) {
         float s = acc[0][c];

@@ -96,10 +96,26 @@ bool zn_ev_ints(const zn_ev *e, uint32_t i, const int64_t **out, uint32_t *n);
 double *zn_ev_doubles(const zn_ev *e, const zn_eval_val *v);
 
 /* ---- arithmetic ---- */
-static inline double zn_ev_r(const zn_ev *e, double x) { return e->single ? (double)(float)x : x; }
+/* x in type t (f16, bf16, f32), rounded to the one neighbour or to the other: mode says which. */
+double zn_ev_jitter(zn_eval_mode mode, zn_dtype t, double x);
+static inline double zn_ev_r(const zn_ev *e, double x) {
+  if (e->single && e->mode >= ZN_EVAL_F32_RANDOM) return zn_ev_jitter(e->mode, ZN_F32, x);
+  return e->single ? (double)(float)x : x;
+}
 /* Rounded to the declared dtype (f16, bf16, f32), for decisions. */
 static inline double zn_ev_key(zn_dtype t, double x) {
   return t == ZN_F64 ? x : t == ZN_F32 ? (double)(float)x : zn_eval_round(t, x);
+}
+/* The i-th of n numbers to add in this mode; the random ones start somewhere and wrap around. */
+static inline uint64_t zn_ev_turn(zn_eval_mode mode, uint64_t i, uint64_t n) {
+  if (mode == ZN_EVAL_F32_REV) return n - 1 - i;
+  if (mode < ZN_EVAL_F32_RANDOM) return i;
+  i += n / (ZN_EVAL_RANDOM_RUNS + 1) * (uint64_t)(mode - ZN_EVAL_F32_RANDOM + 1);
+  return i < n ? i : i - n;
+}
+/* s + a b: the random modes round once, the ordered ones twice. */
+static inline float zn_ev_madd(zn_eval_mode mode, float a, float b, float s) {
+  return mode >= ZN_EVAL_F32_RANDOM ? fmaf(a, b, s) : s + a * b;
 }
 /* Sum of n numbers in the mode's order (F64: pairwise). */
 double zn_ev_sum(const zn_ev *e, const double *x, uint64_t n, uint64_t stride);

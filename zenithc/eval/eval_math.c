@@ -15,21 +15,28 @@ static double pairwise(const double *x, uint64_t n, uint64_t stride) {
   return pairwise(x, h, stride) + pairwise(x + h * stride, n - h, stride);
 }
 
+double zn_ev_jitter(zn_eval_mode mode, zn_dtype t, double x) {
+  double near = zn_eval_round(t, x);
+  int digits = t == ZN_F16 ? 10 : t == ZN_BF16 ? 7 : 23, least = t == ZN_F16 ? -14 : -126, e;
+  uint64_t h;
+  if (near == x || !isfinite(near) || near == 0) return near;
+  memcpy(&h, &x, sizeof h);
+  h = (h ^ ((uint64_t)mode << 32)) * UINT64_C(0x9E3779B97F4A7C15);
+  h = (h ^ h >> 29) * UINT64_C(0xBF58476D1CE4E5B9);
+  if (h >> 63) return near;
+  e = ilogb(near);
+  double unit = ldexp(1, (e < least ? least : e) - digits);
+  return near > x ? near - unit : near + unit;
+}
+
 double zn_ev_sum(const zn_ev *e, const double *x, uint64_t n, uint64_t stride) {
+  if (e->mode == ZN_EVAL_F64) return pairwise(x, n, stride);
   float s[8] = {0};
-  switch (e->mode) {
-  case ZN_EVAL_F32_SEQ:
-    for (uint64_t k = 0; k < n; k++) s[0] += (float)x[k * stride];
-    break;
-  case ZN_EVAL_F32_REV:
-    for (uint64_t k = n; k-- > 0;) s[0] += (float)x[k * stride];
-    break;
-  case ZN_EVAL_F32_BLOCK8:
-    for (uint64_t k = 0; k < n; k++) s[k % 8] += (float)x[k * stride];
-    for (int i = 1; i < 8; i++) s[0] += s[i];
-    break;
-  default: return pairwise(x, n, stride);
+  for (uint64_t i = 0; i < n; i++) {
+    uint64_t k = zn_ev_turn(e->mode, i, n);
+    s[e->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0] += (float)x[k * stride];
   }
+  for (int i = 1; i < 8; i++) s[0] += s[i];
   return (double)s[0];
 }
 
@@ -47,8 +54,9 @@ double zn_ev_dot(const zn_ev *e, const double *x, uint64_t sx, const double *y, 
   if (e->mode == ZN_EVAL_F64) return dot_f64(x, sx, y, sy, n);
   float s[8] = {0};
   for (uint64_t j = 0; j < n; j++) {
-    uint64_t k = e->mode == ZN_EVAL_F32_REV ? n - 1 - j : j;
-    s[e->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0] += (float)x[k * sx] * (float)y[k * sy];
+    uint64_t k = zn_ev_turn(e->mode, j, n);
+    float *p = &s[e->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0];
+    *p = zn_ev_madd(e->mode, (float)x[k * sx], (float)y[k * sy], *p);
   }
   for (int i = 1; i < 8; i++) s[0] += s[i];
   return (double)s[0];

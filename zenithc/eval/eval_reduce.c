@@ -34,7 +34,7 @@ static double reduce_f(const zn_ev *e, zn_op op, double *t, uint64_t n) {
     return op == ZN_OP_ReduceL2 ? zn_ev_r(e, sqrt(p)) : p;
   case ZN_OP_ReduceProd:
     for (uint64_t k = 0; k < n; k++)
-      p = zn_ev_r(e, p * t[e->mode == ZN_EVAL_F32_REV ? n - 1 - k : k]);
+      p = zn_ev_r(e, p * t[zn_ev_turn(e->mode, k, n)]);
     return p;
   case ZN_OP_ReduceMax:
   case ZN_OP_ReduceMin:

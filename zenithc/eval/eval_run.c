@@ -92,10 +92,13 @@ static bool drop_last_use(zn_evframe *f, zn_vid v) {
 }
 
 /* f16, bf16 and f32 results of the F32 modes are stored in their type. */
-static void round_output(zn_eval_val *v) {
+static void round_output(zn_eval_mode mode, zn_eval_val *v) {
   if (v->kind != ZN_V_TENSOR || !zn_is_float((zn_dtype)v->dtype) || v->dtype == ZN_F64) return;
   if (v->buf && v->buf->refs > 1) return; /* shares a value that was rounded when it was made */
-  for (uint64_t k = 0; k < v->count; k++) v->u.f[k] = zn_eval_round((zn_dtype)v->dtype, v->u.f[k]);
+  zn_dtype t = (zn_dtype)v->dtype;
+  bool random = mode >= ZN_EVAL_F32_RANDOM && zn_dtype_bytes(t) > 1;
+  for (uint64_t k = 0; k < v->count; k++)
+    v->u.f[k] = random ? zn_ev_jitter(mode, t, v->u.f[k]) : zn_eval_round(t, v->u.f[k]);
 }
 
 /* Does type name `type` of schema s contain the word `kind` (seq, opt, map)? */
@@ -153,7 +156,7 @@ static zn_status run_op(zn_ev *e) {
   e->mode = e->single ? e->run->mode : ZN_EVAL_F64;
   ZN_TRY(zn_eval_table[e->op](e));
   for (uint32_t i = 0; e->single && i < e->num_out; i++)
-    if (e->out[i].set) round_output(&e->out[i]);
+    if (e->out[i].set) round_output(e->mode, &e->out[i]);
   return ZN_OK;
 }
 
