@@ -110,8 +110,8 @@ static bool coordinate(void *user, zn_expr s, int64_t *out) {
   const point *at = user;
   const zn_ex_node *n = zn_ex_at(at->p, s);
   int64_t lo = n->lo == INT64_MIN ? n->hi < 0 ? n->hi : 0 : n->lo, extent;
-  *out = !at->high ? lo : n->hi == INT64_MAX || n->hi - lo > 100 ? lo + 37 : n->hi;
-  if (n->hi == INT64_MAX && lo > INT64_MAX - 100) *out = lo;
+  const int64_t up = lo > INT64_MAX - 100 ? lo : n->hi > lo + 100 ? lo + 37 : n->hi;
+  *out = at->high ? up : lo;
   if (zn_ex_bad(n->extent)) return true;
   point inner = {at->p, at->high, at->depth + 1};
   if (at->depth > 16 || !zn_ex_eval(at->p, n->extent, coordinate, &inner, &extent) || extent <= lo)

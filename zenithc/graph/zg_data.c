@@ -133,13 +133,13 @@ static zn_status parse_random(zn_lexer *l, zn_arena *a, zn_htensor *h, bool opaq
     return zn_lex_error(l, "%s has no random contents", zn_dtypes[h->dtype].name);
   ZN_TRY(zn_lex_expect(l, '(', "'('"));
   if (l->tok != ZN_TOK_INT) return zn_lex_error(l, "expected an integer seed, found '%s'", l->text);
-  uint64_t seed = (uint64_t)l->i;
-  zn_lex_next(l);
+  const uint64_t seed = (uint64_t)l->i;
   hi = zn_is_float(h->dtype) ? 1 : h->dtype == ZN_BOOL ? 2 : zn_int_bits(h->dtype) < 8 ? 2 : 8;
   lo = zn_is_float(h->dtype) || zn_is_signed(h->dtype) ? -hi : 0;
   zn_text t;
   zn_text_init(&t, a);
-  zn_text_printf(&t, "%s(%llu", opaque ? "opaque" : "rand", (unsigned long long)seed);
+  zn_text_printf(&t, "%s(%lld", opaque ? "opaque" : "rand", (long long)l->i);
+  zn_lex_next(l);
   if (!opaque && zn_lex_accept(l, ',')) {
     ZN_TRY(parse_number(l, &lo));
     ZN_TRY(zn_lex_expect(l, ',', "','"));

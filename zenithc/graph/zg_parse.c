@@ -582,7 +582,8 @@ static zn_status parse_symbol(parser *p) {
   ZN_TRY(zn_lex_expect(l, '.', "'..'"));
   ZN_TRY(parse_bound(l, &hi));
   bool never = hi < INT64_MAX && hi + 1 == lo; /* the counter of a loop that does not run */
-  if (hi < lo && !never) return zn_lex_error(l, "the range of '%s' is empty", zn_ex_name(p->ex, sym));
+  if ((hi < lo && !never) || lo == INT64_MAX || hi == INT64_MIN)
+    return zn_lex_error(l, "the range of '%s' is empty", zn_ex_name(p->ex, sym));
   zn_ex_set_range(p->ex, sym, lo, hi);
   if (!zn_lex_is(l, "below")) return ZN_OK;
   zn_lex_next(l);

@@ -201,6 +201,7 @@ static void print_node(const printer *p, zn_nid id, uint32_t position) {
 static void print_consts(const printer *p) {
   const zn_graph *g = p->g;
   uint32_t *uses = zn_graph_uses(g, p->t->arena);
+  for (zn_vid v = 1; v < g->num_vals; v++) uses[g->vals[v].alias]++;
   for (zn_vid v = 1; v < g->num_vals; v++) {
     if (!g->vals[v].cst || !uses[v]) continue;
     if (p->indent) newline(p);
