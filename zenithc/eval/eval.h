@@ -11,10 +11,11 @@
  * F32 modes round every arithmetic result to float, and to the tensor's dtype at each node output,
  * and add up sums front to back, back to front, or in 8 interleaved partial sums; their distance
  * from F64 is the model's noise floor (metric.h). f64 tensors are computed in double in every mode.
- * ZN_EVAL_F32_RANDOM + k, k < ZN_EVAL_RANDOM_RUNS, adds from another place on and rounds what is inexact up or
- * down at random; products are added without a rounding of their own (by a hash of the number and k, so a run can be repeated): stochastic arithmetic
- * (Vignes, "Discrete stochastic arithmetic", 2004). It shows what the three orders cannot: the noise
- * of functions and of 16-bit tensors, which every order rounds alike.
+ * ZN_EVAL_F32_RANDOM + k, k < ZN_EVAL_RANDOM_RUNS, adds from another place on, products without a
+ * rounding of their own, and rounds what is inexact up or down at random (by a hash of the number
+ * and k, so a run can be repeated): stochastic arithmetic (Vignes, "Discrete stochastic
+ * arithmetic", 2004). It shows what the three orders cannot: the noise of functions and of 16-bit
+ * tensors, which every order rounds alike.
  *
  * Randomness: operators without a seed attribute draw from a stream seeded by the node's name;
  * results are the same on every run. */

@@ -335,6 +335,20 @@ static zn_vid power(fz *f) {
   return fz_node(f, ZN_OP_Pow, in, 2, 1, NULL);
 }
 
+/* Bits of a computed float show its last rounding, which is nobody's business: floats come from inputs and constants. */
+static zn_vid bit_cast(fz *f) {
+  static const zn_dtype types[] = {ZN_F32, ZN_I32, ZN_U32, ZN_F16, ZN_I16, ZN_BF16, ZN_F64, ZN_I64, ZN_U8, ZN_I8};
+  zn_dtype t = types[fz_below(f, 10)];
+  zn_expr dims[3] = {ZN_EX_NONE};
+  int rank = (int)fz_range(f, 1, 3);
+  for (int d = 0; d < rank; d++) dims[d] = f->g->parent ? zn_ex_const(f->g->ex, fz_size(f)) : fz_dim(f);
+  zn_vid x = zn_is_float(t) ? fz_leaf(f, t, rank, dims) : fz_some(f, t, -1);
+  if (!x) return 0;
+  fz_attrs at = {.n = 0};
+  fz_set_i(&at, "to", zn_dtypes[types[fz_below(f, 10)]].onnx);
+  return fz_node(f, ZN_OP_BitCast, &x, 1, 1, &at);
+}
+
 bool fz_draw_special(fz *f, zn_op op, bool *out_has) {
   *out_has = true;
   switch (op) {
@@ -355,6 +369,7 @@ bool fz_draw_special(fz *f, zn_op op, bool *out_has) {
     case ZN_OP_Squeeze:
     case ZN_OP_Unsqueeze: return axes_of(f, op) != 0;
     case ZN_OP_ConstantOfShape: return constant_of_shape(f) != 0;
+    case ZN_OP_BitCast: return bit_cast(f) != 0;
     case ZN_OP_Clip: return clip(f) != 0;
     case ZN_OP_Pow: return power(f) != 0;
     default: *out_has = false; return false;

@@ -80,11 +80,26 @@ static void usual_range(fz *f, zn_dtype t, double *lo, double *hi) {
   if (zn_is_float(t) && fz_chance(f, 20)) *lo = 0.25, *hi = 2;
 }
 
+/* Over the graph's own symbols? A size that data decides is no size of an input: no exporter can write it. */
+static bool of_inputs(const fz *f, zn_expr e) {
+  const zn_exprs *ex = f->g->ex;
+  if (e <= ZN_EX_OVERFLOW) return false;
+  if (zn_ex_kind(ex, e) == ZN_EX_CONST) return true;
+  for (int i = 0; i < FZ_SYMS; i++)
+    if (e == f->sym[i]) return true;
+  uint32_t n = zn_ex_kind(ex, e) == ZN_EX_SYM ? 0 : zn_ex_arity(ex, e);
+  for (uint32_t i = 0; i < n; i++)
+    if (!of_inputs(f, zn_ex_operand(ex, e, i))) return false;
+  return n > 0;
+}
+
 zn_vid fz_leaf(fz *f, zn_dtype t, int rank, const zn_expr *dims) {
   int64_t d[ZN_MAX_RANK];
   zn_type y = zn_type_tensor(t, rank, dims);
   bool fixed = zn_type_is_static(f->g->ex, &y, d);
   if (f->g->parent && !fixed) return 0; /* bodies have constants and what they captured */
+  for (int k = 0; k < rank; k++)
+    if (!of_inputs(f, dims[k])) return 0;
   zn_vid v;
   if (fixed && (f->g->parent || fz_chance(f, 40))) {
     double lo, hi;

@@ -122,6 +122,7 @@ static bool stop_early(work *w, uint32_t k) {
 
 static bool smaller_dim(work *w, uint32_t i, int d, int64_t to) {
   zn_graph *g = reopen(w);
+  if (i >= g->num_inputs || d >= g->vals[g->inputs[i]].type.rank) return false; /* a smaller graph has fewer */
   zn_type *t = &g->vals[g->inputs[i]].type;
   int64_t v;
   zn_expr was = t->dims[d];
