@@ -67,16 +67,30 @@ static void copy_input(zn_lw *lw, deconv *v) {
   at[0] = var[0];
   at[1] = var[1];
   zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  bool empty = false; /* may be: then there is no element to read in place of what lies outside */
   for (int i = 0; i < s; i++) {
+    int64_t lo, hi;
+    zn_ex_range(ex, v->tx.dims[i + 2], &lo, &hi);
+    empty |= lo < 1;
     pos[i] = i == s - 1 ? q : var[i + 2];
     zn_expr p = zn_ex_addi(ex, pos[i], -v->margin[i]), top = zn_ex_addi(ex, v->tx.dims[i + 2], -1);
     zn_kref in = zn_lw_in_range(lw, p, v->tx.dims[i + 2]);
     inside = zn_kb_bin(b, ZN_K_And, inside, in);
     at[i + 2] = zn_ex_max(ex, zn_ex_min(ex, p, top), zn_ex_const(ex, 0));
   }
-  zn_kref x = zn_lw_load(lw, v->x, at), zero = zn_kb_float(b, v->ct, 0);
+  zn_kref zero = zn_kb_float(b, v->ct, 0), x;
+  if (empty) {
+    zn_kref element = zn_kb_var(b, zero);
+    zn_kb_if(b, inside);
+    zn_kb_set(b, element, zn_lw_load(lw, v->x, at));
+    zn_kb_end(b);
+    x = zn_kb_get(b, element);
+  } else {
+    x = zn_lw_load(lw, v->x, at);
+    x = zn_kb_select(b, inside, x, zero);
+  }
   zn_kref to = zn_lw_ptr_loc(lw, v->scratch, ZN_KP_OUT, v->ct);
-  zn_lw_store_at(lw, to, v->ct, offset(lw, v, var[0], var[1], pos), zn_kb_select(b, inside, x, zero));
+  zn_lw_store_at(lw, to, v->ct, offset(lw, v, var[0], var[1], pos), x);
   zn_lw_end(lw);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

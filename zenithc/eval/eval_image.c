@@ -317,8 +317,11 @@ zn_status zn_eval_col2im(zn_ev *e) {
       uint64_t to = (uint64_t)(row / kk * img_n + at), from = (uint64_t)(row * L + l);
       if (zn_is_float((zn_dtype)x->dtype))
         e->out[0].u.f[to] = zn_ev_r(e, e->out[0].u.f[to] + x->u.f[from]);
+      else if (x->dtype == ZN_BOOL)
+        e->out[0].u.i[to] |= x->u.i[from];
       else if (x->dtype != ZN_STR && !zn_ev_is_cplx((zn_dtype)x->dtype))
-        zn_ev_set(&e->out[0], to, zn_ev_get(&e->out[0], to) + zn_ev_get(x, from));
+        e->out[0].u.i[to] = zn_int_wrap((zn_dtype)x->dtype,
+                                        (int64_t)((uint64_t)e->out[0].u.i[to] + (uint64_t)x->u.i[from]));
     }
   }
   return ZN_OK;
