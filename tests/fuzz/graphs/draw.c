@@ -29,12 +29,13 @@ static bool seven(void *user, zn_expr s, int64_t *out) {
 
 static bool small(const zn_graph *g, const zn_type *t) {
   double count = 1;
+  if (t->kind != ZN_V_TENSOR) return true; /* its items were tensors before */
   for (int d = 0; d < t->rank; d++) {
     int64_t v;
     if (!zn_ex_eval(g->ex, t->dims[d], seven, NULL, &v)) return false;
     count *= (double)(v < 1 ? 1 : v);
   }
-  return t->kind != ZN_V_TENSOR || (t->rank >= 0 && count <= FZ_MAX_ELEMS);
+  return t->rank >= 0 && count <= FZ_MAX_ELEMS;
 }
 
 zn_vid fz_node(fz *f, zn_op op, const zn_vid *in, uint32_t num_in, uint32_t num_out,
@@ -230,9 +231,9 @@ typedef struct family {
   uint32_t n, weight;
 } family;
 #define FAMILY(x, w) {x, sizeof x / sizeof x[0], w}
-static const family families[] = {FAMILY(convs, 24), FAMILY(mats, 24),  FAMILY(views, 14),
-                                  FAMILY(sums, 10),  FAMILY(quants, 8), FAMILY(controls, 5),
-                                  {NULL, 0, 15}};
+static const family families[] = {FAMILY(convs, 23), FAMILY(mats, 22),   FAMILY(views, 13),
+                                  FAMILY(sums, 10),  FAMILY(quants, 10), FAMILY(controls, 8),
+                                  {NULL, 0, 14}};
 
 static zn_op any_op(fz *f) {
   for (;;) {
@@ -245,6 +246,7 @@ static void draw_from(fz *f, const family *fam, uint32_t count) {
   uint32_t tries = 0;
   for (uint32_t goal = f->nodes + count; f->nodes < goal && tries < 12 * count; tries++) {
     if (fam->op && fz_chance(f, 12) && fz_draw_block(f)) continue;
+    if (fz_chance(f, fam->op == controls ? 25 : 2) && fz_draw_lists(f)) continue;
     zn_op op = fam->op && !fz_chance(f, 15) ? fam->op[fz_below(f, fam->n)] : any_op(f);
     if (fz_chance(f, 12))
       op = (zn_op[]){ZN_OP_Relu, ZN_OP_Add, ZN_OP_Mul, ZN_OP_Sub}[fz_below(f, 4)];
@@ -276,8 +278,8 @@ static void choose_outputs(fz *f) {
 }
 
 zn_graph *fz_draw(zn_ctx *c, uint64_t seed, fz *f) {
-  static const zn_dtype mains[] = {ZN_F32, ZN_F32, ZN_F32,  ZN_F32, ZN_F32, ZN_F32,
-                                   ZN_F64, ZN_F16, ZN_BF16, ZN_I32, ZN_I64, ZN_I8};
+  static const zn_dtype mains[] = {ZN_F32, ZN_F32, ZN_F32,  ZN_F32,  ZN_F32, ZN_F32, ZN_F32, ZN_F64, ZN_F16, ZN_F16,
+                                   ZN_BF16, ZN_BF16, ZN_I32, ZN_I64, ZN_I8,  ZN_U8,  ZN_I16, ZN_U16};
   static const char *const names[FZ_SYMS] = {"N", "S", "T"};
   memset(f, 0, sizeof *f);
   f->c = c;

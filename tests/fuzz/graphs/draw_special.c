@@ -286,6 +286,9 @@ static zn_vid resize(fz *f) {
   if (fz_chance(f, 70)) fz_set_s(f, &at, "coordinate_transformation_mode", where[fz_below(f, 5)]);
   if (fz_chance(f, 50)) fz_set_s(f, &at, "nearest_mode", near[fz_below(f, 4)]);
   if (fz_chance(f, 15)) fz_set_i(&at, "antialias", 1);
+  if (fz_chance(f, 15)) fz_set_i(&at, "exclude_outside", 1);
+  if (fz_chance(f, 10)) fz_set_f(&at, "cubic_coeff_a", -0.5);
+  if (sizes && fz_chance(f, 20)) fz_set_s(f, &at, "keep_aspect_ratio_policy", fz_chance(f, 50) ? "not_larger" : "not_smaller");
   return fz_node(f, ZN_OP_Resize, in, sizes ? 4 : 3, 1, &at);
 }
 

@@ -82,6 +82,7 @@ bool fz_draw_special(fz *f, zn_op op,
                      bool *out_has); /* draw_special.c: operands that depend on a shape */
 bool fz_draw_control(fz *f, zn_op op); /* draw_control.c: If, Loop, Scan with drawn bodies */
 bool fz_draw_block(fz *f); /* draw_blocks.c: a piece of a network, for fusion */
+bool fz_draw_lists(fz *f); /* draw_lists.c: a piece that makes and reads a sequence, or strings */
 bool fz_draw_op(fz *f, zn_op op); /* whichever of these fits */
 void fz_draw_nodes(fz *f, uint32_t count); /* draw.c */
 /* The whole graph of this seed, inferred, with outputs. NULL when nothing came out. */
