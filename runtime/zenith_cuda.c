@@ -25,6 +25,7 @@ HIDDEN int32_t zn_device_call_plan(zn_tensor *in, zn_tensor *out, void *ws, size
 extern const zn_device_api zn_device_main;
 
 enum { MAX_GRAPHS = 16, MAX_PARAMS = 256, BLOCK = 128, SHARED_FREE = 48 << 10, OUT_OF_MEMORY = 2, NO_BINARY = 209 };
+enum { EARLY_SM = 90, ATTR_EARLY_START = 6 }; /* programmatic stream serialization: kernels wait for the one before themselves */
 enum { ATTR_SHARED = 8, ATTR_MEMORY_TYPE = 2, ATTR_MULTIPROCESSORS = 16, MEMORY_HOST = 1 };
 
 typedef struct driver {
@@ -33,6 +34,19 @@ typedef struct driver {
 #undef CUDA_FN
   void *handle;
 } driver;
+
+/* CUlaunchAttribute and CUlaunchConfig of cuda.h */
+typedef struct launch_attribute {
+  int id, pad;
+  int value[16];
+} launch_attribute;
+
+typedef struct launch_config {
+  unsigned grid[3], block[3], shared;
+  void *stream;
+  const launch_attribute *attributes;
+  unsigned num_attributes;
+} launch_config;
 
 typedef struct place { /* a device buffer that grows */
   uint64_t p;
@@ -58,6 +72,7 @@ struct zn_session {
   int32_t *code; /* pinned: the run's result */
   record graphs[MAX_GRAPHS];
   unsigned num_graphs;
+  int after_kernel; /* the last thing in the stream, in this run, is a kernel */
   int capturing, dynamic; /* dynamic: the entry needs data on the way, so no graph */
   int32_t status;         /* first failure inside an entry */
   void **events;          /* profiling: two per launch, and which kernel it was */
@@ -272,14 +287,18 @@ static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, 
   value[n++] = (uint64_t)grid;
   for (uint32_t i = 0; i < n; i++) param[i] = &value[i];
   unsigned teams = teams_per_block(s, k, grid);
+  const launch_attribute early = {.id = ATTR_EARLY_START, .value = {1}};
   uint64_t blocks = ((uint64_t)grid + teams - 1) / teams;
   if (blocks > 0x7fffffff) {
     keep(s, 1, "a kernel's grid is too large");
     return;
   }
   mark_event(s, number);
-  keep(s, s->cu.launch(s->functions[number], (unsigned)blocks, 1, 1, teams * k->team, 1, 1, (unsigned)(teams * k->shared),
-                       s->stream, param, NULL), at(k->name));
+  launch_config c = {.grid = {(unsigned)blocks, 1, 1}, .block = {teams * k->team, 1, 1}, .shared = (unsigned)(teams * k->shared),
+                     .stream = s->stream, .attributes = &early};
+  c.num_attributes = b->sm >= EARLY_SM && s->after_kernel && !s->events;
+  keep(s, s->cu.launch(&c, s->functions[number], param, NULL), at(k->name));
+  s->after_kernel = 1;
   mark_event(s, number);
 }
 
@@ -292,6 +311,7 @@ static int is_host(zn_session *s, const void *p) {
 static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t bytes, uint32_t last) {
   zn_session *s = (zn_session *)(void *)h;
   memset(to, 0, bytes);
+  s->after_kernel = 0;
   if (s->status) return;
   if (last) { /* read when the run has finished */
     keep(s, s->cu.copy_out(s->code, (uint64_t)(uintptr_t)from, bytes, s->stream), "reading the result");
@@ -314,6 +334,7 @@ static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t 
 static void hook_poke(zn_device_hooks *h, void *to, const void *value, uint32_t bytes) {
   zn_session *s = (zn_session *)(void *)h;
   unsigned v = 0;
+  s->after_kernel = 0;
   if (s->status) return;
   memcpy(&v, value, bytes < 4 ? bytes : 4);
   if (bytes == 4) keep(s, s->cu.set32((uint64_t)(uintptr_t)to, v, 1, s->stream), "clearing");
@@ -349,6 +370,7 @@ static int32_t call_plan(zn_session *s, zn_tensor *in, zn_tensor *out, uint64_t 
 
 static int32_t call_run(zn_session *s, zn_tensor *in, zn_tensor *out) {
   s->status = 0;
+  s->after_kernel = 0;
   int32_t rc = zn_device_run(in, out, (void *)(uintptr_t)s->ws.p, s->ws.bytes, &s->hooks.base);
   return s->status ? s->status : rc;
 }

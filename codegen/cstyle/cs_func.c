@@ -40,6 +40,7 @@ typedef struct printer {
   bool in_threads;      /* SIMT: inside a thread loop */
   uint32_t threads_end; /* its End */
   uint64_t alloc_at;    /* SIMT: shared memory taken so far */
+  bool awaited;         /* SIMT: behind the kernel's Await */
   read_set reads; /* of the operands consumed since the instruction began */
 } printer;
 
@@ -173,6 +174,12 @@ static void define(printer *p, zn_kref r, const char *text, const char *raw) {
     declare(p, r);
     p->num_pending--;
   }
+}
+
+/* For what must stand here and not where it is used. */
+static void define_now(printer *p, zn_kref r, const char *text) {
+  p->v[r].text = text;
+  declare(p, r);
 }
 
 /* An atom costs nothing to repeat. */
@@ -420,6 +427,11 @@ static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
     define(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_mma(p->s, in->imm.i == 1), x, y, z), NULL);
     break;
   }
+  case ZN_K_LaneXor: {
+    const char *x = use_bare(p, in->a);
+    define_now(p, r, fmt(p, "__shfl_xor_sync(0xffffffffu, %s, %" PRId64 ")", x, in->imm.i)); /* all threads of the warp reach it here, maybe not at its use */
+    break;
+  }
   case ZN_K_Splat:
     if (in->dtype == ZN_BOOL) p->v[r].mask = 1;
     if (in->lanes == 1)
@@ -503,6 +515,11 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
   case ZN_K_Store:
     print_store(p, in);
     break;
+  case ZN_K_LdMatrix: {
+    const char *base = use_bare(p, in->a), *at = use_index(p, in->b);
+    define_now(p, r, fmt(p, "%s(%s, %s)", cs_vec_ldmatrix(p->s, in->lanes, in->imm.i == 1), base, at));
+    break;
+  }
   case ZN_K_PtrAdd: {
     const char *a = use(p, in->a), *b = use(p, in->b);
     define(p, r, fmt(p, "(%s + %s)", a, b), NULL);
@@ -634,6 +651,22 @@ static void print_variable(printer *p, zn_kref r, const zn_kinst *in) {
   }
 }
 
+static const char *param_name(printer *p, uint32_t i);
+
+/* From here on the kernel's buffers have other names, which depend on the wait. */
+static void print_await(printer *p) {
+  zn_text_puts(p->out, "ZN_AWAIT(zn_after);\n");
+  for (uint32_t i = 0; i < p->f->num_params; i++) {
+    if (p->f->params[i].kind == ZN_KP_INT) continue;
+    indent(p);
+    zn_text_printf(p->out, "unsigned char *const __restrict__ q%u = %s + zn_after; (void)q%u;\n", i, param_name(p, i), i);
+  }
+  for (uint32_t r = 1; r < p->f->num_insts; r++)
+    if (p->f->insts[r].op == ZN_K_Param && p->f->insts[r].dtype == ZN_PTR && p->v[r].text)
+      p->v[r].text = fmt(p, "q%u", (unsigned)p->f->insts[r].imm.i);
+  p->awaited = true;
+}
+
 static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
   const char *t;
   switch (in->op) {
@@ -678,6 +711,22 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
     indent(p);
     zn_text_puts(p->out, p->f->team <= 32 ? "__syncwarp(zn_mask);\n" : "__syncthreads();\n");
     break;
+  case ZN_K_AsyncCopy: {
+    const char *to = use_bare(p, in->a), *from = use_bare(p, in->b), *n = use_bare(p, in->c);
+    flush(p, FLUSH_MEMORY, 0);
+    indent(p);
+    zn_text_printf(p->out, "ZN_ASYNC_COPY(%s, %s, %s);\n", to, from, n);
+    break;
+  }
+  case ZN_K_AsyncGroup:
+  case ZN_K_AsyncWait:
+  case ZN_K_Await:
+    flush(p, FLUSH_MEMORY, 0);
+    indent(p);
+    if (in->op == ZN_K_AsyncWait) zn_text_printf(p->out, "ZN_ASYNC_WAIT(%" PRId64 ");\n", in->imm.i);
+    else if (in->op == ZN_K_AsyncGroup) zn_text_puts(p->out, "ZN_ASYNC_GROUP();\n");
+    else print_await(p);
+    break;
   case ZN_K_Prefetch: {
     const char *base = use_bare(p, in->a), *at = use_index(p, in->b);
     indent(p);
@@ -710,7 +759,9 @@ static void print_inst(printer *p, zn_kref r) {
   switch (zn_kops[op].cls) {
   case 'C':
     if (op == ZN_K_Const) print_const(p, r, in);
-    if (op == ZN_K_Param) define_atom(p, r, param_name(p, (uint32_t)in->imm.i));
+    if (op == ZN_K_Param)
+      define_atom(p, r, p->awaited && in->dtype == ZN_PTR ? fmt(p, "q%u", (unsigned)in->imm.i)
+                                                          : param_name(p, (uint32_t)in->imm.i));
     if (op == ZN_K_ConstAddr)
       define_atom(p, r, fmt(p, "(unsigned char *)%s", p->s->const_names[in->imm.i]));
     if (op == ZN_K_Features) define(p, r, cs_features(p->s), NULL);

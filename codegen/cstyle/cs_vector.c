@@ -528,3 +528,17 @@ const char *cs_vec_mma(cs_state *s, bool bf16) {
                "        \"f\"(c.v[0]), \"f\"(c.v[1]), \"f\"(c.v[2]), \"f\"(c.v[3]));\n  return d;\n}\n");
   return name;
 }
+
+const char *cs_vec_ldmatrix(cs_state *s, unsigned squares, bool transposed) {
+  static const char *const outs[] = {"%0", "%0, %1", "%0, %1, %2, %3"};
+  const char *name = zn_arena_printf(&s->arena, "zn_ldmatrix%u%s", squares, transposed ? "t" : "");
+  const char *type = cs_name(s, cs_vector(ZN_U32, squares, 0)), *pick = outs[squares / 2];
+  if (!cs_once(s, name)) return name;
+  zn_text_printf(&s->helpers, "%s %s %s(const unsigned char *p, zi at) {\n  %s d;\n", s->dia->helper_qual, type, name, type);
+  zn_text_printf(&s->helpers, "  asm volatile(\"ldmatrix.sync.aligned.m8n8.x%u%s.shared.b16 {%s}, [%%%u];\" : ", squares,
+                 transposed ? ".trans" : "", pick, squares);
+  for (unsigned i = 0; i < squares; i++)
+    zn_text_printf(&s->helpers, squares > 1 ? "%s\"=r\"(d.v[%u])" : "%s\"=r\"(d)", i ? ", " : "", i);
+  zn_text_puts(&s->helpers, " : \"r\"((unsigned)__cvta_generic_to_shared(p + at * 4)) : \"memory\");\n  return d;\n}\n");
+  return name;
+}

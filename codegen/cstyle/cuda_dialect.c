@@ -64,6 +64,20 @@ static const char *const prologue[] = {
     "ZN_INLINE uint16_t zn_f32_f16(float a) {",
     "  uint16_t r; asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(r) : \"f\"(a)); return r;",
     "}",
+    /* the kernel before has stored all it stores; the one behind may start and wait. x is 0 in a way the compiler cannot see:
+     * addresses made with it are not used before */
+    "#if __CUDA_ARCH__ >= 900",
+    "#define ZN_AWAIT(x) \\",
+    "  unsigned x; \\",
+    "  asm volatile(\"griddepcontrol.wait;\\n griddepcontrol.launch_dependents;\\n mov.b32 %0, 0;\" : \"=r\"(x) :: \"memory\")",
+    "#else",
+    "#define ZN_AWAIT(x) const unsigned x = 0",
+    "#endif",
+    "#define ZN_ASYNC_COPY(to, from, n) \\",
+    "  asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16, %2;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \\",
+    "               \"l\"(from), \"r\"((unsigned)(n)) : \"memory\")",
+    "#define ZN_ASYNC_GROUP() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")",
+    "#define ZN_ASYNC_WAIT(n) asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(n) : \"memory\")",
     NULL};
 
 const zn_cdialect zn_cdialect_cuda = {

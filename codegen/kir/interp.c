@@ -77,7 +77,7 @@ static bool decode_constant(decoder *d, uint32_t i) {
 
 static bool has_barrier(const decoder *d, uint32_t i) {
   for (uint32_t k = i + 1; k < d->match[i]; k++)
-    if (d->f->insts[k].op == ZN_K_Barrier || d->f->insts[k].op == ZN_K_Mma) return true;
+    if (zn_kop_joins(d->f->insts[k].op)) return true;
   return false;
 }
 
@@ -92,7 +92,10 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_End: return ZN_IK_JUMP; /* the End of a for becomes NEXT when linked */
     case ZN_K_Break: return ZN_IK_BREAK;
     case ZN_K_Barrier: return ZN_IK_BARRIER;
-    case ZN_K_Mma: return ZN_IK_MMA;
+    case ZN_K_Mma:
+    case ZN_K_LdMatrix:
+    case ZN_K_LaneXor: return ZN_IK_WARP;
+    case ZN_K_AsyncCopy: return ZN_IK_MEM;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_HostAlloc:
@@ -309,9 +312,9 @@ static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *
         steps = m->steps;
         pc = d->target;
         break;
-      case ZN_IK_MMA:
+      case ZN_IK_WARP:
         if (!side_by_side) {
-          zn_error(m->c, f->f->name, "interp: a matrix operation outside a thread loop");
+          zn_error(m->c, f->f->name, "interp: a warp's operation outside a thread loop");
           return -1;
         }
         m->steps = steps;
@@ -350,13 +353,9 @@ static void *operand(const zn_imach *m, const zn_ifunc *f, int64_t thread, uint3
 }
 
 /* The Mma of threads first .. first + 31. */
-static bool warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first, int64_t n) {
+static void warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
   double a[16][16], b[16][8], c[16][8];
   unsigned r, k;
-  if (first + 32 > n) {
-    zn_error(m->c, f->f->name, "interp: a matrix operation by less than a warp");
-    return false;
-  }
   for (unsigned l = 0; l < 32; l++) {
     const uint32_t *x = operand(m, f, first + l, d->a), *y = operand(m, f, first + l, d->b);
     const float *z = operand(m, f, first + l, d->c);
@@ -371,6 +370,45 @@ static bool warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
     float *to = operand(m, f, first + l, d->r);
     for (unsigned e = 0; e < 4; e++) zn_mma_place('C', l, e, &r, &k), to[e] = (float)c[r][k];
   }
+}
+
+static bool warp_squares(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
+  uint16_t x[4][8][8];
+  for (unsigned l = 0; l < 8 * d->n; l++) {
+    const char *base;
+    int64_t word;
+    memcpy(&base, operand(m, f, first + l, d->a), sizeof base);
+    memcpy(&word, operand(m, f, first + l, d->b), sizeof word);
+    if (((uintptr_t)base + (uintptr_t)word * 4) % 16 != 0 || !zn_interp_reachable(m, base + word * 4, 16)) {
+      zn_error(m->c, f->f->name, "interp: a row of a square at a bad place");
+      return false;
+    }
+    memcpy(x[l / 8][l % 8], base + word * 4, 16);
+  }
+  for (unsigned l = 0; l < 32; l++)
+    for (unsigned q = 0; q < d->n; q++) {
+      uint32_t *to = operand(m, f, first + l, d->r);
+      unsigned r = l / 4, c = l % 4 * 2;
+      to[q] = d->imm ? x[q][c][r] | (uint32_t)x[q][c + 1][r] << 16 : x[q][r][c] | (uint32_t)x[q][r][c + 1] << 16;
+    }
+  return true;
+}
+
+static void warp_exchange(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
+  uint32_t x[32];
+  for (unsigned l = 0; l < 32; l++) memcpy(&x[l], operand(m, f, first + l, d->a), 4);
+  for (unsigned l = 0; l < 32; l++) memcpy(operand(m, f, first + l, d->r), &x[l ^ (unsigned)d->imm], 4);
+}
+
+/* What threads first .. first + 31 do together. */
+static bool warp_operation(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first, int64_t n) {
+  if (first + 32 > n) {
+    zn_error(m->c, f->f->name, "interp: a warp's operation by less than a warp");
+    return false;
+  }
+  if (d->op == ZN_K_LdMatrix) return warp_squares(m, f, d, first);
+  if (d->op == ZN_K_Mma) warp_product(m, f, d, first);
+  else warp_exchange(m, f, d, first);
   return true;
 }
 
@@ -395,8 +433,8 @@ static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32
     }
     if (state == RAN_TO_END) return 0;
     const zn_idec *d = &f->code[there - 1];
-    for (int64_t t = 0; d->kind == ZN_IK_MMA && t < n; t += 32)
-      if (!warp_product(m, f, d, t, n)) return -1;
+    for (int64_t t = 0; d->kind == ZN_IK_WARP && t < n; t += 32)
+      if (!warp_operation(m, f, d, t, n)) return -1;
     here = there;
   }
 }

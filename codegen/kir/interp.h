@@ -21,7 +21,7 @@ typedef enum zn_ikind {
   ZN_IK_BREAK,
   ZN_IK_TEAM,    /* a thread loop with barriers inside: its iterations run side by side */
   ZN_IK_BARRIER,
-  ZN_IK_MMA,     /* as BARRIER; then every warp's product */
+  ZN_IK_WARP,    /* as BARRIER; then what every warp does together */
   ZN_IK_RET,
   ZN_IK_CALL
 } zn_ikind;
@@ -72,6 +72,8 @@ struct zn_imach {
 
 /* Makes memory accessible. */
 void zn_interp_region(zn_imach *m, const void *p, uint64_t bytes);
+/* May [p, p + bytes) be accessed? */
+bool zn_interp_reachable(const zn_imach *m, const char *p, uint64_t bytes);
 /* Handler of a class A, M or P operation on operand type t, or NULL. */
 zn_ifn zn_interp_arith(zn_kop op, zn_dtype t);
 /* Handler of Cvt to t. */

@@ -99,6 +99,12 @@ static bool check(const zn_idec *d, zn_imach *m, const char *p, uint64_t bytes, 
   return false;
 }
 
+bool zn_interp_reachable(const zn_imach *m, const char *p, uint64_t bytes) {
+  for (uint32_t i = 0; i < m->num_regions; i++)
+    if (inside(&m->regions[i], p, bytes)) return true;
+  return false;
+}
+
 static char *at(const zn_idec *d, zn_imach *m, int64_t idx) {
   uintptr_t base = *ZN_SLOT(uintptr_t, m, d->a);
   return (char *)(base + (uintptr_t)idx * d->elem);
@@ -164,6 +170,22 @@ static void host_alloc(const zn_idec *d, zn_imach *m) {
   memcpy(m->slots + d->r, &p, sizeof p);
 }
 
+/* Done at once: what is read before its AsyncWait is a bug that this does not show. */
+static void async_copy(const zn_idec *d, zn_imach *m) {
+  char *to = *ZN_SLOT(char *, m, d->a);
+  const char *from = *ZN_SLOT(const char *, m, d->b);
+  int64_t n = *ZN_SLOT(int64_t, m, d->c);
+  bool aligned = (uintptr_t)to % 16 == 0, counted = n >= 0 && n <= 16;
+  bool inside = !m->opts.check_bounds || (zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n)));
+  if (!aligned || !counted || !inside) {
+    zn_error(m->c, NULL, "interp: an asynchronous copy of %lld bytes at a bad place", (long long)n);
+    m->failed = true;
+    return;
+  }
+  if (n) memcpy(to, from, (size_t)n);
+  memset(to + n, 0, (size_t)(16 - n));
+}
+
 static void nothing(const zn_idec *d, zn_imach *m) {
   (void)d;
   (void)m;
@@ -189,7 +211,11 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_HostAlloc: return host_alloc;
-    case ZN_K_Prefetch: return nothing;
+    case ZN_K_Prefetch:
+    case ZN_K_AsyncGroup:
+    case ZN_K_AsyncWait:
+    case ZN_K_Await: return nothing;
+    case ZN_K_AsyncCopy: return async_copy;
     case ZN_K_Load:
       if (d->vector_ctl) return gather;
       return d->n == 1 && d->elem == 4   ? load_uint32_t

@@ -440,6 +440,29 @@ void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes) {
   put(b, ZN_K_Prefetch, ZN_NONE, 1, ptr, bytes, 0, 0);
 }
 
+void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes) {
+  if (!address(b, ZN_K_AsyncCopy, to, bytes, 1) || !address(b, ZN_K_AsyncCopy, from, bytes, 1)) return;
+  put(b, ZN_K_AsyncCopy, ZN_NONE, 1, to, from, bytes, 0);
+}
+
+void zn_kb_async_wait(zn_kb *b, unsigned groups) {
+  if (!b->error) put(b, ZN_K_AsyncWait, ZN_NONE, 1, 0, 0, 0, groups);
+}
+
+void zn_kb_statement(zn_kb *b, zn_kop op) {
+  if (!b->error) put(b, op, ZN_NONE, 1, 0, 0, 0, 0);
+}
+
+zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word) {
+  if (!address(b, ZN_K_LdMatrix, ptr, word, 1)) return 0;
+  return put(b, ZN_K_LdMatrix, ZN_U32, squares, ptr, word, 0, transposed);
+}
+
+zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits) {
+  if (!ok1(b, ZN_K_LaneXor, a)) return 0;
+  return put(b, ZN_K_LaneXor, type_of(b, a), 1, a, 0, 0, bits);
+}
+
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count) {
   if (b->error) return 0;
   if (!convertible(t) || count == 0 || count > ZN_KIR_MAX_ALLOC)

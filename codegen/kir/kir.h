@@ -104,6 +104,11 @@ static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned
   if (matrix == 'C') *row = group + e / 2 * 8, *col = pair;
 }
 
+/* Operations that the threads of a warp or team do together. */
+static inline bool zn_kop_joins(uint8_t op) {
+  return op == ZN_K_Barrier || op == ZN_K_Mma || op == ZN_K_LdMatrix || op == ZN_K_LaneXor;
+}
+
 /* Type of the value r. An Alloc's dtype is its element type; its value is a pointer. */
 static inline zn_dtype zn_kf_dtype(const zn_kfunc *f, zn_kref r) {
   return f->insts[r].op == ZN_K_Alloc ? ZN_PTR : (zn_dtype)f->insts[r].dtype;
@@ -206,6 +211,11 @@ zn_kref zn_kb_shuffle(zn_kb *b, zn_kref x, zn_kref y, unsigned lanes, const uint
 zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref idx);
 void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
+void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
+void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
+void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, Await */
+zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word);
+zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);
 zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes);

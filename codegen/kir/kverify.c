@@ -148,6 +148,10 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
   }
   CHECK(zn_kf_dtype(v->f, in->a) == t, "operand type differs from the result's");
   switch (in->op) {
+    case ZN_K_LaneXor:
+      CHECK(in->lanes == 1 && n == 1 && zn_dtype_bytes(t) == 4, "not one lane of 32 bits");
+      CHECK(in->imm.i > 0 && in->imm.i < 32, "no such thread");
+      break;
     case ZN_K_Splat: CHECK(n == 1, "operand is not a scalar"); break;
     case ZN_K_Extract:
       CHECK(in->lanes == 1 && in->imm.i >= 0 && in->imm.i < n, "no such lane");
@@ -184,6 +188,11 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   if (in->op == ZN_K_HostAlloc) CHECK(v->f->is_entry, "only entry functions allocate");
   if (in->op == ZN_K_PtrAdd || in->op == ZN_K_HostAlloc) {
     CHECK(t == ZN_PTR && in->lanes == 1 && nx == 1, "pointers have one lane");
+    return;
+  }
+  if (in->op == ZN_K_LdMatrix) {
+    CHECK(t == ZN_U32 && (in->lanes == 1 || in->lanes == 2 || in->lanes == 4) && nx == 1, "not u32 of 1, 2 or 4 lanes");
+    CHECK(in->imm.i == 0 || in->imm.i == 1, "neither as stored nor transposed");
     return;
   }
   CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type cannot be in memory");
@@ -274,6 +283,8 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
       CHECK(a->dtype == ZN_I32 && a->lanes == 1, "code is not a scalar i32");
       break;
     case ZN_K_Call: check_call(v, in); break;
+    case ZN_K_AsyncCopy: CHECK(!v->f->is_entry && v->f->insts[in->c].lanes == 1, "a copy of one lane, in a kernel"); break;
+    case ZN_K_AsyncWait: CHECK(in->imm.i >= 0 && in->imm.i < 8, "number of groups out of range"); break;
     case ZN_K_Prefetch: CHECK(v->f->insts[in->b].lanes == 1, "pointers have one lane"); break;
     default: break;
   }

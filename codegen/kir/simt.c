@@ -39,7 +39,7 @@ static bool fits_threads(const zn_kfunc *f, uint32_t loop, uint32_t end, bool *s
   find_varying(&d);
   for (uint32_t i = loop + 1; i < end; i++) {
     const zn_kinst *in = &f->insts[i];
-    if (in->op == ZN_K_Alloc || in->op == ZN_K_Barrier) return false;
+    if (in->op == ZN_K_Alloc || zn_kop_joins(in->op) || in->op == ZN_K_AsyncCopy || in->op == ZN_K_Await) return false;
     if (in->op == ZN_K_Set && in->a < loop) return false;
     if (in->op == ZN_K_Store && !varies(&d, in->a) && !varies(&d, in->b)) return false;
   }
@@ -132,9 +132,10 @@ static void thread_loop(walker *w, uint32_t i, pending *s) {
   bool fenced = false;
   for (uint32_t k = i + 1; k < w->match[i]; k++) {
     const zn_kinst *in = &w->f->insts[k];
-    if (in->op == ZN_K_Load) reads |= w->bit[in->a];
-    if (in->op == ZN_K_Store) writes |= w->bit[in->a];
-    fenced |= in->op == ZN_K_Barrier || in->op == ZN_K_Mma;
+    if (in->op == ZN_K_Load || in->op == ZN_K_LdMatrix) reads |= w->bit[in->a];
+    if (in->op == ZN_K_Store || in->op == ZN_K_AsyncCopy) writes |= w->bit[in->a];
+    if (in->op == ZN_K_AsyncCopy) reads |= w->bit[in->b];
+    fenced |= zn_kop_joins(in->op);
   }
   uint64_t before = s->written | s->first;
   if (w->barrier[i] || fenced || clash(reads, before) || clash(writes, before | s->read)) put_barrier(w, i, s);
@@ -216,6 +217,26 @@ static void insert_barriers(zn_kmod *m, zn_kfunc *f, const bool *at, zn_arena *t
   f->num_insts = f->cap_insts = n;
 }
 
+/* A kernel that does not say where it waits for those before it waits first. */
+static void insert_await(zn_kmod *m, zn_kfunc *f) {
+  for (uint32_t i = 1; i < f->num_insts; i++)
+    if (f->insts[i].op == ZN_K_Await) return;
+  zn_kinst *out = ZN_ARRAY(m->arena, zn_kinst, f->num_insts + 1);
+  out[0] = f->insts[0];
+  out[1] = (zn_kinst){.op = ZN_K_Await, .lanes = 1};
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    zn_kinst in = f->insts[i];
+    const char *sig = zn_kops[in.op].sig;
+    if (sig[0] != '-') in.a++;
+    if (sig[1] != '-') in.b++;
+    if (sig[2] != '-') in.c++;
+    out[i + 1] = in;
+  }
+  f->insts = out;
+  f->num_insts++;
+  f->cap_insts = f->num_insts;
+}
+
 /* ---- teams ---- */
 
 static unsigned team_for(const zn_kfunc *f, const uint32_t *match, const zn_caps *caps) {
@@ -249,6 +270,7 @@ zn_status zn_kpass_simt(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     zn_kfunc *f = m->funcs[i];
     if (f->is_entry) continue;
+    insert_await(m, f);
     zn_arena tmp;
     zn_arena_init(&tmp, "simt");
     walker w = {.f = f, .match = zn_kf_match(f, &tmp)};
