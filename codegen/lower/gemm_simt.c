@@ -278,10 +278,25 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref trow, zn_kref tcol) {
   zn_kb_end(b);
 }
 
+void zn_gs_finish(zn_lw *lw, const tile *t, zn_expr m, zn_expr n, zn_kref sum) {
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  if (t->parts == 1) {
+    if (g->init) sum = zn_kb_bin(&lw->kb, ZN_K_Add, sum, initial(lw, g, t->batch, m, n));
+    g->emit(lw, g->user, t->batch, m, n, sum);
+    return;
+  }
+  zn_kref p = zn_lw_ptr_loc(lw, t->partial, ZN_KP_OUT, g->t);
+  zn_expr off = t->part;
+  for (uint32_t k = 0; k < g->num_batch; k++) off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[k]), t->batch[k]);
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), g->rows_inner ? n : m);
+  off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), g->rows_inner ? m : n);
+  zn_lw_store_at(lw, p, g->t, off, sum);
+}
+
 /* The block of C lies in shared memory: the team hands it on in the order of memory. */
 void zn_gs_hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
   zn_kb *b = &lw->kb;
-  zn_exprs *ex = lw->ex;
   const zn_gemm *g = t->g;
   const shape *s = &t->s;
   zn_kref end = zn_kb_idx(b, (int64_t)s->bm * s->bn);
@@ -294,20 +309,7 @@ void zn_gs_hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
   zn_kb_if(b, zn_kb_bin(b, ZN_K_And, in_rows, in_cols));
   zn_kref at = g->rows_inner ? ix_add(b, ix_mul(b, c, s->bm), r) : ix_add(b, ix_mul(b, r, s->bn), c);
   zn_kref sum = zn_kb_load(b, g->t, 1, sc, at);
-  zn_expr me = zn_lw_as_expr(lw, row, g->m), ne = zn_lw_as_expr(lw, col, g->n);
-  if (t->parts > 1) {
-    zn_kref p = zn_lw_ptr_loc(lw, t->partial, ZN_KP_OUT, g->t);
-    zn_expr off = t->part;
-    for (uint32_t k = 0; k < g->num_batch; k++) off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[k]), t->batch[k]);
-    zn_expr outer = g->rows_inner ? ne : me, inner = g->rows_inner ? me : ne;
-    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), outer);
-    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->m : g->n), inner);
-    zn_lw_store_at(lw, p, g->t, off, sum);
-  } else {
-    zn_kref first = initial(lw, g, t->batch, me, ne);
-    if (g->init) sum = zn_kb_bin(b, ZN_K_Add, sum, first);
-    g->emit(lw, g->user, t->batch, me, ne, sum);
-  }
+  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, col, g->n), sum);
   zn_kb_end(b);
   zn_kb_end(b);
 }
@@ -483,7 +485,7 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
     emit_thin(lw, g, (unsigned)rows);
     return;
   }
-  if (zn_gs_mma_fits(lw, g) && zn_gs_mma(lw, &t)) {
+  if (zn_gs_pipe(lw, &t) || (zn_gs_mma_fits(lw, g) && zn_gs_mma(lw, &t))) {
     if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
     return;
   }

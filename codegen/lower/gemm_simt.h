@@ -12,7 +12,7 @@ typedef struct zn_gs_shape { /* block of C, depth of a step, register tile of a 
 typedef struct zn_gs_tile {
   const zn_gemm *g;
   zn_gs_shape s;
-  unsigned threads, parts;
+  unsigned threads, parts, stages; /* stages: slots for tiles that are there or on their way (gemm_pipe.c) */
   zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
   zn_kref thread, sa, sb; /* the thread's number; the shared tiles */
   zn_kref acc[ZN_GS_REG * ZN_GS_REG], stage_a[ZN_GS_STAGE], stage_b[ZN_GS_STAGE];
@@ -30,6 +30,12 @@ void zn_gs_open(zn_lw *lw, zn_gs_tile *t);
 /* From shared memory to the epilogue, or to the workspace when the depth is cut. */
 void zn_gs_hand_out(zn_lw *lw, const zn_gs_tile *t, zn_kref shared);
 
+/* Element (m, n) of the block's sum: to the epilogue, or to the workspace when the depth is cut. */
+void zn_gs_finish(zn_lw *lw, const zn_gs_tile *t, zn_expr m, zn_expr n, zn_kref sum);
+
+/* gemm_pipe.c: matrix units, tiles copied asynchronously. false: does not apply, nothing was emitted. */
+bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g);
+bool zn_gs_pipe(zn_lw *lw, zn_gs_tile *t);
 /* gemm_mma.c: matrix units. fits: the schedule applies (decides how weights are packed, so it reads sizes only). */
 bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_mma(zn_lw *lw, zn_gs_tile *t);
