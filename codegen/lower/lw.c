@@ -498,6 +498,17 @@ void zn_lw_store(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   zn_lw_store_at(lw, ptr, (zn_dtype)lw->g->vals[v].type.dtype, zn_lw_offset(lw, v, idx), k);
 }
 
+/* From an element's index in the operand of Transpose n to that in its result. */
+static void transpose_index(const zn_lw *lw, zn_nid n, zn_expr *at) {
+  const zn_node *node = zn_lw_node(lw, n);
+  int rank = zn_lw_type(lw, node->in[0])->rank;
+  uint32_t count;
+  const int64_t *perm = zn_node_ints(node, "perm", &count);
+  zn_expr from[ZN_MAX_RANK];
+  memcpy(from, at, (size_t)rank * sizeof *at);
+  for (int d = 0; d < rank; d++) at[d] = from[perm && count ? perm[d] : rank - 1 - d];
+}
+
 void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   if (!v) return;
   if (!lw->g->vals[v].inlined) {
@@ -509,10 +520,13 @@ void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   lw->over[lw->num_over].v = v;
   k = zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), ct, false);
   lw->over[lw->num_over++].k = rounded(lw, k, (zn_dtype)lw->g->vals[v].type.dtype);
+  zn_expr at[ZN_MAX_RANK];
+  memcpy(at, idx, (size_t)lw->g->vals[v].type.rank * sizeof *at);
   for (uint32_t i = 0; i < lw->num_epilogue; i++) {
     zn_nid n = lw->epilogue[i];
-    zn_kref r = zn_lower_of(lw->g->nodes[n].op)->point(lw, n, 0, idx);
-    zn_lw_store(lw, lw->g->nodes[n].out[0], idx, r);
+    if (lw->g->nodes[n].op == ZN_OP_Transpose) transpose_index(lw, n, at);
+    zn_kref r = zn_lower_of(lw->g->nodes[n].op)->point(lw, n, 0, at);
+    zn_lw_store(lw, lw->g->nodes[n].out[0], at, r);
   }
   lw->num_over--;
 }

@@ -1,5 +1,6 @@
 /* MatMul with numpy broadcasting of the batch axes, its integer and quantised forms, and Gemm. A constant
  * right operand is packed into panels. */
+#include "codegen/lower/attend.h"
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/gemm_int8.h"
 #include "codegen/lower/requant.h"
@@ -155,6 +156,7 @@ static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
 }
 
 static zn_status matmul_kernel(zn_lw *lw, zn_nid n) {
+  if (zn_lower_attends(lw, n)) return zn_lower_attend(lw, n);
   const zn_node *node = zn_lw_node(lw, n);
   operands o = {.a = node->in[0], .b = node->in[1], .y = node->out[0], .alpha = 1};
   o.vec_a = zn_lw_type(lw, o.a)->rank == 1;

@@ -1,8 +1,10 @@
-/* Fusion: decides which values are never stored. Three moves, in this order:
+/* Fusion: decides which values are never stored. Moves, in this order:
+ *   attention  where the target has a kernel for it, scores and probabilities stay inside the last product's kernel;
  *   alias      a reshape of a stored, plain tensor shares its storage;
  *   prologue   a map or view with one reader that reads each element about once is computed inside that reader;
  *   epilogue   a map over the whole result of a kernel operator, and its only reader, runs in that kernel's store loop.
  * Result: zn_value.inlined, zn_value.alias and zn_node.group (the root of the kernel a node runs in). */
+#include "zenithc/ops/attend.h"
 #include "zenithc/passes/pass.h"
 
 enum { MAX_COST = 48, MAX_LOADS = 8 };
@@ -15,6 +17,7 @@ typedef struct fuser {
   zn_nid *reader;   /* the only reading node, when uses == 1 and it is not a graph output */
   uint16_t *cost;   /* operations to compute one element from stored values, when inlined */
   uint8_t *loads;   /* stored operands behind a point value */
+  bool *pinned;     /* must be stored, for a reader that wants it in memory */
 } fuser;
 
 /* Numbers from text and text from numbers are kernels of their own. */
@@ -194,7 +197,8 @@ static bool joins_in_place(const fuser *f, const zn_node *r) {
 static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_node *n = &f->g->nodes[id];
   const zn_value *val = &f->g->vals[v];
-  if (!is_point(f->g, n) || val->is_output || f->uses[v] == 0 || val->content || val->num_scaled) return false;
+  if (!is_point(f->g, n) || f->pinned[v] || val->is_output || f->uses[v] == 0) return false;
+  if (val->content || val->num_scaled) return false;
   if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR || ends_epilogue(f, n)) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
@@ -216,7 +220,7 @@ static void inline_prologues(fuser *f) {
     zn_nid id = g->order[i];
     for (uint32_t k = 0; k < g->nodes[id].num_out; k++) {
       zn_vid v = g->nodes[id].out[k];
-      if (!v || known(&g->vals[v]) || !should_inline(f, id, v) || !zn_pass_may_rewrite(f->o)) continue;
+      if (!v || g->vals[v].inlined || known(&g->vals[v]) || !should_inline(f, id, v) || !zn_pass_may_rewrite(f->o)) continue;
       unsigned cost, loads;
       sum_operands(f, &g->nodes[id], &cost, &loads);
       g->vals[v].inlined = true;
@@ -224,6 +228,75 @@ static void inline_prologues(fuser *f) {
       f->loads[v] = (uint8_t)loads;
     }
   }
+}
+
+/* ---------------------------------------------------------------- attention */
+
+static bool depends(const fuser *f, zn_vid v, zn_vid on) {
+  if (v == on) return true;
+  const zn_node *n = f->g->vals[v].def ? &f->g->nodes[f->g->vals[v].def] : NULL;
+  if (!n || (!(zn_ops[n->op].flags & ZN_OPF_EW) && n->op != ZN_OP_Cast)) return false;
+  for (uint32_t i = 0; i < n->num_in; i++)
+    if (n->in[i] && same_dims(&f->g->vals[n->in[i]].type, &f->g->vals[v].type) && depends(f, n->in[i], on)) return true;
+  return false;
+}
+
+static void stay_inside(fuser *f, zn_vid v) {
+  f->g->vals[v].inlined = true;
+  f->loads[v] = 1;
+}
+
+/* Operand v is read through its views; what lies behind them is stored. */
+static void read_through_views(fuser *f, zn_vid v) {
+  zn_graph *g = f->g;
+  for (;;) {
+    const zn_value *val = &g->vals[v];
+    const zn_node *n = val->def ? &g->nodes[val->def] : NULL;
+    if (!n || !is_view(n) || !is_point(g, n) || f->uses[v] != 1 || val->is_output || val->content || known(val)) break;
+    if (n->op == ZN_OP_Expand || n->op == ZN_OP_Tile || n->op == ZN_OP_Pad || n->op == ZN_OP_Concat) break;
+    stay_inside(f, v);
+    v = n->in[0];
+  }
+  f->pinned[v] = true;
+}
+
+/* The map's values, from its last one down to the scores. */
+static void keep_map_inside(fuser *f, zn_vid v, zn_vid scores) {
+  const zn_node *n = &f->g->nodes[f->g->vals[v].def];
+  stay_inside(f, v);
+  if (v == scores) return;
+  for (uint32_t i = 0; i < n->num_in; i++) {
+    if (!n->in[i] || f->g->vals[n->in[i]].cst || !same_dims(&f->g->vals[n->in[i]].type, &f->g->vals[v].type)) continue;
+    if (f->uses[n->in[i]] == 1 && f->g->vals[n->in[i]].def && depends(f, n->in[i], scores)) keep_map_inside(f, n->in[i], scores);
+  }
+}
+
+static void fuse_attention(fuser *f) {
+  zn_graph *g = f->g;
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    zn_attend a;
+    zn_nid id = g->order[i];
+    if (!zn_attend_find(g, f->uses, f->o->caps, id, &a) || !zn_pass_may_rewrite(f->o)) continue;
+    stay_inside(f, a.p);
+    keep_map_inside(f, a.x, a.s);
+    g->nodes[a.scores].group = g->nodes[a.softmax].group = id;
+    read_through_views(f, a.q);
+    read_through_views(f, a.kt);
+    read_through_views(f, a.v);
+    zn_vid y = g->nodes[id].out[0];
+    zn_nid reader = f->uses[y] == 1 && !g->vals[y].is_output ? f->reader[y] : 0;
+    if (reader && g->nodes[reader].op == ZN_OP_Transpose) f->pinned[g->nodes[reader].out[0]] = true;
+  }
+}
+
+/* Heads are put side by side again where the result is stored. */
+static void store_transposed(fuser *f, zn_nid root, zn_vid v) {
+  zn_graph *g = f->g;
+  zn_nid reader = f->uses[v] == 1 && !g->vals[v].is_output ? f->reader[v] : 0;
+  if (!reader || g->nodes[reader].op != ZN_OP_Transpose || !f->pinned[g->nodes[reader].out[0]]) return;
+  if (!g->vals[g->nodes[root].in[0]].inlined || !zn_pass_may_rewrite(f->o)) return;
+  g->vals[v].inlined = true;
+  g->nodes[reader].group = root;
 }
 
 /* ---------------------------------------------------------------- epilogue */
@@ -275,8 +348,9 @@ static void attach_epilogues(fuser *f) {
     zn_nid id = g->order[i];
     if (!has_epilogue(&g->nodes[id]) || g->nodes[id].group) continue;
     g->nodes[id].group = id;
-    zn_vid v = g->nodes[id].out[0];
-    for (int len = 0; len < 12 && v; len++) v = extend(f, id, v);
+    zn_vid v = g->nodes[id].out[0], last = v;
+    for (int len = 0; len < 12 && v; len++) last = v, v = extend(f, id, v);
+    if (!v) store_transposed(f, id, last);
   }
 }
 
@@ -291,9 +365,11 @@ zn_status zn_pass_fuse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   f.reader = ZN_ARRAY(&c->tmp, zn_nid, g->num_vals);
   f.cost = ZN_ARRAY(&c->tmp, uint16_t, g->num_vals);
   f.loads = ZN_ARRAY(&c->tmp, uint8_t, g->num_vals);
+  f.pinned = ZN_ARRAY(&c->tmp, bool, g->num_vals);
   for (uint32_t i = 0; i < g->num_order; i++)
     for (uint32_t k = 0; k < g->nodes[g->order[i]].num_in; k++)
       f.reader[g->nodes[g->order[i]].in[k]] = g->order[i];
+  fuse_attention(&f);
   inline_prologues(&f);
   attach_epilogues(&f);
   alias_reshapes(&f);

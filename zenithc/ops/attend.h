@@ -1,0 +1,18 @@
+/* Attention as algebra: softmax(f(Q K'))V, where f is any elementwise map of the scores (scale, mask, soft cap, selection).
+ * Shared by fusion, which decides whether it becomes one kernel, and by the lowering of that kernel. */
+#ifndef ZN_ATTEND_H
+#define ZN_ATTEND_H
+#include "zenithc/base/caps.h"
+#include "zenithc/ops/op.h"
+
+typedef struct zn_attend {
+  zn_nid scores, softmax;
+  zn_vid q, kt, v;    /* [..., Sq, D], [..., D, Sk], [..., Sk, Dv], leading axes equal */
+  zn_vid s, x, p;     /* scores, their map, probabilities: [..., Sq, Sk] */
+  int64_t sq, sk, d, dv;
+} zn_attend;
+
+/* Is MatMul n the last product of an attention whose intermediate values nobody else reads, of sizes and types that the
+ * fused kernel takes on a target of these capabilities (may be NULL: no)? uses: zn_graph_uses. */
+bool zn_attend_find(const zn_graph *g, const uint32_t *uses, const zn_caps *caps, zn_nid n, zn_attend *out);
+#endif
