@@ -429,7 +429,8 @@ static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_LaneXor: {
     const char *x = use_bare(p, in->a);
-    define_now(p, r, fmt(p, "__shfl_xor_sync(0xffffffffu, %s, %" PRId64 ")", x, in->imm.i)); /* all threads of the warp reach it here, maybe not at its use */
+    /* all threads of the warp are here, maybe not at its use */
+    define_now(p, r, fmt(p, "__shfl_xor_sync(0xffffffffu, %s, %" PRId64 ")", x, in->imm.i));
     break;
   }
   case ZN_K_Splat:

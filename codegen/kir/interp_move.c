@@ -176,8 +176,8 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   const char *from = *ZN_SLOT(const char *, m, d->b);
   int64_t n = *ZN_SLOT(int64_t, m, d->c);
   bool aligned = (uintptr_t)to % 16 == 0, counted = n >= 0 && n <= 16;
-  bool inside = !m->opts.check_bounds || (zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n)));
-  if (!aligned || !counted || !inside) {
+  bool inside = zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n));
+  if (!aligned || !counted || (m->opts.check_bounds && !inside)) {
     zn_error(m->c, NULL, "interp: an asynchronous copy of %lld bytes at a bad place", (long long)n);
     m->failed = true;
     return;

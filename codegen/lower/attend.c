@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#include "zenithc/ops/attend.h"
+#include "zenithc/ops/attention_form.h"
 
 enum { PAD = 8, CHUNK = 8, ROWS = 16, KEYS = 64, MAX_FRAGMENTS = 16, WARPS = 4 };
 

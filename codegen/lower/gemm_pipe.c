@@ -22,7 +22,8 @@ static zn_kref remi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_R
 
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
-  return zn_gs_mma_fits(lw, g) && g->a_plain && g->packed && g->b_depth_inner && zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
+  if (!zn_gs_mma_fits(lw, g) || !g->a_plain || !g->packed || !g->b_depth_inner) return false;
+  return zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
 }
 
 /* ---- copies ---- */

@@ -4,7 +4,7 @@
  *   prologue   a map or view with one reader that reads each element about once is computed inside that reader;
  *   epilogue   a map over the whole result of a kernel operator, and its only reader, runs in that kernel's store loop.
  * Result: zn_value.inlined, zn_value.alias and zn_node.group (the root of the kernel a node runs in). */
-#include "zenithc/ops/attend.h"
+#include "zenithc/ops/attention_form.h"
 #include "zenithc/passes/pass.h"
 
 enum { MAX_COST = 48, MAX_LOADS = 8 };
@@ -327,7 +327,8 @@ static zn_nid unique_host(const fuser *f, zn_vid v) {
 static zn_vid extend(fuser *f, zn_nid root, zn_vid v) {
   zn_graph *g = f->g;
   zn_value *val = &g->vals[v];
-  zn_nid host = val->is_output || f->uses[v] > 4 ? 0 : unique_host(f, v);
+  uint32_t most = f->o->caps && f->o->caps->simt ? 8 : 4; /* there a value costs a kernel, here registers of a long loop */
+  zn_nid host = val->is_output || f->uses[v] > most ? 0 : unique_host(f, v);
   if (!host || val->content || val->num_scaled) return 0;
   const zn_node *r = &g->nodes[host];
   bool ew = (zn_ops[r->op].flags & ZN_OPF_EW) || (r->op == ZN_OP_Cast && !converts_text(g, r)) || is_quantizer(g, r);

@@ -1,6 +1,6 @@
 /* Finds softmax(f(Q K'))V behind its last product: upwards from the probabilities through elementwise maps of one shape to
  * the only product they depend on. */
-#include "zenithc/ops/attend.h"
+#include "zenithc/ops/attention_form.h"
 
 enum { MAX_CHAIN = 8, MAX_HEAD = 128 };
 

@@ -1,7 +1,7 @@
 /* Attention as algebra: softmax(f(Q K'))V, where f is any elementwise map of the scores (scale, mask, soft cap, selection).
  * Shared by fusion, which decides whether it becomes one kernel, and by the lowering of that kernel. */
-#ifndef ZN_ATTEND_H
-#define ZN_ATTEND_H
+#ifndef ZN_ATTENTION_FORM_H
+#define ZN_ATTENTION_FORM_H
 #include "zenithc/base/caps.h"
 #include "zenithc/ops/op.h"
 
