@@ -32,8 +32,20 @@ static void find_varying(dependence *d) {
   }
 }
 
-/* The mark promises independent iterations; what threads can run must also leave outer variables alone and never store to one
- * fixed place. */
+/* Does every iteration that stores here store the same constant, which none reads (an error code)? */
+static bool is_flag(const zn_kfunc *f, uint32_t loop, uint32_t end, uint32_t store) {
+  const zn_kinst *s = &f->insts[store];
+  if (f->insts[s->c].op != ZN_K_Const) return false;
+  for (uint32_t i = loop + 1; i < end; i++) {
+    const zn_kinst *in = &f->insts[i];
+    if (in->op == ZN_K_Load && in->a == s->a) return false;
+    if (in->op == ZN_K_Store && in->a == s->a && in->c != s->c) return false;
+  }
+  return true;
+}
+
+/* The mark promises independent iterations; what threads can run must also leave outer variables alone and never store
+ * different things to one fixed place. */
 static bool fits_threads(const zn_kfunc *f, uint32_t loop, uint32_t end, bool *scratch) {
   dependence d = {f, loop, end, scratch};
   find_varying(&d);
@@ -41,7 +53,8 @@ static bool fits_threads(const zn_kfunc *f, uint32_t loop, uint32_t end, bool *s
     const zn_kinst *in = &f->insts[i];
     if (in->op == ZN_K_Alloc || zn_kop_joins(in->op) || in->op == ZN_K_AsyncCopy || in->op == ZN_K_Await) return false;
     if (in->op == ZN_K_Set && in->a < loop) return false;
-    if (in->op == ZN_K_Store && !varies(&d, in->a) && !varies(&d, in->b)) return false;
+    bool fixed = in->op == ZN_K_Store && !varies(&d, in->a) && !varies(&d, in->b);
+    if (fixed && !is_flag(f, loop, end, i)) return false;
   }
   return true;
 }

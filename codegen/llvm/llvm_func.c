@@ -1,8 +1,10 @@
 /* One linear walk over a function's instructions. Variables become allocas in the entry block (SROA promotes them),
  * regions become basic blocks, and memory accesses carry the alias scopes of the pointer parameter they go through. */
 #include <assert.h>
+#include <stddef.h>
 
 #include "codegen/llvm/llvm_priv.h"
+#include "runtime/zenith_device.h"
 
 static LLVMBasicBlockRef new_block(zn_lfun *s) {
   return LLVMAppendBasicBlockInContext(s->m->lc, s->fv, "");
@@ -270,8 +272,9 @@ static uint32_t kernel_number(const zn_kmod *mod, uint32_t fn) {
   return k;
 }
 
-/* zn_device_hooks of runtime/zenith_device.h: places of the function pointers, which take the hooks first. */
-enum { HOOK_LAUNCH = 3, HOOK_FETCH = 4, HOOK_POKE = 5 };
+/* Places of the function pointers in zn_device_hooks, which take the hooks first. */
+#define HOOK(name) (offsetof(zn_device_hooks, name) / sizeof(void *))
+enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke) };
 
 static void device_hook(zn_lfun *s, unsigned field, zn_lval *args, unsigned n) {
   zn_lmod *m = s->m;

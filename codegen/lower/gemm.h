@@ -24,6 +24,7 @@ typedef struct zn_gemm {
   zn_dtype panel_dtype;
   const void *raw;        /* for packing, instead of copy: B in memory as it is packed, or NULL */
   uint64_t raw_k, raw_n;  /* its strides in elements */
+  zn_vid rows_of;         /* the value whose element [batch..., m, n] each result is; 0: none */
   bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
   bool b_depth_inner;     /* B's elements along the depth are neighbours in memory (for SIMT schedules) */
   zn_dtype narrow;        /* F16 or BF16: elements of A and B are values of that type (for matrix units); else ZN_NONE */

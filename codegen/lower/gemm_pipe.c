@@ -2,6 +2,7 @@
  * copies of the next ones are under way. Both operands must lie in memory with the depth innermost. Weights depend on no
  * kernel before this one, so their first tiles are fetched before it waits for those. Results go from registers to the
  * epilogue. */
+#include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 
 enum { PAD = 8, CHUNK = 8 }; /* elements; CHUNK: of one copy */
@@ -195,7 +196,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned s
   double time = steps * turn * up(queue / together), all = blocks * steps * bytes / 3400;
   if (all > time) time = all;
   time += START + (double)s->bm * s->bn / threads * 12 * queue;
-  if (parts > 1) time += LAUNCH + m * n * batch * 4 * (parts + 1) / 3400;
+  if (parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + m * n * batch * 4 * (parts + 1) / 3400;
   return time;
 }
 

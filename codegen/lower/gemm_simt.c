@@ -7,6 +7,8 @@
  *   points  one result a thread: small and odd shapes. */
 #include "codegen/lower/gemm_simt.h"
 
+#include "codegen/lower/deferred.h"
+
 #include <assert.h>
 
 typedef zn_gs_shape shape;
@@ -387,15 +389,12 @@ static void tiles_kernel(zn_lw *lw, tile *t) {
   zn_lw_kernel_end(lw);
 }
 
-/* Adds the partial sums and runs the epilogue. */
-static void add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts) {
+void zn_gs_add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts, const zn_expr *batch, zn_expr m, zn_expr n) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
-  zn_expr var[ZN_MAX_RANK + 2], m, n, off = zn_ex_const(ex, 0), plane = zn_ex_mul(ex, g->m, g->n);
-  zn_lw_kernel(lw, g->node, zn_arena_printf(lw->arena, "%s_sum", g->hint));
-  open_points(lw, g, var, &m, &n);
+  zn_expr off = zn_ex_const(ex, 0), plane = zn_ex_mul(ex, g->m, g->n);
   for (uint32_t i = 0; i < g->num_batch; i++) {
-    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[i]), var[i]);
+    off = zn_ex_add(ex, zn_ex_mul(ex, off, g->batch[i]), batch[i]);
     plane = zn_ex_mul(ex, plane, g->batch[i]);
   }
   off = zn_ex_add(ex, zn_ex_mul(ex, off, g->rows_inner ? g->n : g->m), g->rows_inner ? n : m);
@@ -405,11 +404,25 @@ static void add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned part
     zn_kref x = zn_lw_load_at(lw, p, g->t, zn_ex_add(ex, zn_ex_muli(ex, plane, i), off));
     sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
   }
-  if (g->init) sum = zn_kb_bin(b, ZN_K_Add, sum, initial(lw, g, var, m, n));
-  g->emit(lw, g->user, var, m, n, sum);
+  if (g->init) sum = zn_kb_bin(b, ZN_K_Add, sum, initial(lw, g, batch, m, n));
+  g->emit(lw, g->user, batch, m, n, sum);
+}
+
+void zn_gs_sum_kernel(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts) {
+  zn_expr var[ZN_MAX_RANK + 2], m, n;
+  zn_lw_kernel(lw, g->node, zn_arena_printf(lw->arena, "%s_sum", g->hint));
+  open_points(lw, g, var, &m, &n);
+  zn_gs_add_parts(lw, g, partial, parts, var, m, n);
   zn_lw_end(lw);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
+}
+
+/* The parts are there: their reader adds them up, or a kernel does. */
+static void add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts) {
+  zn_vid result = zn_deferred_reader(lw, g);
+  if (result) zn_defer(lw, g, partial, parts, result);
+  else zn_gs_sum_kernel(lw, g, partial, parts);
 }
 
 /* ---------------------------------------------------------------- choice */

@@ -33,6 +33,10 @@ void zn_gs_hand_out(zn_lw *lw, const zn_gs_tile *t, zn_kref shared);
 /* Element (m, n) of the block's sum: to the epilogue, or to the workspace when the depth is cut. */
 void zn_gs_finish(zn_lw *lw, const zn_gs_tile *t, zn_expr m, zn_expr n, zn_kref sum);
 
+/* Adds the parts of element (m, n) and runs the epilogue; a kernel that does so for all. */
+void zn_gs_add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts, const zn_expr *batch, zn_expr m, zn_expr n);
+void zn_gs_sum_kernel(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts);
+
 /* gemm_pipe.c: matrix units, tiles copied asynchronously. false: does not apply, nothing was emitted. */
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_pipe(zn_lw *lw, zn_gs_tile *t);

@@ -159,6 +159,8 @@ struct zn_lw {
   uint32_t kernel_count;
   bool open_real[ZN_LW_MAX_LOOPS]; /* loops of extent 1 are not emitted */
   uint32_t num_open;
+  struct zn_deferred *deferred; /* sums that the next kernel may add up (deferred.h) */
+  zn_kref emitted;   /* what zn_lw_emit stored last, as its readers would load it */
   zn_nid *epilogue;  /* nodes fused behind the root whose outputs are stored, in order */
   uint32_t num_epilogue;
   bool failed;       /* some operator was reported: keep going to report all */
@@ -168,6 +170,8 @@ struct zn_lw {
 /* Starts a kernel for the group of node n; hint becomes part of its name ("conv", "softmax_sum"). */
 void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint);
 void zn_lw_kernel_end(zn_lw *lw);
+/* lw->epilogue for the root lw->node. */
+void zn_lw_find_epilogue(zn_lw *lw);
 /* Directly behind zn_lw_kernel, in schedules that emit each element of the result exactly once (no tile computed twice)
  * and read the epilogue's operands only for the element they emit: an operand that dies here gives its buffer to the
  * result. own: bit i = the root's input i, of the result's shape, is not read at an element after that was emitted. */

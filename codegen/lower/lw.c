@@ -8,7 +8,7 @@
 
 /* ---------------------------------------------------------------- kernels */
 
-static void find_epilogue(zn_lw *lw) {
+void zn_lw_find_epilogue(zn_lw *lw) {
   const zn_graph *g = lw->g;
   lw->num_epilogue = 0;
   lw->epilogue = ZN_ARRAY(lw->arena, zn_nid, 8);
@@ -28,7 +28,7 @@ void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
   lw->cap_ptrs = lw->cap_ints = 0;
   lw->ptrs = NULL;
   lw->ints = NULL;
-  find_epilogue(lw);
+  zn_lw_find_epilogue(lw);
   zn_step s = {.kind = ZN_STEP_CALL, .grid = zn_ex_const(lw->ex, 1)};
   ZN_PUSH(lw->arena, lw->steps, lw->num_steps, lw->cap_steps, s);
   lw->cur = &lw->steps[lw->num_steps - 1];
@@ -498,6 +498,12 @@ void zn_lw_store(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   zn_lw_store_at(lw, ptr, (zn_dtype)lw->g->vals[v].type.dtype, zn_lw_offset(lw, v, idx), k);
 }
 
+static zn_kref as_loaded(zn_lw *lw, zn_vid v, zn_kref k) {
+  if (!lw->deferred) return 0;
+  zn_dtype t = (zn_dtype)lw->g->vals[v].type.dtype;
+  return rounded(lw, zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), zn_lw_ctype(t), false), t);
+}
+
 /* From an element's index in the operand of Transpose n to that in its result. */
 static void transpose_index(const zn_lw *lw, zn_nid n, zn_expr *at) {
   const zn_node *node = zn_lw_node(lw, n);
@@ -513,6 +519,7 @@ void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
   if (!v) return;
   if (!lw->g->vals[v].inlined) {
     zn_lw_store(lw, v, idx, k);
+    if (!lw->num_epilogue) lw->emitted = as_loaded(lw, v, k);
     if (!lw->num_epilogue) return;
   }
   assert(lw->num_over < ZN_LW_MAX_OVERRIDES);
@@ -527,6 +534,7 @@ void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k) {
     if (lw->g->nodes[n].op == ZN_OP_Transpose) transpose_index(lw, n, at);
     zn_kref r = zn_lower_of(lw->g->nodes[n].op)->point(lw, n, 0, at);
     zn_lw_store(lw, lw->g->nodes[n].out[0], at, r);
+    if (i + 1 == lw->num_epilogue) lw->emitted = as_loaded(lw, lw->g->nodes[n].out[0], r);
   }
   lw->num_over--;
 }

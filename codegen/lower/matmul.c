@@ -124,7 +124,9 @@ static void copy_elem(void *user, uint64_t k, uint64_t n, void *dst) {
   memcpy(dst, (const char *)p->w->data + i * size, size);
 }
 
-static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
+static zn_status product(zn_lw *lw, zn_nid n, const operands *given, const char *hint) {
+  operands *o = ZN_NEW(lw->arena, operands);
+  *o = *given;
   o->ta = *zn_lw_type(lw, o->a);
   o->tb = *zn_lw_type(lw, o->b);
   o->ty = *zn_lw_type(lw, o->y);
@@ -135,6 +137,7 @@ static zn_status product(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   if (!o->vec_a) g.m = o->ta.dims[o->trans_a ? ra - 1 : ra - 2];
   if (!o->vec_b) g.n = o->tb.dims[o->trans_b ? rb - 2 : rb - 1];
   g.k = o->ta.dims[o->trans_a ? ra - 2 : ra - 1];
+  if (!o->vec_a && !o->vec_b) g.rows_of = o->y;
   if (o->ta.dtype == o->tb.dtype && (o->ta.dtype == ZN_F16 || o->ta.dtype == ZN_BF16)) {
     g.narrow = (zn_dtype)o->ta.dtype;
     g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);

@@ -2,6 +2,7 @@
  * trailing axes in two passes (one-pass variance cancels), then scale and shift. */
 #include <math.h>
 
+#include "codegen/lower/deferred.h"
 #include "codegen/lower/reduce.h"
 
 typedef struct norm {
@@ -72,6 +73,113 @@ static void emit_stat(zn_lw *lw, const norm *s, zn_vid out, zn_kref k) {
   zn_lw_store(lw, out, at, k);
 }
 
+/* ---- a team per row, its elements in registers between the steps ---- */
+
+enum { TEAM = 128, WARP = 32, EACH = 16 };
+
+typedef struct team_row {
+  norm *s;
+  zn_kref thread, partial;
+  int64_t len, each;
+} team_row;
+
+/* Sum over the team of a thread's values; `slot` tells the partial sums of one sum from those of another. */
+static zn_kref team_sum(zn_lw *lw, const team_row *r, const zn_kref *x, int64_t slot) {
+  zn_kb *b = &lw->kb;
+  zn_kref sum = x[0], zero = zn_kb_idx(b, 0), warp = zn_kb_idx(b, WARP);
+  int64_t warps = TEAM / WARP;
+  for (int64_t e = 1; e < r->each; e++) sum = zn_kb_bin(b, ZN_K_Add, sum, x[e]);
+  sum = zn_red_warp(lw, ZN_RED_SUM, sum);
+  zn_kref at = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Div, r->thread, warp), zn_kb_idx(b, slot * warps));
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, zn_kb_bin(b, ZN_K_Rem, r->thread, warp), zero));
+  zn_kb_store(b, r->partial, at, sum);
+  zn_kb_end(b);
+  zn_kb_statement(b, ZN_K_Barrier);
+  for (int64_t w = 0; w < warps; w++) {
+    zn_kref part = zn_kb_load(b, ZN_F32, 1, r->partial, zn_kb_idx(b, slot * warps + w));
+    sum = w ? zn_kb_bin(b, ZN_K_Add, sum, part) : part;
+  }
+  return sum;
+}
+
+static zn_kref place(zn_lw *lw, const team_row *r, int64_t e) {
+  return zn_kb_bin(&lw->kb, ZN_K_Add, r->thread, zn_kb_idx(&lw->kb, e * TEAM));
+}
+
+static bool all_inside(const team_row *r, int64_t e) { return (e + 1) * TEAM <= r->len; }
+
+/* The thread's elements; those behind the row's end are zeros. */
+static void row_elements(zn_lw *lw, const team_row *r, zn_kref *x) {
+  zn_kb *b = &lw->kb;
+  zn_kref zero = zn_kb_float(b, ZN_F32, 0);
+  for (int64_t e = 0; e < r->each; e++) {
+    zn_kref j = place(lw, r, e), var = 0;
+    if (!all_inside(r, e)) {
+      var = zn_kb_var(b, zero);
+      zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, j, zn_kb_idx(b, r->len)));
+    }
+    unflatten(lw, r->s, zn_lw_as_expr(lw, j, r->s->len));
+    x[e] = lw->deferred ? zn_deferred_element(lw, lw->deferred, r->s->idx) : zn_lw_load(lw, r->s->x, r->s->idx);
+    if (!var) continue;
+    zn_kb_set(b, var, x[e]);
+    zn_kb_end(b);
+    x[e] = zn_kb_get(b, var);
+  }
+}
+
+/* d[e] = x[e] - mean, zero behind the end. */
+static void centred(zn_lw *lw, const team_row *r, zn_kref mean, const zn_kref *x, zn_kref *d) {
+  zn_kb *b = &lw->kb;
+  for (int64_t e = 0; e < r->each; e++) {
+    d[e] = mean ? zn_kb_bin(b, ZN_K_Sub, x[e], mean) : x[e];
+    if (mean && !all_inside(r, e)) {
+      zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, place(lw, r, e), zn_kb_idx(b, r->len));
+      d[e] = zn_kb_select(b, inside, d[e], zn_kb_float(b, ZN_F32, 0));
+    }
+  }
+}
+
+static bool fits_team(const zn_lw *lw, const norm *s) {
+  int64_t len;
+  return zn_red_exchanges(lw, s->ct) && zn_ex_is_const(lw->ex, s->len, &len) && len >= TEAM && len <= TEAM * EACH;
+}
+
+static void layernorm_team(zn_lw *lw, const zn_node *node, norm *s, bool rms) {
+  zn_kb *b = &lw->kb;
+  team_row r = {.s = s, .partial = zn_kb_alloc(b, ZN_F32, 2 * TEAM / WARP)};
+  zn_vid scale = zn_node_in(node, 1), bias = rms ? 0 : zn_node_in(node, 2);
+  zn_kref x[EACH], d[EACH], square[EACH] = {0}, one = zn_kb_float(b, ZN_F32, 1);
+  zn_ex_is_const(lw->ex, s->len, &r.len);
+  r.each = (r.len + TEAM - 1) / TEAM;
+  zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
+  r.thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, TEAM), 1, ZN_FOR_THREAD, TEAM);
+  row_elements(lw, &r, x);
+  zn_kref count = zn_kb_float(b, ZN_F32, (double)r.len), mean = 0;
+  if (!rms) mean = zn_kb_bin(b, ZN_K_Div, team_sum(lw, &r, x, 0), count);
+  centred(lw, &r, mean, x, d);
+  for (int64_t e = 0; e < r.each; e++) square[e] = zn_kb_bin(b, ZN_K_Mul, d[e], d[e]);
+  zn_kref var = zn_kb_bin(b, ZN_K_Div, team_sum(lw, &r, square, 1), count);
+  zn_kref eps = zn_kb_float(b, ZN_F32, zn_node_float(node, "epsilon"));
+  zn_kref inv = zn_kb_bin(b, ZN_K_Div, one, zn_kb_un(b, ZN_K_Sqrt, zn_kb_bin(b, ZN_K_Add, var, eps)));
+  if (!rms && (zn_node_in(node, 0) && node->num_out > 1)) {
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, r.thread, zn_kb_idx(b, 0)));
+    emit_stat(lw, s, node->out[1], mean);
+    if (node->num_out > 2) emit_stat(lw, s, node->out[2], inv);
+    zn_kb_end(b);
+  }
+  for (int64_t e = 0; e < r.each; e++) {
+    zn_kref j = place(lw, &r, e);
+    if (!all_inside(&r, e)) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, j, zn_kb_idx(b, r.len)));
+    unflatten(lw, s, zn_lw_as_expr(lw, j, s->len));
+    zn_kref k = scale ? zn_lw_load_bcast(lw, scale, s->t.rank, s->t.dims, s->idx) : 0;
+    zn_kref c = bias ? zn_lw_load_bcast(lw, bias, s->t.rank, s->t.dims, s->idx) : 0;
+    zn_lw_emit(lw, node->out[0], s->idx, affine(lw, zn_kb_bin(b, ZN_K_Mul, d[e], inv), k, c));
+    if (!all_inside(&r, e)) zn_kb_end(b);
+  }
+  zn_kb_end(b);
+  zn_lw_end(lw);
+}
+
 static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
   bool rms = node->op == ZN_OP_RMSNormalization;
@@ -84,8 +192,15 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   zn_vid scale = zn_node_in(node, 1), bias = rms ? 0 : zn_node_in(node, 2), y = node->out[0];
   zn_vid out_mean = node->num_out > 1 ? node->out[1] : 0, out_inv = node->num_out > 2 ? node->out[2] : 0;
   double eps = zn_node_float(node, "epsilon");
-  zn_lw_kernel(lw, n, "layernorm");
-  zn_lw_in_place(lw, 1);
+  if (lw->deferred && !fits_team(lw, &s)) zn_deferred_flush(lw);
+  zn_lw_kernel(lw, n, lw->deferred ? "sum_layernorm" : "layernorm");
+  if (!lw->deferred) zn_lw_in_place(lw, 1);
+  if (fits_team(lw, &s)) {
+    layernorm_team(lw, node, &s, rms);
+    zn_lw_kernel_end(lw);
+    lw->deferred = NULL;
+    return ZN_OK;
+  }
   zn_kref partial = zn_red_scratch(lw, s.ct);
   zn_lw_grid(lw, (uint32_t)s.axis, s.t.dims, s.idx);
   zn_kref inv = statistics(lw, &s, partial, rms, eps);

@@ -2,6 +2,7 @@
  * (plan.c) and the two entry functions (entry.c). */
 #include <assert.h>
 
+#include "codegen/lower/deferred.h"
 #include "codegen/lower/inplace.h"
 #include "codegen/lower/program.h"
 #include "codegen/lower/strvalue.h"
@@ -61,6 +62,8 @@ static void check_supported(zn_lw *lw) {
 static zn_status lower_group(zn_lw *lw, zn_nid n) {
   zn_nid root = lw->g->nodes[n].group ? lw->g->nodes[n].group : n;
   const zn_node *node = zn_lw_node(lw, root);
+  bool takes = node->op == ZN_OP_LayerNormalization || node->op == ZN_OP_RMSNormalization;
+  if (lw->deferred && !(takes && node->in[0] == lw->deferred->result)) zn_deferred_flush(lw);
   const zn_lower *l = zn_lower_of(node->op);
   if (l->kernel) return l->kernel(lw, root);
   for (uint32_t i = 0; i < zn_lw_node(lw, root)->num_out; i++) {
@@ -90,6 +93,7 @@ zn_status zn_lower_nodes(zn_lw *lw) {
     for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)
       if (zn_lw_node(lw, n)->out[k]) zn_lw_define_content(lw, zn_lw_node(lw, n)->out[k]);
   }
+  zn_deferred_flush(lw);
   lw->sharing = outer;
   return ZN_OK;
 }

@@ -36,6 +36,36 @@ enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
 
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : MANY); }
 
+bool zn_red_exchanges(const zn_lw *lw, zn_dtype t) {
+  return lw->caps->simt && lw->caps->warp == WARP && (t == ZN_F32 || t == ZN_I32 || t == ZN_U32);
+}
+
+zn_kref zn_red_warp(zn_lw *lw, zn_red r, zn_kref x) {
+  for (unsigned bits = WARP / 2; bits; bits /= 2) x = zn_red_step(lw, r, x, zn_kb_lanexor(&lw->kb, x, bits));
+  return x;
+}
+
+/* The same as reduce_team, with warps that reduce by exchange; one place of `partial` each. */
+static zn_kref reduce_warps(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, int64_t lanes, zn_kref partial, zn_red_elem elem,
+                            void *user) {
+  zn_kb *b = &lw->kb;
+  zn_kref zero = zn_kb_idx(b, 0), first = zn_kb_for(b, zero, zn_kb_idx(b, lanes), 1, ZN_FOR_THREAD, (unsigned)lanes);
+  zn_kref acc = zn_kb_var(b, zn_red_init(lw, r, t)), end = zn_lw_ix(lw, n);
+  zn_kref j = zn_kb_for(b, first, end, lanes, ZN_FOR_SERIAL, 0);
+  zn_kref x = elem(lw, user, zn_lw_as_expr(lw, j, n));
+  zn_kref old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_red_step(lw, r, old, x));
+  zn_kb_end(b);
+  zn_kref sum = zn_red_warp(lw, r, zn_kb_get(b, acc)), warp = zn_kb_idx(b, WARP);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, zn_kb_bin(b, ZN_K_Rem, first, warp), zero));
+  zn_kb_store(b, partial, zn_kb_bin(b, ZN_K_Div, first, warp), sum);
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kref total = zn_kb_load(b, t, 1, partial, zero);
+  for (int64_t w = 1; w < lanes / WARP; w++) total = zn_red_step(lw, r, total, zn_kb_load(b, t, 1, partial, zn_kb_idx(b, w)));
+  return total;
+}
+
 /* Threads take every TEAM-th (or WARP-th) element each; a halving tree combines them: an order that depends on n alone. */
 static zn_kref reduce_team(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user) {
   zn_kb *b = &lw->kb;
@@ -43,6 +73,7 @@ static zn_kref reduce_team(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref p
   int64_t lo, hi;
   zn_ex_range(ex, n, &lo, &hi);
   int64_t lanes = hi > 8 * WARP ? TEAM : WARP;
+  if (zn_red_exchanges(lw, t) && lo >= WARP) return reduce_warps(lw, r, t, n, lanes, partial, elem, user);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, 0);
   zn_kref acc = zn_kb_var(b, zn_red_init(lw, r, t)), first = zn_lw_ix(lw, l), end = zn_lw_ix(lw, n);
   zn_kref j = zn_kb_for(b, first, end, lanes, ZN_FOR_SERIAL, 0);

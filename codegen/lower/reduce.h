@@ -21,6 +21,10 @@ zn_status zn_lower_reduce_late(zn_lw *lw, zn_nid n);
 /* One step; Max and Min keep NaN. */
 zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x);
 /* Element j of what is reduced, in type t. */
+/* SIMT: do warps reduce values of type t by exchange? And then: x of all threads of the warp, reduced, for each of them. Inside
+ * thread loops of whole warps. */
+bool zn_red_exchanges(const zn_lw *lw, zn_dtype t);
+zn_kref zn_red_warp(zn_lw *lw, zn_red r, zn_kref x);
 typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t);
 /* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` comes from
