@@ -5,7 +5,7 @@
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 
-enum { PAD = 8, CHUNK = 8 }; /* elements; CHUNK: of one copy */
+enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8 }; /* elements; CHUNK: of one copy */
 
 typedef zn_gs_tile tile;
 
@@ -178,7 +178,7 @@ static double up(double x) { return (double)(int64_t)(x + 0.999); }
 /* Cycles until the last block is done. A step costs its products, its reads of shared memory or its bytes from L2 (64 a cycle
  * for one multiprocessor, 3400 for all), or its share of a load's latency when too few blocks hide it. */
 static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned stages, unsigned parts) {
-  const double LATENCY = 800, START = 1500, LAUNCH = 2500;
+  const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700;
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
   double blocks = batch * parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(s);
@@ -196,7 +196,8 @@ static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned s
   double time = steps * turn * up(queue / together), all = blocks * steps * bytes / 3400;
   if (all > time) time = all;
   time += START + (double)s->bm * s->bn / threads * 12 * queue;
-  if (parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + m * n * batch * 4 * (parts + 1) / 3400;
+  if (slot_bytes(s) * stages > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
+  if (parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * parts + m * n * batch * 4 * (parts + 1) / 1700;
   return time;
 }
 
@@ -210,7 +211,7 @@ static bool choose(zn_lw *lw, tile *t) {
   double best = 0;
   unsigned most = t->g->rows_inner ? 1 : 16;
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-    for (unsigned stages = 3; stages <= 5; stages++)
+    for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
       for (unsigned parts = 1; parts <= most; parts++) {
         if (!usable(lw, &shapes[i], stages) || (parts > 1 && zn_gs_extent(lw, t->g->k) / parts < 2 * shapes[i].bk)) continue;
         double time = cost(lw, t->g, &shapes[i], stages, parts);
