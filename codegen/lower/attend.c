@@ -1,24 +1,25 @@
 /* softmax(f(Q K'))V in one kernel on matrix units. A warp keeps 16 rows of Q, their running maximum, sum and result in
  * registers while tiles of K and V pass through shared memory (online softmax: Milakov and Gimelshein 2018, Dao et al. 2022).
- * f is whatever maps the graph has between the scores and Softmax: it is computed element by element where the scores are.
- * Scores of places behind the last key count as minus infinity. */
+ * Where there are too few rows for the machine, the warps of a block share one set of rows and split the keys; their maxima,
+ * sums and results meet in shared memory at the end. f is whatever maps the graph has between the scores and Softmax: it is
+ * computed element by element where the scores are. Scores of places behind the last key count as minus infinity. */
 #include "codegen/lower/attend.h"
 
 #include <math.h>
 
 #include "zenithc/ops/attention_form.h"
 
-enum { PAD = 8, CHUNK = 8, ROWS = 16, KEYS = 64, MAX_FRAGMENTS = 16, WARPS = 4 };
+enum { PAD = 8, CHUNK = 8, ROWS = 16, KEYS = 64, MAX_FRAGMENTS = 16, WARPS = 4, MEET_PAD = 4 };
 
 typedef struct attend {
   zn_attend o;
   zn_vid y;
   bool brain; /* bf16 */
   int rank;
-  int64_t keys;                       /* of a tile */
-  unsigned warps;
+  int64_t keys;                       /* of a warp's tile */
+  unsigned warps, shares;             /* of a block; those that share the rows, each a share of the keys */
   zn_expr batch[ZN_MAX_RANK], row0;
-  zn_kref thread, lane, warp, sq, sk, sv; /* shared: rows of Q, two slots each of keys and values */
+  zn_kref thread, lane, warp, share, sq, sk, sv; /* warp: which rows; share: which keys; sq, sk, sv: shared: rows of Q, two slots each of keys and values */
   zn_kref q[MAX_FRAGMENTS / 2], max[2], sum[2], out[MAX_FRAGMENTS];
 } attend;
 
@@ -33,6 +34,8 @@ bool zn_lower_attends(const zn_lw *lw, zn_nid n) {
   const zn_value *p = &lw->g->vals[zn_lw_node(lw, n)->in[0]];
   return p->inlined && lw->g->nodes[p->def].op == ZN_OP_Softmax;
 }
+
+static int64_t rows_of(const attend *a) { return ROWS * (int64_t)(a->warps / a->shares); }
 
 /* ---- tiles ---- */
 
@@ -114,8 +117,9 @@ static void copy_rows(zn_lw *lw, const attend *a, zn_vid v, bool turned, zn_kref
 static void copy_tile(zn_lw *lw, const attend *a, zn_kref slot, zn_kref first) {
   zn_kb *b = &lw->kb;
   const zn_attend *o = &a->o;
-  copy_rows(lw, a, o->kt, true, first, a->keys, o->sk, o->d, a->sk, muli(b, slot, a->keys * (o->d + PAD)));
-  copy_rows(lw, a, o->v, false, first, a->keys, o->sk, o->dv, a->sv, muli(b, slot, a->keys * (o->dv + PAD)));
+  int64_t keys = a->keys * a->shares;
+  copy_rows(lw, a, o->kt, true, first, keys, o->sk, o->d, a->sk, muli(b, slot, keys * (o->d + PAD)));
+  copy_rows(lw, a, o->v, false, first, keys, o->sk, o->dv, a->sv, muli(b, slot, keys * (o->dv + PAD)));
 }
 
 /* ---- products ---- */
@@ -148,10 +152,15 @@ static void load_queries(zn_lw *lw, attend *a) {
   for (int64_t k = 0; k < a->o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, addi(b, at, k * 8));
 }
 
+/* Where in words the warp's keys start. */
+static zn_kref own_keys(zn_kb *b, const attend *a, zn_kref slot, int64_t pitch) {
+  return muli(b, add(b, muli(b, slot, a->shares), a->share), a->keys * pitch / 2);
+}
+
 static void scores(zn_lw *lw, const attend *a, zn_kref slot, zn_kref *s) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.d + PAD;
-  zn_kref at = add(b, square_row(b, a, pitch, false), muli(b, slot, a->keys * pitch / 2));
+  zn_kref at = add(b, square_row(b, a, pitch, false), own_keys(b, a, slot, pitch));
   for (int64_t j = 0; j < a->keys / 8; j++) s[j] = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
   for (int64_t k = 0; k < a->o.d / 16; k++)
     for (int64_t j = 0; j < a->keys / 8; j += 2) {
@@ -169,7 +178,7 @@ static zn_kref mapped(zn_lw *lw, const attend *a, zn_kref score, zn_kref row, zn
   int64_t sq = a->o.sq, sk = a->o.sk;
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
   zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, key, idx(b, sk)), last_row = idx(b, sq - 1), last_key = idx(b, sk - 1);
-  bool ragged_rows = sq % (ROWS * (int64_t)a->warps) != 0, ragged_keys = sk % a->keys != 0;
+  bool ragged_rows = sq % rows_of(a) != 0, ragged_keys = sk % (a->keys * a->shares) != 0;
   i[a->rank - 2] = zn_lw_as_expr(lw, ragged_rows ? zn_kb_bin(b, ZN_K_Min, row, last_row) : row, zn_ex_const(lw->ex, sq));
   i[a->rank - 1] = zn_lw_as_expr(lw, ragged_keys ? zn_kb_bin(b, ZN_K_Min, key, last_key) : key, zn_ex_const(lw->ex, sk));
   lw->over[lw->num_over].v = a->o.s;
@@ -226,7 +235,7 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
 static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MAX_FRAGMENTS * 2], const zn_kref *factor) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.dv + PAD, nf = a->o.dv / 8;
-  zn_kref at = add(b, square_row(b, a, pitch, true), muli(b, slot, a->keys * pitch / 2)), acc[MAX_FRAGMENTS];
+  zn_kref at = add(b, square_row(b, a, pitch, true), own_keys(b, a, slot, pitch)), acc[MAX_FRAGMENTS];
   zn_kref scale = zn_kb_splat(b, factor[0], 4);
   scale = zn_kb_insert(b, zn_kb_insert(b, scale, factor[1], 2), factor[1], 3);
   for (int64_t j = 0; j < nf; j++) acc[j] = zn_kb_bin(b, ZN_K_Mul, zn_kb_get(b, a->out[j]), scale);
@@ -252,7 +261,7 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   zn_kb *b = &lw->kb;
   zn_expr i[ZN_MAX_RANK];
   zn_kref pair = muli(b, remi(b, a->lane, 4), 2);
-  bool ragged = a->o.sq % (ROWS * (int64_t)a->warps) != 0;
+  bool ragged = a->o.sq % rows_of(a) != 0;
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
   for (unsigned h = 0; h < 2; h++) {
     zn_kref total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h])), r = addi(b, row, 8 * h);
@@ -269,17 +278,65 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   }
 }
 
+/* The shares of each row come together: [row][share] maxima and sums, [share][row][dv] results, in the memory of the tiles. */
+static void meet(zn_lw *lw, const attend *a, zn_kref base) {
+  zn_kb *b = &lw->kb;
+  int64_t n = a->shares, rows = rows_of(a), pitch = a->o.dv + MEET_PAD, threads = 32 * (int64_t)a->warps;
+  zn_kref row = add(b, muli(b, a->warp, ROWS), divi(b, a->lane, 4)), pair = muli(b, remi(b, a->lane, 4), 2);
+  zn_kref tops = a->sq, sums = zn_kb_ptradd(b, a->sq, idx(b, rows * n * 4)), parts = a->sk; /* a->sv lies behind a->sk */
+  zn_kref first = idx(b, 0);
+  zn_kb_statement(b, ZN_K_Barrier);
+  for (unsigned h = 0; h < 2; h++) {
+    zn_kref at = add(b, muli(b, addi(b, row, 8 * h), n), a->share), total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h]));
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, pair, first));
+    zn_kb_store(b, tops, at, zn_kb_get(b, a->max[h]));
+    zn_kb_store(b, sums, at, total);
+    zn_kb_end(b);
+    zn_kref line = muli(b, add(b, muli(b, a->share, rows), addi(b, row, 8 * h)), pitch);
+    for (int64_t j = 0; j < a->o.dv / 8; j++)
+      for (unsigned e = 0; e < 2; e++)
+        zn_kb_store(b, parts, add(b, line, addi(b, pair, j * 8 + e)), zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e));
+  }
+  zn_kb_statement(b, ZN_K_Barrier);
+  zn_expr i[ZN_MAX_RANK];
+  for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
+  for (int64_t e = 0; e < rows * a->o.dv / threads; e++) { /* dv is a multiple of 16: no rest */
+    zn_kref k = addi(b, a->thread, e * threads), r = divi(b, k, a->o.dv), c = remi(b, k, a->o.dv), top = 0, sum = 0, x = 0;
+    zn_kref low = zn_kb_float(b, ZN_F32, -(double)INFINITY), factor[WARPS];
+    for (int64_t s = 0; s < n; s++) {
+      factor[s] = zn_kb_load(b, ZN_F32, 1, tops, add(b, muli(b, r, n), idx(b, s)));
+      top = top ? zn_kb_bin(b, ZN_K_Max, top, factor[s]) : factor[s];
+    }
+    top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), zn_kb_float(b, ZN_F32, 0), top);
+    for (int64_t s = 0; s < n; s++) {
+      factor[s] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
+      zn_kref part = zn_kb_load(b, ZN_F32, 1, sums, add(b, muli(b, r, n), idx(b, s)));
+      zn_kref y = zn_kb_load(b, ZN_F32, 1, parts, add(b, muli(b, addi(b, r, s * rows), pitch), c));
+      sum = s ? zn_kb_fma(b, part, factor[s], sum) : zn_kb_bin(b, ZN_K_Mul, part, factor[s]);
+      x = s ? zn_kb_fma(b, y, factor[s], x) : zn_kb_bin(b, ZN_K_Mul, y, factor[s]);
+    }
+    zn_kref there = add(b, base, r);
+    bool ragged = a->o.sq % rows != 0;
+    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, idx(b, a->o.sq)));
+    i[a->rank - 2] = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, a->o.sq));
+    i[a->rank - 1] = zn_lw_as_expr(lw, c, zn_ex_const(lw->ex, a->o.dv));
+    zn_lw_emit(lw, a->y, i, zn_kb_bin(b, ZN_K_Div, x, sum));
+    if (ragged) zn_kb_end(b);
+  }
+}
+
 static void team_body(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
   zn_kref zero = idx(b, 0), base = zn_lw_ix(lw, a->row0), keys = idx(b, a->o.sk);
   a->lane = remi(b, a->thread, 32);
-  a->warp = divi(b, a->thread, 32);
+  a->warp = divi(b, a->thread, 32 * (int64_t)a->shares);
+  a->share = remi(b, divi(b, a->thread, 32), a->shares);
   for (unsigned h = 0; h < 2; h++) {
     a->max[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, -(double)INFINITY));
     a->sum[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0));
   }
   for (int64_t j = 0; j < a->o.dv / 8; j++) a->out[j] = zn_kb_var(b, zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4));
-  copy_rows(lw, a, a->o.q, false, base, ROWS * (int64_t)a->warps, a->o.sq, a->o.d, a->sq, zero);
+  copy_rows(lw, a, a->o.q, false, base, rows_of(a), a->o.sq, a->o.d, a->sq, zero);
   copy_tile(lw, a, zero, zero);
   zn_kb_statement(b, ZN_K_AsyncGroup);
   zn_kb_async_wait(b, 0);
@@ -287,8 +344,8 @@ static void team_body(zn_lw *lw, attend *a) {
   load_queries(lw, a);
   zn_kref row = add(b, base, add(b, muli(b, a->warp, ROWS), divi(b, a->lane, 4))), pair = muli(b, remi(b, a->lane, 4), 2);
   zn_kref use = zn_kb_var(b, zero);
-  zn_kref key0 = zn_kb_for(b, zero, keys, a->keys, ZN_FOR_SERIAL, 0);
-  zn_kref slot = zn_kb_get(b, use), other = zn_kb_bin(b, ZN_K_Sub, idx(b, 1), slot), next = addi(b, key0, a->keys);
+  zn_kref key0 = zn_kb_for(b, zero, keys, a->keys * a->shares, ZN_FOR_SERIAL, 0);
+  zn_kref slot = zn_kb_get(b, use), other = zn_kb_bin(b, ZN_K_Sub, idx(b, 1), slot), next = addi(b, key0, a->keys * a->shares);
   zn_kb_async_wait(b, 0);
   zn_kb_statement(b, ZN_K_Barrier); /* this tile is there, and nobody reads the other slot */
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, keys));
@@ -297,34 +354,52 @@ static void team_body(zn_lw *lw, attend *a) {
   zn_kb_statement(b, ZN_K_AsyncGroup);
   zn_kref s[MAX_FRAGMENTS], e[2][MAX_FRAGMENTS * 2], factor[2];
   scores(lw, a, slot, s);
-  for (unsigned h = 0; h < 2; h++) factor[h] = exponentials(lw, a, s, h, row, add(b, key0, pair), e[h]);
+  for (unsigned h = 0; h < 2; h++) factor[h] = exponentials(lw, a, s, h, row, add(b, key0, add(b, muli(b, a->share, a->keys), pair)), e[h]);
   add_values(lw, a, slot, e, factor);
   zn_kb_set(b, use, other);
   zn_kb_end(b);
-  hand_out(lw, a, row);
+  if (a->shares > 1) meet(lw, a, base);
+  else hand_out(lw, a, row);
 }
 
 static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
+/* Blocks of four warps with rows of their own, unless that leaves multiprocessors idle. */
+static void divide(zn_lw *lw, attend *a) {
+  double blocks = (double)round_up(a->o.sq, ROWS * WARPS) / (ROWS * WARPS), cores = lw->caps->cores ? lw->caps->cores : 64;
+  for (int d = 0; d < a->rank - 2; d++) {
+    int64_t c;
+    blocks *= zn_ex_is_const(lw->ex, zn_lw_dim(lw, a->o.q, d), &c) ? (double)c : 8;
+  }
+  a->warps = WARPS;
+  a->shares = 1;
+  while (a->shares < WARPS && blocks * a->shares < cores && a->o.sk > 16 * (int64_t)a->shares) a->shares *= 2;
+  while (a->warps > a->shares && a->o.sq <= rows_of(a) / 2) a->warps /= 2;
+  int64_t each = round_up((a->o.sk + a->shares - 1) / a->shares, 16), most = a->shares > 1 ? KEYS / 2 : KEYS;
+  a->keys = each < most ? each : most;
+}
+
 zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
   zn_kb *b = &lw->kb;
-  attend a = {.y = zn_lw_node(lw, n)->out[0], .warps = WARPS};
+  attend a = {.y = zn_lw_node(lw, n)->out[0]};
   if (!zn_attend_find(lw->g, zn_graph_uses(lw->g, lw->arena), lw->caps, n, &a.o))
     ZN_BUG(lw->ctx, "%s: no attention after all", zn_node_where(lw->ctx, zn_lw_node(lw, n)));
   a.rank = zn_lw_type(lw, a.o.q)->rank;
   a.brain = zn_lw_type(lw, a.o.q)->dtype == ZN_BF16;
-  a.keys = a.o.sk < KEYS ? round_up(a.o.sk, 16) : KEYS;
-  while (a.warps > 1 && a.o.sq <= ROWS * (int64_t)a.warps / 2) a.warps /= 2;
+  divide(lw, &a);
   zn_expr extents[ZN_MAX_RANK], var[ZN_MAX_RANK];
   zn_lw_kernel(lw, n, "attention");
-  a.sq = zn_kb_alloc(b, ZN_F16, (uint64_t)(ROWS * (int64_t)a.warps * (a.o.d + PAD)));
-  a.sk = zn_kb_alloc(b, ZN_F16, (uint64_t)(2 * a.keys * (a.o.d + PAD)));
-  a.sv = zn_kb_alloc(b, ZN_F16, (uint64_t)(2 * a.keys * (a.o.dv + PAD)));
+  int64_t keys = a.keys * a.shares, slots = a.o.sk > keys ? 2 : 1, tiles = slots * keys * (a.o.d + a.o.dv + 2 * PAD);
+  int64_t met = a.shares > 1 ? 2 * rows_of(&a) * a.shares * (a.o.dv + MEET_PAD) : 0;
+  int64_t queries = rows_of(&a) * (a.o.d + PAD), stats = 4 * rows_of(&a) * a.shares;
+  a.sq = zn_kb_alloc(b, ZN_F16, (uint64_t)(queries > stats ? queries : stats));
+  a.sk = zn_kb_alloc(b, ZN_F16, (uint64_t)(tiles > met ? tiles : met));
+  a.sv = zn_kb_ptradd(b, a.sk, idx(b, 2 * slots * keys * (a.o.d + PAD)));
   for (int d = 0; d < a.rank - 2; d++) extents[d] = zn_lw_dim(lw, a.o.q, d);
-  extents[a.rank - 2] = zn_ex_const(lw->ex, round_up(a.o.sq, ROWS * (int64_t)a.warps) / (ROWS * (int64_t)a.warps));
+  extents[a.rank - 2] = zn_ex_const(lw->ex, round_up(a.o.sq, rows_of(&a)) / rows_of(&a));
   zn_lw_grid(lw, (uint32_t)a.rank - 1, extents, var);
   for (int d = 0; d < a.rank - 2; d++) a.batch[d] = var[d];
-  a.row0 = zn_ex_muli(lw->ex, var[a.rank - 2], ROWS * (int64_t)a.warps);
+  a.row0 = zn_ex_muli(lw->ex, var[a.rank - 2], rows_of(&a));
   a.thread = zn_kb_for(b, idx(b, 0), idx(b, 32 * (int64_t)a.warps), 1, ZN_FOR_THREAD, 32 * a.warps);
   team_body(lw, &a);
   zn_kb_end(b);
