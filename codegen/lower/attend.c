@@ -19,7 +19,8 @@ typedef struct attend {
   int64_t keys;                       /* of a warp's tile */
   unsigned warps, shares;             /* of a block; those that share the rows, each a share of the keys */
   zn_expr batch[ZN_MAX_RANK], row0;
-  zn_kref thread, lane, warp, share, sq, sk, sv; /* warp: which rows; share: which keys; sq, sk, sv: shared: rows of Q, two slots each of keys and values */
+  zn_kref thread, lane, warp, share; /* warp: which rows; share: which keys */
+  zn_kref sq, sk, sv;                /* shared: rows of Q, slots of keys and of values */
   zn_kref q[MAX_FRAGMENTS / 2], max[2], sum[2], out[MAX_FRAGMENTS];
 } attend;
 
@@ -354,7 +355,8 @@ static void team_body(zn_lw *lw, attend *a) {
   zn_kb_statement(b, ZN_K_AsyncGroup);
   zn_kref s[MAX_FRAGMENTS], e[2][MAX_FRAGMENTS * 2], factor[2];
   scores(lw, a, slot, s);
-  for (unsigned h = 0; h < 2; h++) factor[h] = exponentials(lw, a, s, h, row, add(b, key0, add(b, muli(b, a->share, a->keys), pair)), e[h]);
+  zn_kref key = add(b, key0, add(b, muli(b, a->share, a->keys), pair));
+  for (unsigned h = 0; h < 2; h++) factor[h] = exponentials(lw, a, s, h, row, key, e[h]);
   add_values(lw, a, slot, e, factor);
   zn_kb_set(b, use, other);
   zn_kb_end(b);
