@@ -42,6 +42,17 @@ typedef struct values { /* by value id of the loaded graph */
   bool *have;
 } values;
 
+/* The bytes of strings may lie in the artifact, which is closed before they are read. */
+static void keep_bytes(zn_arena *a, zn_htensor *t) {
+  const uint64_t n = zn_htensor_count(t);
+  if (!t->data) return;
+  for (uint64_t k = 0; k < n && t->kind != ZN_V_TENSOR; k++) keep_bytes(a, (zn_htensor *)t->data + k);
+  for (uint64_t k = 0; k < n && t->kind == ZN_V_TENSOR && t->dtype == ZN_STR; k++) {
+    zn_str *s = (zn_str *)t->data + k;
+    s->ptr = zn_arena_strndup(a, s->len ? s->ptr : "", s->len);
+  }
+}
+
 static zn_status run_kept(zn_verify *v, const zn_compile_opts *co, const zn_target *t, zn_graph *g, zn_arena *a,
                           values *out) {
   zn_ctx *c = v->c;
@@ -58,7 +69,11 @@ static zn_status run_kept(zn_verify *v, const zn_compile_opts *co, const zn_targ
   zn_htensor *res = ZN_ARRAY(a, zn_htensor, n);
   if (st == ZN_OK && s.num_out != n) st = ZN_ERR_MODEL;
   if (st == ZN_OK) st = t->run(c, s.exec, a, v->in, res);
-  for (uint32_t i = 0; i < n && st == ZN_OK; i++) out->t[ids[i]] = res[i], out->have[ids[i]] = true;
+  for (uint32_t i = 0; i < n && st == ZN_OK; i++) {
+    keep_bytes(a, &res[i]);
+    out->t[ids[i]] = res[i];
+    out->have[ids[i]] = true;
+  }
   if (s.exec && t->unload) t->unload(s.exec);
   zn_remove_tree(dir);
   return st;

@@ -216,6 +216,25 @@ static void couple(const double *R, uint64_t k, double *P, double *Q, double *Qp
   }
 }
 
+zn_status zn_eval_pairwisecoupling(zn_ev *e) {
+  const zn_eval_val *x = e->in[0];
+  uint64_t C = (uint64_t)zn_node_int(e->n, "classes"), pairs = C * (C - 1) / 2;
+  if (x->rank != 2 || (uint64_t)x->dims[1] != pairs) return zn_ev_fail(e, "the pairs do not fit the classes");
+  int64_t dims[2] = {x->dims[0], (int64_t)C};
+  double *mem = ZN_ARRAY(e->tmp, double, 2 * C * C + C + 1), *R = mem, *Q = mem + C * C, *Qp = Q + C * C;
+  ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, 2, dims));
+  for (int64_t r = 0; r < dims[0]; r++) {
+    const double *p = x->u.f + (uint64_t)r * pairs;
+    for (uint64_t i = 0, at = 0; i < C; i++)
+      for (uint64_t j = i + 1; j < C; j++, at++) {
+        R[i * C + j] = p[at];
+        R[j * C + i] = 1 - p[at];
+      }
+    couple(R, C, e->out[0].u.f + (uint64_t)r * C, Q, Qp);
+  }
+  return ZN_OK;
+}
+
 typedef struct svc {
   svm s;
   labels lab;

@@ -1,4 +1,4 @@
-/* ai.onnx.ml: Normalizer, OneHotEncoder of numbers, linear models and the support vector regressor, in terms of matrix
+/* ai.onnx.ml: Normalizer, OneHotEncoder of numbers, linear models and support vector machines, in terms of matrix
  * products and maps. Sums are formed in the input's float type, in double for integers. */
 #include "zenithc/ops/expand_util.h"
 
@@ -252,5 +252,124 @@ ZN_EXPAND(ml_svmregressor) {
     y = zn_rw3(w, ZN_OP_Where, zn_rw2(w, ZN_OP_Greater, y, zero), in, out);
   }
   zn_rw_output(w, 0, zn_rw_cast(w, post_transform(w, y), ZN_F32));
+  return zn_rw_done(w);
+}
+
+typedef struct svc {
+  const double *co, *rho, *pa, *pb;
+  const int64_t *per; /* support vectors per class */
+  uint32_t nco, nsv, nrho, npa, npb, nper;
+  int64_t labels, C, V, pairs, cols;
+  bool proba;
+} svc;
+
+static zn_status svc_read(zn_rw *w, svc *m) {
+  const zn_node *nd = zn_rw_node(w);
+  m->co = zn_node_floats(nd, "coefficients", &m->nco);
+  m->rho = zn_node_floats(nd, "rho", &m->nrho);
+  m->pa = zn_node_floats(nd, "prob_a", &m->npa);
+  m->pb = zn_node_floats(nd, "prob_b", &m->npb);
+  m->per = zn_node_ints(nd, "vectors_per_class", &m->nper);
+  zn_node_floats(nd, "support_vectors", &m->nsv);
+  m->labels = label_count(w);
+  m->C = m->labels ? m->labels : 1;
+  for (uint32_t i = 0; i < m->nper; i++) m->V += m->per[i];
+  m->pairs = m->C * (m->C - 1) / 2;
+  m->proba = m->V && m->npa;
+  ZN_TRY(columns(w, zn_rw_in(w, 0), m->V ? m->nsv : m->nco, &m->cols));
+  const bool fits = m->V ? m->C > 1 && m->nper == m->C && m->nsv == m->V * m->cols && m->nco == (m->C - 1) * m->V && m->nrho >= m->pairs
+                         : m->nco == m->C * m->cols && m->nrho >= 1;
+  if (fits && (!m->proba || (m->npa >= m->pairs && m->npb >= m->pairs))) return ZN_OK;
+  return zn_error(w->c, zn_node_where(w->c, nd), "the support vectors do not fit %lld features and %lld classes",
+                  (long long)m->cols, (long long)m->C);
+}
+
+/* One score per pair of classes, first against second: kernel values times a matrix, and rho. */
+static zn_vid svc_pair_scores(zn_rw *w, const svc *m, zn_vid x) {
+  double *to = ZN_ARRAY(&w->c->tmp, double, (size_t)(m->V * m->pairs));
+  int64_t at = 0, si = 0;
+  for (int64_t i = 0; i < m->C; si += m->per[i++]) {
+    int64_t sj = si + m->per[i];
+    for (int64_t j = i + 1; j < m->C; sj += m->per[j++], at++) {
+      for (int64_t k = si; k < si + m->per[i]; k++) to[k * m->pairs + at] = m->co[(j - 1) * m->V + k];
+      for (int64_t k = sj; k < sj + m->per[j]; k++) to[k * m->pairs + at] = m->co[i * m->V + k];
+    }
+  }
+  const zn_vid k = svm_kernel(w, x, m->V, m->cols);
+  const zn_vid y = zn_rw2(w, ZN_OP_MatMul, k, matrix(w, dtype_of(w, x), m->V, m->pairs, to, false));
+  return zn_rw2(w, ZN_OP_Add, y, matrix(w, dtype_of(w, x), 0, m->pairs, m->rho, false));
+}
+
+/* How many pairs each class wins: [rows, C]. */
+static zn_vid svc_votes(zn_rw *w, const svc *m, zn_vid score) {
+  double *won = ZN_ARRAY(&w->c->tmp, double, (size_t)(m->pairs * m->C)), *base = ZN_ARRAY(&w->c->tmp, double, (size_t)m->C);
+  int64_t at = 0;
+  for (int64_t i = 0; i < m->C; i++)
+    for (int64_t j = i + 1; j < m->C; j++, at++) {
+      won[at * m->C + i] = 1;
+      won[at * m->C + j] = -1;
+      base[j]++;
+    }
+  const zn_vid first = zn_rw_cast(w, zn_rw2(w, ZN_OP_Greater, score, num(w, score, 0)), ZN_F32);
+  const zn_vid votes = zn_rw2(w, ZN_OP_MatMul, first, matrix(w, ZN_F32, m->pairs, m->C, won, false));
+  return zn_rw2(w, ZN_OP_Add, votes, matrix(w, ZN_F32, 0, m->C, base, false));
+}
+
+static zn_vid svc_probabilities(zn_rw *w, const svc *m, zn_vid score) {
+  const zn_dtype t = dtype_of(w, score);
+  zn_vid p = zn_rw2(w, ZN_OP_Mul, score, matrix(w, t, 0, m->pairs, m->pa, false));
+  p = zn_rw1(w, ZN_OP_Sigmoid, zn_rw1(w, ZN_OP_Neg, zn_rw2(w, ZN_OP_Add, p, matrix(w, t, 0, m->pairs, m->pb, false))));
+  const zn_vid limits[3] = {p, num(w, p, 1e-7), num(w, p, 1 - 1e-7)};
+  p = zn_rw_op(w, ZN_OP_Clip, limits, 3);
+  return zn_rw_attr_int(w, ZN_OP_PairwiseCoupling, &p, 1, "classes", m->C);
+}
+
+/* pick: votes, or scores of classes. A single rho means one decision: labels of their own when there are not two of them. */
+static zn_vid svc_label(zn_rw *w, const svc *m, zn_vid pick) {
+  const zn_attr *ints = zn_node_attr(zn_rw_node(w), "classlabels_ints");
+  const int64_t last = -1;
+  pick = zn_rw_cast(w, pick, ZN_F32);
+  const zn_nid arg = zn_rw_raw(w, ZN_OP_ArgMax, &pick, 1, 1);
+  if (!arg) return 0;
+  zn_node_set_int(w->g, arg, "axis", 1);
+  zn_node_set_int(w->g, arg, "keepdims", 0);
+  const zn_vid best = zn_rw_infer(w, arg);
+  bool positive = !m->proba;
+  for (uint32_t i = 0; i < m->nco; i++) positive = positive && m->co[i] >= 0;
+  if (m->nrho != 1 || (m->labels == 2 && !positive)) return labels_at(w, best);
+  const zn_vid top = zn_rw_reduce(w, ZN_OP_ReduceMax, pick, &last, 1, false);
+  if (m->labels == 2) {
+    const zn_vid far = zn_rw2(w, ZN_OP_GreaterOrEqual, top, num(w, top, 0.5)), one = zn_rw_num(w, ZN_I64, 1);
+    return labels_at(w, zn_rw3(w, ZN_OP_Where, far, one, best));
+  }
+  const zn_vid yes = zn_rw_cast(w, zn_rw2(w, ZN_OP_Greater, top, num(w, top, 0)), ZN_I64);
+  if (!m->labels || (ints && ints->n)) return yes;
+  return labels_at(w, m->labels > 1 ? yes : zn_rw2(w, ZN_OP_Mul, yes, zn_rw_num(w, ZN_I64, 0)));
+}
+
+ZN_EXPAND(ml_svmclassifier) {
+  svc m = {0};
+  ZN_TRY(svc_read(w, &m));
+  /* coefficients of support vectors have both signs and cancel: doubles */
+  zn_vid x = as_rows(w, m.V ? zn_rw_cast(w, zn_rw_in(w, 0), ZN_F64) : real_input(w)), y, pick;
+  if (m.V) {
+    y = svc_pair_scores(w, &m, x);
+    pick = svc_votes(w, &m, y);
+    if (m.proba) y = svc_probabilities(w, &m, y);
+  } else {
+    y = zn_rw2(w, ZN_OP_MatMul, x, matrix(w, dtype_of(w, x), m.cols, m.C, m.co, true));
+    pick = y = zn_rw2(w, ZN_OP_Add, y, num(w, x, m.rho[0]));
+  }
+  zn_rw_output(w, 0, svc_label(w, &m, pick));
+  if (!zn_rw_wants(w, 1)) return zn_rw_done(w);
+  const char *how = zn_node_str(zn_rw_node(w), "post_transform");
+  if (m.V && !m.proba ? m.pairs == 1 : m.C == 1) { /* one score: minus it for the other class */
+    const zn_vid both[2] = {zn_rw1(w, ZN_OP_Neg, y), y};
+    if (m.nrho == 1 && strcmp(how, "PROBIT")) y = post_transform(w, zn_rw_attr_int(w, ZN_OP_Concat, both, 2, "axis", 1));
+    else if (!strcmp(how, "PROBIT")) y = probit(w, y);
+  } else {
+    y = post_transform(w, y);
+  }
+  zn_rw_output(w, 1, zn_rw_cast(w, y, ZN_F32));
   return zn_rw_done(w);
 }

@@ -149,12 +149,22 @@ ZN_INFER(ml_onehotencoder) {
 }
 
 ZN_INFER(ml_svmclassifier) {
-  const uint32_t n = num_labels(f), rho = list_len(f, "rho");
+  const uint32_t n = num_labels(f) ? num_labels(f) : 1;
   const bool prob = list_len(f, "prob_a") > 0, vectors = list_len(f, "vectors_per_class") > 0;
   labels(f, 0);
-  /* raw scores are one per pair of classes; with probabilities, or linear, one per class */
-  const bool pairs = vectors && !prob;
-  return rows(f, 1, zn_inf_k(f, n <= 2 ? 2 : pairs ? rho : n));
+  /* raw scores are one per pair of classes; with probabilities, or linear, one per class; a single one becomes two */
+  const uint32_t scores = vectors && !prob ? n * (n - 1) / 2 : n;
+  const bool alone = list_len(f, "rho") != 1 || strcmp(zn_node_str(f->nd, "post_transform"), "PROBIT") == 0;
+  return rows(f, 1, zn_inf_k(f, scores == 1 && !alone ? 2 : scores));
+}
+
+ZN_INFER(pairwisecoupling) {
+  const zn_type *r = zn_inf_in(f, 0);
+  if (!zn_inf_known(f, 0)) return ZN_OK;
+  if (r->rank != 2) return zn_inf_err(f, "input 'R' has rank %d, expected 2", r->rank);
+  const zn_expr dims[2] = {r->dims[0], zn_inf_k(f, zn_node_int(f->nd, "classes"))};
+  zn_inf_shape(f, 0, 2, dims);
+  return ZN_OK;
 }
 
 ZN_INFER(ml_svmregressor) { return rows(f, 0, zn_inf_k(f, 1)); }
