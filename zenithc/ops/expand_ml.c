@@ -277,8 +277,8 @@ static zn_status svc_read(zn_rw *w, svc *m) {
   m->pairs = m->C * (m->C - 1) / 2;
   m->proba = m->V && m->npa;
   ZN_TRY(columns(w, zn_rw_in(w, 0), m->V ? m->nsv : m->nco, &m->cols));
-  const bool fits = m->V ? m->C > 1 && m->nper == m->C && m->nsv == m->V * m->cols && m->nco == (m->C - 1) * m->V && m->nrho >= m->pairs
-                         : m->nco == m->C * m->cols && m->nrho >= 1;
+  const bool vectors = m->nper == m->C && m->nsv == m->V * m->cols && m->nco == (m->C - 1) * m->V;
+  const bool fits = m->V ? m->C > 1 && vectors && m->nrho >= m->pairs : m->nco == m->C * m->cols && m->nrho >= 1;
   if (fits && (!m->proba || (m->npa >= m->pairs && m->npb >= m->pairs))) return ZN_OK;
   return zn_error(w->c, zn_node_where(w->c, nd), "the support vectors do not fit %lld features and %lld classes",
                   (long long)m->cols, (long long)m->C);
@@ -319,7 +319,7 @@ static zn_vid svc_probabilities(zn_rw *w, const svc *m, zn_vid score) {
   const zn_dtype t = dtype_of(w, score);
   zn_vid p = zn_rw2(w, ZN_OP_Mul, score, matrix(w, t, 0, m->pairs, m->pa, false));
   p = zn_rw1(w, ZN_OP_Sigmoid, zn_rw1(w, ZN_OP_Neg, zn_rw2(w, ZN_OP_Add, p, matrix(w, t, 0, m->pairs, m->pb, false))));
-  const zn_vid limits[3] = {p, num(w, p, 1e-7), num(w, p, 1 - 1e-7)};
+  const zn_vid low = num(w, p, 1e-7), high = num(w, p, 1 - 1e-7), limits[3] = {p, low, high};
   p = zn_rw_op(w, ZN_OP_Clip, limits, 3);
   return zn_rw_attr_int(w, ZN_OP_PairwiseCoupling, &p, 1, "classes", m->C);
 }
