@@ -92,8 +92,20 @@ static zn_status branch(zn_lw *lw, zn_nid n, zn_lscope body) {
   return ZN_OK;
 }
 
+/* Decided after the pass that inlines such branches: the other branch has no types (infer_control.c). */
+static zn_status only_branch(zn_lw *lw, zn_nid n, zn_graph *body) {
+  zn_lscope s = zn_scope_new(lw, body);
+  ZN_TRY(zn_scope_check(lw, n, s.g));
+  zn_scope_captures(lw, n, s, 0);
+  return branch(lw, n, s);
+}
+
 static zn_status if_kernel(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
+  int64_t decided;
+  uint32_t m;
+  if (zn_value_i64s(lw->g, node->in[0], &decided, 1, &m) && m == 1)
+    return only_branch(lw, n, zn_node_graph(node, decided ? "then_branch" : "else_branch"));
   zn_lscope then = zn_scope_new(lw, zn_node_graph(node, "then_branch"));
   zn_lscope other = zn_scope_new(lw, zn_node_graph(node, "else_branch"));
   ZN_TRY(zn_scope_check(lw, n, then.g));

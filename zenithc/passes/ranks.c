@@ -2,7 +2,7 @@
  * be compiled: its loops have no number. So the readers move into both branches, one after the other, until what leaves
  * the If has one rank again. Inside a branch every rank is known. A reader may be impossible in one branch (a product of
  * matrices with three axes): a run that takes it fails, so the other branch replaces the If, and Require demands the
- * condition. Runs to the end at every level of nesting; graphs without such an If are left alone. */
+ * condition. Ifs whose condition is known go first. Graphs without an If of an open rank are left alone. */
 #include <string.h>
 
 #include "zenithc/ops/expand_util.h"
@@ -188,12 +188,9 @@ static zn_status try_branch(ranks *p, zn_graph *g, zn_nid n, bool then) {
 static zn_status change(ranks *p, zn_graph *g, zn_nid n, bool *out_changed) {
   int64_t cond;
   const zn_nid reader = first_reader(g, n);
-  bool open = false;
-  for (uint32_t i = 0; i < g->nodes[n].num_in; i++) open = open || open_rank(g, g->nodes[n].in[i]);
-  for (uint32_t i = 0; i < g->nodes[n].num_out; i++) open = open || open_rank(g, g->nodes[n].out[i]);
-  if (is_condition_known(g, n, &cond)) {
-    *out_changed = open;
-    return open ? inline_branch(p, g, n, cond != 0, false) : ZN_OK;
+  if (is_condition_known(g, n, &cond)) { /* what its outputs hold may decide others */
+    *out_changed = true;
+    return inline_branch(p, g, n, cond != 0, false);
   }
   if (!reader) return ZN_OK;
   *out_changed = true;
@@ -248,7 +245,20 @@ static zn_status settle(ranks *p, zn_graph *g) {
   return ZN_OK;
 }
 
+/* Is there an If whose result has an open rank, here or in a body that runs? */
+static bool wanted(const zn_graph *g) {
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    const zn_nid n = g->order[i];
+    const zn_node *nd = &g->nodes[n];
+    for (uint32_t k = 0; nd->op == ZN_OP_If && k < nd->num_out; k++)
+      if (open_rank(g, nd->out[k])) return true;
+    for (uint32_t k = 0; k < nd->num_attrs; k++)
+      if (nd->attrs[k].kind == ZN_A_GRAPH && !never_runs(g, n, nd->attrs[k].u.g) && wanted(nd->attrs[k].u.g)) return true;
+  }
+  return false;
+}
+
 zn_status zn_pass_ranks(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   ranks p = {c, o, 0};
-  return settle(&p, g);
+  return wanted(g) ? settle(&p, g) : ZN_OK;
 }
