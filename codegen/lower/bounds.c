@@ -2,7 +2,8 @@
  * comes from the caller's allocator. */
 #include "codegen/lower/program.h"
 
-static const int64_t max_dim = INT64_C(0x7fffffff);
+/* Bounds above are no sizes but clamps of 2^31, perhaps divided by the step of a Slice. */
+static const int64_t max_dim = INT64_C(1) << 28;
 
 /* Largest value of a data-dependent size, over other symbols; ZN_EX_NONE when unbounded. */
 zn_expr zn_lw_sym_bound(zn_lw *lw, zn_expr sym) {

@@ -157,10 +157,36 @@ static zn_kref walk(scalar_env *e, const zn_sc *s) {
   return 0;
 }
 
-/* Pow of an integer base, in f64: a result next to an integer is that integer, others are truncated. */
+/* The product of the squares x^(2^k) whose bit k of y is set: wraps as products of integers do. A negative y gives 0, but
+ * for bases of 1 and -1. */
+static zn_kref whole_pow(zn_lw *lw, zn_kref x, zn_kref y) {
+  zn_kb *b = &lw->kb;
+  const zn_dtype t = zn_lw_kdtype(lw, x), ty = zn_lw_kdtype(lw, y);
+  zn_kref none = zn_kb_int(b, ty, 0), one = zn_kb_int(b, t, 1), r = one, square = x;
+  for (int k = 0; k < (int)zn_int_bits(ty) - (zn_is_signed(ty) ? 1 : 0); k++) {
+    zn_kref mask = zn_kb_int(b, ty, (int64_t)(UINT64_C(1) << k)), bit = zn_kb_bin(b, ZN_K_And, y, mask);
+    zn_kref set = zn_kb_cmp(b, ZN_K_Ne, bit, none), more = zn_kb_bin(b, ZN_K_Mul, r, square);
+    r = zn_kb_select(b, set, more, r);
+    square = zn_kb_bin(b, ZN_K_Mul, square, square);
+  }
+  if (!zn_is_signed(ty)) return r;
+  zn_kref odd = zn_kb_bin(b, ZN_K_And, y, zn_kb_int(b, ty, 1)), unit = zn_kb_cmp(b, ZN_K_Eq, x, one);
+  zn_kref lost = zn_kb_int(b, t, 0);
+  if (zn_is_signed(t)) {
+    zn_kref minus = zn_kb_int(b, t, -1), sign = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Ne, odd, none), minus, one);
+    zn_kref is_minus = zn_kb_cmp(b, ZN_K_Eq, x, minus);
+    lost = zn_kb_select(b, is_minus, sign, lost);
+  }
+  lost = zn_kb_select(b, unit, one, lost);
+  zn_kref negative = zn_kb_cmp(b, ZN_K_Lt, y, none);
+  return zn_kb_select(b, negative, lost, r);
+}
+
+/* Pow of an integer base and a real exponent, in f64: a result next to an integer is that integer, others are truncated. */
 static zn_kref int_pow(zn_lw *lw, zn_kref x, zn_kref y) {
   zn_kb *b = &lw->kb;
   const zn_dtype t = zn_lw_kdtype(lw, x);
+  if (!zn_is_float(zn_lw_kdtype(lw, y))) return whole_pow(lw, x, y);
   zn_kref fx = zn_kb_cvt(b, x, ZN_F64), fy = zn_kb_cvt(b, y, ZN_F64);
   zn_kref p = zn_kb_bin(b, ZN_K_Pow, fx, fy);
   zn_kref r = zn_kb_un(b, ZN_K_Rint, p), down = zn_kb_un(b, ZN_K_Trunc, p);

@@ -211,9 +211,13 @@ static zn_kref centercroppad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_e
   const zn_type tx = *zn_lw_type(lw, x), ty = *zn_lw_type(lw, node->out[out]);
   zn_expr at[ZN_MAX_RANK], zero = zn_ex_const(ex, 0);
   zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  bool empty = false; /* may be: then there is no element to read in place of what lies outside */
   for (int d = 0; d < tx.rank; d++) {
+    int64_t lo, hi;
     at[d] = idx[d];
     if (tx.dims[d] == ty.dims[d]) continue;
+    zn_ex_range(ex, tx.dims[d], &lo, &hi);
+    empty |= lo < 1;
     zn_expr crop = zn_ex_max(ex, zn_ex_sub(ex, tx.dims[d], ty.dims[d]), zero);
     zn_expr pad = zn_ex_max(ex, zn_ex_sub(ex, ty.dims[d], tx.dims[d]), zero);
     zn_expr i = zn_ex_sub(ex, zn_ex_add(ex, idx[d], zn_ex_divi(ex, crop, 2)), zn_ex_divi(ex, pad, 2));
@@ -221,9 +225,14 @@ static zn_kref centercroppad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_e
     inside = zn_kb_bin(b, ZN_K_And, inside, in);
     at[d] = zn_ex_max(ex, zn_ex_min(ex, i, zn_ex_addi(ex, tx.dims[d], -1)), zero);
   }
-  zn_kref v = zn_lw_load(lw, x, at);
-  const zn_dtype t = zn_lw_kdtype(lw, v);
+  const zn_dtype t = zn_lw_ctype((zn_dtype)tx.dtype);
   zn_kref none = zn_is_float(t) ? zn_kb_float(b, t, 0) : zn_kb_int(b, t, 0);
-  return zn_kb_select(b, inside, v, none);
+  zn_kref v = empty ? zn_kb_var(b, none) : 0, e;
+  if (empty) zn_kb_if(b, inside);
+  e = zn_lw_load(lw, x, at);
+  if (!empty) return zn_kb_select(b, inside, e, none);
+  zn_kb_set(b, v, e);
+  zn_kb_end(b);
+  return zn_kb_get(b, v);
 }
 const zn_lower zn_lower_centercroppad = {centercroppad_point, NULL};

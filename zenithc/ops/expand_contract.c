@@ -165,6 +165,10 @@ ZN_EXPAND(einsum) {
     }
   }
   if (!ok) return ZN_OK;
+  /* MatMul and ReduceSum take no integers of 8 and 16 bits; what wraps in 32 is right in fewer */
+  const zn_dtype elem = (zn_dtype)zn_rw_type(w, t[0].v)->dtype;
+  const bool narrow = zn_is_int(elem) && zn_dtype_bytes(elem) < 4;
+  for (uint32_t i = 0; i < num && narrow; i++) t[i].v = zn_rw_cast(w, t[i].v, ZN_I32);
   for (uint32_t i = 0; i < num; i++) {
     bool needed[DOTS + ZN_MAX_RANK] = {false};
     for (int k = 0; k < out.n; k++) needed[out.label[k]] = true;
@@ -181,7 +185,8 @@ ZN_EXPAND(einsum) {
     sum_out(w, &t[0], needed);
   }
   if (w->st != ZN_OK || t[0].n != out.n) return w->st;
-  zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, in_order(w, &t[0], out.label, out.n)));
+  const zn_vid y = in_order(w, &t[0], out.label, out.n);
+  zn_rw_output(w, 0, narrow ? zn_rw_cast(w, y, elem) : zn_rw1(w, ZN_OP_Identity, y));
   return zn_rw_done(w);
 }
 

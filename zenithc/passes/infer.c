@@ -2,9 +2,8 @@
  * one place, calls the operator's inference function, and checks what it made. zn_infer_graph
  * visits every node in order and goes on after a failure, so that all problems of a model are
  * reported at once; nodes fed by a failed node are skipped. */
+#include "zenithc/ops/infer_util.h"
 #include "zenithc/passes/pass.h"
-
-#include <assert.h>
 
 enum { MAX_VARS = 16 };
 typedef struct binding {
@@ -169,7 +168,8 @@ static zn_status check_outputs(zn_ctx *c, zn_graph *g, const zn_node *nd, const 
         return zn_error(c, where, "dimension %d of output %u is %s", d, i + 1,
                         t->dims[d] == ZN_EX_OVERFLOW ? "too large" : "negative");
       }
-      assert(t->dims[d] != ZN_EX_NONE);
+      /* a text may leave a size open (`?`): it is a symbol that nothing sets */
+      if (t->dims[d] == ZN_EX_NONE) t->dims[d] = zn_inf_fresh_of(g, nd->out[i], (uint32_t)d, 0, INT64_MAX);
     }
   }
   return ZN_OK;

@@ -47,7 +47,7 @@ void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, f
     setrlimit(RLIMIT_CPU, &cpu);
     int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (!o->verbose) dup2(fd, 2);
-    alarm(8 * SECONDS);
+    alarm(30 * SECONDS);
     fz_result r;
     fz_check(zg, n, seed, o, &r, at_stage);
     shared->result = r;

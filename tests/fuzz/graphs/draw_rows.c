@@ -5,7 +5,8 @@
  *   [C]=0:10   constant contents, uniform in [0, 10)          [C]=0.1:2   {1,C} (5)   literal list and scalar
  *   ..         as first dim: the same zero to two dims wherever it stands
  *   ?[..]      absent now and then      _  absent
- * Attributes: name=1  name=0.5  name=C  name=[1,K]  name=word|word  ?name=..  */
+ * Attributes: name=1  name=0.5  name=C  name=[1,K]  name=[0.5,1.0] (a point in it: floats)  name=[A_B,C] (an underline:
+ * strings)  name=word|word  ?name=..  */
 #include <ctype.h>
 #include <stdio.h>
 
@@ -205,6 +206,22 @@ static const char *choice(fz *f, const char *p, size_t len) {
   return zn_arena_strndup(f->a, p, strcspn(p, "| "));
 }
 
+/* "[0.5,1.0]" or "[A_B,C]" */
+static void word_list(fz *f, fz_attrs *at, const char *name, const char *w, bool floats) {
+  zn_attr a = {.name = name, .kind = floats ? ZN_A_FLOATS : ZN_A_STRINGS};
+  double *x = ZN_ARRAY(f->a, double, 32);
+  zn_str *s = ZN_ARRAY(f->a, zn_str, 32);
+  for (w++; *w && *w != ']' && a.n < 32; w += *w == ',') {
+    size_t len = strcspn(w, ",]");
+    x[a.n] = floats ? (double)strtof(w, NULL) : 0;
+    s[a.n++] = (zn_str){w, len};
+    w += len;
+  }
+  if (floats) a.u.fs = x;
+  else a.u.ss = s;
+  at->v[at->n++] = a;
+}
+
 static bool attributes(env *e, const char *p, fz_attrs *at) {
   while (*p) {
     bool maybe = *p == '?';
@@ -218,7 +235,9 @@ static bool attributes(env *e, const char *p, fz_attrs *at) {
     if (maybe && fz_chance(e->f, 50)) continue;
     int64_t v[16];
     uint32_t n = 0;
-    if (*w == '[') {
+    if (*w == '[' && strpbrk(w, "._")) {
+      word_list(e->f, at, name, w, !strchr(w, '_'));
+    } else if (*w == '[') {
       for (w++; *w != ']' && n < 16; w += *w == ',')
         if (!zn_ex_is_const(e->f->g->ex, value(e, &w), &v[n++])) return false;
       fz_set_is(e->f, at, name, v, n);

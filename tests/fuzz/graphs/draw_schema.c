@@ -138,8 +138,17 @@ static zn_vid operand(fz *f, zn_op op, const zn_schema_io *io, zn_dtype t, zn_vi
   return fz_some(f, t, -1);
 }
 
+/* Operators of ai.onnx.ml whose parameters are lists that belong together: rows of draw_rows.def, or nothing. */
+static bool needs_lists(zn_op op, const zn_schema *s) {
+  bool lists = false;
+  for (uint32_t k = 0; k < s->num_attrs; k++)
+    lists |= s->attrs[k].kind == ZN_A_INTS || s->attrs[k].kind == ZN_A_FLOATS || s->attrs[k].kind == ZN_A_STRINGS;
+  return lists && is(zn_ops[op].domain, "ai.onnx.ml");
+}
+
 bool fz_draw_schema(fz *f, zn_op op) {
   const zn_schema *s = zn_op_schema(op);
+  if (needs_lists(op, s)) return false;
   struct {
     const char *name;
     zn_dtype t;

@@ -352,6 +352,44 @@ static zn_vid bit_cast(fz *f) {
   return fz_node(f, ZN_OP_BitCast, &x, 1, 1, &at);
 }
 
+static void set_tensor(fz *f, fz_attrs *at, const char *name, zn_dtype t, const double *v, uint32_t n) {
+  zn_htensor *h = ZN_NEW(f->a, zn_htensor);
+  int64_t dims = n;
+  *h = zn_htensor_new(f->a, t, 1, &dims);
+  for (uint32_t i = 0; i < n; i++) zn_store_f64(t, h->data, i, v[i]);
+  at->v[at->n++] = (zn_attr){.name = name, .kind = ZN_A_TENSOR, .u.t = h};
+}
+
+/* Two trees: one of two branches and three leaves, one of a branch and two leaves. */
+static zn_vid tree_ensemble(fz *f) {
+  zn_dtype t = fz_chance(f, 70) ? ZN_F32 : ZN_F64;
+  zn_expr dims[2] = {fz_dim(f), zn_ex_const(f->g->ex, 3)};
+  zn_vid x = fz_exact(f, t, 2, dims);
+  double splits[3], modes[3], weights[5];
+  int64_t features[3], targets[5];
+  if (!x) return 0;
+  for (int i = 0; i < 3; i++) {
+    splits[i] = (double)fz_range(f, -8, 8) / 4;
+    modes[i] = (double)fz_below(f, 6);
+    features[i] = fz_below(f, 3);
+  }
+  for (int i = 0; i < 5; i++) weights[i] = (double)fz_range(f, -16, 16) / 8, targets[i] = fz_below(f, 2);
+  fz_attrs at = {.n = 0};
+  fz_set_i(&at, "aggregate_function", fz_below(f, 4));
+  fz_set_i(&at, "n_targets", 2);
+  fz_set_is(f, &at, "tree_roots", (int64_t[]){0, 2}, 2);
+  fz_set_is(f, &at, "nodes_featureids", features, 3);
+  set_tensor(f, &at, "nodes_splits", t, splits, 3);
+  set_tensor(f, &at, "nodes_modes", ZN_U8, modes, 3);
+  fz_set_is(f, &at, "nodes_truenodeids", (int64_t[]){1, 0, 3}, 3);
+  fz_set_is(f, &at, "nodes_trueleafs", (int64_t[]){0, 1, 1}, 3);
+  fz_set_is(f, &at, "nodes_falsenodeids", (int64_t[]){2, 1, 4}, 3);
+  fz_set_is(f, &at, "nodes_falseleafs", (int64_t[]){1, 1, 1}, 3);
+  fz_set_is(f, &at, "leaf_targetids", targets, 5);
+  set_tensor(f, &at, "leaf_weights", t, weights, 5);
+  return fz_node(f, ZN_OP_TreeEnsemble, &x, 1, 1, &at);
+}
+
 bool fz_draw_special(fz *f, zn_op op, bool *out_has) {
   *out_has = true;
   switch (op) {
@@ -372,6 +410,7 @@ bool fz_draw_special(fz *f, zn_op op, bool *out_has) {
     case ZN_OP_Squeeze:
     case ZN_OP_Unsqueeze: return axes_of(f, op) != 0;
     case ZN_OP_ConstantOfShape: return constant_of_shape(f) != 0;
+    case ZN_OP_TreeEnsemble: return tree_ensemble(f) != 0;
     case ZN_OP_BitCast: return bit_cast(f) != 0;
     case ZN_OP_Clip: return clip(f) != 0;
     case ZN_OP_Pow: return power(f) != 0;

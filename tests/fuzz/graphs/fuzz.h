@@ -64,7 +64,7 @@ static inline const zn_type *fz_type(const fz *f, zn_vid v) { return &f->g->vals
 /* Makes a node, infers it and takes it back when that fails or a result is too large. Inputs must exist. Attributes are
  * set by the caller through `attrs`. Returns output 0, or 0. */
 typedef struct fz_attrs {
-  zn_attr v[16];
+  zn_attr v[24];
   uint32_t n;
 } fz_attrs;
 void fz_set_i(fz_attrs *at, const char *name, int64_t v);
