@@ -61,7 +61,8 @@ static void choose(zn_lw *lw, zn_gemm *g) {
   g->vectors = 1;
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     const shape *s = &shapes[i];
-    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + 1;
+    /* vectors of B that only one row uses are read where they are needed */
+    unsigned regs = (unsigned)s->rows * s->vectors + (s->rows > 1 ? s->vectors : 1) + 1;
     if (regs > lw->caps->vector_regs || s->rows > m) continue;
     if (s->vectors > 1 && s->vectors * lanes > n) continue;
     double score = s->speed * use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes);
