@@ -5,13 +5,19 @@
  * The output image is cut into segments of `seg` pixels (a part of a row, or a run over several rows), each into tiles
  * of px[0] and px[1] pixels that fill it exactly: no pixel is computed twice and there is no tail. Where a tile does
  * not stay in a row, its pixels' addresses are computed once, before the loops over taps and channels.
+ * A 1x1 kernel with strides reads a copy of just the pixels it needs: the others share their cache lines.
  * A grid iteration takes a chunk of segments, whose input stays in cache, and a part of the output channels. */
 #include <assert.h>
 
 #include "codegen/lower/conv_image.h"
 #include "codegen/lower/gemm.h"
 
-enum { MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384 };
+enum {
+  MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384,
+  LINE = 64,               /* of cache, bytes */
+  FETCH_BYTES = 256 << 10, /* weights smaller than this stay in cache by themselves */
+  MAX_FETCH = 16           /* lines asked for in one trip of the loop over channels */
+};
 
 typedef struct direct {
   zn_conv_image m;
@@ -23,6 +29,8 @@ typedef struct direct {
   int64_t unit;                 /* input channels written out in the loop body: the block, or some planes */
   int64_t units;                /* trips of the loop over channels */
   int64_t pieces, per_piece;    /* of the units: the weights of one piece stay in the first-level cache */
+  int64_t fetch;                /* cache lines of the next piece of weights asked for in each trip over channels */
+  zn_loc input;                 /* the image as the loops read it */
   zn_kref partial;              /* sums of all but the last piece, one chunk of pixels by one tile of channels */
   zn_loc weights;
 } direct;
@@ -128,6 +136,46 @@ static void choose_pieces(zn_lw *lw, direct *d) {
   d->pieces = ceil_div(d->units, d->per_piece);
 }
 
+static int64_t piece_bytes(const direct *d) {
+  const zn_conv_image *m = &d->m;
+  return d->per_piece * d->unit * m->kh * m->kw * d->ov * m->lanes * (int64_t)zn_dtype_bytes(m->v->ct);
+}
+
+/* The tiles of a chunk share out the fetching of the next piece of weights, which lies behind the current one: the first
+ * tile of each piece would run at the speed of a farther cache. */
+static void choose_fetch(zn_lw *lw, direct *d) {
+  const zn_conv_image *m = &d->m;
+  int64_t all = m->groups * d->oc_groups * d->pieces * piece_bytes(d), tiles = d->per_chunk * (d->tiles[0] + d->tiles[1]);
+  d->fetch = 0;
+  if (!lw->caps->l2_bytes || !lw->caps->vector_bytes || all < FETCH_BYTES || tiles < 2) return;
+  int64_t lines = ceil_div(piece_bytes(d), LINE);
+  d->fetch = ceil_div(lines, tiles * d->per_piece);
+  if (d->fetch > MAX_FETCH) d->fetch = MAX_FETCH;
+}
+
+/* ---------------------------------------------------------------- strided pixels side by side */
+
+static void gather_pixels(zn_lw *lw, direct *d) {
+  zn_exprs *ex = lw->ex;
+  zn_conv_image *m = &d->m;
+  const zn_conv *v = m->v;
+  int64_t blocks = m->groups * m->icg / m->block, pixels = m->oh * m->ow;
+  d->input = zn_lw_scratch(lw, zn_ex_muli(ex, v->ty.dims[0], blocks * pixels * m->block * zn_dtype_bytes(v->ct)));
+  zn_lw_kernel(lw, v->n, "conv_pixels");
+  zn_expr ext[3] = {v->ty.dims[0], zn_ex_const(ex, blocks), zn_ex_const(ex, m->oh)}, var[3];
+  zn_lw_grid(lw, 3, ext, var);
+  zn_expr col = zn_lw_for(lw, zn_ex_const(ex, m->ow), ZN_FOR_SERIAL, 0);
+  zn_expr lane = zn_lw_for(lw, zn_ex_const(ex, m->block), ZN_FOR_VECTOR, (unsigned)m->block);
+  zn_expr r = zn_ex_addi(ex, zn_ex_muli(ex, var[2], m->sh), m->row0), c = zn_ex_addi(ex, zn_ex_muli(ex, col, m->sw), m->col0);
+  zn_expr from = zn_ex_add(ex, zn_conv_image_at(lw, m, var[0], var[1], r, c), lane);
+  m->rows = m->oh, m->width = m->ow, m->row0 = m->col0 = 0, m->sh = m->sw = 1;
+  zn_expr to = zn_ex_add(ex, zn_conv_image_at(lw, m, var[0], var[1], var[2], col), lane);
+  zn_kref x = zn_lw_load_at(lw, zn_lw_ptr(lw, v->x, ZN_KP_IN), v->ct, from);
+  zn_lw_store_at(lw, zn_lw_ptr_loc(lw, d->input, ZN_KP_OUT, v->ct), v->ct, to, x);
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
 /* ---------------------------------------------------------------- weights */
 
 typedef struct packing {
@@ -170,6 +218,7 @@ static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
 typedef struct place {
   zn_expr n, g, og; /* image, group, tile of channels within the group */
   zn_expr seg, local; /* segment of the image, of the chunk */
+  zn_expr tile_no;    /* of the chunk */
   zn_expr piece;
 } place;
 
@@ -208,12 +257,28 @@ static zn_expr input_base(zn_lw *lw, const direct *d, const place *q, zn_expr at
 static void step(zn_lw *lw, const direct *d, zn_kref acc, zn_kref x_at, int64_t dx, zn_kref w_at, int64_t dw) {
   zn_kb *b = &lw->kb;
   zn_dtype t = d->m.v->ct;
-  zn_kref wp = zn_lw_ptr_loc(lw, d->weights, ZN_KP_IN, t), xp = zn_lw_ptr(lw, d->m.v->x, ZN_KP_IN);
+  zn_kref wp = zn_lw_ptr_loc(lw, d->weights, ZN_KP_IN, t), xp = zn_lw_ptr_loc(lw, d->input, ZN_KP_IN, t);
   zn_kref wi = zn_kb_bin(b, ZN_K_Add, w_at, zn_kb_idx(b, dw));
   zn_kref xi = zn_kb_bin(b, ZN_K_Add, x_at, zn_kb_idx(b, dx));
   zn_kref wk = zn_kb_load(b, t, 1, wp, wi), xk = zn_kb_load(b, t, 1, xp, xi);
   zn_kref old = zn_kb_get(b, acc);
   zn_kb_set(b, acc, zn_mul_add(lw, xk, wk, old));
+}
+
+/* Asks for this trip's share of the piece of weights that begins with unit `next`. */
+static void fetch_ahead(zn_lw *lw, const direct *d, const place *q, zn_expr trip, zn_expr next) {
+  zn_exprs *ex = lw->ex;
+  int64_t bytes = piece_bytes(d);
+  if (!d->fetch) return;
+  zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, d->oc_groups), q->og);
+  zn_expr at = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, block, d->units), next), bytes / d->per_piece);
+  trip = zn_ex_add(ex, zn_ex_muli(ex, q->tile_no, d->per_piece), trip);
+  at = zn_ex_add(ex, at, zn_ex_min(ex, zn_ex_muli(ex, trip, d->fetch * LINE), zn_ex_const(ex, bytes)));
+  zn_kref p = zn_lw_ptr_loc(lw, d->weights, ZN_KP_IN, d->m.v->ct);
+  for (int64_t i = 0; i < d->fetch; i++) {
+    zn_kref to = zn_lw_ix(lw, zn_ex_addi(ex, at, i * LINE));
+    zn_kb_prefetch(&lw->kb, p, to);
+  }
 }
 
 /* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. Rows of taps may be written
@@ -228,7 +293,8 @@ static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_kref acc, 
   zn_expr first = zn_ex_muli(ex, q->piece, d->per_piece), here = zn_ex_const(ex, d->per_piece);
   if (d->pieces * d->per_piece != d->units)
     here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, d->units), first));
-  zn_expr u = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
+  zn_expr trip = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0), u = zn_ex_add(ex, first, trip);
+  fetch_ahead(lw, d, q, trip, zn_ex_add(ex, first, here));
   zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw), ZN_FOR_SERIAL, 0);
   zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
   zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane * d->unit), zn_ex_muli(ex, x, m->dw * block));
@@ -242,12 +308,13 @@ static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_kref acc, 
   for (int i = 0; i < 3; i++) zn_lw_end(lw);
 }
 
-static void tile(zn_lw *lw, const direct *d, const place *q, int which) {
+static void tile(zn_lw *lw, const direct *d, place *q, int which) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
   int64_t wide = d->ov * m->lanes, before = which ? d->tiles[0] * d->px[0] : 0;
   zn_expr t = zn_lw_for(lw, zn_ex_const(ex, d->tiles[which]), ZN_FOR_SERIAL, 0);
+  q->tile_no = zn_ex_add(ex, zn_ex_muli(ex, q->local, d->tiles[0] + d->tiles[1]), zn_ex_addi(ex, t, which ? d->tiles[0] : 0));
   zn_expr p = zn_lw_for(lw, zn_ex_const(ex, d->px[which]), ZN_FOR_UNROLL, (unsigned)d->px[which]);
   zn_expr at = zn_ex_add(ex, zn_ex_addi(ex, zn_ex_muli(ex, t, d->px[which]), before), p), row, col, out[ZN_MAX_RANK];
   locate(lw, d, q, at, &row, &col);
@@ -324,9 +391,12 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   d.unit = m->block ? m->block : MAX_PLANES;
   while (m->icg % d.unit) d.unit--;
   d.units = m->icg / d.unit;
+  d.input = zn_lw_loc(lw, v->x);
+  if (m->block && m->kh * m->kw == 1 && m->sh * m->sw > 1 && m->ocg > m->oh * m->ow) gather_pixels(lw, &d);
   if (!choose_tile(lw, &d)) return false;
   choose_grid(lw, &d);
   choose_pieces(lw, &d);
+  choose_fetch(lw, &d);
   pack(lw, &d, w);
   emit_kernel(lw, &d);
   return true;
