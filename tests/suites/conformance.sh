@@ -1,11 +1,12 @@
-# The ONNX backend node tests as published, written from the pinned onnx package by tests/conformance/make_data.py.
+# The ONNX backend tests as published, written from the pinned onnx package by tests/conformance/make_data.py.
 # tests/conformance/xfail-TARGET.txt (cpu's where a target has none): expected failures, `name reason`; the first line says how
 # many cases must pass. REBASE=1 rewrites cpu's from what happens (`make conformance-rebase`; read the diff).
 # TARGETS: TARGET[:LEVEL[:CC]] (cpu; `make conformance-full`: more levels, and c by two compilers). CASES: a pattern of names.
 . tests/suites/lib.sh
 data=$B/onnx-data
 
-if [ ! -e "$data/.done" ] || [ "$B/venv/requirements.txt" -nt "$data/.done" ]; then
+if [ ! -e "$data/.done" ] || [ "$B/venv/requirements.txt" -nt "$data/.done" ] ||
+  [ tests/conformance/make_data.py -nt "$data/.done" ]; then
   "$PYTHON" tests/conformance/make_data.py "$data" && touch "$data/.done"
 fi
 
