@@ -14,7 +14,7 @@ typedef struct gemm {
 enum { KB = 64, NB = 256, FB = 64 };
 
 /* Two rows of C by nb columns, four steps of k at a time. */
-static void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
+static inline __attribute__((always_inline)) void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
                       uint64_t kb, uint64_t nb, double *restrict c0, double *restrict c1) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
@@ -33,7 +33,7 @@ static void rows2_f64(const double *a0, const double *a1, const double *b, uint6
     }
 }
 
-static void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
+static inline __attribute__((always_inline)) void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
                     double *restrict c) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
@@ -46,7 +46,8 @@ static void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb,
     for (uint64_t j = 0; j < nb; j++) c[j] += a[k] * b[k * ldb + j];
 }
 
-static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+static inline __attribute__((always_inline)) void block_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0,
+                                                           uint64_t n1) {
   for (uint64_t m = m0; m < m1; m++) memset(g->C + m * g->ldc + n0, 0, (n1 - n0) * sizeof(double));
   for (uint64_t j = n0; j < n1; j += NB) {
     uint64_t nb = n1 - j < NB ? n1 - j : NB;
@@ -59,6 +60,27 @@ static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint6
       if (m < m1) row_f64(g->A + m * g->lda + k, b, g->ldb, kb, nb, g->C + m * g->ldc + j);
     }
   }
+}
+
+/* The same operations in the same order at every width: wider vectors only take more columns at once. */
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void avx2_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  block_f64(g, m0, m1, n0, n1);
+}
+
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
+#else
+static bool has_avx2(void) { return false; }
+#define avx2_f64 base_f64
+#endif
+
+static void base_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  block_f64(g, m0, m1, n0, n1);
+}
+
+static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  if (has_avx2()) avx2_f64(g, m0, m1, n0, n1);
+  else base_f64(g, m0, m1, n0, n1);
 }
 
 static void part_f32(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
@@ -108,6 +130,16 @@ typedef struct conv {
   const zn_ev_win *win;
 } conv;
 
+/* n elements of x at i, i + step, ...; zeros where that is outside [0, size) or x is NULL. */
+static void window_line(const double *x, int64_t i, int64_t step, int64_t size, int64_t n, double *out) {
+  int64_t first = i < 0 ? (-i + step - 1) / step : 0, end = i < size ? (size - 1 - i) / step + 1 : 0;
+  if (end > n) end = n;
+  if (!x || first > end) first = end = n;
+  for (int64_t t = 0; t < first; t++) out[t] = 0;
+  for (int64_t t = first; t < end; t++) out[t] = x[i + t * step];
+  for (int64_t t = end; t < n; t++) out[t] = 0;
+}
+
 /* One row of the panel: channel plane xc, kernel position kp, output positions [j0, j0 + nt). */
 static void panel_row(const zn_ev_win *w, const double *xc, const int64_t *kp, uint64_t j0,
                       uint64_t nt, double *row) {
@@ -126,10 +158,11 @@ static void panel_row(const zn_ev_win *w, const double *xc, const int64_t *kp, u
       if (i < 0 || i >= w->in[d]) inside = false;
       off = off * w->in[d] + i;
     }
-    off *= w->in[last];
-    int64_t i = o[last] * w->s[last] - w->lo[last] + kp[last] * w->d[last];
-    for (; o[last] < w->out[last] && j < nt; o[last]++, j++, i += w->s[last])
-      row[j] = inside && i >= 0 && i < w->in[last] ? xc[off + i] : 0;
+    int64_t run = w->out[last] - o[last];
+    if (run > (int64_t)(nt - j)) run = (int64_t)(nt - j);
+    window_line(inside ? xc + off * w->in[last] : NULL, o[last] * w->s[last] - w->lo[last] + kp[last] * w->d[last],
+                w->s[last], w->in[last], run, row + j);
+    j += (uint64_t)run;
     o[last] = 0;
     for (uint32_t d = last; d-- > 0;) {
       if (++o[d] < w->out[d]) break;
