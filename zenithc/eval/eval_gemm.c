@@ -11,7 +11,7 @@ typedef struct gemm {
   uint64_t lda, ldb, ldc;
 } gemm;
 
-enum { KB = 64, NB = 256, FB = 64 };
+enum { KB = 64, NB = 256, FB = 64, RB = 8 };
 
 /* Two rows of C by nb columns, four steps of k at a time. */
 static inline __attribute__((always_inline)) void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
@@ -62,51 +62,57 @@ static inline __attribute__((always_inline)) void block_f64(const gemm *g, uint6
   }
 }
 
-/* The same operations in the same order at every width: wider vectors only take more columns at once. */
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void avx2_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  block_f64(g, m0, m1, n0, n1);
-}
-
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
-#else
-static bool has_avx2(void) { return false; }
-#define avx2_f64 base_f64
-#endif
-
-static void base_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  block_f64(g, m0, m1, n0, n1);
-}
-
-static void part_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  if (has_avx2()) avx2_f64(g, m0, m1, n0, n1);
-  else base_f64(g, m0, m1, n0, n1);
-}
-
-static void part_f32(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  float acc[8][FB];
-  for (uint64_t m = m0; m < m1; m++)
-    for (uint64_t j = n0; j < n1; j += FB) {
-      uint64_t nb = n1 - j < FB ? n1 - j : FB;
-      memset(acc, 0, sizeof acc);
-      for (uint64_t i = 0; i < g->K; i++) {
-        uint64_t k = zn_ev_turn(g->mode, i, g->K);
-        float a = (float)g->A[m * g->lda + k];
-        const double *b = g->B + k * g->ldb + j;
-        float *s = acc[g->mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0];
-        for (uint64_t c = 0; c < nb; c++) s[c] = zn_ev_madd(g->mode, a, (float)b[c], s[c]);
-      }
-      for (uint64_t c = 0; c < nb; c++) {
-        float s = acc[0][c];
-        for (int p = 1; p < 8; p++) s += acc[p][c];
-        g->C[m * g->ldc + j + c] = (double)s;
-      }
+/* Up to RB rows of A times nb columns of B: each output is its own sum in the mode's order. */
+static inline __attribute__((always_inline)) void rows_f32(const gemm *g, zn_eval_mode mode, uint64_t m, uint64_t rows,
+                                                          uint64_t j, uint64_t nb) {
+  float acc[RB][8][FB], b[FB];
+  memset(acc, 0, sizeof acc);
+  for (uint64_t i = 0; i < g->K; i++) {
+    uint64_t k = zn_ev_turn(mode, i, g->K), lane = mode == ZN_EVAL_F32_BLOCK8 ? k % 8 : 0;
+    for (uint64_t c = 0; c < nb; c++) b[c] = (float)g->B[k * g->ldb + j + c];
+    for (uint64_t r = 0; r < rows; r++) {
+      float a = (float)g->A[(m + r) * g->lda + k], *s = acc[r][lane];
+      for (uint64_t c = 0; c < nb; c++) s[c] = zn_ev_madd(mode, a, b[c], s[c]);
+    }
+  }
+  for (uint64_t r = 0; r < rows; r++)
+    for (uint64_t c = 0; c < nb; c++) {
+      float s = acc[r][0][c];
+      for (int p = 1; p < 8; p++) s += acc[r][p][c];
+      g->C[(m + r) * g->ldc + j + c] = (double)s;
     }
 }
 
+static inline __attribute__((always_inline)) void block_f32(const gemm *g, zn_eval_mode mode, uint64_t m0, uint64_t m1,
+                                                           uint64_t n0, uint64_t n1) {
+  for (uint64_t j = n0; j < n1; j += FB)
+    for (uint64_t m = m0; m < m1; m += RB)
+      rows_f32(g, mode, m, m1 - m < RB ? m1 - m : RB, j, n1 - j < FB ? n1 - j : FB);
+}
+
+/* The mode's block; the compiler sees the two kinds of float sums apart. */
+static inline __attribute__((always_inline)) void block(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  if (g->mode == ZN_EVAL_F64) block_f64(g, m0, m1, n0, n1);
+  else if (g->mode >= ZN_EVAL_F32_RANDOM) block_f32(g, g->mode, m0, m1, n0, n1);
+  else block_f32(g, g->mode, m0, m1, n0, n1);
+}
+
+static void part_base(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) { block(g, m0, m1, n0, n1); }
+
+/* The same operations in the same order at every width (no contraction): wider vectors only take more columns at once. */
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void part_avx2(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  block(g, m0, m1, n0, n1);
+}
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#else
+static bool has_avx2(void) { return false; }
+#define part_avx2 part_base
+#endif
+
 static void part(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
-  if (g->mode == ZN_EVAL_F64) part_f64(g, m0, m1, n0, n1);
-  else part_f32(g, m0, m1, n0, n1);
+  if (has_avx2()) part_avx2(g, m0, m1, n0, n1);
+  else part_base(g, m0, m1, n0, n1);
 }
 
 static void by_rows(void *p, uint64_t lo, uint64_t hi) { part(p, lo, hi, 0, ((gemm *)p)->N); }
