@@ -50,6 +50,12 @@ static void delta(zn_lw *lw, const zn_node *n) {
   require_equal(lw, zn_axes_equal(lw->ex, v->elems[0], zn_ex_const(lw->ex, 0)), zn_ex_const(lw->ex, 0), false);
 }
 
+/* A sliding window fits into its padded input: the formula would go on with extents of 0 and below. */
+static void window_fits(zn_lw *lw, const zn_node *n) {
+  const zn_type *t = zn_lw_type(lw, n->out[0]);
+  for (int d = 2; d < t->rank; d++) zn_lw_require_le(lw, zn_ex_const(lw->ex, zn_ex_is(lw->ex, t->dims[d], 0) ? 0 : 1), t->dims[d]);
+}
+
 /* A branch that the model cannot take (pass ranks): shapes decided it. */
 static void condition(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
@@ -68,6 +74,8 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_ReduceSum: case ZN_OP_ReduceMean: case ZN_OP_ReduceMax: case ZN_OP_ReduceMin: case ZN_OP_ReduceProd:
   case ZN_OP_Squeeze: axes_list(lw, n, 1, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
+  case ZN_OP_Conv: case ZN_OP_ConvInteger: case ZN_OP_QLinearConv: case ZN_OP_MaxPool: case ZN_OP_AveragePool:
+  case ZN_OP_LpPool: window_fits(lw, n); break;
   case ZN_OP_Require: condition(lw, id); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_DFT: axes_list(lw, n, 2, zn_lw_type(lw, n->in[0])->rank); break;

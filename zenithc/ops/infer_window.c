@@ -69,9 +69,8 @@ static zn_status window_dims(const zn_inf *f, zn_inf_win *w, const zn_type *x, z
     dims[2 + d] = zn_inf_window_dim(f, w, d, x->dims[2 + d]);
     const int64_t pads = w->valid ? 0 : w->pad_lo[d] + w->pad_hi[d];
     const zn_expr room = zn_ex_sub(f->ex, zn_ex_addi(f->ex, x->dims[2 + d], pads), extent(f, w, d));
-    const bool same = w->same_upper || w->same_lower;
-    if ((zn_ex_is_const(f->ex, dims[2 + d], &v) && v < 0) ||
-        (w->ceil_mode && !same && zn_ex_is_const(f->ex, room, &v) && v < 0)) {
+    const bool same = w->same_upper || w->same_lower, empty = zn_ex_is(f->ex, x->dims[2 + d], 0);
+    if ((zn_ex_is_const(f->ex, dims[2 + d], &v) && v < 0) || (!same && !empty && zn_ex_is_const(f->ex, room, &v) && v < 0)) {
       return zn_inf_err(f, "the window is larger than the padded input on spatial axis %d", d);
     }
   }
