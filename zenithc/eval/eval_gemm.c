@@ -13,8 +13,11 @@ typedef struct gemm {
 
 enum { KB = 64, NB = 256, FB = 64, RB = 8 };
 
+/* Compiled once for each instruction set below. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* Two rows of C by nb columns, four steps of k at a time. */
-static inline __attribute__((always_inline)) void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
+INLINE void rows2_f64(const double *a0, const double *a1, const double *b, uint64_t ldb,
                       uint64_t kb, uint64_t nb, double *restrict c0, double *restrict c1) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
@@ -33,7 +36,7 @@ static inline __attribute__((always_inline)) void rows2_f64(const double *a0, co
     }
 }
 
-static inline __attribute__((always_inline)) void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
+INLINE void row_f64(const double *a, const double *b, uint64_t ldb, uint64_t kb, uint64_t nb,
                     double *restrict c) {
   uint64_t k = 0;
   for (; k + 4 <= kb; k += 4) {
@@ -46,8 +49,7 @@ static inline __attribute__((always_inline)) void row_f64(const double *a, const
     for (uint64_t j = 0; j < nb; j++) c[j] += a[k] * b[k * ldb + j];
 }
 
-static inline __attribute__((always_inline)) void block_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0,
-                                                           uint64_t n1) {
+INLINE void block_f64(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
   for (uint64_t m = m0; m < m1; m++) memset(g->C + m * g->ldc + n0, 0, (n1 - n0) * sizeof(double));
   for (uint64_t j = n0; j < n1; j += NB) {
     uint64_t nb = n1 - j < NB ? n1 - j : NB;
@@ -63,8 +65,8 @@ static inline __attribute__((always_inline)) void block_f64(const gemm *g, uint6
 }
 
 /* Up to RB rows of A times nb columns of B: each output is its own sum in the mode's order. */
-static inline __attribute__((always_inline)) void rows_f32(const gemm *g, zn_eval_mode mode, uint64_t m, uint64_t rows,
-                                                          uint64_t j, uint64_t nb) {
+INLINE void rows_f32(const gemm *g, zn_eval_mode mode, uint64_t m, uint64_t rows, uint64_t j,
+                     uint64_t nb) {
   float acc[RB][8][FB], b[FB];
   memset(acc, 0, sizeof acc);
   for (uint64_t i = 0; i < g->K; i++) {
@@ -83,28 +85,33 @@ static inline __attribute__((always_inline)) void rows_f32(const gemm *g, zn_eva
     }
 }
 
-static inline __attribute__((always_inline)) void block_f32(const gemm *g, zn_eval_mode mode, uint64_t m0, uint64_t m1,
-                                                           uint64_t n0, uint64_t n1) {
+INLINE void block_f32(const gemm *g, zn_eval_mode mode, uint64_t m0, uint64_t m1, uint64_t n0,
+                      uint64_t n1) {
   for (uint64_t j = n0; j < n1; j += FB)
     for (uint64_t m = m0; m < m1; m += RB)
       rows_f32(g, mode, m, m1 - m < RB ? m1 - m : RB, j, n1 - j < FB ? n1 - j : FB);
 }
 
 /* The mode's block; the compiler sees the two kinds of float sums apart. */
-static inline __attribute__((always_inline)) void block(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+INLINE void block(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
   if (g->mode == ZN_EVAL_F64) block_f64(g, m0, m1, n0, n1);
   else if (g->mode >= ZN_EVAL_F32_RANDOM) block_f32(g, g->mode, m0, m1, n0, n1);
   else block_f32(g, g->mode, m0, m1, n0, n1);
 }
 
-static void part_base(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) { block(g, m0, m1, n0, n1); }
+static void part_base(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+  block(g, m0, m1, n0, n1);
+}
 
 /* The same operations in the same order at every width (no contraction): wider vectors only take more columns at once. */
 #if defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static void part_avx2(const gemm *g, uint64_t m0, uint64_t m1, uint64_t n0, uint64_t n1) {
+__attribute__((target("avx2,fma"))) static void part_avx2(const gemm *g, uint64_t m0, uint64_t m1,
+                                                          uint64_t n0, uint64_t n1) {
   block(g, m0, m1, n0, n1);
 }
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx2(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #else
 static bool has_avx2(void) { return false; }
 #define part_avx2 part_base
