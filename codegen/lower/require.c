@@ -53,7 +53,8 @@ static void delta(zn_lw *lw, const zn_node *n) {
 /* A sliding window fits into its padded input: the formula would go on with extents of 0 and below. */
 static void window_fits(zn_lw *lw, const zn_node *n) {
   const zn_type *t = zn_lw_type(lw, n->out[0]);
-  for (int d = 2; d < t->rank; d++) zn_lw_require_le(lw, zn_ex_const(lw->ex, zn_ex_is(lw->ex, t->dims[d], 0) ? 0 : 1), t->dims[d]);
+  for (int d = 2; d < t->rank; d++)
+    if (!zn_ex_is(lw->ex, t->dims[d], 0)) zn_lw_require_le(lw, zn_ex_const(lw->ex, 1), t->dims[d]);
 }
 
 /* A branch that the model cannot take (pass ranks): shapes decided it. */

@@ -58,7 +58,8 @@ def fullest(folder):
     def read(data):
         files = sorted(glob.glob(os.path.join(data, "input_*.pb")), key=lambda f: int(f[:-3].split("_")[-1]))
         return [numpy_helper.to_array(onnx.load_tensor(f)) for f in files]
-    return max((read(d) for d in sorted(glob.glob(os.path.join(folder, "test_data_set_*")))), key=lambda v: sum(x.size for x in v))
+    sets = [read(d) for d in sorted(glob.glob(os.path.join(folder, "test_data_set_*")))]
+    return max(sets, key=lambda values: sum(x.size for x in values))
 
 
 def write_case(folder, out):
