@@ -178,6 +178,7 @@ static int fuzz(const args *a, fz_opts o) {
       printf("%u drawn\n", k + 1);
       fflush(stdout);
     }
+    if (r.outcome == FZ_REFUSED && o.verbose) printf("refused %llu: %s\n", (unsigned long long)seed, r.what);
     if (r.outcome == FZ_REFUSED) count_in(&refused, r.what);
     else if (r.outcome == FZ_UNDEFINED) count_in(&undefined, r.what);
     else if (r.outcome != FZ_SAME) report(a, seed, d, &r, &o);
