@@ -35,7 +35,7 @@ static bool small(const zn_graph *g, const zn_type *t) {
     if (!zn_ex_eval(g->ex, t->dims[d], seven, NULL, &v)) return false;
     count *= (double)(v < 1 ? 1 : v);
   }
-  return t->rank >= 0 && count <= FZ_MAX_ELEMS;
+  return t->rank >= 0 && count <= (double)FZ_MAX_ELEMS;
 }
 
 zn_vid fz_node(fz *f, zn_op op, const zn_vid *in, uint32_t num_in, uint32_t num_out,

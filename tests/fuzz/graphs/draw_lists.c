@@ -101,10 +101,25 @@ static zn_vid look_up(fz *f, zn_vid x) {
   uint32_t n = 1 + fz_below(f, 6);
   int64_t values[6];
   for (uint32_t i = 0; i < n; i++) values[i] = fz_range(f, -4, 9);
+  if (fz_chance(f, 25)) {
+    for (uint32_t i = 0; i < n; i++) values[i] = i;
+    set_words(f, &at, "cats_strings", keys, n);
+    fz_set_is(f, &at, "cats_int64s", values, n);
+    return fz_node(f, ZN_OP_CategoryMapper, &x, 1, 1, &at);
+  }
   set_words(f, &at, "keys_strings", keys, n);
   if (fz_chance(f, 60)) fz_set_is(f, &at, "values_int64s", values, n);
   else set_words(f, &at, "values_strings", keys, n);
   return fz_node(f, ZN_OP_LabelEncoder, &x, 1, 1, &at);
+}
+
+static bool matches(fz *f, zn_vid x) {
+  static const char *const patterns[] = {"[a-z]+", "x y|word", ".*b.*", "", "(ab)*[A-Z]?.*"};
+  fz_attrs at = {.n = 0};
+  bool split = fz_chance(f, 50);
+  if (!split) fz_set_s(f, &at, "pattern", patterns[fz_below(f, 5)]);
+  else if (fz_chance(f, 60)) fz_set_s(f, &at, "delimiter", fz_chance(f, 50) ? " " : "o");
+  return fz_node(f, split ? ZN_OP_StringSplit : ZN_OP_RegexFullMatch, &x, 1, split ? 2 : 1, &at) != 0;
 }
 
 static bool strings(fz *f) {
@@ -116,7 +131,8 @@ static bool strings(fz *f) {
   if (!x || !y) return false;
   for (uint32_t steps = 1 + fz_below(f, 4); steps; steps--) {
     zn_vid z = 0;
-    switch (fz_below(f, 7)) {
+    switch (fz_below(f, 8)) {
+      case 7: any |= matches(f, x); break;
       case 0: z = fz_node1(f, ZN_OP_StringConcat, x, y); break;
       case 1: any |= fz_node1(f, ZN_OP_Equal, x, y) != 0; break;
       case 2: any |= look_up(f, x) != 0; break;
