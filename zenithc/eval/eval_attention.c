@@ -67,31 +67,39 @@ static double bias_at(const attn *a, int64_t b, int64_t h, int64_t i, int64_t j)
   return zn_ev_get(a->mask, (uint64_t)at);
 }
 
+/* The F32 modes round inner tensors to the type of Q, as the operator's function body has them. */
+static double inner(const zn_ev *e, double x) {
+  zn_dtype t = (zn_dtype)e->in[0]->dtype;
+  if (!e->single) return x;
+  if (t != ZN_F16 && t != ZN_BF16) return zn_ev_r(e, x);
+  return e->mode >= ZN_EVAL_F32_RANDOM ? zn_ev_jitter(e->mode, t, x) : zn_eval_round(t, x);
+}
+
 /* One query row: probabilities in p; *tap gets the number that qk_matmul_output asks for. */
 static void attn_row(const zn_ev *e, const attn *a, int64_t b, int64_t h, int64_t i, double *p,
                      double *tap, int64_t mode) {
   const double *q = a->q.p + b * a->q.sb + h * a->q.sh + i * a->q.ss;
   int64_t hk = h / (a->q.H / a->Hk);
-  double root = sqrt(a->scale), qs[1024];
+  double root = inner(e, sqrt(a->scale)), qs[1024];
   double *qv = a->q.D <= 1024 ? qs : malloc((size_t)a->q.D * sizeof *qv);
   if (!qv) abort(); /* one head */
   for (int64_t d = 0; d < a->q.D; d++)
-    qv[d] = e->mode == ZN_EVAL_F64 ? q[d] * a->scale : zn_ev_r(e, q[d] * root);
+    qv[d] = e->mode == ZN_EVAL_F64 ? q[d] * a->scale : inner(e, q[d] * root);
   bool any = false;
   for (int64_t j = 0; j < a->S; j++) {
     const double *k = a->k + ((b * a->Hk + hk) * a->S + j) * a->q.D;
     double s = zn_ev_dot(e, qv, 1, k, 1, (uint64_t)a->q.D), m = bias_at(a, b, h, i, j);
-    if (e->mode != ZN_EVAL_F64) s = zn_ev_r(e, s * root);
+    if (e->mode != ZN_EVAL_F64) s = inner(e, s * root);
     if (tap && mode == 0) tap[j] = s;
-    if (a->cap > 0) s = zn_ev_r(e, a->cap * zn_ev_r(e, tanh(zn_ev_r(e, s / a->cap))));
+    if (a->cap > 0) s = inner(e, a->cap * inner(e, tanh(inner(e, s / a->cap))));
     if (tap && mode == 1) tap[j] = s;
     if (m > -INFINITY) any = true;
-    p[j] = m == -INFINITY ? -INFINITY : zn_ev_r(e, s + m);
+    p[j] = m == -INFINITY ? -INFINITY : inner(e, s + m);
     if (tap && mode == 2) tap[j] = p[j];
   }
   if (any) zn_ev_softmax(e, p, (uint64_t)a->S, false);
   for (int64_t j = 0; j < a->S; j++) {
-    if (!any || isnan(p[j])) p[j] = any ? p[j] : 0;
+    p[j] = any ? inner(e, p[j]) : 0;
     if (tap && mode == 3) tap[j] = p[j];
   }
   if (qv != qs) free(qv);

@@ -145,7 +145,8 @@ static zn_eval_val *moved_inputs(run *r, const sample *s, uint64_t x) {
 }
 
 /* The graph with composite operators written out, as the specification defines them by function bodies: their inner
- * tensors have types of their own, whose roundings are part of the noise. NULL where this means something else. */
+ * tensors have types of their own, whose roundings are part of the noise; constants too (Attention casts its scale to the
+ * type of Q), hence some units of play. NULL where this means something else. */
 static const zn_graph *written_out(run *r, sample *s) {
   zn_graph *g;
   zn_eval_val *out;
@@ -160,7 +161,8 @@ static const zn_graph *written_out(run *r, sample *s) {
   for (uint32_t i = 0; fine && i < drawn->num_outputs; i++) {
     zn_metric q;
     zn_metric_compare(&r->c->graph, &s->ref[i], &out[i], &q);
-    fine = q.same_type && !q.nonfinite_bad && !q.unequal && q.eta_max <= delta_of(drawn, &r->c->graph, drawn->outputs[i]);
+    fine = q.same_type && !q.nonfinite_bad && !q.unequal &&
+           q.eta_max <= 8 * delta_of(drawn, &r->c->graph, drawn->outputs[i]);
   }
   r->g = drawn;
   return fine ? g : NULL;
