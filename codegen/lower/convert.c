@@ -7,7 +7,8 @@ zn_dtype zn_lw_ctype(zn_dtype t) {
   case ZN_F4E2M1: case ZN_F8E8M0: return ZN_F32;
   case ZN_U4: case ZN_U2: return ZN_U8;
   case ZN_I4: case ZN_I2: return ZN_I8;
-  case ZN_STR: return ZN_PTR;
+  case ZN_C64: return ZN_U64;
+  case ZN_STR: case ZN_C128: return ZN_PTR;
   default: return t;
   }
 }
@@ -158,7 +159,7 @@ zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool sat
     if (zn_is_float(from)) k = zn_kb_cvt(b, k, ZN_I32);
     return wrap_small(b, k, to);
   }
-  if (zn_lw_kdtype(lw, k) == to || to == ZN_STR || to == ZN_PTR) return k;
+  if (zn_lw_kdtype(lw, k) == to || to == ZN_STR || to == ZN_PTR || to == ZN_C64 || to == ZN_C128) return k;
   return zn_kb_cvt(b, k, to);
 }
 

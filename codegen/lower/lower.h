@@ -204,7 +204,8 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
 
 /* ---- elements ---- */
 /* The type values of dtype t have inside kernels: f16 bf16 f8* f4 -> f32, 2/4-bit ints -> i8/u8, str -> ptr (the address
- * of the element's descriptor: strvalue.h), others themselves. */
+ * of the element's descriptor: strvalue.h), c128 -> ptr (the address of its 16 bytes), c64 -> u64 (its bits), others
+ * themselves. Complex elements are only moved. */
 zn_dtype zn_lw_ctype(zn_dtype t);
 /* Element of value v at idx (one expression per axis), in its ctype: from a register override, an immediate, the point
  * lowering of its producer (inlined), or memory. */

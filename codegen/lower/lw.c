@@ -334,8 +334,10 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   if (val->cst && val->cst->dtype == ZN_STR) {
     lw->loc[v] = zn_lw_strings(lw, val->cst->data, zn_htensor_count(val->cst));
   } else if (val->cst) {
-    lw->loc[v] =
-        zn_lw_const(lw, val->name, val->cst->dtype, zn_htensor_count(val->cst), val->cst->data);
+    const zn_dtype t = val->cst->dtype;
+    const uint64_t n = zn_htensor_count(val->cst);
+    if (zn_dtypes[t].cls == 'C') lw->loc[v] = zn_lw_const(lw, val->name, ZN_U64, n * zn_dtype_bytes(t) / 8, val->cst->data);
+    else lw->loc[v] = zn_lw_const(lw, val->name, t, n, val->cst->data);
   } else if (val->alias) {
     lw->loc[v] = zn_lw_loc(lw, val->alias);
   } else if (lw->sharing && lw->sharing->g == lw->g && lw->sharing->part_of[v]) {
@@ -365,7 +367,7 @@ static zn_dtype storage_ktype(zn_dtype t) { /* what Load and Store move */
   case ZN_F8E4M3FN: case ZN_F8E4M3FNUZ: case ZN_F8E5M2: case ZN_F8E5M2FNUZ: case ZN_F4E2M1:
   case ZN_F8E8M0: case ZN_U4: case ZN_U2: return ZN_U8;
   case ZN_I4: case ZN_I2: return ZN_I8;
-  case ZN_STR: return ZN_U64;
+  case ZN_STR: case ZN_C64: case ZN_C128: return ZN_U64;
   default: return t;
   }
 }
@@ -394,14 +396,14 @@ zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx) {
 }
 
 zn_kref zn_lw_load_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset) {
-  if (t == ZN_STR) return zn_kb_ptradd(&lw->kb, ptr, zn_lw_ix(lw, zn_ex_muli(lw->ex, offset, ZN_STR_BYTES)));
+  if (zn_lw_ctype(t) == ZN_PTR) return zn_kb_ptradd(&lw->kb, ptr, zn_lw_ix(lw, zn_ex_muli(lw->ex, offset, ZN_STR_BYTES)));
   zn_kref i = zn_lw_ix(lw, offset);
   zn_kref k = zn_kb_load(&lw->kb, storage_ktype(t), 1, ptr, i);
   return zn_lw_convert(lw, k, t, zn_lw_ctype(t), false);
 }
 
 void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref k) {
-  if (t == ZN_STR) {
+  if (zn_lw_ctype(t) == ZN_PTR) {
     zn_sv_copy(lw, zn_lw_load_at(lw, ptr, t, offset), k);
     return;
   }
@@ -464,7 +466,7 @@ zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
     if (lw->over[i].v == v) return lw->over[i].k;
   const zn_value *val = &lw->g->vals[v];
   uint64_t p;
-  if (val->cst && val->type.dtype != ZN_STR && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
+  if (val->cst && val->type.dtype != ZN_STR && zn_dtypes[val->type.dtype].cls != 'C' && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
   if (!val->cst && zn_value_known(val)) return load_elems(lw, val, idx);
   if (val->inlined) {
     const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);
