@@ -466,7 +466,8 @@ zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx) {
     if (lw->over[i].v == v) return lw->over[i].k;
   const zn_value *val = &lw->g->vals[v];
   uint64_t p;
-  if (val->cst && val->type.dtype != ZN_STR && zn_dtypes[val->type.dtype].cls != 'C' && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
+  const char cls = zn_dtypes[val->type.dtype].cls;
+  if (val->cst && cls != 'S' && cls != 'C' && const_position(lw, &val->type, idx, &p)) return immediate(lw, val->cst, p);
   if (!val->cst && zn_value_known(val)) return load_elems(lw, val, idx);
   if (val->inlined) {
     const zn_lower *l = zn_lower_of(lw->g->nodes[val->def].op);

@@ -199,7 +199,8 @@ static bool should_inline(fuser *f, zn_nid id, zn_vid v) {
   const zn_value *val = &f->g->vals[v];
   if (!is_point(f->g, n) || f->pinned[v] || val->is_output || f->uses[v] == 0) return false;
   if (val->content || val->num_scaled) return false;
-  if (val->type.kind != ZN_V_TENSOR || val->type.dtype == ZN_STR || val->type.dtype == ZN_C128 || ends_epilogue(f, n)) return false;
+  if (val->type.kind != ZN_V_TENSOR || ends_epilogue(f, n)) return false;
+  if (val->type.dtype == ZN_STR || val->type.dtype == ZN_C128) return false;
   unsigned cost, loads;
   sum_operands(f, n, &cost, &loads);
   if (cost > MAX_COST || loads > MAX_LOADS) return false;
