@@ -40,7 +40,7 @@ zn_status zn_ev_window(zn_ev *e, const zn_eval_val *x, const int64_t *kernel, bo
     w->hi[d] = strcmp(mode, "VALID") == 0 ? 0 : pads[d + w->n];
     int64_t room = w->in[d] + w->lo[d] + w->hi[d] - span;
     if (room < 0) {
-      if (ceil_mode || room + w->s[d] < 0) return zn_ev_fail(e, "the window is larger than the padded input");
+      if (w->in[d] || ceil_mode || room + w->s[d] < 0) return zn_ev_fail(e, "the window is larger than the padded input");
       w->out[d] = 0;
       continue;
     }

@@ -22,13 +22,13 @@ zn_status zn_eval_ml_arrayfeatureextractor(zn_ev *e) {
   int64_t two[2] = {1, (int64_t)y->count};
   ZN_TRY(
       zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank == 1 ? 2 : x->rank, x->rank == 1 ? two : dims));
+  for (uint64_t k = 0; k < y->count; k++)
+    if (y->u.i[k] < 0 || y->u.i[k] >= n)
+      return zn_ev_fail(e, "index %lld is outside %lld", (long long)y->u.i[k], (long long)n);
   for (uint64_t r = 0; r < rows; r++)
-    for (uint64_t k = 0; k < y->count; k++) {
-      if (y->u.i[k] < 0 || y->u.i[k] >= n)
-        return zn_ev_fail(e, "index %lld is outside %lld", (long long)y->u.i[k], (long long)n);
+    for (uint64_t k = 0; k < y->count; k++)
       zn_ev_copy1(e->out[0].u.p, r * y->count + k, x->u.p, r * (uint64_t)n + (uint64_t)y->u.i[k],
                   zn_ev_esize((zn_dtype)x->dtype));
-    }
   return ZN_OK;
 }
 
