@@ -410,6 +410,6 @@ zn_status zn_eval_convtranspose(zn_ev *e) {
   c.in_n = zn_ev_count(win.n, win.in);
   c.out_n = zn_ev_count(win.n, win.out);
   double work = (double)w->count * (double)c.in_n * (double)x->dims[0];
-  if (c.in_n && c.out_n) zn_ev_parallel((uint64_t)dims[0] * c.M, work, deconv_part, &c);
+  if (c.out_n) zn_ev_parallel((uint64_t)dims[0] * c.M, work, deconv_part, &c);
   return ZN_OK;
 }
