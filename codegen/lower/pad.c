@@ -43,13 +43,19 @@ static zn_kref pad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
     lw->failed = true;
     for (int d = 0; d < t->rank; d++) before[d] = zero;
   }
-  zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  zn_kref inside = zn_kb_int(b, ZN_BOOL, 1), some = inside; /* some: the operand has elements, as far as unknown */
+  bool empty = false;                                       /* can it have none? */
   for (int d = 0; d < t->rank; d++) {
     zn_expr i = zn_ex_sub(ex, idx[d], before[d]), top = zn_ex_addi(ex, t->dims[d], -1);
     if (mode[0] == 'c' && (!zn_ex_le(ex, zero, i) || !zn_ex_lt(ex, i, t->dims[d]))) {
       zn_kref in = zn_lw_in_range(lw, i, t->dims[d]);
       inside = zn_kb_bin(b, ZN_K_And, inside, in);
       i = zn_ex_max(ex, zn_ex_min(ex, i, top), zero);
+      if (!zn_ex_lt(ex, zero, t->dims[d])) {
+        zn_kref extent = zn_lw_ix(lw, t->dims[d]), none = zn_kb_idx(b, 0);
+        some = zn_kb_bin(b, ZN_K_And, some, zn_kb_cmp(b, ZN_K_Gt, extent, none));
+        empty = true;
+      }
     } else if (mode[0] == 'e') {
       i = zn_ex_max(ex, zn_ex_min(ex, i, top), zero);
     } else if (mode[0] == 'r') {
@@ -70,7 +76,15 @@ static zn_kref pad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
     v = zn_is_float(ct) ? zn_kb_float(b, ct, 0) : zn_kb_int(b, ct, 0);
   for (int d = 0; d < t->rank; d++)
     if (zn_ex_is(ex, t->dims[d], 0)) return v; /* nothing to read */
+  if (!empty) {
+    zn_kref x = zn_lw_load(lw, zn_lw_node(lw, n)->in[0], at);
+    return zn_kb_select(b, inside, x, v);
+  }
+  zn_kref y = zn_kb_var(b, v); /* no element may be read where there is none */
+  zn_kb_if(b, some);
   zn_kref x = zn_lw_load(lw, zn_lw_node(lw, n)->in[0], at);
-  return zn_kb_select(b, inside, x, v);
+  zn_kb_set(b, y, zn_kb_select(b, inside, x, v));
+  zn_kb_end(b);
+  return zn_kb_get(b, y);
 }
 const zn_lower zn_lower_pad = {pad_point, NULL};

@@ -37,7 +37,8 @@ zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_com
   out->no_alloc = zn_opt_given(o, ZN_O_no_alloc);
   out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
   out->emulate = zn_opt_given(o, ZN_O_emulate);
-  out->onnx = (zn_onnx_opts){.dims = o->val[ZN_O_dim].v,
+  out->onnx = (zn_onnx_opts){.infer_node = zn_infer_node,
+                             .dims = o->val[ZN_O_dim].v,
                              .num_dims = o->val[ZN_O_dim].n,
                              .shapes = o->val[ZN_O_shape].v,
                              .num_shapes = o->val[ZN_O_shape].n};
