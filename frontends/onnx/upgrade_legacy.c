@@ -82,10 +82,16 @@ void zn_up_constantfill(zn_unode *u) {
   int64_t dtype = zn_u_int(u, "dtype", 1), as_shape = zn_u_int(u, "input_as_shape", 0);
   const zn_attr *shape = zn_u_attr(u, "shape"), *extra = zn_u_attr(u, "extra_shape");
   zn_dtype t = dtype > 0 && dtype < 100 ? zn_dtype_from_onnx((int)dtype) : ZN_NONE;
-  bool ok = t != ZN_NONE && t != ZN_STR && !(extra && extra->n);
+  bool ok = t != ZN_NONE && t != ZN_STR;
   zn_vid dims = zn_u_in(u, 0);
   if (!dims && shape && shape->kind == ZN_A_INTS) dims = zn_u_i64s(u, shape->u.is, shape->n);
   else if (dims && !as_shape) dims = zn_u_op1(u, ZN_OP_Shape, dims);
+  if (dims && extra && extra->kind == ZN_A_INTS && extra->n) {
+    const zn_vid both[2] = {dims, zn_u_i64s(u, extra->u.is, extra->n)};
+    zn_nid join = zn_u_node(u, ZN_OP_Concat, both, 2);
+    zn_node_set_int(u->s->g, join, "axis", 0);
+    dims = zn_node_out(u->s->g, join, 0);
+  }
   if (!ok || !dims) {
     zn_imp_problem(u->s->I, zn_unode_where(u), true, NULL, "ConstantFill in this form");
     return;

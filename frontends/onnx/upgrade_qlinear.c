@@ -108,3 +108,32 @@ void zn_up_ms_qlinearconv(zn_unode *u) {
 /* ---- QuantizeLinear, DequantizeLinear: as in ai.onnx, for more types ---- */
 
 void zn_up_ms_same(zn_unode *u) { u->domain = ""; }
+
+/* ---- DynamicQuantizeLSTM ---- */
+
+/* Weights [directions, rows, 4 * hidden] with a scale and a zero point for each direction, or for each of its columns, as
+ * numbers and as LSTM wants them: [directions, 4 * hidden, rows]. */
+static zn_vid lstm_weights(zn_unode *u, zn_vid w, zn_vid scale, zn_vid zero) {
+  const int64_t each[3] = {-1, 1, 1}, perm[3] = {0, 2, 1};
+  zn_vid part[2] = {scale, zn_u_cast(u, zero, ZN_F32)};
+  for (int i = 0; i < 2; i++)
+    part[i] = zn_u_type(u, part[i])->rank == 2 ? zn_u_unsqueeze(u, part[i], 1) : zn_u_reshape(u, part[i], each, 3);
+  const zn_vid x = zn_u_op2(u, ZN_OP_Sub, zn_u_cast(u, w, ZN_F32), part[1]);
+  return zn_u_transpose(u, zn_u_op2(u, ZN_OP_Mul, x, part[0]), perm, 3);
+}
+
+/* (X, W, R, B, lengths, initial h and c, P, scale and zero point of W, of R): an LSTM with quantized weights. ONNX Runtime
+ * also quantizes X and the hidden state, each of its threads the rows it has, to save time; that noise is no part of it. */
+void zn_up_ms_dynamicquantizelstm(zn_unode *u) {
+  if (!zn_u_need(u, 3)) return;
+  for (uint32_t i = 8; i < 12; i++)
+    if (!zn_u_in(u, i)) {
+      zn_u_lacking(u, "too few inputs");
+      return;
+    }
+  const zn_vid w = lstm_weights(u, u->in[1], u->in[8], u->in[9]), r = lstm_weights(u, u->in[2], u->in[10], u->in[11]);
+  const zn_vid in[8] = {u->in[0], w, r, u->in[3], u->in[4], u->in[5], u->in[6], u->in[7]};
+  const zn_nid n = zn_u_nodes_with_attrs(u, ZN_OP_LSTM, in, 8, 3);
+  for (uint32_t i = 0; i < 3; i++) zn_unode_bind(u, i, zn_node_out(u->s->g, n, i));
+  u->done = true;
+}

@@ -36,14 +36,18 @@ zn_nid zn_u_nodes(zn_unode *u, zn_op op, const zn_vid *in, uint32_t num_in, uint
   return n;
 }
 
-zn_vid zn_u_with_attrs(zn_unode *u, zn_op op, const zn_vid *in, uint32_t n) {
-  const zn_nid id = zn_u_node(u, op, in, n);
+zn_nid zn_u_nodes_with_attrs(zn_unode *u, zn_op op, const zn_vid *in, uint32_t n, uint32_t num_out) {
+  const zn_nid id = zn_u_nodes(u, op, in, n, num_out);
   const zn_schema *sc = zn_op_schema(op);
   for (uint32_t i = 0; i < u->num_attrs; i++) {
     const zn_schema_attr *sa = zn_schema_find_attr(sc, u->attrs[i].name);
     if (sa && sa->kind == u->attrs[i].kind) zn_node_set_attr(u->s->g, id, u->attrs[i]);
   }
-  return zn_node_out(u->s->g, id, 0);
+  return id;
+}
+
+zn_vid zn_u_with_attrs(zn_unode *u, zn_op op, const zn_vid *in, uint32_t n) {
+  return zn_node_out(u->s->g, zn_u_nodes_with_attrs(u, op, in, n, 1), 0);
 }
 
 zn_vid zn_u_op3(zn_unode *u, zn_op op, zn_vid a, zn_vid b, zn_vid c) {

@@ -12,7 +12,8 @@ void zn_u_finish(zn_unode *u, zn_vid v); /* v is output 0, u is done */
 bool zn_u_wants(const zn_unode *u, uint32_t o); /* output o has a name */
 
 zn_nid zn_u_nodes(zn_unode *u, zn_op op, const zn_vid *in, uint32_t num_in, uint32_t num_out);
-/* A node with those attributes of u that its operator has; its first output. */
+/* A node with those attributes of u that its operator has; the second form: its only output. */
+zn_nid zn_u_nodes_with_attrs(zn_unode *u, zn_op op, const zn_vid *in, uint32_t n, uint32_t num_out);
 zn_vid zn_u_with_attrs(zn_unode *u, zn_op op, const zn_vid *in, uint32_t n);
 zn_vid zn_u_op3(zn_unode *u, zn_op op, zn_vid a, zn_vid b, zn_vid c);
 zn_vid zn_u_num(zn_unode *u, zn_dtype t, double v); /* rank 0 */

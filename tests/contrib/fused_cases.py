@@ -110,7 +110,14 @@ def groupnorm(x, g, b, groups):
     return v.reshape(x.shape) * g[None, :, None, None] + b[None, :, None, None]
 
 
+def inverse():
+    case("inverse", "Inverse", {"x": f(2, 3, 5, 5)})
+    case("inverse_pivots", "Inverse", {"x": np.array([[0, 2.0], [4, 0]])})
+    case("inverse_one", "Inverse", {"x": f(4, 1, 1)})
+
+
 def make():
+    inverse()
     activations()
     convolutions()
     normalizations()

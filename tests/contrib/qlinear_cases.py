@@ -1,7 +1,8 @@
 """Quantized operators of com.microsoft."""
 import numpy as np
+import onnx.helper as h
 
-from cases import case, f, f32, i8, u8
+from cases import case, f, f32, i8, i32, u8
 
 
 def q(name, x, scale, zero):
@@ -65,7 +66,36 @@ def linear():
     case("dequantize_i32", "DequantizeLinear", {"x": np.arange(6, dtype=np.int32).reshape(2, 3) * 99999, "s": f32(0.01)})
 
 
+def lstm():
+    """The same weights in an LSTM; ONNX Runtime's own quantizes the other factors, too, so it must only come near."""
+    from cases import model_of, run
+
+    t, b, i, n = 4, 2, 3, 5
+    for name, dirs, columns in (("forward", 1, False), ("bidirectional", 2, True)):
+        size = (dirs, 4 * n) if columns else (dirs,)
+        w, r, quant = u8(dirs, i, 4 * n), u8(dirs, n, 4 * n), {}
+        for k in "wr":
+            quant["s" + k], quant["z" + k] = np.abs(f(*size)) * 0.002 + 0.002, u8(*size) // 8 + 110
+        ins = {"x": f(t, b, i), "w": w, "r": r, "b": f(dirs, 8 * n) * 0.3, "n": i32([4, 2]), "h": f(dirs, b, n),
+               "c": f(dirs, b, n), "p": f(dirs, 3 * n) * 0.2}
+        plain = dict(ins)
+        for k in "wr":
+            s, z = (v.reshape(dirs, 1, -1) for v in (quant["s" + k], quant["z" + k]))
+            plain[k] = np.ascontiguousarray(((ins[k].astype(np.float32) - z) * s).transpose(0, 2, 1))
+        attrs = {"hidden_size": n, "direction": name}
+        ys = [("y", None), ("h1", None), ("c1", None)]
+        expected = run(model_of([h.make_node("LSTM", list(plain), [o for o, _ in ys], **attrs)], plain, ys, {}), plain)
+        full = {k: v for k, v in ins.items() if k not in "wr"}
+        near = {"w": ins["w"], "r": ins["r"], **quant}
+        node = h.make_node("DynamicQuantizeLSTM", [*ins, *quant], [o for o, _ in ys], domain="com.microsoft", **attrs)
+        for e, g in zip(expected, run(model_of([node], full, ys, near), full)):
+            assert np.abs(e - g).max() < 0.05, np.abs(e - g).max()
+        case(f"dynamic_lstm_{name}", "DynamicQuantizeLSTM", {**ins, **quant}, outputs=("y", "h1", "c1"), expected=expected,
+             **attrs)
+
+
 def make():
+    lstm()
     elementwise()
     pools()
     convolutions()

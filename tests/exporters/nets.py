@@ -98,6 +98,12 @@ class UNet(nn.Module):
         return self.out(self.c1(torch.cat([self.up1(c), a], 1)))
 
 
+def attend(q, k, v, heads=2):
+    b, n, c = q.shape
+    q, k, v = (t.reshape(b, -1, heads, c // heads).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c)
+
+
 class DiffusionBlock(nn.Module):
     """A U-Net block of a diffusion model: time embedding, group norm, SiLU, self and cross attention."""
 
@@ -119,10 +125,8 @@ class DiffusionBlock(nn.Module):
         x = x + self.c2(F.silu(self.n2(h)))
         b, c, hh, w = x.shape
         s = self.n3(x).reshape(b, c, hh * w).transpose(1, 2)
-        q, k, v = self.qkv(s).chunk(3, -1)
-        s = s + self.proj(F.scaled_dot_product_attention(q, k, v))
-        k, v = self.kv(text).chunk(2, -1)
-        s = s + F.scaled_dot_product_attention(self.q(s), k, v)
+        s = s + self.proj(attend(*self.qkv(s).chunk(3, -1)))
+        s = s + attend(self.q(s), *self.kv(text).chunk(2, -1))
         return x + s.transpose(1, 2).reshape(b, c, hh, w)
 
 
@@ -184,10 +188,27 @@ class Detector(nn.Module):
             nn.Conv2d(16, 3, 1),
         )
 
-    def forward(self, x):
+    def candidates(self, x):
         f = self.body(x)
         boxes = self.box(f).flatten(2).transpose(1, 2)[0]
-        scores = self.score(f).flatten(2).sigmoid()[0]
-        best, label = scores.max(0)
+        return boxes, *self.score(f).flatten(2).sigmoid()[0].max(0)
+
+    def forward(self, x):
+        boxes, best, label = self.candidates(x)
         keep = torch.nonzero(best > 0.5).squeeze(1)
+        return boxes[keep], best[keep], label[keep]
+
+
+class Suppressing(Detector):
+    """The same with boxes around the cells of the grid, of which non-maximum suppression keeps the best."""
+
+    def forward(self, x):
+        boxes, best, label = self.candidates(x)
+        n = x.shape[-1] // 4
+        at = torch.arange(n, dtype=torch.float32)
+        y, x0 = at.repeat_interleave(n), at.repeat(n)
+        size = boxes[:, 2:].exp() + 1
+        middle = torch.stack([y, x0], -1) + boxes[:, :2].tanh()
+        boxes = torch.cat([middle - size / 2, middle + size / 2], -1)
+        keep = torch.ops.zenith.nms(boxes, best)
         return boxes[keep], best[keep], label[keep]

@@ -12,6 +12,7 @@ import onnx
 import torch
 
 import nets
+import nms
 
 logging.disable(logging.WARNING)
 
@@ -50,7 +51,7 @@ def export(model, args, path, dynamo, dynamic):
             dynamo=dynamo,
             input_names=names,
             opset_version=18 if dynamo else 17,
-            **({"external_data": False} if dynamo else {}),
+            **({"external_data": False, "custom_translation_table": nms.TABLE} if dynamo else {}),
             **kwargs,
         )
 
@@ -134,6 +135,7 @@ def cnns(runner):
         (torch.randn(2, 16, 8, 8), torch.rand(2), torch.randn(2, 5, 12)),
     )
     run(runner, "detector, candidates", nets.Detector(), (torch.rand(1, 3, 32, 32),))
+    run(runner, "detector with NMS", nets.Suppressing(), (torch.rand(1, 3, 64, 64),))
 
 
 def transformers_models(runner):
@@ -243,8 +245,8 @@ def transformers_models(runner):
         run(
             runner,
             "Whisper decoder",
-            Wrap(whole.decoder, ["input_ids", "encoder_hidden_states"], use_cache=False),
-            (ids(2, 5), torch.randn(2, 20, 32)),
+            Wrap(whole.decoder, ["input_ids", "encoder_hidden_states", "attention_mask"], use_cache=False),
+            (ids(2, 5), torch.randn(2, 20, 32), torch.ones(2, 5, dtype=torch.int64)),
         )
 
     attempt("BERT", bert)

@@ -180,3 +180,47 @@ zn_status zn_eval_det(zn_ev *e) {
   }
   return ZN_OK;
 }
+
+/* Row r minus f times row c, in [a | b]. */
+static void subtract_row(double *a, double *b, uint64_t n, uint64_t r, uint64_t c, double f) {
+  for (uint64_t k = 0; k < n; k++) {
+    a[r * n + k] -= f * a[c * n + k];
+    b[r * n + k] -= f * b[c * n + k];
+  }
+}
+
+/* a becomes the identity, b from it the inverse: Gauss-Jordan elimination with partial pivoting. */
+static void invert(double *a, double *b, uint64_t n) {
+  for (uint64_t k = 0; k < n * n; k++) b[k] = k % (n + 1) == 0;
+  for (uint64_t c = 0; c < n; c++) {
+    uint64_t p = c;
+    for (uint64_t r = c + 1; r < n; r++)
+      if (fabs(a[r * n + c]) > fabs(a[p * n + c])) p = r;
+    if (p != c) {
+      for (uint64_t k = 0; k < n; k++) {
+        double t = a[c * n + k], s = b[c * n + k];
+        a[c * n + k] = a[p * n + k], a[p * n + k] = t;
+        b[c * n + k] = b[p * n + k], b[p * n + k] = s;
+      }
+    }
+    double d = a[c * n + c];
+    for (uint64_t k = 0; k < n; k++) a[c * n + k] /= d, b[c * n + k] /= d;
+    for (uint64_t r = 0; r < n; r++)
+      if (r != c) subtract_row(a, b, n, r, c, a[r * n + c]);
+  }
+}
+
+zn_status zn_eval_inverse(zn_ev *e) {
+  const zn_eval_val *x = e->in[0];
+  if (x->rank < 2 || x->dims[x->rank - 1] != x->dims[x->rank - 2])
+    return zn_ev_fail(e, "X must hold square matrices");
+  const uint64_t n = (uint64_t)x->dims[x->rank - 1];
+  ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, x->dims));
+  double *a = ZN_ARRAY(e->tmp, double, n *n + 1);
+  for (uint64_t at = 0; n && at < x->count; at += n * n) {
+    memcpy(a, x->u.f + at, n * n * sizeof *a);
+    invert(a, e->out[0].u.f + at, n);
+  }
+  for (uint64_t k = 0; k < x->count; k++) zn_ev_set(&e->out[0], k, e->out[0].u.f[k]);
+  return ZN_OK;
+}

@@ -175,3 +175,12 @@ ZN_INFER(det) {
   zn_inf_shape(f, 0, in->rank - 2, in->dims);
   return ZN_OK;
 }
+
+ZN_INFER(inverse) {
+  const zn_type *in = zn_inf_in(f, 0);
+  if (!zn_inf_known(f, 0)) return ZN_OK;
+  ZN_TRY(zn_inf_min_rank(f, 0, 2));
+  ZN_TRY(zn_inf_same_dim(f, in->dims[in->rank - 1], in->dims[in->rank - 2], "rows and columns"));
+  zn_inf_same(f, 0, 0);
+  return ZN_OK;
+}
