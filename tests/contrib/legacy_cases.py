@@ -64,7 +64,8 @@ def normalizations():
         case("Dropout", "Dropout", {"x": x}, x, opset, ratio=0.3, **more)
     m, v = x.mean((2, 3), keepdims=True), x.var((2, 3), keepdims=True)
     s, b = f(3), f(3)
-    case("InstanceNormalization", "InstanceNormalization", {"x": x, "s": s, "b": b}, (x - m) / np.sqrt(v + 1e-5) * s[col] + b[col],
+    case("InstanceNormalization", "InstanceNormalization", {"x": x, "s": s, "b": b},
+         (x - m) / np.sqrt(v + 1e-5) * s[col] + b[col],
          1, consumed_inputs=[0, 0, 0])
     square = np.pad(x**2, [(0, 0), (1, 1), (0, 0), (0, 0)])
     total = square[:, :-2] + square[:, 1:-1] + square[:, 2:]
@@ -82,7 +83,8 @@ def shapes():
     case("Reshape", "Reshape", {"x": x}, x.reshape(2, 12), 1, shape=[0, -1], consumed_inputs=[0])
     case("Concat", "Concat", {"a": x, "b": x[:, :1]}, np.concatenate([x, x[:, :1]], 1), 1)
     case("Concat_axis", "Concat", {"a": x, "b": x}, np.concatenate([x, x], 2), 3, axis=2)
-    case("Pad", "Pad", {"x": x}, np.pad(x, [(0, 1), (1, 0), (2, 1)], constant_values=0.5), 1, paddings=[0, 1, 2, 1, 0, 1], value=0.5)
+    case("Pad", "Pad", {"x": x}, np.pad(x, [(0, 1), (1, 0), (2, 1)], constant_values=0.5), 1, paddings=[0, 1, 2, 1,
+         0, 1], value=0.5)
     case("Pad", "Pad", {"x": x}, np.pad(x, [(0, 0), (1, 2), (1, 0)], "reflect"), 2, pads=[0, 1, 1, 0, 2, 0], mode="reflect")
     case("Pad", "Pad", {"x": x}, np.pad(x, [(0, 0), (1, 2), (1, 0)], "edge"), 10, pads=[0, 1, 1, 0, 2, 0], mode="edge")
     case("Pad_crop", "Pad", {"x": x}, np.pad(x[:, 1:], [(0, 0), (0, 2), (0, 0)]), 2, pads=[0, -1, 0, 0, 2, 0])
@@ -111,7 +113,8 @@ def shapes():
     case("GatherND", "GatherND", {"x": x, "i": np.array([[0, 1], [1, 2]])}, x[[0, 1], [1, 2]], 11)
     up = x.copy()
     np.put_along_axis(up, np.array([[[2, 0, 1, 1]]]), 9, 1)
-    case("Scatter", "Scatter", {"x": x[:1], "i": np.array([[[2, 0, 1, 1]]]), "u": np.full((1, 1, 4), 9, np.float32)}, up[:1], 9, axis=1)
+    case("Scatter", "Scatter", {"x": x[:1], "i": np.array([[[2, 0, 1, 1]]]), "u": np.full((1, 1, 4), 9, np.float32)},
+         up[:1], 9, axis=1)
 
 
 def elementwise():
@@ -132,7 +135,8 @@ def elementwise():
     case("Elu", "Elu", {"x": x}, np.where(x < 0, 0.7 * (np.exp(x) - 1), x), 1, alpha=0.7, **one)
     case("Selu", "Selu", {"x": x}, 1.0507 * np.where(x < 0, 1.6732 * (np.exp(x) - 1), x), 1, **one)
     case("HardSigmoid", "HardSigmoid", {"x": x}, np.clip(0.2 * x + 0.5, 0, 1), 1, **one)
-    for name, fn in (("Sum", sum), ("Mean", lambda v: sum(v) / 3), ("Max", lambda v: np.max(v, 0)), ("Min", lambda v: np.min(v, 0))):
+    for name, fn in (("Sum", sum), ("Mean", lambda v: sum(v) / 3), ("Max", lambda v: np.max(v, 0)), ("Min",
+         lambda v: np.min(v, 0))):
         v = [f(3, 4) for _ in range(3)]
         case(name, name, dict(zip("abc", v)), fn(v), 1, consumed_inputs=[0, 0, 0])
     big = f(2, 3, 4)
@@ -201,12 +205,14 @@ def experimental():
     case("ParametricSoftplus", "ParametricSoftplus", {"x": x}, 0.7 * np.log(1 + np.exp(1.3 * x)), 1, alpha=0.7, beta=1.3)
     case("ThresholdedRelu", "ThresholdedRelu", {"x": x}, np.where(x > 1, x, 0), 1)
     case("ThresholdedRelu_alpha", "ThresholdedRelu", {"x": x}, np.where(x > 0.3, x, 0), 6, alpha=0.3)
-    case("GivenTensorFill", "GivenTensorFill", {}, f32([[1, 2, 3], [4, 5, 6]]), 1, shape=[2, 3], values=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    case("GivenTensorFill", "GivenTensorFill", {}, f32([[1, 2, 3], [4, 5, 6]]), 1, shape=[2, 3], values=[1.0, 2.0,
+         3.0, 4.0, 5.0, 6.0])
     case("ConstantFill", "ConstantFill", {"x": x}, np.full(x.shape, 2, np.float32), 1, value=2.0)
     case("ConstantFill_shape", "ConstantFill", {}, np.full((2, 2), 3, np.int32), 1, shape=[2, 2], value=3.0, dtype=6)
     case("ConstantFill_extra", "ConstantFill", {"x": x}, np.full((*x.shape, 2), 1, np.float32), 1, value=1.0, extra_shape=[2])
     case("ConstantFill_input", "ConstantFill", {"s": i64(2, 3)}, np.full((2, 3), 1, np.float32), 1, value=1.0, input_as_shape=1)
-    case("DynamicSlice", "DynamicSlice", {"x": x}, x[:, :, 1:3, -2:], 1, consts={"b": i64(1, -2), "e": i64(3, 99), "a": i64(2, 3)})
+    case("DynamicSlice", "DynamicSlice", {"x": x}, x[:, :, 1:3, -2:], 1, consts={"b": i64(1, -2), "e": i64(3, 99),
+         "a": i64(2, 3)})
 
 
 def sigmoid(x):
@@ -260,7 +266,8 @@ def control():
         return h.make_graph(nodes, "body", inputs, outputs, list(held))
 
     body = graph(
-        [h.make_node("Add", ["s", "one"], ["s1"]), h.make_node("Identity", ["c"], ["c1"]), h.make_node("Mul", ["s1", "s1"], ["q"])],
+        [h.make_node("Add", ["s", "one"], ["s1"]), h.make_node("Identity", ["c"], ["c1"]), h.make_node("Mul", ["s1",
+             "s1"], ["q"])],
         [info("i", TensorProto.INT64, []), info("c", TensorProto.BOOL, []), info("s", TensorProto.FLOAT, [1])],
         [info("c1", TensorProto.BOOL, []), info("s1", TensorProto.FLOAT, [1]), info("q", TensorProto.FLOAT, [1])], [one])
     case("Loop", "Loop", {"m": np.array(3), "c": np.array(True), "s": f32([0.5])},
@@ -275,7 +282,8 @@ def control():
     y = s[:, None] + np.cumsum(x, 1)
     case("Scan", "Scan", {"n": None, "s": s, "x": x}, [y[:, -1], y], 8, body=step, num_scan_inputs=1)
     back = s[:, None] + np.cumsum(x[:, ::-1], 1)
-    case("Scan_reverse", "Scan", {"n": None, "s": s, "x": x}, [back[:, -1], back], 8, body=step, num_scan_inputs=1, directions=[1])
+    case("Scan_reverse", "Scan", {"n": None, "s": s, "x": x}, [back[:, -1], back], 8, body=step, num_scan_inputs=1,
+         directions=[1])
 
 
 def make():

@@ -75,7 +75,7 @@ def lstm():
         size = (dirs, 4 * n) if columns else (dirs,)
         w, r, quant = u8(dirs, i, 4 * n), u8(dirs, n, 4 * n), {}
         for k in "wr":
-            quant["s" + k], quant["z" + k] = np.abs(f(*size)) * 0.002 + 0.002, u8(*size) // 8 + 110
+            quant["s" + k], quant["z" + k] = np.abs(f(*size)) * 0.002 + 0.002, np.full(size, 120, np.uint8)
         ins = {"x": f(t, b, i), "w": w, "r": r, "b": f(dirs, 8 * n) * 0.3, "n": i32([4, 2]), "h": f(dirs, b, n),
                "c": f(dirs, b, n), "p": f(dirs, 3 * n) * 0.2}
         plain = dict(ins)

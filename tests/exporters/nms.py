@@ -1,5 +1,5 @@
-"""Non-maximum suppression as an operator of torch, with what both exporters need to write NonMaxSuppression for it (torchvision's own
-needs a build for the same device as torch)."""
+"""Non-maximum suppression as an operator of torch, with what both exporters need to write NonMaxSuppression for it
+(torchvision's own needs a build for the same device as torch)."""
 
 import onnxscript
 import torch
