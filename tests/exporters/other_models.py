@@ -14,19 +14,15 @@ def save(model, path):
 def integers_for_flags():
     """skl2onnx writes flags of trees into lists of integers, which newer releases of protobuf refuse."""
     import onnx.helper
-    from skl2onnx.proto import onnx_helper_modified
 
-    for module in (onnx.helper, onnx_helper_modified):
-        plain = getattr(module, "make_attribute", None)
-        if plain is None:
-            continue
+    plain = onnx.helper.make_attribute
 
-        def make(key, value, *args, plain=plain, **kwargs):
-            if isinstance(value, (list, tuple)):
-                value = [int(v) if isinstance(v, (bool, np.bool_)) else v for v in value]
-            return plain(key, value, *args, **kwargs)
+    def make(key, value, *args, **kwargs):
+        if isinstance(value, (list, tuple)):
+            value = [int(v) if isinstance(v, (bool, np.bool_)) else v for v in value]
+        return plain(key, value, *args, **kwargs)
 
-        module.make_attribute = make
+    onnx.helper.make_attribute = make
 
 
 def sklearn_models(runner):
@@ -226,7 +222,7 @@ def tensorflow_models(runner):
     i = layers.Input((9,), dtype="int32")
     x = layers.Embedding(50, 16)(i)
     x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 8)(x, x))
-    x = layers.LayerNormalization()(x + layers.Dense(16)(layers.Dense(24, activation="gelu")(x)))
+    x = layers.LayerNormalization()(x + layers.Dense(16)(layers.Dense(24, activation="swish")(x)))
     check("transformer encoder", tf.keras.Model(i, layers.Dense(5)(x)), words, tf.int32)
 
     def loop(x):
