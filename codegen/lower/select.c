@@ -1,4 +1,5 @@
 /* NonZero and Compress: count first (that defines the size symbol), then write. */
+#include "codegen/lower/strvalue.h"
 #include "codegen/lower/sortkeys.h"
 
 /* Stores the count at cell 0 of an i64 buffer; when dim is a symbol, it takes that value. */
@@ -15,8 +16,21 @@ static void store_count(zn_lw *lw, zn_loc cell, zn_kref count) {
 static zn_kref is_nonzero(zn_lw *lw, zn_vid x, const zn_expr *idx) {
   zn_kb *b = &lw->kb;
   zn_kref v = zn_lw_load(lw, x, idx);
-  zn_dtype t = zn_lw_kdtype(lw, v);
+  const zn_dtype t = zn_lw_kdtype(lw, v), stored = (zn_dtype)zn_lw_type(lw, x)->dtype;
   if (t == ZN_BOOL) return v;
+  if (stored == ZN_STR) { /* not empty */
+    zn_kref len = zn_sv_len(lw, v);
+    return zn_kb_cmp(b, ZN_K_Ne, len, zn_kb_idx(b, 0));
+  }
+  if (stored == ZN_C64) { /* a negative zero is one: the sign bits do not count */
+    zn_kref signs = zn_kb_int(b, t, INT64_C(0x7fffffff7fffffff));
+    v = zn_kb_bin(b, ZN_K_And, v, signs);
+  } else if (stored == ZN_C128) {
+    zn_kref signs = zn_kb_int(b, ZN_U64, INT64_MAX), first = zn_kb_idx(b, 0), second = zn_kb_idx(b, 1);
+    zn_kref re = zn_kb_load(b, ZN_U64, 1, v, first), im = zn_kb_load(b, ZN_U64, 1, v, second);
+    zn_kref both = zn_kb_bin(b, ZN_K_And, zn_kb_bin(b, ZN_K_Or, re, im), signs);
+    return zn_kb_cmp(b, ZN_K_Ne, both, zn_kb_int(b, ZN_U64, 0));
+  }
   zn_kref zero = zn_is_float(t) ? zn_kb_float(b, t, 0) : zn_kb_int(b, t, 0);
   return zn_kb_cmp(b, ZN_K_Ne, v, zero);
 }
