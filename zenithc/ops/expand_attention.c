@@ -200,8 +200,7 @@ ZN_EXPAND(rotaryembedding) {
   const zn_type in = *zn_rw_type(w, n->in[0]);
   const zn_vid ids = zn_node_in(n, 3);
   const bool inter = zn_node_int(n, "interleaved") != 0, packed = in.rank == 3;
-  const int64_t heads = packed ? zn_node_int(n, "num_heads") : 0, split[4] = {0, 0, heads, -1},
-                flat[3] = {0, 0, -1};
+  const int64_t heads = packed ? zn_node_int(n, "num_heads") : 0;
   const int64_t head_axis = packed ? 2 : 1, last = 4;
   int64_t r = zn_node_int(n, "rotary_embedding_dim"), d;
   zn_vid x = n->in[0], c = n->in[1], s = n->in[2];
@@ -209,6 +208,7 @@ ZN_EXPAND(rotaryembedding) {
   if (!const_dim(w, x, in.rank - 1, &d)) return ZN_OK;
   if (packed) d /= heads;
   if (r == 0) r = d;
+  const int64_t split[4] = {0, 0, heads, d}, flat[3] = {0, 0, heads * d}; /* -1 says nothing of an empty tensor */
   if (packed) x = zn_rw_reshape_to(w, x, split, 4);
   if (ids) c = zn_rw2(w, ZN_OP_Gather, c, ids), s = zn_rw2(w, ZN_OP_Gather, s, ids);
   c = zn_rw_unsqueeze(w, c, &head_axis, 1);
