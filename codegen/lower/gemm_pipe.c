@@ -68,27 +68,37 @@ static zn_kref square_row(zn_kb *b, const tile *t, bool is_a, zn_kref line, zn_k
   return add(b, muli(b, add(b, line, down), pitch_of(t) / 2), along);
 }
 
+/* The fragments of A (tm / 16) and B (tn / 8) for 16 steps of the depth from k on. */
+static void load_fragments(zn_lw *lw, const tile *t, zn_kref base, zn_kref row, zn_kref col, int64_t k, zn_kref *fa,
+                           zn_kref *fb) {
+  zn_kb *b = &lw->kb;
+  unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u, squares = nf > 1 ? 4 : 2;
+  zn_kref none = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), 2);
+  for (unsigned i = 0; i < mf; i++)
+    fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, add(b, base, addi(b, row, i * 8 * pitch_of(t) + k / 2)));
+  for (unsigned j = 0; j < nf; j += 2) {
+    zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, add(b, base, addi(b, col, j * 4 * pitch_of(t) + k / 2)));
+    for (unsigned f = 0; f < squares / 2; f++) {
+      zn_kref low = zn_kb_extract(b, v, 2 * f), high = zn_kb_extract(b, v, 2 * f + 1);
+      fb[j + f] = zn_kb_insert(b, zn_kb_insert(b, none, low, 0), high, 1);
+    }
+  }
+}
+
+/* One step; fragments are on their way while those before them are multiplied. */
 static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
-  zn_kref fa[ZN_GS_REG], fb[ZN_GS_REG], none = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), 2);
-  zn_kref base = muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / 2);
+  zn_kref fa[2][ZN_GS_REG], fb[2][ZN_GS_REG], base = muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / 2);
+  load_fragments(lw, t, base, row, col, 0, fa[0], fb[0]);
   for (int64_t k = 0; k < t->s.bk; k += 16) {
-    for (unsigned i = 0; i < mf; i++)
-      fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, add(b, base, addi(b, row, i * 8 * pitch_of(t) + k / 2)));
-    for (unsigned j = 0; j < nf; j += 2) {
-      unsigned squares = nf > 1 ? 4 : 2;
-      zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, add(b, base, addi(b, col, j * 4 * pitch_of(t) + k / 2)));
-      for (unsigned f = 0; f < squares / 2; f++) {
-        zn_kref low = zn_kb_extract(b, v, 2 * f), high = zn_kb_extract(b, v, 2 * f + 1);
-        fb[j + f] = zn_kb_insert(b, zn_kb_insert(b, none, low, 0), high, 1);
-      }
-    }
+    int64_t now = k / 16 % 2;
+    if (k + 16 < t->s.bk) load_fragments(lw, t, base, row, col, k + 16, fa[1 - now], fb[1 - now]);
     for (unsigned i = 0; i < mf; i++)
       for (unsigned j = 0; j < nf; j++) {
         zn_kref acc = t->acc[i * nf + j], old = zn_kb_get(b, acc);
-        zn_kb_set(b, acc, zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = fa[i], .b = fb[j], .c = old,
-                                                  .imm.i = t->g->narrow == ZN_BF16}));
+        zn_kb_set(b, acc, zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = fa[now][i],
+                                                  .b = fb[now][j], .c = old, .imm.i = t->g->narrow == ZN_BF16}));
       }
   }
 }

@@ -1,5 +1,7 @@
 /* Generations of NVIDIA GPUs that kernels can be compiled for, and whether this machine has one. */
 #include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "targets/cuda/cuda.h"
 
@@ -37,22 +39,34 @@ static bool open_asker(asker *a) {
   return a->init && a->count && a->get && a->attribute;
 }
 
-/* Generation of the first device, or 0 with the reason. */
-static unsigned first_device(const char **why) {
+static const char *const reasons[] = {"no CUDA driver (libcuda.so.1)", "the CUDA driver finds no device",
+                                      "the CUDA driver does not answer"};
+
+/* Generation of the first device, or minus the number of a reason, less one. */
+static int ask_driver(void) {
   asker a = {0};
   int n = 0, dev, major = 0, minor = 0;
-  unsigned sm = 0;
-  *why = NULL;
-  if (!open_asker(&a))
-    *why = "no CUDA driver (libcuda.so.1)";
-  else if (a.init(0) || a.count(&n) || n == 0)
-    *why = "the CUDA driver finds no device";
-  else if (a.get(&dev, 0) || a.attribute(&major, 75, dev) || a.attribute(&minor, 76, dev))
-    *why = "the CUDA driver does not answer";
-  else
-    sm = (unsigned)(10 * major + minor);
-  if (a.handle) dlclose(a.handle);
-  return sm;
+  if (!open_asker(&a)) return -1;
+  if (a.init(0) || a.count(&n) || n == 0) return -2;
+  return a.get(&dev, 0) || a.attribute(&major, 75, dev) || a.attribute(&minor, 76, dev) ? -3 : 10 * major + minor;
+}
+
+/* Generation of the first device, or 0 with the reason. A process of its own asks: one that has started the driver cannot fork
+ * processes that use it, as `check` does. */
+static unsigned first_device(const char **why) {
+  int fd[2], answer = -3, status;
+  if (pipe(fd)) return *why = reasons[2], 0;
+  pid_t pid = fork();
+  if (pid == 0) {
+    answer = ask_driver();
+    _exit(write(fd[1], &answer, sizeof answer) != sizeof answer);
+  }
+  close(fd[1]);
+  if (pid > 0 && read(fd[0], &answer, sizeof answer) != sizeof answer) answer = -3;
+  close(fd[0]);
+  if (pid > 0) waitpid(pid, &status, 0);
+  *why = answer > 0 ? NULL : reasons[-answer - 1];
+  return answer > 0 ? (unsigned)answer : 0;
 }
 
 static const arch_row *find_arch(const char *name) {
