@@ -13,6 +13,12 @@ zn_dtype zn_lw_ctype(zn_dtype t) {
   }
 }
 
+zn_kref zn_lw_zero(zn_lw *lw, zn_dtype ctype) {
+  static const uint64_t nothing[2]; /* the empty string, and zero of 16 bytes */
+  if (ctype == ZN_PTR) return zn_lw_ptr_loc(lw, zn_lw_const(lw, "nothing", ZN_U64, 2, nothing), ZN_KP_IN, ZN_U64);
+  return zn_is_float(ctype) ? zn_kb_float(&lw->kb, ctype, 0) : zn_kb_int(&lw->kb, ctype, 0);
+}
+
 typedef struct minifloat { /* sign, exponent, m mantissa bits; codes without the sign bit */
   zn_dtype t;
   int m, bias;

@@ -1,11 +1,9 @@
 /* Selections by position: EyeLike, Trilu, OneHot, ReverseSequence; SpaceToDepth and DepthToSpace as index maps. */
 #include "codegen/lower/lower.h"
 
-static const uint64_t nothing[2]; /* the empty string, and zero of 16 bytes */
-
 static zn_kref one_of(zn_lw *lw, zn_dtype ct, bool one) {
-  if (ct == ZN_PTR) return zn_lw_ptr_loc(lw, zn_lw_const(lw, "nothing", ZN_U64, 2, nothing), ZN_KP_IN, ZN_U64);
-  return zn_is_float(ct) ? zn_kb_float(&lw->kb, ct, one) : zn_kb_int(&lw->kb, ct, one);
+  if (ct == ZN_PTR || !one) return zn_lw_zero(lw, ct);
+  return zn_is_float(ct) ? zn_kb_float(&lw->kb, ct, 1) : zn_kb_int(&lw->kb, ct, 1);
 }
 
 static zn_kref eyelike_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {

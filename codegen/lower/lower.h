@@ -207,6 +207,8 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
  * of the element's descriptor: strvalue.h), c128 -> ptr (the address of its 16 bytes), c64 -> u64 (its bits), others
  * themselves. Complex elements are only moved. */
 zn_dtype zn_lw_ctype(zn_dtype t);
+/* Zero of a compute type; of those that are handled by address (ZN_PTR) the empty string, which is complex zero too. */
+zn_kref zn_lw_zero(zn_lw *lw, zn_dtype ctype);
 /* Element of value v at idx (one expression per axis), in its ctype: from a register override, an immediate, the point
  * lowering of its producer (inlined), or memory. */
 zn_kref zn_lw_load(zn_lw *lw, zn_vid v, const zn_expr *idx);

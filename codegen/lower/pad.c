@@ -73,7 +73,7 @@ static zn_kref pad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
   if (fill)
     v = zn_lw_load(lw, fill, &zero);
   else
-    v = zn_is_float(ct) ? zn_kb_float(b, ct, 0) : zn_kb_int(b, ct, 0);
+    v = zn_lw_zero(lw, ct);
   for (int d = 0; d < t->rank; d++)
     if (zn_ex_is(ex, t->dims[d], 0)) return v; /* nothing to read */
   if (!empty) {

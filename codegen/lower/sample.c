@@ -61,7 +61,7 @@ static zn_kref sum_taps(sampler *s, int d, zn_expr *at, zn_kref weight, zn_kref 
   if (d == s->n) {
     zn_kref x = zn_lw_load(lw, s->x, at);
     zn_dtype t = zn_lw_kdtype(lw, x);
-    if (!weight && valid) x = zn_kb_select(b, valid, x, zn_is_float(t) ? zn_kb_float(b, t, 0) : zn_kb_int(b, t, 0));
+    if (!weight && valid) x = zn_kb_select(b, valid, x, zn_lw_zero(lw, t));
     if (!weight) return x;
     if (zn_lw_kdtype(lw, x) != s->ct) x = zn_kb_cvt(b, x, s->ct);
     zn_kref counts = zn_r_cmpc(b, ZN_K_Ne, weight, 0);

@@ -77,6 +77,7 @@ ZN_INFER(resize) {
   double s[ZN_MAX_RANK];
   uint32_t na, n;
   bool mask[ZN_MAX_RANK];
+  ZN_TRY(zn_inf_numbers(f, "Resize"));
   if (!zn_inf_known(f, 0)) return ZN_OK;
   const int64_t *given_axes = zn_node_ints(f->nd, "axes", &na);
   if (!given_axes) na = (uint32_t)in->rank;
@@ -119,6 +120,7 @@ ZN_INFER(resize) {
 }
 
 ZN_INFER(gridsample) {
+  ZN_TRY(zn_inf_numbers(f, "GridSample"));
   const zn_type *x = zn_inf_in(f, 0), *grid = zn_inf_in(f, 1);
   zn_expr dims[ZN_MAX_RANK];
   if (!zn_inf_known(f, 0) || !zn_inf_known(f, 1)) return ZN_OK;

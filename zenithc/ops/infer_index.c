@@ -88,9 +88,15 @@ ZN_INFER(gathernd) {
   return ZN_OK;
 }
 
+static zn_status reduction(const zn_inf *f) {
+  const char *red = zn_node_str(f->nd, "reduction");
+  return red && strcmp(red, "none") != 0 ? zn_inf_numbers(f, "a reduction") : ZN_OK;
+}
+
 ZN_INFER(scatterelements) {
   const zn_type *d = zn_inf_in(f, 0);
   int axis;
+  ZN_TRY(reduction(f));
   zn_inf_same(f, 0, 0);
   if (!zn_inf_known(f, 0)) return ZN_OK;
   ZN_TRY(zn_inf_axis(f, zn_node_int(f->nd, "axis"), d->rank, &axis));
@@ -116,6 +122,7 @@ static void scatter_elems(const zn_inf *f) {
 }
 
 ZN_INFER(scatternd) {
+  ZN_TRY(reduction(f));
   ZN_TRY(zn_inf_min_rank(f, 0, 1));
   ZN_TRY(zn_inf_min_rank(f, 1, 1));
   zn_inf_same(f, 0, 0);

@@ -355,3 +355,9 @@ bool zn_inf_ge(const zn_inf *f, zn_expr e, int64_t v) {
   zn_ex_range(f->ex, e, &lo, &hi);
   return lo >= v;
 }
+
+zn_status zn_inf_numbers(const zn_inf *f, const char *what) {
+  const int t = zn_inf_in(f, 0)->dtype;
+  if (t != ZN_STR && t != ZN_C64 && t != ZN_C128) return ZN_OK;
+  return zn_inf_err(f, "%s needs numbers: elements of type %s can only be moved", what, zn_dtypes[t].name);
+}

@@ -32,6 +32,8 @@ const zn_type *zn_inf_in(const zn_inf *f, uint32_t i); /* NULL when absent */
 zn_type *zn_inf_out(const zn_inf *f, uint32_t i);      /* NULL when absent */
 bool zn_inf_known(const zn_inf *f, uint32_t i);        /* present with known rank */
 /* Diagnostic naming the node. */
+/* Input 1 must hold numbers, because `what` (an operator, a reduction) computes: strings and complex numbers are only moved. */
+zn_status zn_inf_numbers(const zn_inf *f, const char *what);
 zn_status zn_inf_err(const zn_inf *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* "input 2 'W' has rank 3, expected 4" unless the rank is unknown. */
 zn_status zn_inf_want_rank(const zn_inf *f, uint32_t i, int rank);
