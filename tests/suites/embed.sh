@@ -16,6 +16,37 @@ c_model() { # CC FILE.c FILE.o FLAGS...
   $cc -O2 "$@" -Wa,-I"${from%/*}" -c "$from" -o "$to"
 }
 
+one_model() { # MODEL.onnx
+  local name s level cc
+  name=$(basename "$(dirname "$1")")
+  s=$out/${name//-/_}
+  for level in 0 2; do
+    try "$name -O$level .so" "$ZENITHC" "$1" -O$level -o "$s.so" &&
+      "$out/embed_check" "$s.so" | sed "s/^\(ok\|FAIL\) /\1 $name -O$level .so: /"
+    try "$name -O$level .so is closed" closed_so "$s.so"
+    try "$name -O$level .o" "$ZENITHC" "$1" -O$level -o "$s.o"
+    try "$name -O$level .o is closed" closed "$s.o"
+  done
+  try "$name .c" "$ZENITHC" "$1" --target=c -o "$s.c"
+  for cc in gcc clang-19; do
+    try "$name .c compiles with $cc -Wall" c_model $cc "$s.c" "$s.$cc.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
+    try "$name .c is closed, $cc" closed "$s.$cc.o"
+  done
+}
+# Strings, sequences, optionals, maps, sizes without bound: compiled, compared with the evaluator, and refused where due.
+one_value() { # FILE.zg
+  local name s level
+  name=$(basename "$1" .zg)
+  s=$out/${name//-/_}
+  for level in 0 3; do try "$name -O$level" "$ZENITHC" "$1" -O$level --samples 4 -o "$s.so"; done
+  try "$name is closed" closed_so "$s.so"
+  try "$name interp" "$ZENITHC" "$1" --target=interp -o "$s.zk"
+  try "$name c" "$ZENITHC" "$1" --target=c -o "$s.c"
+  try "$name .c compiles with gcc -Wall" c_model gcc "$s.c" "$s.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
+}
+export -f closed closed_so c_model one_model one_value
+export out
+
 models=("$digits")
 for m in mnist-8 cifar-cnn mlperf-tiny-vww-fp32; do
   if [ -f "$MODELS/$m/model.onnx" ]; then models+=("$MODELS/$m/model.onnx"); fi
@@ -23,22 +54,10 @@ done
 {
   try "embed_check builds" gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iruntime tests/embed/embed_check.c \
     -o "$out/embed_check" -ldl -lpthread
-  for m in "${models[@]}"; do
-    name=$(basename "$(dirname "$m")")
-    s=$out/${name//-/_}
-    for level in 0 2; do
-      try "$name -O$level .so" "$ZENITHC" "$m" -O$level -o "$s.so" &&
-        "$out/embed_check" "$s.so" | sed "s/^\(ok\|FAIL\) /\1 $name -O$level .so: /"
-      try "$name -O$level .so is closed" closed_so "$s.so"
-      try "$name -O$level .o" "$ZENITHC" "$m" -O$level -o "$s.o"
-      try "$name -O$level .o is closed" closed "$s.o"
-    done
-    try "$name .c" "$ZENITHC" "$m" --target=c -o "$s.c"
-    for cc in gcc clang-19; do
-      try "$name .c compiles with $cc -Wall" c_model $cc "$s.c" "$s.$cc.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
-      try "$name .c is closed, $cc" closed "$s.$cc.o"
-    done
-  done
+  {
+    for m in "${models[@]}"; do echo "one_model $m"; done
+    for m in tests/embed/values/*.zg; do echo "one_value $m"; done
+  } | xargs -P "$JOBS" -L 1 bash -c '"$@"' _
 
   s=$out/digits
   for kind in o c; do
@@ -46,16 +65,6 @@ done
       try "embed-c with a .$kind runs" "$out/embed_$kind" 2
     try "embed-cpp with a .$kind" sh examples/embed-cpp/build.sh "$s.$kind" "$out/embed_cpp_$kind" &&
       try "embed-cpp with a .$kind runs" "$out/embed_cpp_$kind"
-  done
-  # Strings, sequences, optionals, maps, sizes without bound: compiled, compared with the evaluator, and refused where due.
-  for m in tests/embed/values/*.zg; do
-    name=$(basename "$m" .zg)
-    s=$out/${name//-/_}
-    for level in 0 3; do try "$name -O$level" "$ZENITHC" "$m" -O$level --samples 4 -o "$s.so"; done
-    try "$name is closed" closed_so "$s.so"
-    try "$name interp" "$ZENITHC" "$m" --target=interp -o "$s.zk"
-    try "$name c" "$ZENITHC" "$m" --target=c -o "$s.c"
-    try "$name .c compiles with gcc -Wall" c_model gcc "$s.c" "$s.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
   done
   for m in bounded optional; do
     try "$m needs no allocator" "$ZENITHC" "tests/embed/values/$m.zg" --no-alloc -o "$out/bounded.so"

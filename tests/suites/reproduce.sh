@@ -11,14 +11,15 @@ bytes() { # MODEL NAME SUFFIX TARGET: three builds
   "$ZENITHC" "$1" --target="$4" -o "$out/1/$f" && "$ZENITHC" "$1" --target="$4" -o "$out/2/$f" &&
     cmp "$out/1/$f" "$out/2/$f" && "$BB/zenithc" "$1" --target="$4" -o "$out/3/$f" && cmp "$out/1/$f" "$out/3/$f"
 }
+one() { # MODEL NAME SUFFIX TARGET
+  if [ -f "$1" ]; then try "$2.$3, same bytes" bytes "$@"; else echo "skip $2.$3: no $1"; fi
+}
+export -f bytes one
+export out
 models=("$digits" "$MODELS/cifar-cnn/model.onnx" "$MODELS/mlperf-tiny-vww-fp32/model.onnx" "$MODELS/tinybert/model.onnx")
 {
   try "zenithc builds with $other" build
   for m in "${models[@]}"; do
-    name=$(basename "$(dirname "$m")")
-    for kind in "so cpu" "o cpu" "c c" "zk cpu" "zg cpu"; do
-      set -- $kind
-      if [ -f "$m" ]; then try "$name.$1, same bytes" bytes "$m" "$name" "$1" "$2"; else echo "skip $name.$1: no $m"; fi
-    done
-  done
+    for kind in "so cpu" "o cpu" "c c" "zk cpu" "zg cpu"; do echo "$m $(basename "$(dirname "$m")") $kind"; done
+  done | xargs -P "$JOBS" -L 1 bash -c 'one "$@"' _
 } | tally

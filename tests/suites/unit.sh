@@ -11,6 +11,6 @@ one() {
   if [ $code != 0 ] && ! grep -q '^FAIL' "$2/$name.lines"; then echo "FAIL $name: exit code $code, see $2/$name.log"; fi
 }
 export -f one
-long="test_cstyle test_llvm" # first, so that they do not end alone
+long="test_cstyle test_llvm test_passes" # first, so that they do not end alone
 for t in $long $(cd tests/unit && ls test_*.c | sed 's/\.c$//' | grep -vxF "${long// /$'\n'}"); do echo "$B/unit/$t"; done |
   xargs -P "$JOBS" -I{} bash -c 'one {} '"$out" | tally
