@@ -258,7 +258,8 @@ static unsigned team_for(const zn_kfunc *f, const uint32_t *match, const zn_caps
     const zn_kinst *in = &f->insts[i];
     int64_t lo, hi, n = 128;
     if (in->op != ZN_K_For || (in->c & 255) != ZN_FOR_THREAD) continue;
-    if (in->c >> 8) return in->c >> 8; /* a schedule that knows */
+    unsigned known = in->c >> 8; /* by a schedule */
+    if (known) return known;
     if (zn_kf_const_int(f, in->a, &lo) && zn_kf_const_int(f, in->b, &hi)) n = (hi - lo + in->imm.i - 1) / in->imm.i;
     if (n > most) most = n;
     i = match[i];

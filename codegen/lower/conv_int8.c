@@ -108,10 +108,11 @@ static double choose_tile(plan *p, const shape *s, double channel_use) {
 }
 
 /* The best plan of a form, with its score; 0 when there is none. */
-static double choose(zn_lw *lw, plan *p, zn_dot_form form, weights *u) {
+static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   double best = 0;
   plan now = *p;
-  u->p = &now;
+  weights mine = *u;
+  mine.p = &now;
   set_words(&now, form);
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     unsigned mr = shapes[i].mr, regs = mr * shapes[i].nv + shapes[i].nv + 3;
@@ -122,7 +123,7 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, weights *u) {
     double score = choose_tile(&now, &shapes[i], (double)p->oc / (double)(now.blocks * mr));
     if (score <= best) continue;
     if (form == ZN_DOT_BYTES)
-      score /= zn_dot_steps(lw->caps, now.channel_words * p->taps * 4, p->groups * now.blocks * mr, mr, weight, u);
+      score /= zn_dot_steps(lw->caps, now.channel_words * p->taps * 4, p->groups * now.blocks * mr, mr, weight, &mine);
     else
       score /= ZN_DOT_HALVES_COST;
     if (score <= best) continue;

@@ -89,7 +89,7 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
   char *argv[N + MOST + 1];
   size_t n = 0;
   for (; n < N; n++) argv[n] = zn_arena_strdup(&c->tmp, args[n]);
-  for (size_t i = 0; objs[i] && i < MOST; i++) argv[n++] = zn_arena_strdup(&c->tmp, objs[i]);
+  for (size_t i = 0; i < MOST && objs[i]; i++) argv[n++] = zn_arena_strdup(&c->tmp, objs[i]);
   argv[n] = NULL;
   zn_text said;
   zn_text_init(&said, &c->tmp);

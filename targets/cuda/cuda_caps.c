@@ -65,8 +65,9 @@ static unsigned first_device(const char **why) {
   if (pid > 0 && read(fd[0], &answer, sizeof answer) != sizeof answer) answer = -3;
   close(fd[0]);
   if (pid > 0) waitpid(pid, &status, 0);
-  *why = answer > 0 ? NULL : reasons[-answer - 1];
-  return answer > 0 ? (unsigned)answer : 0;
+  if (answer > 0) return *why = NULL, (unsigned)answer;
+  *why = reasons[answer == -1 ? 0 : answer == -2 ? 1 : 2];
+  return 0;
 }
 
 static const arch_row *find_arch(const char *name) {

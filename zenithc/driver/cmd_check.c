@@ -273,19 +273,19 @@ static zn_status keep_artifact(check *k, const zn_compile_opts *co, const char *
 
 static zn_status run_dir(check *k, const char *tmp) {
   zn_ctx *c = k->c;
-  zn_compile_opts co;
+  zn_compile_opts *co = ZN_NEW(&c->perm, zn_compile_opts);
   zn_compiled r = {0};
   zn_session s = {0};
   const char **names, *model = zn_arena_printf(&c->perm, "%s/model.onnx", k->dir);
   uint32_t n, sets = 0;
-  ZN_TRY(zn_opts_compile(c, k->o, model, &co));
-  co.name = "model";
-  k->co = &co;
-  co.pass.time = false;
+  ZN_TRY(zn_opts_compile(c, k->o, model, co));
+  co->name = "model";
+  k->co = co;
+  co->pass.time = false;
   ZN_TRY(zn_list_dir(c, &c->perm, k->dir, &names, &n));
-  ZN_TRY(compile_dir(k, &co, only_data_set(k, names, n), &r));
-  ZN_TRY(zn_session_load(c, &r, co.target, co.opt_level, tmp, &s));
-  if (zn_opt_given(k->o, ZN_O_artifacts)) ZN_TRY(keep_artifact(k, &co, tmp));
+  ZN_TRY(compile_dir(k, co, only_data_set(k, names, n), &r));
+  ZN_TRY(zn_session_load(c, &r, co->target, co->opt_level, tmp, &s));
+  if (zn_opt_given(k->o, ZN_O_artifacts)) ZN_TRY(keep_artifact(k, co, tmp));
   for (uint32_t i = 0; i < n; i++) {
     if (strncmp(names[i], "test_data_set_", 14)) continue;
     sets++;
