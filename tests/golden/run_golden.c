@@ -1,4 +1,4 @@
-/* Golden tests. A file is: "# RUN: pass,pass [-O<n>]" (or "# RUN: parse"), a .zg text, "# OUT" and
+/* Golden tests. A file is: "# RUN: pass,pass [-O<n>] [--simt]" (or "# RUN: parse"), a .zg text, "# OUT" and
  * the text expected after those passes, or "# ERR" and the diagnostics. What is expected must also
  * read back and print the same. run_golden [--rebase] FILE...     exit 0 when all agree; --rebase
  * rewrites the expectations of those that differ. */
@@ -21,6 +21,7 @@ typedef struct test {
   char *text;         /* whole file */
   const char *passes; /* of the RUN line */
   int level;
+  bool simt; /* for a target whose kernels run as teams of threads */
   const char *input, *expected; /* input ends where the marker begins */
   size_t input_len;
 } test;
@@ -49,7 +50,10 @@ static bool load(zn_arena *a, const char *path, test *t) {
   const char *line = t->text + 7, *end = strchr(line, '\n');
   if (!end) return false;
   char *passes = zn_arena_strndup(a, line, (size_t)(end - line));
-  char *opt = strstr(passes, " -O");
+  char *opt = strstr(passes, " --simt");
+  t->simt = opt != NULL;
+  if (opt) *opt = 0;
+  opt = strstr(passes, " -O");
   if (opt) {
     t->level = opt[3] - '0';
     *opt = 0;
@@ -68,7 +72,7 @@ static zn_status run(zn_ctx *c, const test *t, zn_text *out) {
   const char *slash = strrchr(t->path, '/');
   snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - t->path) : 1, slash ? t->path : ".");
   ZN_TRY(zn_graph_parse(c, &c->graph, t->input, t->input_len, dir, &g));
-  static const zn_caps caps = {.target = "cpu",
+  zn_caps caps = {.target = "cpu",
                                .arch = "x86-64-v3",
                                .idx_bytes = 8,
                                .vector_bytes = 32,
@@ -80,6 +84,7 @@ static zn_status run(zn_ctx *c, const test *t, zn_text *out) {
                                .l1_bytes = 32768,
                                .l2_bytes = 1 << 20,
                                .cores = 4};
+  caps.simt = t->simt;
   zn_pass_opts o = {.opt_level = t->level, .caps = &caps, .verify_each = true, .rewrite_limit = -1};
   ZN_TRY(zn_graph_verify(c, g));
   if (strcmp(t->passes, "parse") != 0) ZN_TRY(zn_passes_run_named(c, g, t->passes, &o));
