@@ -10,6 +10,8 @@ exports() { nm -D "$1" | grep -q ' zn_device_main$' && ! nm -D "$1" | grep -q ' 
 without_nvrtc() { # a build without CUDA says what is missing
   ! said=$(ZENITH_NVRTC=/nowhere/libnvrtc.so "$ZENITHC" "$digits" --target=cuda -o "$out/no.so" 2>&1) && grep -q NVRTC <<< "$said"
 }
+# The kernels of a model, checked by the interpreter: needs no NVRTC.
+kernel_ir() { "$ZENITHC" "$1" --target=cuda --arch=sm_90a -o "$out/kernels.zk" "${@:2}"; }
 nodes() {
   "$ZENITHC" check "$@" --target=cuda --emulate --fix-shapes -O2 --jobs "$JOBS" --xfail tests/conformance/xfail-cpu.txt
 }
@@ -20,6 +22,17 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
 {
   try "says that NVRTC is missing" without_nvrtc
   for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
+  bert=$MODELS/tinybert/model.onnx
+  if [ -f "$bert" ]; then # joined products, one attention kernel, asynchronous tiles, sums left to the normalisation behind
+    for p in model fp16 bf16; do
+      try "tinybert's kernels, $p" kernel_ir "$bert" --precision=$p --dim=batch=1 --dim=sequence=16
+    done
+  else
+    echo "skip tinybert's kernels: no $bert"
+  fi
+  for d in "$B"/onnx-data/test_attention_{4d,4d_causal,3d,4d_gqa,4d_attn_mask}; do
+    [ -d "$d" ] && for p in model fp16; do try "${d##*/}'s kernels, $p" kernel_ir "$d/model.onnx" --precision=$p; done
+  done
   if has_nvrtc > "$out/probe.log" 2>&1; then
     for a in sm_80 sm_90a sm_120; do try "digits for $a" one "$digits" $a digits-$a; done
     for p in fp16 bf16; do try "digits as $p, matrix units" reduced "$digits" "cuda --arch=sm_80" $p; done
