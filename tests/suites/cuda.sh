@@ -22,6 +22,10 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
 {
   try "says that NVRTC is missing" without_nvrtc
   for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
+  for m in tests/cuda/kernels/*.zg; do
+    for p in model fp16 bf16; do try "$(basename "$m" .zg)'s kernels, $p" kernel_ir "$m" --precision=$p; done
+    try "$(basename "$m" .zg): its attention is one kernel" grep -q "_attention" "$out/kernels.zk"
+  done
   bert=$MODELS/tinybert/model.onnx
   if [ -f "$bert" ]; then # joined products, one attention kernel, asynchronous tiles, sums left to the normalisation behind
     for p in model fp16 bf16; do
