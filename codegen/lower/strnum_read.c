@@ -32,7 +32,7 @@ static zn_sn_format read_format(zn_dtype t) { return zn_sn_format_of(t == ZN_F64
 zn_sn zn_sn_reader(zn_lw *lw, zn_dtype to) {
   zn_sn s = {.lw = lw, .t = to};
   zn_sn_format f = read_format(to);
-  if (zn_is_float(to)) s.big[0] = zn_kb_alloc(&lw->kb, ZN_U32, (uint64_t)(part_words(&f) + whole_words(&f)));
+  if (zn_is_float(to)) s.big[0] = zn_kb_alloc(&lw->kb, ZN_U32, (uint64_t)part_words(&f) + (uint64_t)whole_words(&f));
   return s;
 }
 

@@ -27,7 +27,7 @@ static void begin(maker *m, zn_ctx *c, zn_kmod *mod, const char *name) {
 }
 
 static zn_kref load(maker *m, zn_kref at, unsigned vector) {
-  zn_kref off = zn_kb_idx(&m->b, (int64_t)(vector * m->lanes));
+  zn_kref off = zn_kb_idx(&m->b, (int64_t)vector * m->lanes);
   return zn_kb_load(&m->b, ZN_F32, m->lanes, m->p, zn_kb_bin(&m->b, ZN_K_Add, at, off));
 }
 
@@ -62,7 +62,7 @@ static void make_bytes(zn_ctx *c, zn_kmod *mod, unsigned lanes) {
   begin(&m, c, mod, "peak_bytes");
   for (unsigned i = 0; i < STREAMS; i++) m.var[i] = zn_kb_var(&m.b, load(&m, m.at, i));
   zn_kref zero = zn_kb_idx(&m.b, 0), end = zn_kb_idx(&m.b, CHUNK);
-  zn_kref j = zn_kb_for(&m.b, zero, end, (int64_t)(STREAMS * lanes), ZN_FOR_SERIAL, 0);
+  zn_kref j = zn_kb_for(&m.b, zero, end, (int64_t)STREAMS * lanes, ZN_FOR_SERIAL, 0);
   zn_kref at = zn_kb_bin(&m.b, ZN_K_Add, m.at, j);
   for (unsigned i = 0; i < STREAMS; i++) {
     zn_kref old = zn_kb_get(&m.b, m.var[i]), x = load(&m, at, i);
