@@ -4,6 +4,7 @@
  * sums and results meet in shared memory at the end. f is whatever maps the graph has between the scores and Softmax: it is
  * computed element by element where the scores are. Scores of places behind the last key count as minus infinity. */
 #include "codegen/lower/attend.h"
+#include "codegen/lower/index.h"
 
 #include <math.h>
 
@@ -23,13 +24,6 @@ typedef struct attend {
   zn_kref sq, sk, sv;                /* shared: rows of Q, slots of keys and of values */
   zn_kref q[MAX_FRAGMENTS / 2], max[2], sum[2], out[MAX_FRAGMENTS];
 } attend;
-
-static zn_kref idx(zn_kb *b, int64_t v) { return zn_kb_idx(b, v); }
-static zn_kref add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
-static zn_kref addi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Add, x, idx(b, v)); }
-static zn_kref muli(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Mul, x, idx(b, v)); }
-static zn_kref divi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Div, x, idx(b, v)); }
-static zn_kref remi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Rem, x, idx(b, v)); }
 
 bool zn_lower_attends(const zn_lw *lw, zn_nid n) {
   const zn_value *p = &lw->g->vals[zn_lw_node(lw, n)->in[0]];
@@ -81,18 +75,19 @@ static void copy_chunk(zn_lw *lw, const attend *a, zn_vid v, bool turned, bool w
   int r = a->rank;
   for (int d = 0; d < r - 2; d++) i[d] = a->batch[d];
   for (int64_t e = 0; e < (whole ? 1 : CHUNK); e++) {
-    zn_expr k = zn_lw_as_expr(lw, addi(b, depth, e), zn_ex_const(lw->ex, depths));
+    zn_expr k = zn_lw_as_expr(lw, zn_i_addi(b, depth, e), zn_ex_const(lw->ex, depths));
     i[r - 2] = turned ? k : row;
     i[r - 1] = turned ? row : k;
     zn_kref x = zn_lw_load(lw, v, i);
     if (!whole) {
-      zn_kb_store(b, to, addi(b, at, e), zn_kb_cvt(b, x, a->brain ? ZN_BF16 : ZN_F16));
+      zn_kb_store(b, to, zn_i_addi(b, at, e), zn_kb_cvt(b, x, a->brain ? ZN_BF16 : ZN_F16));
       continue;
     }
     const zn_kinst *in = &b->f->insts[x];
     while (in->op != ZN_K_Load) in = &b->f->insts[in->a];
     zn_kref from = in->a, element = in->b;
-    zn_kb_async_copy(b, zn_kb_ptradd(b, to, muli(b, at, 2)), zn_kb_ptradd(b, from, muli(b, element, 2)), idx(b, 16));
+    zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_i_muli(b, at, 2)), zn_kb_ptradd(b, from, zn_i_muli(b, element, 2)),
+                     zn_kb_idx(b, 16));
   }
 }
 
@@ -104,13 +99,15 @@ static void copy_rows(zn_lw *lw, const attend *a, zn_vid v, bool turned, zn_kref
   int64_t per_row = depths / CHUNK, chunks = rows * per_row, threads = 32 * (int64_t)a->warps;
   bool whole = runs_along(lw, v, turned ? a->rank - 2 : a->rank - 1);
   for (int64_t e = 0; e < (chunks + threads - 1) / threads; e++) {
-    zn_kref i = addi(b, a->thread, e * threads), row = divi(b, i, per_row), depth = muli(b, remi(b, i, per_row), CHUNK);
+    zn_kref i = zn_i_addi(b, a->thread, e * threads), row = zn_i_divi(b, i, per_row),
+            depth = zn_i_muli(b, zn_i_remi(b, i, per_row), CHUNK);
     bool some = (e + 1) * threads > chunks;
-    if (some) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, i, idx(b, chunks)));
-    zn_kref there = add(b, first, row);
-    if (extent % rows != 0) there = zn_kb_bin(b, ZN_K_Min, there, idx(b, extent - 1));
+    if (some) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, chunks)));
+    zn_kref there = zn_i_add(b, first, row);
+    if (extent % rows != 0) there = zn_kb_bin(b, ZN_K_Min, there, zn_kb_idx(b, extent - 1));
     zn_expr re = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, extent));
-    copy_chunk(lw, a, v, turned, whole, re, depth, depths, to, add(b, base, add(b, muli(b, row, depths + PAD), depth)));
+    copy_chunk(lw, a, v, turned, whole, re, depth, depths, to,
+               zn_i_add(b, base, zn_i_add(b, zn_i_muli(b, row, depths + PAD), depth)));
     if (some) zn_kb_end(b);
   }
 }
@@ -119,8 +116,8 @@ static void copy_tile(zn_lw *lw, const attend *a, zn_kref slot, zn_kref first) {
   zn_kb *b = &lw->kb;
   const zn_attend *o = &a->o;
   int64_t keys = a->keys * a->shares;
-  copy_rows(lw, a, o->kt, true, first, keys, o->sk, o->d, a->sk, muli(b, slot, keys * (o->d + PAD)));
-  copy_rows(lw, a, o->v, false, first, keys, o->sk, o->dv, a->sv, muli(b, slot, keys * (o->dv + PAD)));
+  copy_rows(lw, a, o->kt, true, first, keys, o->sk, o->d, a->sk, zn_i_muli(b, slot, keys * (o->d + PAD)));
+  copy_rows(lw, a, o->v, false, first, keys, o->sk, o->dv, a->sv, zn_i_muli(b, slot, keys * (o->dv + PAD)));
 }
 
 /* ---- products ---- */
@@ -141,32 +138,32 @@ static void two_fragments(zn_kb *b, zn_kref squares, zn_kref *out) {
 /* Where in words the thread's row of the squares lies: squares 0 and 1 are neighbours along the rows when `down`, else along
  * the words; 2 and 3 the other way. */
 static zn_kref square_row(zn_kb *b, const attend *a, int64_t pitch, bool down) {
-  zn_kref near = remi(b, divi(b, a->lane, 8), 2), far = divi(b, a->lane, 16);
-  zn_kref row = add(b, remi(b, a->lane, 8), muli(b, down ? near : far, 8));
-  return add(b, muli(b, row, pitch / 2), muli(b, down ? far : near, 4));
+  zn_kref near = zn_i_remi(b, zn_i_divi(b, a->lane, 8), 2), far = zn_i_divi(b, a->lane, 16);
+  zn_kref row = zn_i_add(b, zn_i_remi(b, a->lane, 8), zn_i_muli(b, down ? near : far, 8));
+  return zn_i_add(b, zn_i_muli(b, row, pitch / 2), zn_i_muli(b, down ? far : near, 4));
 }
 
 static void load_queries(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.d + PAD;
-  zn_kref at = add(b, square_row(b, a, pitch, true), muli(b, a->warp, ROWS * pitch / 2));
-  for (int64_t k = 0; k < a->o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, addi(b, at, k * 8));
+  zn_kref at = zn_i_add(b, square_row(b, a, pitch, true), zn_i_muli(b, a->warp, ROWS * pitch / 2));
+  for (int64_t k = 0; k < a->o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, zn_i_addi(b, at, k * 8));
 }
 
 /* Where in words the warp's keys start. */
 static zn_kref own_keys(zn_kb *b, const attend *a, zn_kref slot, int64_t pitch) {
-  return muli(b, add(b, muli(b, slot, a->shares), a->share), a->keys * pitch / 2);
+  return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, slot, a->shares), a->share), a->keys * pitch / 2);
 }
 
 static void scores(zn_lw *lw, const attend *a, zn_kref slot, zn_kref *s) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.d + PAD;
-  zn_kref at = add(b, square_row(b, a, pitch, false), own_keys(b, a, slot, pitch));
+  zn_kref at = zn_i_add(b, square_row(b, a, pitch, false), own_keys(b, a, slot, pitch));
   for (int64_t j = 0; j < a->keys / 8; j++) s[j] = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
   for (int64_t k = 0; k < a->o.d / 16; k++)
     for (int64_t j = 0; j < a->keys / 8; j += 2) {
       zn_kref f[2];
-      two_fragments(b, zn_kb_ldmatrix(b, 4, false, a->sk, addi(b, at, j * 4 * pitch + k * 8)), f);
+      two_fragments(b, zn_kb_ldmatrix(b, 4, false, a->sk, zn_i_addi(b, at, j * 4 * pitch + k * 8)), f);
       s[j] = mma(lw, a, a->q[k], f[0], s[j]);
       s[j + 1] = mma(lw, a, a->q[k], f[1], s[j + 1]);
     }
@@ -178,7 +175,7 @@ static zn_kref mapped(zn_lw *lw, const attend *a, zn_kref score, zn_kref row, zn
   zn_expr i[ZN_MAX_RANK];
   int64_t sq = a->o.sq, sk = a->o.sk;
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
-  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, key, idx(b, sk)), last_row = idx(b, sq - 1), last_key = idx(b, sk - 1);
+  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, key, zn_kb_idx(b, sk)), last_row = zn_kb_idx(b, sq - 1), last_key = zn_kb_idx(b, sk - 1);
   bool ragged_rows = sq % rows_of(a) != 0, ragged_keys = sk % (a->keys * a->shares) != 0;
   i[a->rank - 2] = zn_lw_as_expr(lw, ragged_rows ? zn_kb_bin(b, ZN_K_Min, row, last_row) : row, zn_ex_const(lw->ex, sq));
   i[a->rank - 1] = zn_lw_as_expr(lw, ragged_keys ? zn_kb_bin(b, ZN_K_Min, key, last_key) : key, zn_ex_const(lw->ex, sk));
@@ -216,7 +213,8 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
   zn_kref top = 0, low = zn_kb_float(b, ZN_F32, -(double)INFINITY), zero = zn_kb_float(b, ZN_F32, 0);
   unsigned n = (unsigned)a->keys / 8 * 2;
   for (unsigned j = 0; j < n; j++) {
-    e[j] = mapped(lw, a, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), addi(b, row, 8 * h), addi(b, key, j / 2 * 8 + j % 2));
+    e[j] = mapped(lw, a, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), zn_i_addi(b, row, 8 * h),
+                  zn_i_addi(b, key, j / 2 * 8 + j % 2));
     top = top ? zn_kb_bin(b, ZN_K_Max, top, e[j]) : e[j];
   }
   zn_kref before = zn_kb_get(b, a->max[h]);
@@ -236,7 +234,7 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
 static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MAX_FRAGMENTS * 2], const zn_kref *factor) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.dv + PAD, nf = a->o.dv / 8;
-  zn_kref at = add(b, square_row(b, a, pitch, true), own_keys(b, a, slot, pitch)), acc[MAX_FRAGMENTS];
+  zn_kref at = zn_i_add(b, square_row(b, a, pitch, true), own_keys(b, a, slot, pitch)), acc[MAX_FRAGMENTS];
   zn_kref scale = zn_kb_splat(b, factor[0], 4);
   scale = zn_kb_insert(b, zn_kb_insert(b, scale, factor[1], 2), factor[1], 3);
   for (int64_t j = 0; j < nf; j++) acc[j] = zn_kb_bin(b, ZN_K_Mul, zn_kb_get(b, a->out[j]), scale);
@@ -248,7 +246,7 @@ static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MA
     }
     for (int64_t j = 0; j < nf; j += 2) {
       zn_kref f[2];
-      two_fragments(b, zn_kb_ldmatrix(b, 4, true, a->sv, addi(b, at, t * 8 * pitch + j * 4)), f);
+      two_fragments(b, zn_kb_ldmatrix(b, 4, true, a->sv, zn_i_addi(b, at, t * 8 * pitch + j * 4)), f);
       acc[j] = mma(lw, a, p, f[0], acc[j]);
       acc[j + 1] = mma(lw, a, p, f[1], acc[j + 1]);
     }
@@ -261,18 +259,18 @@ static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MA
 static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   zn_kb *b = &lw->kb;
   zn_expr i[ZN_MAX_RANK];
-  zn_kref pair = muli(b, remi(b, a->lane, 4), 2);
+  zn_kref pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
   bool ragged = a->o.sq % rows_of(a) != 0;
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
   for (unsigned h = 0; h < 2; h++) {
-    zn_kref total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h])), r = addi(b, row, 8 * h);
+    zn_kref total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h])), r = zn_i_addi(b, row, 8 * h);
     zn_kref inverse = zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, ZN_F32, 1), total);
-    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, idx(b, a->o.sq)));
+    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_kb_idx(b, a->o.sq)));
     i[a->rank - 2] = zn_lw_as_expr(lw, r, zn_ex_const(lw->ex, a->o.sq));
     for (int64_t j = 0; j < a->o.dv / 8; j++)
       for (unsigned e = 0; e < 2; e++) {
         zn_kref x = zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e);
-        i[a->rank - 1] = zn_lw_as_expr(lw, addi(b, pair, j * 8 + e), zn_ex_const(lw->ex, a->o.dv));
+        i[a->rank - 1] = zn_lw_as_expr(lw, zn_i_addi(b, pair, j * 8 + e), zn_ex_const(lw->ex, a->o.dv));
         zn_lw_emit(lw, a->y, i, zn_kb_bin(b, ZN_K_Mul, x, inverse));
       }
     if (ragged) zn_kb_end(b);
@@ -283,42 +281,46 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
 static void meet(zn_lw *lw, const attend *a, zn_kref base) {
   zn_kb *b = &lw->kb;
   int64_t n = a->shares, rows = rows_of(a), pitch = a->o.dv + MEET_PAD, threads = 32 * (int64_t)a->warps;
-  zn_kref row = add(b, muli(b, a->warp, ROWS), divi(b, a->lane, 4)), pair = muli(b, remi(b, a->lane, 4), 2);
-  zn_kref tops = a->sq, sums = zn_kb_ptradd(b, a->sq, idx(b, rows * n * 4)), parts = a->sk; /* a->sv lies behind a->sk */
-  zn_kref first = idx(b, 0);
+  zn_kref row = zn_i_add(b, zn_i_muli(b, a->warp, ROWS), zn_i_divi(b, a->lane, 4)),
+          pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
+  zn_kref tops = a->sq, sums = zn_kb_ptradd(b, a->sq, zn_kb_idx(b, rows * n * 4)), parts = a->sk; /* a->sv lies behind a->sk */
+  zn_kref first = zn_kb_idx(b, 0);
   zn_kb_statement(b, ZN_K_Barrier);
   for (unsigned h = 0; h < 2; h++) {
-    zn_kref at = add(b, muli(b, addi(b, row, 8 * h), n), a->share), total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h]));
+    zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, 8 * h), n), a->share),
+            total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h]));
     zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, pair, first));
     zn_kb_store(b, tops, at, zn_kb_get(b, a->max[h]));
     zn_kb_store(b, sums, at, total);
     zn_kb_end(b);
-    zn_kref line = muli(b, add(b, muli(b, a->share, rows), addi(b, row, 8 * h)), pitch);
+    zn_kref line = zn_i_muli(b, zn_i_add(b, zn_i_muli(b, a->share, rows), zn_i_addi(b, row, 8 * h)), pitch);
     for (int64_t j = 0; j < a->o.dv / 8; j++)
       for (unsigned e = 0; e < 2; e++)
-        zn_kb_store(b, parts, add(b, line, addi(b, pair, j * 8 + e)), zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e));
+        zn_kb_store(b, parts, zn_i_add(b, line, zn_i_addi(b, pair, j * 8 + e)),
+                    zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e));
   }
   zn_kb_statement(b, ZN_K_Barrier);
   zn_expr i[ZN_MAX_RANK];
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
   for (int64_t e = 0; e < rows * a->o.dv / threads; e++) { /* dv is a multiple of 16: no rest */
-    zn_kref k = addi(b, a->thread, e * threads), r = divi(b, k, a->o.dv), c = remi(b, k, a->o.dv), top = 0, sum = 0, x = 0;
+    zn_kref k = zn_i_addi(b, a->thread, e * threads), r = zn_i_divi(b, k, a->o.dv), c = zn_i_remi(b, k, a->o.dv),
+            top = 0, sum = 0, x = 0;
     zn_kref low = zn_kb_float(b, ZN_F32, -(double)INFINITY), factor[WARPS];
     for (int64_t s = 0; s < n; s++) {
-      factor[s] = zn_kb_load(b, ZN_F32, 1, tops, add(b, muli(b, r, n), idx(b, s)));
+      factor[s] = zn_kb_load(b, ZN_F32, 1, tops, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
       top = top ? zn_kb_bin(b, ZN_K_Max, top, factor[s]) : factor[s];
     }
     top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), zn_kb_float(b, ZN_F32, 0), top);
     for (int64_t s = 0; s < n; s++) {
       factor[s] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
-      zn_kref part = zn_kb_load(b, ZN_F32, 1, sums, add(b, muli(b, r, n), idx(b, s)));
-      zn_kref y = zn_kb_load(b, ZN_F32, 1, parts, add(b, muli(b, addi(b, r, s * rows), pitch), c));
+      zn_kref part = zn_kb_load(b, ZN_F32, 1, sums, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
+      zn_kref y = zn_kb_load(b, ZN_F32, 1, parts, zn_i_add(b, zn_i_muli(b, zn_i_addi(b, r, s * rows), pitch), c));
       sum = s ? zn_kb_fma(b, part, factor[s], sum) : zn_kb_bin(b, ZN_K_Mul, part, factor[s]);
       x = s ? zn_kb_fma(b, y, factor[s], x) : zn_kb_bin(b, ZN_K_Mul, y, factor[s]);
     }
-    zn_kref there = add(b, base, r);
+    zn_kref there = zn_i_add(b, base, r);
     bool ragged = a->o.sq % rows != 0;
-    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, idx(b, a->o.sq)));
+    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, zn_kb_idx(b, a->o.sq)));
     i[a->rank - 2] = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, a->o.sq));
     i[a->rank - 1] = zn_lw_as_expr(lw, c, zn_ex_const(lw->ex, a->o.dv));
     zn_lw_emit(lw, a->y, i, zn_kb_bin(b, ZN_K_Div, x, sum));
@@ -328,10 +330,10 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
 
 static void team_body(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
-  zn_kref zero = idx(b, 0), base = zn_lw_ix(lw, a->row0), keys = idx(b, a->o.sk);
-  a->lane = remi(b, a->thread, 32);
-  a->warp = divi(b, a->thread, 32 * (int64_t)a->shares);
-  a->share = remi(b, divi(b, a->thread, 32), a->shares);
+  zn_kref zero = zn_kb_idx(b, 0), base = zn_lw_ix(lw, a->row0), keys = zn_kb_idx(b, a->o.sk);
+  a->lane = zn_i_remi(b, a->thread, 32);
+  a->warp = zn_i_divi(b, a->thread, 32 * (int64_t)a->shares);
+  a->share = zn_i_remi(b, zn_i_divi(b, a->thread, 32), a->shares);
   for (unsigned h = 0; h < 2; h++) {
     a->max[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, -(double)INFINITY));
     a->sum[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0));
@@ -343,10 +345,12 @@ static void team_body(zn_lw *lw, attend *a) {
   zn_kb_async_wait(b, 0);
   zn_kb_statement(b, ZN_K_Barrier);
   load_queries(lw, a);
-  zn_kref row = add(b, base, add(b, muli(b, a->warp, ROWS), divi(b, a->lane, 4))), pair = muli(b, remi(b, a->lane, 4), 2);
+  zn_kref row = zn_i_add(b, base, zn_i_add(b, zn_i_muli(b, a->warp, ROWS), zn_i_divi(b, a->lane, 4))),
+          pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
   zn_kref use = zn_kb_var(b, zero);
   zn_kref key0 = zn_kb_for(b, zero, keys, a->keys * a->shares, ZN_FOR_SERIAL, 0);
-  zn_kref slot = zn_kb_get(b, use), other = zn_kb_bin(b, ZN_K_Sub, idx(b, 1), slot), next = addi(b, key0, a->keys * a->shares);
+  zn_kref slot = zn_kb_get(b, use), other = zn_kb_bin(b, ZN_K_Sub, zn_kb_idx(b, 1), slot),
+          next = zn_i_addi(b, key0, a->keys * a->shares);
   zn_kb_async_wait(b, 0);
   zn_kb_statement(b, ZN_K_Barrier); /* this tile is there, and nobody reads the other slot */
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, keys));
@@ -355,7 +359,7 @@ static void team_body(zn_lw *lw, attend *a) {
   zn_kb_statement(b, ZN_K_AsyncGroup);
   zn_kref s[MAX_FRAGMENTS], e[2][MAX_FRAGMENTS * 2], factor[2];
   scores(lw, a, slot, s);
-  zn_kref key = add(b, key0, add(b, muli(b, a->share, a->keys), pair));
+  zn_kref key = zn_i_add(b, key0, zn_i_add(b, zn_i_muli(b, a->share, a->keys), pair));
   for (unsigned h = 0; h < 2; h++) factor[h] = exponentials(lw, a, s, h, row, key, e[h]);
   add_values(lw, a, slot, e, factor);
   zn_kb_set(b, use, other);
@@ -396,13 +400,13 @@ zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
   int64_t queries = rows_of(&a) * (a.o.d + PAD), stats = 4 * rows_of(&a) * a.shares;
   a.sq = zn_kb_alloc(b, ZN_F16, (uint64_t)(queries > stats ? queries : stats));
   a.sk = zn_kb_alloc(b, ZN_F16, (uint64_t)(tiles > met ? tiles : met));
-  a.sv = zn_kb_ptradd(b, a.sk, idx(b, 2 * slots * keys * (a.o.d + PAD)));
+  a.sv = zn_kb_ptradd(b, a.sk, zn_kb_idx(b, 2 * slots * keys * (a.o.d + PAD)));
   for (int d = 0; d < a.rank - 2; d++) extents[d] = zn_lw_dim(lw, a.o.q, d);
   extents[a.rank - 2] = zn_ex_const(lw->ex, round_up(a.o.sq, rows_of(&a)) / rows_of(&a));
   zn_lw_grid(lw, (uint32_t)a.rank - 1, extents, var);
   for (int d = 0; d < a.rank - 2; d++) a.batch[d] = var[d];
   a.row0 = zn_ex_muli(lw->ex, var[a.rank - 2], rows_of(&a));
-  a.thread = zn_kb_for(b, idx(b, 0), idx(b, 32 * (int64_t)a.warps), 1, ZN_FOR_THREAD, 32 * a.warps);
+  a.thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, 32 * (int64_t)a.warps), 1, ZN_FOR_THREAD, 32 * a.warps);
   team_body(lw, &a);
   zn_kb_end(b);
   zn_lw_end(lw);

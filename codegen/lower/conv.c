@@ -440,3 +440,19 @@ static zn_status qlinearconv_kernel(zn_lw *lw, zn_nid n) {
   return convolve(lw, n, v);
 }
 const zn_lower zn_lower_qlinearconv = {NULL, qlinearconv_kernel};
+
+zn_expr zn_conv_tile_start(zn_lw *lw, zn_expr i, int64_t step, int64_t count, int64_t extent) {
+  zn_expr at = zn_ex_muli(lw->ex, i, step);
+  if (count * step == extent) return at;
+  zn_expr last = zn_ex_const(lw->ex, extent - step);
+  zn_expr e = zn_ex_min(lw->ex, at, last);
+  return count == 1 ? e : zn_lw_as_expr(lw, zn_lw_ix(lw, e), zn_ex_const(lw->ex, extent - step + 1));
+}
+
+void zn_conv_split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos) {
+  for (int i = v->win.rank - 2; i > 0; i--) {
+    pos[i] = zn_ex_mod(lw->ex, row, v->ty.dims[i + 2]);
+    row = zn_ex_div(lw->ex, row, v->ty.dims[i + 2]);
+  }
+  if (v->win.rank > 1) pos[0] = row;
+}

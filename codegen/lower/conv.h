@@ -37,6 +37,10 @@ zn_kref zn_conv_input(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const z
                       const zn_expr *tap);
 /* The same under a condition, at holding padded coordinates (conv_simt.c). */
 zn_kref zn_conv_guarded(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const zn_expr *at);
+/* Where tile i of `count` tiles over an extent starts: min(i * step, extent - step). */
+zn_expr zn_conv_tile_start(zn_lw *lw, zn_expr i, int64_t step, int64_t count, int64_t extent);
+/* The output position of a row: pos of every spatial axis but the last, from the row's number over all of them. */
+void zn_conv_split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
 /* The finished sum of an output element; `at` is its index. Requantises for QLinearConv. */

@@ -144,30 +144,13 @@ typedef struct place {
   zn_expr chunk_no;
 } place;
 
-/* min(i * step, last): where tile i starts. */
-static zn_expr start_of(zn_lw *lw, zn_expr i, int64_t step, int64_t count, int64_t extent) {
-  zn_expr at = zn_ex_muli(lw->ex, i, step);
-  if (count * step == extent) return at;
-  zn_expr last = zn_ex_const(lw->ex, extent - step);
-  zn_expr e = zn_ex_min(lw->ex, at, last);
-  return count == 1 ? e : zn_lw_as_expr(lw, zn_lw_ix(lw, e), zn_ex_const(lw->ex, extent - step + 1));
-}
-
-static void split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos) {
-  for (int i = v->win.rank - 2; i > 0; i--) {
-    pos[i] = zn_ex_mod(lw->ex, row, v->ty.dims[i + 2]);
-    row = zn_ex_div(lw->ex, row, v->ty.dims[i + 2]);
-  }
-  if (v->win.rank > 1) pos[0] = row;
-}
-
 /* Output position of pixel `at` of the tile. */
 static void locate(zn_lw *lw, const panel *p, const place *q, zn_expr at, zn_expr *pos) {
   zn_exprs *ex = lw->ex;
   const zn_conv *v = p->v;
   int last = v->win.rank - 1;
   if (!p->flat && p->tile_width < p->width) {
-    split_row(lw, v, q->row, pos);
+    zn_conv_split_row(lw, v, q->row, pos);
     pos[last] = zn_ex_add(ex, q->col, at);
     return;
   }
@@ -197,7 +180,7 @@ static void copy_row(zn_lw *lw, panel *p, const place *q, zn_expr c, const zn_ex
   if (p->flat) {
     locate(lw, p, q, at, pos);
   } else {
-    split_row(lw, v, zn_ex_add(ex, q->row, r), pos);
+    zn_conv_split_row(lw, v, zn_ex_add(ex, q->row, r), pos);
     pos[last] = zn_ex_add(ex, q->col, at);
   }
   zn_expr channel = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->ic), zn_ex_add(ex, q->c0, c));
@@ -288,7 +271,7 @@ static void compute(zn_lw *lw, panel *p, const place *q) {
     here = zn_ex_min(ex, per, zn_ex_sub(ex, zn_ex_const(ex, p->blocks), first));
   zn_expr ob = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
   zn_expr pb = zn_lw_for(lw, zn_ex_const(ex, p->pblocks), ZN_FOR_SERIAL, 0);
-  zn_expr pstart = start_of(lw, pb, vw, p->pblocks, p->pixels);
+  zn_expr pstart = zn_conv_tile_start(lw, pb, vw, p->pblocks, p->pixels);
   zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->mr);
   zn_expr u = zn_lw_for(lw, zn_ex_const(ex, p->nv), ZN_FOR_UNROLL, p->nv);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
@@ -308,8 +291,8 @@ static void emit_kernel(zn_lw *lw, panel *p) {
   zn_lw_grid(lw, 5, ext, var);
   place q = {.n = var[0], .g = var[1], .part = var[4]};
   q.tile_no = zn_ex_add(ex, zn_ex_muli(ex, var[2], p->col_tiles), var[3]);
-  q.row = start_of(lw, var[2], p->tile_rows, p->row_tiles, p->rows);
-  q.col = start_of(lw, var[3], p->tile_width, p->col_tiles, p->width);
+  q.row = zn_conv_tile_start(lw, var[2], p->tile_rows, p->row_tiles, p->rows);
+  q.col = zn_conv_tile_start(lw, var[3], p->tile_width, p->col_tiles, p->width);
   q.chunk_no = zn_lw_for(lw, zn_ex_const(ex, p->chunks), ZN_FOR_SERIAL, 0);
   q.c0 = zn_ex_muli(ex, q.chunk_no, p->chunk);
   q.cn = zn_ex_const(ex, p->chunk);

@@ -2,6 +2,7 @@
  * memory with the depth innermost, two elements a word; a warp computes tm x tn of the block in pieces of 16 x 8 x 16. The
  * padding of a row makes the words that a warp reads together lie in different banks. */
 #include "codegen/lower/gemm_simt.h"
+#include "codegen/lower/index.h"
 
 enum { PAD = 8, WIDE = 8 }; /* elements; WIDE: read at once where memory allows */
 
@@ -18,13 +19,6 @@ bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g) {
   if (!lw->caps->mma || g->narrow == ZN_NONE || g->t != ZN_F32) return false;
   return zn_gs_extent(lw, g->m) >= 16 && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
 }
-
-static zn_kref idx(zn_kb *b, int64_t v) { return zn_kb_idx(b, v); }
-static zn_kref add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
-static zn_kref addi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Add, x, idx(b, v)); }
-static zn_kref muli(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Mul, x, idx(b, v)); }
-static zn_kref divi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Div, x, idx(b, v)); }
-static zn_kref remi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Rem, x, idx(b, v)); }
 
 static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
   int64_t c;
@@ -43,11 +37,11 @@ static bool lines_inner(const tile *t, bool is_a) { return is_a ? t->g->rows_inn
 static void share(zn_lw *lw, const tile *t, bool is_a, bool wide, unsigned e, zn_kref *line, zn_kref *step) {
   zn_kb *b = &lw->kb;
   int64_t width = is_a ? t->s.bm : t->s.bn, steps = wide ? t->s.bk / WIDE : t->s.bk;
-  zn_kref i = addi(b, t->thread, (int64_t)e * t->threads);
+  zn_kref i = zn_i_addi(b, t->thread, (int64_t)e * t->threads);
   bool inner = !wide && lines_inner(t, is_a);
-  *line = inner ? remi(b, i, width) : divi(b, i, steps);
-  *step = inner ? divi(b, i, width) : remi(b, i, steps);
-  if (wide) *step = muli(b, *step, WIDE);
+  *line = inner ? zn_i_remi(b, i, width) : zn_i_divi(b, i, steps);
+  *step = inner ? zn_i_divi(b, i, width) : zn_i_remi(b, i, steps);
+  if (wide) *step = zn_i_muli(b, *step, WIDE);
 }
 
 static unsigned count(const tile *t, bool is_a, bool wide) {
@@ -58,7 +52,7 @@ static unsigned count(const tile *t, bool is_a, bool wide) {
 static zn_kref widened(zn_kb *b, zn_kref x) {
   const zn_kinst *in = &b->f->insts[x];
   while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
-  zn_kref p = in->a, at = divi(b, in->b, 2);
+  zn_kref p = in->a, at = zn_i_divi(b, in->b, 2);
   zn_kref v = zn_kb_load(b, ZN_U32, 4, p, at);
   b->f->insts[v].imm.i = 16;
   return v;
@@ -69,12 +63,12 @@ static zn_kref fetch(zn_lw *lw, const tile *t, bool is_a, bool wide, unsigned e,
   const zn_gemm *g = t->g;
   zn_kref line, step;
   share(lw, t, is_a, wide, e, &line, &step);
-  zn_kref k = add(b, k0, step), end = zn_lw_ix(lw, t->k_end);
+  zn_kref k = zn_i_add(b, k0, step), end = zn_lw_ix(lw, t->k_end);
   bool whole = t->parts == 1 && divides(lw, g->k, t->s.bk);
   zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
-  zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, idx(b, 0)), g->k);
+  zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zn_kb_idx(b, 0)), g->k);
   zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0);
-  zn_expr at = zn_gs_clamped(lw, add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
+  zn_expr at = zn_gs_clamped(lw, zn_i_add(b, first, line), is_a ? g->m : g->n, is_a ? t->s.bm : t->s.bn);
   zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : zn_gs_load_b(lw, g, t->batch, ke, at);
   if (wide) {
     x = widened(b, x);
@@ -103,8 +97,8 @@ static void put_stage(zn_lw *lw, const tile *t) {
     for (unsigned e = 0; e < count(t, is_a, wide); e++) {
       zn_kref line, step, x = zn_kb_get(b, is_a ? t->stage_a[e] : t->stage_b[e]);
       share(lw, t, is_a, wide, e, &line, &step);
-      zn_kref at = add(b, muli(b, line, t->s.bk + PAD), step);
-      zn_kb_store(b, is_a ? t->sa : t->sb, wide ? divi(b, at, 2) : at, x);
+      zn_kref at = zn_i_add(b, zn_i_muli(b, line, t->s.bk + PAD), step);
+      zn_kb_store(b, is_a ? t->sa : t->sb, wide ? zn_i_divi(b, at, 2) : at, x);
       if (wide) b->f->insts[b->f->num_insts - 1].imm.i = 16;
     }
   }
@@ -114,11 +108,11 @@ static void put_stage(zn_lw *lw, const tile *t) {
 static zn_kref fragment(zn_lw *lw, const tile *t, bool is_a, zn_kref line, zn_kref k, zn_kref pair) {
   zn_kb *b = &lw->kb;
   unsigned words = is_a ? 4 : 2;
-  zn_kref v = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), words), base = muli(b, line, (t->s.bk + PAD) / 2);
-  base = add(b, base, add(b, k, pair));
+  zn_kref v = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), words), base = zn_i_muli(b, line, (t->s.bk + PAD) / 2);
+  base = zn_i_add(b, base, zn_i_add(b, k, pair));
   for (unsigned w = 0; w < words; w++) {
     int64_t down = is_a ? w % 2 * 8 : 0, along = is_a ? w / 2 * 4 : w * 4; /* words */
-    zn_kref at = addi(b, base, down * ((t->s.bk + PAD) / 2) + along);
+    zn_kref at = zn_i_addi(b, base, down * ((t->s.bk + PAD) / 2) + along);
     v = zn_kb_insert(b, v, zn_kb_load(b, ZN_U32, 1, is_a ? t->sa : t->sb, at), w);
   }
   return v;
@@ -129,8 +123,8 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref row, zn_kref col, zn_kref
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
   zn_kref fa[ZN_GS_REG], fb[ZN_GS_REG];
   for (int64_t k = 0; k < t->s.bk; k += 16) {
-    for (unsigned i = 0; i < mf; i++) fa[i] = fragment(lw, t, true, addi(b, row, i * 16), idx(b, k / 2), pair);
-    for (unsigned j = 0; j < nf; j++) fb[j] = fragment(lw, t, false, addi(b, col, j * 8), idx(b, k / 2), pair);
+    for (unsigned i = 0; i < mf; i++) fa[i] = fragment(lw, t, true, zn_i_addi(b, row, i * 16), zn_kb_idx(b, k / 2), pair);
+    for (unsigned j = 0; j < nf; j++) fb[j] = fragment(lw, t, false, zn_i_addi(b, col, j * 8), zn_kb_idx(b, k / 2), pair);
     for (unsigned i = 0; i < mf; i++)
       for (unsigned j = 0; j < nf; j++) {
         zn_kref acc = t->acc[i * nf + j];
@@ -151,8 +145,9 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref shared, zn_kref row, zn_
     for (unsigned j = 0; j < nf; j++) {
       zn_kref v = zn_kb_get(b, t->acc[i * nf + j]);
       for (unsigned e = 0; e < 4; e++) {
-        zn_kref r = addi(b, row, i * 16 + e / 2 * 8), c = addi(b, add(b, col, muli(b, pair, 2)), j * 8 + e % 2);
-        zn_kref at = t->g->rows_inner ? add(b, muli(b, c, t->s.bm), r) : add(b, muli(b, r, t->s.bn), c);
+        zn_kref r = zn_i_addi(b, row, i * 16 + e / 2 * 8),
+                c = zn_i_addi(b, zn_i_add(b, col, zn_i_muli(b, pair, 2)), j * 8 + e % 2);
+        zn_kref at = t->g->rows_inner ? zn_i_add(b, zn_i_muli(b, c, t->s.bm), r) : zn_i_add(b, zn_i_muli(b, r, t->s.bn), c);
         zn_kb_store(b, shared, at, zn_kb_extract(b, v, e));
       }
     }
@@ -161,9 +156,10 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref shared, zn_kref row, zn_
 static void team_body(zn_lw *lw, tile *t, zn_kref shared) {
   zn_kb *b = &lw->kb;
   int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
-  zn_kref warp = divi(b, t->thread, 32), lane = remi(b, t->thread, 32), group = divi(b, lane, 4), pair = remi(b, lane, 4);
-  zn_kref row = add(b, muli(b, divi(b, warp, across), t->s.tm), group);
-  zn_kref col0 = muli(b, remi(b, warp, across), t->s.tn), col = add(b, col0, group);
+  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32), group = zn_i_divi(b, lane, 4),
+          pair = zn_i_remi(b, lane, 4);
+  zn_kref row = zn_i_add(b, zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm), group);
+  zn_kref col0 = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn), col = zn_i_add(b, col0, group);
   zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
   for (unsigned i = 0; i < t->s.tm / 16u * (t->s.tn / 8u); i++) t->acc[i] = zn_kb_var(b, zero);
   zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
@@ -171,7 +167,7 @@ static void team_body(zn_lw *lw, tile *t, zn_kref shared) {
   zn_kref k0 = zn_kb_for(b, begin, end, t->s.bk, ZN_FOR_SERIAL, 0);
   put_stage(lw, t);
   barrier(lw);
-  zn_kref next = addi(b, k0, t->s.bk), more = zn_kb_cmp(b, ZN_K_Lt, next, end);
+  zn_kref next = zn_i_addi(b, k0, t->s.bk), more = zn_kb_cmp(b, ZN_K_Lt, next, end);
   stage(lw, t, zn_kb_select(b, more, next, begin), false);
   multiply(lw, t, row, col, pair);
   barrier(lw);
@@ -245,7 +241,7 @@ bool zn_gs_mma(zn_lw *lw, tile *t) {
   zn_lw_kernel(lw, t->g->node, t->g->hint);
   zn_kref shared = zn_kb_alloc(b, ZN_F32, shared_words(&t->s));
   t->sa = shared;
-  t->sb = zn_kb_ptradd(b, shared, idx(b, (int64_t)t->s.bm * (t->s.bk + PAD) * 2));
+  t->sb = zn_kb_ptradd(b, shared, zn_kb_idx(b, (int64_t)t->s.bm * (t->s.bk + PAD) * 2));
   zn_gs_open(lw, t);
   team_body(lw, t, shared);
   zn_kb_end(b);

@@ -4,6 +4,7 @@
  * epilogue. */
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
+#include "codegen/lower/index.h"
 
 enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8 }; /* elements; CHUNK: of one copy */
 
@@ -13,13 +14,6 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
                                      {64, 64, 64, 32, 32},   {64, 64, 128, 32, 32}, {64, 32, 64, 32, 16},  {64, 32, 128, 32, 16},
                                      {32, 64, 64, 16, 32},   {32, 64, 128, 16, 32}, {32, 32, 64, 16, 16},  {32, 32, 128, 16, 16},
                                      {16, 64, 128, 16, 16},  {16, 32, 128, 16, 8}};
-
-static zn_kref idx(zn_kb *b, int64_t v) { return zn_kb_idx(b, v); }
-static zn_kref add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
-static zn_kref addi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Add, x, idx(b, v)); }
-static zn_kref muli(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Mul, x, idx(b, v)); }
-static zn_kref divi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Div, x, idx(b, v)); }
-static zn_kref remi(zn_kb *b, zn_kref x, int64_t v) { return zn_kb_bin(b, ZN_K_Rem, x, idx(b, v)); }
 
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
@@ -42,19 +36,20 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
   const zn_gemm *g = t->g;
   int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / CHUNK;
   bool whole = divides(lw, g->k, (int64_t)t->s.bk * t->parts);
-  zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0), end = zn_lw_ix(lw, t->k_end), zero = idx(b, 0);
-  zn_kref base = muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * 2), bytes = idx(b, 16);
+  zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0), end = zn_lw_ix(lw, t->k_end), zero = zn_kb_idx(b, 0);
+  zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * 2), bytes = zn_kb_idx(b, 16);
   for (int64_t e = 0; e < width * chunks / t->threads; e++) {
-    zn_kref i = addi(b, t->thread, e * t->threads), line = divi(b, i, chunks), step = muli(b, remi(b, i, chunks), CHUNK);
-    zn_kref k = add(b, k0, step), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
+    zn_kref i = zn_i_addi(b, t->thread, e * t->threads), line = zn_i_divi(b, i, chunks),
+            step = zn_i_muli(b, zn_i_remi(b, i, chunks), CHUNK);
+    zn_kref k = zn_i_add(b, k0, step), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
     zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zero), g->k);
-    zn_expr at = zn_gs_clamped(lw, add(b, first, line), is_a ? g->m : g->n, width);
+    zn_expr at = zn_gs_clamped(lw, zn_i_add(b, first, line), is_a ? g->m : g->n, width);
     zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : zn_gs_load_b(lw, g, t->batch, ke, at);
     const zn_kinst *in = &b->f->insts[x];
     while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
     zn_kref from = in->a, element = in->b;
-    zn_kref to = add(b, base, muli(b, add(b, muli(b, line, pitch_of(t)), step), 2));
-    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), zn_kb_ptradd(b, from, muli(b, element, 2)),
+    zn_kref to = zn_i_add(b, base, zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2));
+    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), zn_kb_ptradd(b, from, zn_i_muli(b, element, 2)),
                      whole ? bytes : zn_kb_select(b, inside, bytes, zero));
   }
 }
@@ -63,9 +58,9 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
 
 /* Words from the start of a slot's tile at which the thread's row of each square starts, for the warp's first line. */
 static zn_kref square_row(zn_kb *b, const tile *t, bool is_a, zn_kref line, zn_kref lane) {
-  zn_kref half = remi(b, divi(b, lane, 8), 2), far = divi(b, lane, 16), row = remi(b, lane, 8);
-  zn_kref down = add(b, row, muli(b, is_a ? half : far, 8)), along = muli(b, is_a ? far : half, 4);
-  return add(b, muli(b, add(b, line, down), pitch_of(t) / 2), along);
+  zn_kref half = zn_i_remi(b, zn_i_divi(b, lane, 8), 2), far = zn_i_divi(b, lane, 16), row = zn_i_remi(b, lane, 8);
+  zn_kref down = zn_i_add(b, row, zn_i_muli(b, is_a ? half : far, 8)), along = zn_i_muli(b, is_a ? far : half, 4);
+  return zn_i_add(b, zn_i_muli(b, zn_i_add(b, line, down), pitch_of(t) / 2), along);
 }
 
 /* The fragments of A (tm / 16) and B (tn / 8) for 16 steps of the depth from k on. */
@@ -75,9 +70,9 @@ static void load_fragments(zn_lw *lw, const tile *t, zn_kref base, zn_kref row, 
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u, squares = nf > 1 ? 4 : 2;
   zn_kref none = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), 2);
   for (unsigned i = 0; i < mf; i++)
-    fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, add(b, base, addi(b, row, i * 8 * pitch_of(t) + k / 2)));
+    fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, zn_i_add(b, base, zn_i_addi(b, row, i * 8 * pitch_of(t) + k / 2)));
   for (unsigned j = 0; j < nf; j += 2) {
-    zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, add(b, base, addi(b, col, j * 4 * pitch_of(t) + k / 2)));
+    zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, zn_i_add(b, base, zn_i_addi(b, col, j * 4 * pitch_of(t) + k / 2)));
     for (unsigned f = 0; f < squares / 2; f++) {
       zn_kref low = zn_kb_extract(b, v, 2 * f), high = zn_kb_extract(b, v, 2 * f + 1);
       fb[j + f] = zn_kb_insert(b, zn_kb_insert(b, none, low, 0), high, 1);
@@ -89,7 +84,7 @@ static void load_fragments(zn_lw *lw, const tile *t, zn_kref base, zn_kref row, 
 static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
-  zn_kref fa[2][ZN_GS_REG], fb[2][ZN_GS_REG], base = muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / 2);
+  zn_kref fa[2][ZN_GS_REG], fb[2][ZN_GS_REG], base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / 2);
   load_fragments(lw, t, base, row, col, 0, fa[0], fb[0]);
   for (int64_t k = 0; k < t->s.bk; k += 16) {
     int64_t now = k / 16 % 2;
@@ -112,11 +107,11 @@ static void hand_out(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
   bool all_rows = divides(lw, g->m, t->s.bm), all_cols = divides(lw, g->n, t->s.bn);
   for (unsigned i = 0; i < mf; i++)
     for (unsigned half = 0; half < 2; half++) {
-      zn_kref r = addi(b, row, i * 16 + half * 8);
+      zn_kref r = zn_i_addi(b, row, i * 16 + half * 8);
       if (!all_rows) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_lw_ix(lw, g->m)));
       for (unsigned j = 0; j < nf; j++)
         for (unsigned e = 0; e < 2; e++) {
-          zn_kref c = addi(b, col, j * 8 + e), sum = zn_kb_extract(b, zn_kb_get(b, t->acc[i * nf + j]), half * 2 + e);
+          zn_kref c = zn_i_addi(b, col, j * 8 + e), sum = zn_kb_extract(b, zn_kb_get(b, t->acc[i * nf + j]), half * 2 + e);
           if (!all_cols) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, c, zn_lw_ix(lw, g->n)));
           zn_gs_finish(lw, t, zn_lw_as_expr(lw, r, g->m), zn_lw_as_expr(lw, c, g->n), sum);
           if (!all_cols) zn_kb_end(b);
@@ -132,9 +127,9 @@ static void fill_pipe(zn_lw *lw, const tile *t, zn_kref begin) {
   zn_kref end = zn_lw_ix(lw, t->k_end);
   for (int side = 1; side >= 0; side--) { /* weights first */
     for (unsigned s = 0; s + 1 < t->stages; s++) {
-      zn_kref k0 = addi(b, begin, (int64_t)s * t->s.bk);
+      zn_kref k0 = zn_i_addi(b, begin, (int64_t)s * t->s.bk);
       if (s > 0) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, k0, end));
-      fetch(lw, t, side == 0, idx(b, s), k0);
+      fetch(lw, t, side == 0, zn_kb_idx(b, s), k0);
       if (s > 0) zn_kb_end(b);
       if (side == 0) zn_kb_statement(b, ZN_K_AsyncGroup);
     }
@@ -144,25 +139,25 @@ static void fill_pipe(zn_lw *lw, const tile *t, zn_kref begin) {
 
 /* The slot behind `slot`. */
 static zn_kref following(zn_kb *b, const tile *t, zn_kref slot) {
-  zn_kref next = addi(b, slot, 1), last = zn_kb_cmp(b, ZN_K_Eq, next, idx(b, t->stages));
-  return zn_kb_select(b, last, idx(b, 0), next);
+  zn_kref next = zn_i_addi(b, slot, 1), last = zn_kb_cmp(b, ZN_K_Eq, next, zn_kb_idx(b, t->stages));
+  return zn_kb_select(b, last, zn_kb_idx(b, 0), next);
 }
 
 static void team_body(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
-  zn_kref warp = divi(b, t->thread, 32), lane = remi(b, t->thread, 32);
-  zn_kref row = muli(b, divi(b, warp, across), t->s.tm), col = muli(b, remi(b, warp, across), t->s.tn);
+  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32);
+  zn_kref row = zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm), col = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn);
   zn_kref a_row = square_row(b, t, true, row, lane), b_row = square_row(b, t, false, col, lane);
   zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
   for (unsigned i = 0; i < t->s.tm / 16u * (t->s.tn / 8u); i++) t->acc[i] = zn_kb_var(b, zero);
   zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
   fill_pipe(lw, t, begin);
-  zn_kref use = zn_kb_var(b, idx(b, 0)), put = zn_kb_var(b, idx(b, t->stages - 1));
+  zn_kref use = zn_kb_var(b, zn_kb_idx(b, 0)), put = zn_kb_var(b, zn_kb_idx(b, t->stages - 1));
   zn_kref k0 = zn_kb_for(b, begin, end, t->s.bk, ZN_FOR_SERIAL, 0);
   zn_kb_async_wait(b, t->stages - 2);
   zn_kb_statement(b, ZN_K_Barrier); /* the step's tiles are there, and nobody reads the slot that is filled next */
-  zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = addi(b, k0, (int64_t)(t->stages - 1) * t->s.bk);
+  zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = zn_i_addi(b, k0, (int64_t)(t->stages - 1) * t->s.bk);
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, end));
   fetch(lw, t, true, free_slot, next);
   fetch(lw, t, false, free_slot, next);
@@ -172,9 +167,9 @@ static void team_body(zn_lw *lw, tile *t) {
   zn_kb_set(b, use, following(b, t, slot));
   zn_kb_set(b, put, following(b, t, free_slot));
   zn_kb_end(b);
-  zn_kref group = divi(b, lane, 4), pair = remi(b, lane, 4);
-  zn_kref out_row = add(b, zn_lw_ix(lw, t->row0), add(b, row, group));
-  hand_out(lw, t, out_row, add(b, zn_lw_ix(lw, t->col0), add(b, col, muli(b, pair, 2))));
+  zn_kref group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
+  zn_kref out_row = zn_i_add(b, zn_lw_ix(lw, t->row0), zn_i_add(b, row, group));
+  hand_out(lw, t, out_row, zn_i_add(b, zn_lw_ix(lw, t->col0), zn_i_add(b, col, zn_i_muli(b, pair, 2))));
 }
 
 /* ---- choice ---- */
@@ -241,7 +236,7 @@ bool zn_gs_pipe(zn_lw *lw, tile *t) {
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
   zn_lw_kernel(lw, t->g->node, t->g->hint);
   t->sa = zn_kb_alloc(b, ZN_F32, slot_bytes(&t->s) / 4 * t->stages);
-  t->sb = zn_kb_ptradd(b, t->sa, idx(b, t->s.bm * pitch_of(t) * 2));
+  t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * 2));
   zn_gs_open(lw, t);
   team_body(lw, t);
   zn_kb_end(b);
