@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := all
-# The runtime pool is also linked into zenithc, for bench and run --threads.
-OBJ    += $(B)/runtime/zenith_pool.o
-LIBOBJ += $(B)/runtime/zenith_pool.o
+# The runtime's pool and image decoder are also linked into zenithc, for what it runs itself.
+RUNTIME = $(B)/runtime/zenith_pool.o $(B)/runtime/zenith_image.o
+OBJ    += $(RUNTIME)
+LIBOBJ += $(RUNTIME)
 
 # runtime/zenith.h as C strings, for the files that the c target writes.
 GENHDR += $(B)/gen/zenith_abi.inc

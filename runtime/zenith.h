@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define ZN_ABI_VERSION 2
+#define ZN_ABI_VERSION 3
 #define ZN_ABI_MAX_RANK 8
 #define ZN_MODEL_MAGIC 0x314e5a00u
 
@@ -37,7 +37,9 @@ typedef enum zn_result {
   ZN_RUN_INDEX = 8,     /* data error: an index tensor points outside its operand */
   ZN_RUN_DOMAIN = 9,    /* data error: the operator is undefined on this input */
   ZN_RUN_ALLOC = 10,    /* the caller's allocator refused or gave unaligned memory, or the model needs one and has none */
-  ZN_RUN_OVERFLOW = 11  /* a size does not fit the machine's pointers */
+  ZN_RUN_OVERFLOW = 11, /* a size does not fit the machine's pointers */
+  ZN_RUN_HOOK = 12,     /* the model decodes images and the host has no decode_image */
+  ZN_RUN_IMAGE = 13     /* decode_image could not decode, or told two sizes */
 } zn_result;
 
 /* dtype codes are ONNX's TensorProto.DataType: 1 float, 2 uint8, 3 int8, 6 int32, 7 int64, 9 bool, 10 float16,
@@ -72,7 +74,9 @@ typedef struct zn_string { /* element of a string tensor: UTF-8, not terminated 
 
 typedef void (*zn_kernel)(void *const *bufs, const intptr_t *ints, intptr_t begin, intptr_t end);
 
-/* Hooks; any may be null, and so may the pointer to the struct itself. */
+typedef enum zn_pixels { ZN_PIXELS_RGB = 0, ZN_PIXELS_BGR = 1, ZN_PIXELS_GRAY = 2 } zn_pixels;
+
+/* Hooks; any may be null, and so may the pointer to the struct itself. Set what is not used to null: `zn_host h = {0}`. */
 typedef struct zn_host {
   void *user;
   /* Must run kernel on disjoint parts that cover [0, n) and return when all are done. */
@@ -83,6 +87,12 @@ typedef struct zn_host {
    * caller may drop all of it once the outputs are read (or the run failed). Models that are bounded never call it. */
   void *alloc_user;
   void *(*alloc)(void *alloc_user, size_t bytes);
+  /* Decodes the image file `file` (uint8, rank 1), for models with ImageDecoder; runtime/zenith_image.c is one. pixels: a
+   * zn_pixels. Asked twice for each image: with image->u.data null it sets image->shape to height, width and channels (3,
+   * gray: 1); then data has room for that and gets the pixels, row by row, channels together. 0, or the run ends with
+   * ZN_RUN_IMAGE. */
+  void *image_user;
+  int32_t (*decode_image)(void *image_user, const zn_tensor *file, uint32_t pixels, zn_tensor *image);
 } zn_host;
 
 typedef struct zn_io_desc {

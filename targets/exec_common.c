@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "runtime/zenith_image.h"
+
 static void *alloc64(zn_arena *a, uint64_t bytes) {
   char *p = zn_arena_array(a, 1, (size_t)bytes + 64);
   return p + (-(uintptr_t)p & 63);
@@ -24,6 +26,8 @@ static const char *explain(int32_t rc) {
     case ZN_RUN_DOMAIN: return "an operator is undefined on this input";
     case ZN_RUN_ALLOC: return "the model needs an allocator, or it refused";
     case ZN_RUN_OVERFLOW: return "a size does not fit this machine's pointers";
+    case ZN_RUN_HOOK: return "the model decodes images, and the host has no decoder";
+    case ZN_RUN_IMAGE: return "an image could not be decoded";
     default: return NULL;
   }
 }
@@ -37,6 +41,9 @@ static const char *remedy(int32_t rc) {
     case ZN_RUN_INDEX:
     case ZN_RUN_DOMAIN:
       return "check the input data; --random draws values that models with index inputs may reject";
+    case ZN_RUN_IMAGE:
+      return zn_image_problem() ? zn_image_problem()
+                                : "give an undamaged JPEG, JPEG 2000, PNG, BMP, TIFF, WebP or PNM file";
     default: return NULL;
   }
 }
@@ -67,6 +74,7 @@ zn_host zn_exec_host(zn_arena *a, const zn_host *base) {
   zn_host h = base ? *base : (zn_host){0};
   h.alloc_user = a;
   h.alloc = arena_alloc;
+  h.decode_image = zn_image_decode;
   return h;
 }
 

@@ -10,7 +10,7 @@
 typedef int32_t (*zn_exec_call)(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
                                 uint64_t ws_bytes, const zn_host *host);
 
-/* base (NULL: no hooks) with an allocator that takes from a. */
+/* base (NULL: no hooks) with an allocator that takes from a, and a decoder of images. */
 zn_host zn_exec_host(zn_arena *a, const zn_host *base);
 /* Borrows the data of tensors; lists are made in a. */
 void zn_exec_to_abi(zn_arena *a, const zn_htensor *t, zn_tensor *out);

@@ -167,7 +167,9 @@ const char *zn_native_result_text(int32_t code) {
       [ZN_RUN_INDEX] = "an index tensor points outside its operand",
       [ZN_RUN_DOMAIN] = "the operator is undefined on this input",
       [ZN_RUN_ALLOC] = "the caller's allocator refused, or none was given",
-      [ZN_RUN_OVERFLOW] = "a size does not fit the machine's pointers"};
+      [ZN_RUN_OVERFLOW] = "a size does not fit the machine's pointers",
+      [ZN_RUN_HOOK] = "the model decodes images, and the host has no decoder",
+      [ZN_RUN_IMAGE] = "an image could not be decoded"};
   if (code < 0 || (size_t)code >= sizeof text / sizeof text[0]) return "unknown result code";
   return text[code];
 }

@@ -18,7 +18,7 @@ LAYERS = {
     GRAPH: [OPS],
     OPS: [GRAPH],
     PASSES: [GRAPH, OPS, EVAL],
-    EVAL: [GRAPH, OPS],
+    EVAL: [GRAPH, OPS, "runtime"],
     "zenithc/driver": [GRAPH, OPS, PASSES, EVAL, "frontends/onnx", "codegen/kir", "codegen/lower", "targets", "runtime"],
     "frontends/onnx": [GRAPH, OPS],
     "codegen/kir": [],

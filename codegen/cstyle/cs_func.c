@@ -535,6 +535,15 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
     define_atom(p, r, fmt(p, "m%u", r));
     break;
   }
+  case ZN_K_HostImage: {
+    const char *host = use(p, in->a), *file = use(p, in->b), *image = use(p, in->c);
+    flush(p, FLUSH_ALL, 0);
+    indent(p);
+    zn_text_printf(p->out, "const int32_t m%u = ((const zn_host *)%s)->decode_image(((const zn_host *)%s)->image_user, "
+                   "(const zn_tensor *)%s, %" PRId64 ", (zn_tensor *)%s);\n", r, host, host, file, in->imm.i, image);
+    define_atom(p, r, fmt(p, "m%u", r));
+    break;
+  }
   default: { /* Alloc */
     const char *elem = cs_elem(p->s, cs_scalar((zn_dtype)in->dtype));
     if (p->f->team > 1) { /* the team's: shared memory */
@@ -751,11 +760,15 @@ static const char *param_name(printer *p, uint32_t i) {
   return fmt(p, "p_%s", cs_ident(p->s, p->f->params[i].name));
 }
 
+static bool has_effect(const zn_kinst *in) {
+  return in->op == ZN_K_Store || in->op == ZN_K_HostImage || (zn_kops[in->op].cls == 'S' && in->op != ZN_K_Get);
+}
+
 static void print_inst(printer *p, zn_kref r) {
   const zn_kinst *in = &p->f->insts[r];
   zn_kop op = (zn_kop)in->op;
   memset(&p->reads, 0, sizeof p->reads);
-  if (zn_kops[op].cls != 'S' && op != ZN_K_Store && p->v[r].uses == 0)
+  if (!has_effect(in) && zn_kops[op].cls != 'S' && p->v[r].uses == 0)
     return; /* no effect, not needed */
   switch (zn_kops[op].cls) {
   case 'C':
@@ -793,10 +806,6 @@ static void print_inst(printer *p, zn_kref r) {
 /* ---- whole functions ---- */
 
 static bool is_ref(char kind) { return kind == 'v' || kind == 'p' || kind == 'x' || kind == 'r'; }
-
-static bool has_effect(const zn_kinst *in) {
-  return in->op == ZN_K_Store || (zn_kops[in->op].cls == 'S' && in->op != ZN_K_Get);
-}
 
 /* Counts uses by instructions that are themselves needed, walking backwards. */
 static void count_uses(printer *p) {

@@ -99,6 +99,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_HostAlloc:
+    case ZN_K_HostImage:
     case ZN_K_Load:
     case ZN_K_Store:
     case ZN_K_Fetch:
@@ -523,7 +524,7 @@ int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *mod, uint32_t fn, void *in, vo
   init_machine(&m, c, mod, opts);
   add_tensors(&m, in, mod->num_inputs, true);
   add_tensors(&m, out, mod->num_outputs, false);
-  zn_interp_region(&m, host, 5 * sizeof(void *)); /* zn_host */
+  zn_interp_region(&m, host, 7 * sizeof(void *)); /* zn_host */
   bool plan = fn == mod->plan_fn && fn != mod->run_fn; /* there ws points at the 8-byte size */
   zn_interp_region(&m, ws, plan ? 8 : ws_bytes);
   zn_ifunc *f = decode(&m, fn);

@@ -170,6 +170,34 @@ static void host_alloc(const zn_idec *d, zn_imach *m) {
   memcpy(m->slots + d->r, &p, sizeof p);
 }
 
+enum { TENSOR_BYTES = 88 }; /* zn_tensor: data, bytes, ... */
+
+/* The hook sees the caller's memory as it is: only what it may touch is checked. */
+static void host_image(const zn_idec *d, zn_imach *m) {
+  const char *host = *ZN_SLOT(const char *, m, d->a);
+  char *file = *ZN_SLOT(char *, m, d->b), *image = *ZN_SLOT(char *, m, d->c), *from, *to;
+  bool inside = zn_interp_reachable(m, file, TENSOR_BYTES) && zn_interp_reachable(m, image, TENSOR_BYTES);
+  uint64_t bytes = 0, room = 0;
+  if (inside) {
+    memcpy(&from, file, sizeof from);
+    memcpy(&to, image, sizeof to);
+    memcpy(&bytes, file + 8, sizeof bytes);
+    memcpy(&room, image + 8, sizeof room);
+    inside = (!bytes || zn_interp_reachable(m, from, bytes)) && (!room || zn_interp_reachable(m, to, room));
+  }
+  if (!inside) {
+    zn_error(m->c, NULL, "interp: an image or its file lies outside of what may be accessed");
+    m->failed = true;
+    return;
+  }
+  void *user;
+  int32_t code, (*decode)(void *, const void *, uint32_t, void *);
+  memcpy(&user, host + 5 * sizeof user, sizeof user);
+  memcpy(&decode, host + 6 * sizeof user, sizeof decode);
+  code = decode(user, file, (uint32_t)d->imm, image);
+  memcpy(m->slots + d->r, &code, sizeof code);
+}
+
 /* Done at once: what is read before its AsyncWait is a bug that this does not show. */
 static void async_copy(const zn_idec *d, zn_imach *m) {
   char *to = *ZN_SLOT(char *, m, d->a);
@@ -211,6 +239,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_HostAlloc: return host_alloc;
+    case ZN_K_HostImage: return host_image;
     case ZN_K_Prefetch:
     case ZN_K_AsyncGroup:
     case ZN_K_AsyncWait:

@@ -475,6 +475,13 @@ zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes) {
   return put(b, ZN_K_HostAlloc, ZN_PTR, 1, host, bytes, 0, 0);
 }
 
+zn_kref zn_kb_hostimage(zn_kb *b, zn_kref host, zn_kref file, zn_kref image, int64_t pixels) {
+  if (!ok2(b, ZN_K_HostImage, host, file) || !ok1(b, ZN_K_HostImage, image)) return 0;
+  if (type_of(b, host) != ZN_PTR || type_of(b, file) != ZN_PTR || type_of(b, image) != ZN_PTR)
+    return fail(b, ZN_K_HostImage, "an operand is not a pointer");
+  return put(b, ZN_K_HostImage, ZN_I32, 1, host, file, image, pixels);
+}
+
 zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id) {
   if (b->error) return 0;
   if (const_id >= b->mod->num_consts) return fail(b, ZN_K_ConstAddr, "no such module constant");

@@ -219,6 +219,7 @@ zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);
 zn_kref zn_kb_hostalloc(zn_kb *b, zn_kref host, zn_kref bytes);
+zn_kref zn_kb_hostimage(zn_kb *b, zn_kref host, zn_kref file, zn_kref image, int64_t pixels);
 zn_kref zn_kb_constaddr(zn_kb *b, uint32_t const_id);
 zn_kref zn_kb_var(zn_kb *b, zn_kref init);
 zn_kref zn_kb_get(zn_kb *b, zn_kref var);

@@ -185,6 +185,11 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;
+  if (in->op == ZN_K_HostImage) {
+    CHECK(v->f->is_entry && t == ZN_I32 && in->lanes == 1, "only entry functions ask the host, for an i32");
+    CHECK(in->imm.i >= 0 && in->imm.i <= 2, "no such form of pixels");
+    return;
+  }
   if (in->op == ZN_K_HostAlloc) CHECK(v->f->is_entry, "only entry functions allocate");
   if (in->op == ZN_K_PtrAdd || in->op == ZN_K_HostAlloc) {
     CHECK(t == ZN_PTR && in->lanes == 1 && nx == 1, "pointers have one lane");

@@ -123,18 +123,28 @@ static void emit_store(zn_lfun *s, const zn_kinst *in) {
   }
 }
 
-/* zn_host: user, parallel_for, profile, alloc_user, alloc. */
+/* zn_host: user, parallel_for, profile, alloc_user, alloc, image_user, decode_image. */
+static zn_lval host_field(zn_lfun *s, zn_kref host, unsigned k) {
+  zn_lmod *m = s->m;
+  zn_lval at = LLVMConstInt(m->i32, k, 0);
+  zn_lval p = LLVMBuildGEP2(m->b, m->ptr, s->v[host], &at, 1, "");
+  return LLVMBuildLoad2(m->b, m->ptr, p, "");
+}
+
 static zn_lval emit_host_alloc(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
-  zn_lval field[2];
-  for (unsigned k = 0; k < 2; k++) {
-    zn_lval at = LLVMConstInt(m->i32, 3 + k, 0);
-    zn_lval p = LLVMBuildGEP2(m->b, m->ptr, s->v[in->a], &at, 1, "");
-    field[k] = LLVMBuildLoad2(m->b, m->ptr, p, "");
-  }
+  zn_lval user = host_field(s, in->a, 3), hook = host_field(s, in->a, 4);
   zn_ltype pt[2] = {m->ptr, m->idx};
-  zn_lval args[2] = {field[0], s->v[in->b]};
-  return LLVMBuildCall2(m->b, LLVMFunctionType(m->ptr, pt, 2, 0), field[1], args, 2, "");
+  zn_lval args[2] = {user, s->v[in->b]};
+  return LLVMBuildCall2(m->b, LLVMFunctionType(m->ptr, pt, 2, 0), hook, args, 2, "");
+}
+
+static zn_lval emit_host_image(zn_lfun *s, const zn_kinst *in) {
+  zn_lmod *m = s->m;
+  zn_lval user = host_field(s, in->a, 5), hook = host_field(s, in->a, 6);
+  zn_ltype pt[4] = {m->ptr, m->ptr, m->i32, m->ptr};
+  zn_lval args[4] = {user, s->v[in->b], LLVMConstInt(m->i32, (uint64_t)in->imm.i, 0), s->v[in->c]};
+  return LLVMBuildCall2(m->b, LLVMFunctionType(m->i32, pt, 4, 0), hook, args, 4, "");
 }
 
 static zn_lval emit_memory(zn_lfun *s, uint32_t i) {
@@ -147,6 +157,7 @@ static zn_lval emit_memory(zn_lfun *s, uint32_t i) {
       s->origin[i] = s->origin[in->a];
       return LLVMBuildGEP2(m->b, m->i8, s->v[in->a], &s->v[in->b], 1, "");
     case ZN_K_HostAlloc: return emit_host_alloc(s, in);
+    case ZN_K_HostImage: return emit_host_image(s, in);
     default: {
       assert(in->op == ZN_K_Alloc);
       uint64_t bytes = (uint64_t)in->imm.i * zn_lm_bytes(m, (zn_dtype)in->dtype);

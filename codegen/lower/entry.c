@@ -5,7 +5,7 @@
 #include "codegen/lower/program.h"
 #include "runtime/zenith.h"
 
-enum { T_SIZE = 88, T_DATA = 0, T_BYTES = 8, T_DTYPE = 16, T_RANK = 20, T_SHAPE = 24, HOST_ALLOC = 4 };
+enum { T_SIZE = 88, T_DATA = 0, T_BYTES = 8, T_DTYPE = 16, T_RANK = 20, T_SHAPE = 24, HOST_ALLOC = 4, HOST_IMAGE = 6 };
 static const int64_t max_dim = INT64_C(0x7fffffff), max_bytes = INT64_C(1) << 46;
 
 typedef struct entry {
@@ -413,12 +413,18 @@ static zn_kref address(entry *e, zn_loc loc) {
   return p->at ? zn_kb_ptradd(e->b, base, zn_kb_idx(e->b, (int64_t)p->at)) : base;
 }
 
+/* The run ends unless the host has hook number `field`. */
+static void need_hook(entry *e, int field_number, int32_t code) {
+  zn_kb *b = e->b;
+  fail_if(e, is_null(e, e->host), code);
+  zn_kref at = zn_kb_idx(b, field_number);
+  fail_if(e, is_null(e, zn_kb_load(b, ZN_PTR, 1, e->host, at)), code);
+}
+
 /* Memory from the caller, or the run ends. */
 static zn_kref allocate(entry *e, zn_kref bytes) {
   zn_kb *b = e->b;
-  fail_if(e, is_null(e, e->host), ZN_RUN_ALLOC);
-  zn_kref hook = zn_kb_load(b, ZN_PTR, 1, e->host, zn_kb_idx(b, HOST_ALLOC));
-  fail_if(e, is_null(e, hook), ZN_RUN_ALLOC);
+  need_hook(e, HOST_ALLOC, ZN_RUN_ALLOC);
   zn_kref p = zn_kb_hostalloc(b, e->host, round64(e, bytes));
   fail_if(e, is_null(e, p), ZN_RUN_ALLOC);
   zn_kref low = zn_kb_bin(b, ZN_K_And, zn_kb_bitcast(b, p, ZN_IDX), zn_kb_idx(b, 63));
@@ -472,10 +478,19 @@ static void emit_call(entry *e, const zn_step *s) {
   zn_kb_call(e->b, s->fn, args, s->num_args, grid);
 }
 
+static void decode_image(entry *e, const zn_step *s) {
+  zn_kb *b = e->b;
+  need_hook(e, HOST_IMAGE, ZN_RUN_HOOK);
+  zn_kref file = address(e, s->loc), image = zn_kb_ptradd(b, file, zn_kb_idx(b, T_SIZE));
+  zn_kref code = zn_kb_hostimage(b, e->host, file, image, s->code);
+  fail_if(e, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)), ZN_RUN_IMAGE);
+}
+
 static void emit_step(entry *e, const zn_step *s) {
   zn_kb *b = e->b;
   switch (s->kind) {
   case ZN_STEP_CALL: emit_call(e, s); break;
+  case ZN_STEP_IMAGE: decode_image(e, s); break;
   case ZN_STEP_CHECK: {
     if (e->lw->err_buf == UINT32_MAX) break;
     zn_kref p = address(e, (zn_loc){ZN_LOC_WS, e->lw->err_buf}), zero = zn_kb_idx(b, 0);

@@ -85,6 +85,8 @@ typedef enum zn_step_kind {
   ZN_STEP_ENDLOOP,
   ZN_STEP_REQUIRE,    /* return `code` unless a == b, or a == 1 when or_one */
   ZN_STEP_CHECK,      /* the run ends when a kernel so far has failed */
+  ZN_STEP_IMAGE,      /* the host decodes: the buffer holds two zn_tensors, file and image; `code` is the zn_pixels; args: what
+                         the two point to */
   ZN_STEP_GROW        /* the buffer has room for `a` bytes and keeps its first `b` (NONE: nothing); for unbounded ones */
 } zn_step_kind;
 

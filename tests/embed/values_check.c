@@ -1,5 +1,5 @@
 /* What zenith.h promises about strings, sequences and the allocator, seen by a program that opens
- *     values_check strings.so loop_grow.so numbers.so ranks.so         (tests/embed/values)
+ *     values_check strings.so loop_grow.so numbers.so ranks.so images.so         (tests/embed/values)
  * Prints ok and FAIL lines. */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "zenith.h"
+#include "zenith_image.h"
 
 typedef struct pool { /* the caller's allocator: refuses number `fail`, or gives odd addresses */
   void *block[4096];
@@ -182,11 +183,58 @@ static void ranks(const char *path) {
   check(run(&j, -1, 0) == ZN_RUN_SHAPE, "a rank that the model cannot use: ZN_RUN_SHAPE");
 }
 
+/* A decoder that misbehaves as it is told. */
+typedef struct decoder {
+  int calls, fail, grow;
+} decoder;
+
+static int32_t decode(void *user, const zn_tensor *file, uint32_t pixels, zn_tensor *image) {
+  decoder *d = user;
+  if (d->calls++ == d->fail) return 1;
+  int32_t code = zn_image_decode(NULL, file, pixels, image);
+  if (!image->u.data) image->shape[0] += d->grow;
+  return code;
+}
+
+static int32_t run_images(job *j, decoder *d) {
+  zn_host host = {.alloc_user = &j->p, .alloc = take, .image_user = d, .decode_image = decode};
+  drop(&j->p);
+  d->calls = 0;
+  return j->m->run(j->in, j->out, j->ws, j->ws_bytes, &host);
+}
+
+static void images(const char *path) {
+  static unsigned char file[512] = "P6\n2 1\n255\n\1\2\3\4\5\6", flag = 1;
+  job j = {.m = open_model(path), .p = {.fail = -1}};
+  j.in[0] = (zn_tensor){.u.data = file, .bytes = sizeof file, .dtype = 2, .rank = 1, .shape = {sizeof file}};
+  j.in[1] = (zn_tensor){.u.data = &flag, .bytes = 1, .dtype = 9};
+  prepare(&j);
+  decoder d = {0, -1, 0};
+  check(j.out[0].shape[0] == -1 && j.out[0].shape[2] == 3, "the size of an image is unknown before the run");
+  check(j.m->run(j.in, j.out, j.ws, j.ws_bytes, NULL) == ZN_RUN_HOOK, "no host: ZN_RUN_HOOK");
+  check(run(&j, -1, 0) == ZN_RUN_HOOK, "no decoder: ZN_RUN_HOOK");
+  check(run_images(&j, &d) == ZN_RUN_OK && d.calls == 10, "each image is asked about twice");
+  const unsigned char *rgb = j.out[0].u.data, *bgr = j.out[2].u.data, *gray = j.out[3].u.data;
+  check(j.out[0].shape[0] == 1 && j.out[0].shape[1] == 2 && !memcmp(rgb, "\1\2\3\4\5\6", 6), "RGB");
+  check(!memcmp(bgr, "\3\2\1\6\5\4", 6) && gray[0] == 2 && gray[1] == 5, "BGR and gray");
+  int calls = d.calls, good = 1;
+  for (d.fail = 0; d.fail < calls; d.fail++) good &= run_images(&j, &d) == ZN_RUN_IMAGE;
+  check(good, "every refusal ends the run with ZN_RUN_IMAGE");
+  d = (decoder){0, -1, 1};
+  check(run_images(&j, &d) == ZN_RUN_IMAGE, "two sizes for one image: ZN_RUN_IMAGE");
+  d.grow = -100;
+  check(run_images(&j, &d) == ZN_RUN_SHAPE, "a negative size: ZN_RUN_SHAPE");
+  d.grow = 0;
+  memcpy(file, "P7", 2);
+  check(run_images(&j, &d) == ZN_RUN_IMAGE, "bytes that are no image: ZN_RUN_IMAGE");
+}
+
 int main(int argc, char **argv) {
-  if (argc != 5) return 2;
+  if (argc != 6) return 2;
   strings(argv[1]);
   sequence(argv[2]);
   numbers(argv[3]);
   ranks(argv[4]);
+  images(argv[5]);
   return 0;
 }

@@ -77,9 +77,9 @@ done
       *) echo "FAIL $how names the node: $said" ;;
     esac
   done
-  try "values_check builds" gcc -std=c11 -O2 -Wall -Wextra -fsanitize=address,undefined -Iruntime tests/embed/values_check.c \
-    -o "$out/values_check" -ldl &&
-    ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out"/{strings,loop_grow,numbers,ranks}.so 2>&1
+  try "values_check builds" gcc -std=c11 -O2 -Wall -Wextra -fsanitize=address,undefined \
+    -D_DEFAULT_SOURCE -Iruntime tests/embed/values_check.c runtime/zenith_image.c -o "$out/values_check" -ldl &&
+    ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out"/{strings,loop_grow,numbers,ranks,images}.so 2>&1
 
   try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
 } | tally

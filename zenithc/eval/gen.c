@@ -3,6 +3,7 @@
 #include "zenithc/eval/gen.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <strings.h>
 
 #include "zenithc/ops/op.h"
@@ -46,19 +47,6 @@ static void add_symbols(dims *d, zn_expr e, int64_t small) {
   ZN_PUSH(d->a, d->v, d->n, d->cap, one);
 }
 
-zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
-                        uint32_t *out_n) {
-  dims d = {.ex = g->ex, .a = a};
-  for (uint32_t i = 0; i < num_given; i++) ZN_PUSH(a, d.v, d.n, d.cap, given[i]);
-  for (uint32_t i = 0; i < g->num_inputs; i++) {
-    const zn_type *t = &g->vals[g->inputs[i]].type;
-    for (int k = 0; k < t->rank; k++)
-      add_symbols(&d, t->dims[k], k == 0 && t->rank > 1 ? 2 : t->rank == 4 && k >= 2 ? 32 : 8);
-  }
-  *out_n = d.n;
-  return d.v;
-}
-
 static bool symbol_value(void *user, zn_expr s, int64_t *out) {
   const dims *d = user;
   return find_dim(d, zn_ex_name(d->ex, s), out);
@@ -84,6 +72,8 @@ typedef struct use { /* what the consumers of an input demand */
   bool mask, positive, count, numeral;
   const zn_str *words; /* strings that the model knows */
   uint32_t num_words;
+  bool picture;          /* the bytes of an image file, of this size unless 0 */
+  int64_t height, width;
 } use;
 
 static void need_below(use *u, int64_t n) {
@@ -138,6 +128,15 @@ static void know_words(const zn_node *n, use *u) {
   }
 }
 
+/* Lower bound of a size that only the run knows: as inferred or, before that, as the model declares it. */
+static int64_t least(const zn_graph *g, zn_vid v, int d) {
+  const zn_type *t = &g->vals[v].type;
+  int64_t lo = 0, hi = 0;
+  if (t->rank < 0 && g->vals[v].declared) t = g->vals[v].declared;
+  if (t->rank > d && t->dims[d] != ZN_EX_NONE) zn_ex_range(g->ex, t->dims[d], &lo, &hi);
+  return lo < 0 ? 0 : lo;
+}
+
 static void look(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, use *u, int depth) {
   int64_t e;
   know_words(n, u);
@@ -181,6 +180,11 @@ static void look(dims *d, const zn_graph *g, const zn_node *n, uint32_t input, u
     break;
   case ZN_OP_Log:
   case ZN_OP_Sqrt: u->positive = true; break;
+  case ZN_OP_ImageDecoder:
+    u->picture = true;
+    u->height = least(g, n->out[0], 0);
+    u->width = least(g, n->out[0], 1);
+    break;
   default: break;
   }
   if (n->num_captures) follow_bodies(d, g, n, input, u, depth);
@@ -197,6 +201,21 @@ static void follow(dims *d, const zn_graph *g, zn_vid v, use *u, int depth) {
     for (uint32_t i = 0; !n->dead && i < n->num_in; i++)
       if (n->in[i] == v) look(d, g, n, i, u, depth);
   }
+}
+
+zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
+                        uint32_t *out_n) {
+  dims d = {.ex = g->ex, .a = a};
+  for (uint32_t i = 0; i < num_given; i++) ZN_PUSH(a, d.v, d.n, d.cap, given[i]);
+  for (uint32_t i = 0; i < g->num_inputs; i++) {
+    const zn_type *t = &g->vals[g->inputs[i]].type;
+    use u = {0};
+    if (t->dtype == ZN_U8 && t->rank == 1) follow(&d, g, g->inputs[i], &u, 0);
+    for (int k = 0; k < t->rank; k++)
+      add_symbols(&d, t->dims[k], u.picture ? 400 : k == 0 && t->rank > 1 ? 2 : t->rank == 4 && k >= 2 ? 32 : 8);
+  }
+  *out_n = d.n;
+  return d.v;
 }
 
 /* ---- numbers ---- */
@@ -312,6 +331,25 @@ static void fill(zn_arena *a, zn_htensor *t, zn_gen_kind kind, uint64_t *s, cons
   }
 }
 
+/* A PNM file: in colour, gray or black and white, whichever the tensor has room for; noise when for none. */
+static void draw_picture(zn_htensor *t, uint64_t *s, const use *u) {
+  uint8_t *p = t->data;
+  uint64_t n = zn_htensor_count(t), r = next(s);
+  uint64_t w = u->width ? (uint64_t)u->width : 3 + r % 7, h = u->height ? (uint64_t)u->height : 2 + r / 7 % 5;
+  for (char kind = '6'; kind >= '4'; kind--) {
+    char head[64];
+    int len = snprintf(head, sizeof head, "P%c\n%llu %llu\n%s", kind, (unsigned long long)w, (unsigned long long)h,
+                       kind == '4' ? "" : "255\n");
+    uint64_t body = h * (kind == '6' ? 3 * w : kind == '5' ? w : (w + 7) / 8);
+    if ((uint64_t)len + body > n) continue;
+    memset(p, 0, n);
+    memcpy(p, head, (size_t)len);
+    for (uint64_t k = 0; k < body; k++) p[(uint64_t)len + k] = (uint8_t)(next(s) >> 56);
+    return;
+  }
+  for (uint64_t k = 0; k < n; k++) p[k] = (uint8_t)next(s);
+}
+
 /* ---- sequences, optionals, maps ---- */
 
 /* Sizes that are not given are the same for all items, so that they fit together. */
@@ -398,7 +436,8 @@ zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind k
     bool ramp = strcasestr(v->name, "position") != NULL && kind != ZN_GEN_ZEROS;
     uint64_t s = seed * UINT64_C(0x2545F4914F6CDD1D) + i + 1;
     next(&s);
-    fill(a, &out[i], kind, &s, &u, image, ramp);
+    if (u.picture && rank == 1 && out[i].dtype == ZN_U8) draw_picture(&out[i], &s, &u);
+    else fill(a, &out[i], kind, &s, &u, image, ramp);
   }
   return ZN_OK;
 }

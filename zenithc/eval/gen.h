@@ -24,7 +24,8 @@ typedef struct zn_gen_dim { /* a symbol's value */
  * spatial 32, others 8, within the symbol's bounds). Array of *out_n from a. */
 zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
                         uint32_t *out_n);
-/* out: g->num_inputs values from a. given/num_given as above. Strings are often words that the model looks for; the
+/* out: g->num_inputs values from a. given/num_given as above. Strings are often words that the model looks for, bytes
+ * for an ImageDecoder an image file; the
  * items of a sequence have one shape. */
 zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind kind, uint64_t seed,
                         const zn_gen_dim *given, uint32_t num_given, zn_htensor *out);
