@@ -4,7 +4,8 @@
 #define ZN_CUDA_BLOB_H
 #include <stdint.h>
 
-#define ZN_CUDA_BLOB_MAGIC UINT64_C(0x31626f6c6275637a) /* "zcublob1" */
+#define ZN_CUDA_BLOB_MAGIC UINT64_C(0x32626f6c6275637a) /* "zcublob2" */
+#define ZN_CUDA_ON_HOST UINT64_MAX
 
 typedef struct zn_cuda_image { /* a compiled group of kernels */
   uint64_t cubin, cubin_bytes; /* for one generation */
@@ -12,7 +13,7 @@ typedef struct zn_cuda_image { /* a compiled group of kernels */
 } zn_cuda_image;
 
 typedef struct zn_cuda_kernel {
-  uint64_t image, name;       /* number of the image; offset of the name, zero-terminated */
+  uint64_t image, name;       /* number of the image, or ZN_CUDA_ON_HOST; offset of the name, zero-terminated */
   uint32_t team, num_bufs, num_ints, reserved;
   uint64_t shared;            /* bytes of shared memory for a team */
 } zn_cuda_kernel;
@@ -24,5 +25,6 @@ typedef struct zn_cuda_blob {
   uint64_t weights_bytes;
   uint32_t idx_bytes; /* of integer parameters */
   uint32_t sm;        /* of the cubins */
+  uint64_t mixed;     /* 1: the host has a part in a run: addresses in the entries are the host's, and Share is called */
 } zn_cuda_blob;
 #endif

@@ -7,16 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda_blob.h"
-#include "zenith_device.h"
-
-#define HIDDEN __attribute__((visibility("hidden")))
-#define WEAK_HIDDEN __attribute__((weak, visibility("hidden")))
+#include "cuda_session.h"
 
 /* what the artifact's own object provides */
-extern HIDDEN const unsigned char zn_device_blob[];
-extern WEAK_HIDDEN const unsigned char zn_device_weights[];
-extern const zn_model zn_model_main;
 HIDDEN int32_t zn_device_run(zn_tensor *in, zn_tensor *out, void *ws, size_t ws_bytes, const zn_host *host);
 HIDDEN int32_t zn_device_plan(zn_tensor *in, zn_tensor *out, void *ws, size_t ws_bytes, const zn_host *host);
 /* what it asks of us */
@@ -24,61 +17,11 @@ HIDDEN int32_t zn_device_call_run(zn_tensor *in, zn_tensor *out, void *ws, size_
 HIDDEN int32_t zn_device_call_plan(zn_tensor *in, zn_tensor *out, void *ws, size_t ws_bytes, const zn_host *host);
 extern const zn_device_api zn_device_main;
 
-enum { MAX_GRAPHS = 16, MAX_PARAMS = 256, BLOCK = 128, SHARED_FREE = 48 << 10, OUT_OF_MEMORY = 2, NO_BINARY = 209 };
-enum { EARLY_SM = 90, ATTR_EARLY_START = 6 }; /* programmatic stream serialization: kernels wait for the one before themselves */
-enum { ATTR_SHARED = 8, ATTR_MEMORY_TYPE = 2, ATTR_MULTIPROCESSORS = 16, MEMORY_HOST = 1 };
-
-typedef struct driver {
-#define CUDA_FN(name, symbol, params) int(*name) params;
-#include "cuda.def"
-#undef CUDA_FN
-  void *handle;
-} driver;
-
-/* CUlaunchAttribute and CUlaunchConfig of cuda.h */
-typedef struct launch_attribute {
-  int id, pad;
-  int value[16];
-} launch_attribute;
-
-typedef struct launch_config {
-  unsigned grid[3], block[3], shared;
-  void *stream;
-  const launch_attribute *attributes;
-  unsigned num_attributes;
-} launch_config;
-
-typedef struct place { /* a device buffer that grows */
-  uint64_t p;
-  size_t bytes;
-} place;
-
-typedef struct record { /* a run as a graph, for one set of shapes and pointers */
-  void *exec;
-  uint64_t key;
-  zn_tensor *in, *out; /* as given; out with the shapes that the run told */
-  unsigned seen;
-} record;
-
-struct zn_session {
-  zn_device_hooks hooks; /* first: the hooks are the session */
-  driver cu;
-  int device;
-  unsigned multiprocessors;
-  void *ctx, *own_stream, *stream;
-  void **modules, **functions;
-  uint64_t weights;
-  place ws, *in_stage, *out_stage;
-  int32_t *code; /* pinned: the run's result */
-  record graphs[MAX_GRAPHS];
-  unsigned num_graphs;
-  int after_kernel; /* the last thing in the stream, in this run, is a kernel */
-  int capturing, dynamic; /* dynamic: the entry needs data on the way, so no graph */
-  int32_t status;         /* first failure inside an entry */
-  void **events;          /* profiling: two per launch, and which kernel it was */
-  uint32_t *event_kernel, num_events, cap_events;
-  char text[256];
-};
+typedef struct caller { /* of NAME_run: hooks and workspace, or nothing */
+  const zn_host *host;
+  void *ws;
+  size_t ws_bytes;
+} caller;
 
 static char open_error[256];
 
@@ -87,7 +30,7 @@ static const void *at(uint64_t offset) { return zn_device_blob + offset; }
 
 /* ---- errors ---- */
 
-static int32_t fail(zn_session *s, int code, const char *what) {
+int32_t zn_cuda_fail(zn_session *s, int code, const char *what) {
   const char *name = NULL, *text = NULL;
   if (code == 0) return ZN_RUN_OK;
   if (s->cu.error_name) s->cu.error_name(code, &name);
@@ -96,13 +39,13 @@ static int32_t fail(zn_session *s, int code, const char *what) {
   return code == OUT_OF_MEMORY ? ZN_RUN_DEVICE_MEMORY : code == NO_BINARY ? ZN_RUN_DEVICE_CODE : ZN_RUN_DEVICE;
 }
 
-static void keep(zn_session *s, int code, const char *what) {
-  if (code && !s->status) s->status = fail(s, code, what);
+void zn_cuda_keep(zn_session *s, int code, const char *what) {
+  if (code && !s->status) s->status = zn_cuda_fail(s, code, what);
 }
 
 #define TRY(call, what)                     \
   do {                                      \
-    int32_t rc_ = fail(s, s->cu.call, what); \
+    int32_t rc_ = zn_cuda_fail(s, s->cu.call, what); \
     if (rc_) return rc_;                    \
   } while (0)
 
@@ -131,14 +74,15 @@ static int32_t load_images(zn_session *s) {
   const zn_cuda_kernel *kernels = at(b->kernels);
   s->modules = calloc(b->num_images + 1, sizeof *s->modules);
   s->functions = calloc(b->num_kernels + 1, sizeof *s->functions);
-  if (!s->modules || !s->functions) return fail(s, OUT_OF_MEMORY, "opening");
+  if (!s->modules || !s->functions) return zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
   for (uint64_t i = 0; i < b->num_images; i++) {
     int rc = s->cu.module_load(&s->modules[i], at(images[i].cubin));
     if (rc && images[i].ptx_bytes) rc = s->cu.module_load(&s->modules[i], at(images[i].ptx));
-    if (rc) return fail(s, rc, "loading the kernels");
+    if (rc) return zn_cuda_fail(s, rc, "loading the kernels");
   }
   for (uint64_t i = 0; i < b->num_kernels; i++) {
     const char *name = at(kernels[i].name);
+    if (kernels[i].image == ZN_CUDA_ON_HOST) continue;
     TRY(module_function(&s->functions[i], s->modules[kernels[i].image], name), name);
     if (kernels[i].shared > SHARED_FREE)
       TRY(function_set(s->functions[i], ATTR_SHARED, (int)kernels[i].shared), "shared memory");
@@ -178,7 +122,7 @@ static int32_t open_device(zn_session *s, int device) {
   *s->code = 0;
   s->in_stage = calloc(zn_model_main.num_inputs + 1u, sizeof *s->in_stage);
   s->out_stage = calloc(zn_model_main.num_outputs + 1u, sizeof *s->out_stage);
-  if (!s->in_stage || !s->out_stage) return fail(s, OUT_OF_MEMORY, "opening");
+  if (!s->in_stage || !s->out_stage) return zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
   int32_t rc = load_images(s);
   return rc ? rc : load_weights(s);
 }
@@ -196,7 +140,9 @@ static int32_t session_open(int32_t device, zn_session **out) {
     s->hooks.launch = hook_launch;
     s->hooks.fetch = hook_fetch;
     s->hooks.poke = hook_poke;
-    rc = open_device(s, device);
+    s->hooks.share = zn_share_hook;
+    if (blob()->mixed && !(s->share = zn_share_open())) rc = zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
+    if (rc == ZN_RUN_OK) rc = open_device(s, device);
     if (s->ctx) s->cu.ctx_pop(&old);
   }
   if (rc == ZN_RUN_OK) {
@@ -227,6 +173,7 @@ static void close_device(zn_session *s) {
     if (s->in_stage[i].p) s->cu.mem_free(s->in_stage[i].p);
   for (uint32_t i = 0; s->out_stage && i < zn_model_main.num_outputs; i++)
     if (s->out_stage[i].p) s->cu.mem_free(s->out_stage[i].p);
+  zn_share_close(s);
   if (s->ws.p) s->cu.mem_free(s->ws.p);
   if (s->weights) s->cu.mem_free(s->weights);
   if (s->code) s->cu.host_free(s->code);
@@ -247,11 +194,11 @@ static void session_close(zn_session *s) {
 
 /* ---- hooks of the generated entry ---- */
 
-/* Constants are named by their host address. */
-static uint64_t device_address(const zn_session *s, const void *p) {
+/* Constants are named by their host address; where the host has a part in the run, all memory is. */
+static uint64_t device_address(zn_session *s, const void *p) {
   uintptr_t a = (uintptr_t)p, w = (uintptr_t)zn_device_weights;
   if (s->weights && a - w < blob()->weights_bytes) return s->weights + (a - w);
-  return a;
+  return s->share ? zn_share_device(s, p) : a;
 }
 
 /* Teams of a block: enough blocks for every multiprocessor first, then full blocks. */
@@ -264,8 +211,8 @@ static unsigned teams_per_block(const zn_session *s, const zn_cuda_kernel *k, in
 
 static void mark_event(zn_session *s, uint32_t kernel) {
   if (!s->events || s->num_events == s->cap_events) return;
-  keep(s, s->cu.event_create(&s->events[s->num_events], 0), "timing");
-  keep(s, s->cu.event_record(s->events[s->num_events], s->stream), "timing");
+  zn_cuda_keep(s, s->cu.event_create(&s->events[s->num_events], 0), "timing");
+  zn_cuda_keep(s, s->cu.event_record(s->events[s->num_events], s->stream), "timing");
   s->event_kernel[s->num_events++] = kernel;
 }
 
@@ -278,7 +225,7 @@ static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, 
   uint32_t n = 0;
   if (s->status || grid <= 0) return;
   if (k->num_bufs + k->num_ints + 2 > MAX_PARAMS) {
-    keep(s, 1, "too many parameters");
+    zn_cuda_keep(s, 1, "too many parameters");
     return;
   }
   for (uint32_t i = 0; i < k->num_bufs; i++) value[n++] = device_address(s, bufs[i]);
@@ -290,19 +237,19 @@ static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, 
   const launch_attribute early = {.id = ATTR_EARLY_START, .value = {1}};
   uint64_t blocks = ((uint64_t)grid + teams - 1) / teams;
   if (blocks > 0x7fffffff) {
-    keep(s, 1, "a kernel's grid is too large");
+    zn_cuda_keep(s, 1, "a kernel's grid is too large");
     return;
   }
   mark_event(s, number);
   launch_config c = {.grid = {(unsigned)blocks, 1, 1}, .block = {teams * k->team, 1, 1}, .shared = (unsigned)(teams * k->shared),
                      .stream = s->stream, .attributes = &early};
   c.num_attributes = b->sm >= EARLY_SM && s->after_kernel && !s->events;
-  keep(s, s->cu.launch(&c, s->functions[number], param, NULL), at(k->name));
+  zn_cuda_keep(s, s->cu.launch(&c, s->functions[number], param, NULL), at(k->name));
   s->after_kernel = 1;
   mark_event(s, number);
 }
 
-static int is_host(zn_session *s, const void *p) {
+int zn_cuda_is_host(zn_session *s, const void *p) {
   unsigned type = 0;
   int rc = s->cu.pointer_attribute(&type, ATTR_MEMORY_TYPE, (uint64_t)(uintptr_t)p);
   return rc != 0 || type == MEMORY_HOST;
@@ -313,12 +260,12 @@ static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t 
   memset(to, 0, bytes);
   s->after_kernel = 0;
   if (s->status) return;
+  uint64_t p = device_address(s, from);
   if (last) { /* read when the run has finished */
-    keep(s, s->cu.copy_out(s->code, (uint64_t)(uintptr_t)from, bytes, s->stream), "reading the result");
+    zn_cuda_keep(s, s->cu.copy_out(s->code, p, bytes, s->stream), "reading the result");
     return;
   }
-  uint64_t p = device_address(s, from);
-  if (p == (uint64_t)(uintptr_t)from && is_host(s, from)) {
+  if (s->share ? zn_share_lies_here(s, from) : p == (uint64_t)(uintptr_t)from && zn_cuda_is_host(s, from)) {
     memcpy(to, from, bytes);
     return;
   }
@@ -327,8 +274,8 @@ static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t 
     s->status = -1;
     return;
   }
-  keep(s, s->cu.copy_out(to, p, bytes, s->stream), "reading a size");
-  keep(s, s->cu.stream_wait(s->stream), "waiting for a size");
+  zn_cuda_keep(s, s->cu.copy_out(to, p, bytes, s->stream), "reading a size");
+  zn_cuda_keep(s, s->cu.stream_wait(s->stream), "waiting for a size");
 }
 
 static void hook_poke(zn_device_hooks *h, void *to, const void *value, uint32_t bytes) {
@@ -337,8 +284,9 @@ static void hook_poke(zn_device_hooks *h, void *to, const void *value, uint32_t 
   s->after_kernel = 0;
   if (s->status) return;
   memcpy(&v, value, bytes < 4 ? bytes : 4);
-  if (bytes == 4) keep(s, s->cu.set32((uint64_t)(uintptr_t)to, v, 1, s->stream), "clearing");
-  else keep(s, s->cu.set8((uint64_t)(uintptr_t)to, (unsigned char)v, bytes, s->stream), "clearing");
+  uint64_t p = device_address(s, to);
+  if (bytes == 4) zn_cuda_keep(s, s->cu.set32(p, v, 1, s->stream), "clearing");
+  else zn_cuda_keep(s, s->cu.set8(p, (unsigned char)v, bytes, s->stream), "clearing");
 }
 
 /* ---- running ---- */
@@ -349,7 +297,7 @@ static void forget_graphs(zn_session *s) {
   s->num_graphs = 0;
 }
 
-static int32_t grow(zn_session *s, place *b, size_t bytes) {
+int32_t zn_cuda_grow(zn_session *s, place *b, size_t bytes) {
   if (bytes <= b->bytes) return ZN_RUN_OK;
   if (b->p) {
     TRY(stream_wait(s->stream), "waiting");
@@ -368,11 +316,15 @@ static int32_t call_plan(zn_session *s, zn_tensor *in, zn_tensor *out, uint64_t 
   return s->status ? s->status : rc;
 }
 
-static int32_t call_run(zn_session *s, zn_tensor *in, zn_tensor *out) {
+static int32_t call_run_on(zn_session *s, zn_tensor *in, zn_tensor *out, void *ws) {
   s->status = 0;
   s->after_kernel = 0;
-  int32_t rc = zn_device_run(in, out, (void *)(uintptr_t)s->ws.p, s->ws.bytes, &s->hooks.base);
+  int32_t rc = zn_device_run(in, out, ws, s->ws.bytes, &s->hooks.base);
   return s->status ? s->status : rc;
+}
+
+static int32_t call_run(zn_session *s, zn_tensor *in, zn_tensor *out) {
+  return call_run_on(s, in, out, (void *)(uintptr_t)s->ws.p);
 }
 
 static uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * UINT64_C(0x9e3779b97f4a7c15) + (h >> 29); }
@@ -416,12 +368,12 @@ static int32_t capture(zn_session *s, record *r, zn_tensor *in, zn_tensor *out) 
   s->stream = s->own_stream;
   int rc = s->cu.capture_begin(s->stream, 2 /* relaxed */);
   s->capturing = 1;
-  int32_t st = rc ? fail(s, rc, "recording the run") : call_run(s, in, out);
+  int32_t st = rc ? zn_cuda_fail(s, rc, "recording the run") : call_run(s, in, out);
   s->capturing = 0;
   rc = s->cu.capture_end(s->stream, &graph);
   s->stream = user;
-  if (st == ZN_RUN_OK && rc) st = fail(s, rc, "recording the run");
-  if (st == ZN_RUN_OK) st = fail(s, s->cu.graph_instantiate(&r->exec, graph, 0), "making the graph");
+  if (st == ZN_RUN_OK && rc) st = zn_cuda_fail(s, rc, "recording the run");
+  if (st == ZN_RUN_OK) st = zn_cuda_fail(s, s->cu.graph_instantiate(&r->exec, graph, 0), "making the graph");
   if (graph) s->cu.graph_destroy(graph);
   if (s->dynamic) {
     s->status = 0;
@@ -464,14 +416,14 @@ static int32_t enqueue(zn_session *s, zn_tensor *in, zn_tensor *out) {
     memcpy(r->out, out, zn_model_main.num_outputs * sizeof *out);
   }
   told_shapes(r, out);
-  return fail(s, s->cu.graph_launch(r->exec, s->stream), "launching the graph");
+  return zn_cuda_fail(s, s->cu.graph_launch(r->exec, s->stream), "launching the graph");
 }
 
 static int32_t stage_inputs(zn_session *s, const zn_tensor *in, zn_tensor *dev) {
   for (uint32_t i = 0; i < zn_model_main.num_inputs; i++) {
     dev[i] = in[i];
-    if (!in[i].u.data || !is_host(s, in[i].u.data)) continue;
-    int32_t rc = grow(s, &s->in_stage[i], in[i].bytes ? in[i].bytes : 1);
+    if (!in[i].u.data || !zn_cuda_is_host(s, in[i].u.data)) continue;
+    int32_t rc = zn_cuda_grow(s, &s->in_stage[i], in[i].bytes ? in[i].bytes : 1);
     if (rc) return rc;
     dev[i].u.data_bits = s->in_stage[i].p;
     if (in[i].bytes) TRY(copy_in(s->in_stage[i].p, in[i].u.data, in[i].bytes, s->stream), "copying an input");
@@ -482,8 +434,8 @@ static int32_t stage_inputs(zn_session *s, const zn_tensor *in, zn_tensor *dev) 
 static int32_t stage_outputs(zn_session *s, const zn_tensor *out, zn_tensor *dev, int *any) {
   for (uint32_t i = 0; i < zn_model_main.num_outputs; i++) {
     dev[i] = out[i];
-    if (!out[i].u.data || !is_host(s, out[i].u.data)) continue;
-    int32_t rc = grow(s, &s->out_stage[i], out[i].bytes ? out[i].bytes : 1);
+    if (!out[i].u.data || !zn_cuda_is_host(s, out[i].u.data)) continue;
+    int32_t rc = zn_cuda_grow(s, &s->out_stage[i], out[i].bytes ? out[i].bytes : 1);
     if (rc) return rc;
     dev[i].u.data_bits = s->out_stage[i].p;
     *any = 1;
@@ -516,12 +468,30 @@ static int32_t finish(zn_session *s) {
   return *s->code;
 }
 
+/* A run in which the host has a part: never a graph, and finished when it returns. */
+static int32_t run_mixed(zn_session *s, const zn_tensor *in, zn_tensor *out, zn_tensor *dev_in, zn_tensor *dev_out,
+                         zn_tensor *plan, const caller *by) {
+  uint64_t ws_bytes = 0;
+  void *ws = NULL;
+  zn_share_begin(s, by->host);
+  memcpy(dev_in, in, zn_model_main.num_inputs * sizeof *in);
+  int32_t rc = call_plan(s, dev_in, plan, &ws_bytes);
+  if (!rc && by->ws && by->ws_bytes < ws_bytes) rc = ZN_RUN_WORKSPACE;
+  if (!rc) rc = zn_cuda_grow(s, &s->ws, ws_bytes ? ws_bytes : 64);
+  if (!rc) rc = zn_share_stage(s, in, out, dev_in, dev_out, by->ws, ws_bytes, &ws);
+  *s->code = 0;
+  if (!rc) rc = call_run_on(s, dev_in, dev_out, ws);
+  int32_t done = finish(s);
+  if (!rc) zn_share_collect(out, dev_out, plan);
+  return rc ? rc : done;
+}
+
 static int32_t run_with(zn_session *s, zn_tensor *in, zn_tensor *out, zn_tensor *dev_in, zn_tensor *dev_out,
                         zn_tensor *plan, int wait) {
   uint64_t ws_bytes = 0;
   int host_out = 0;
   int32_t rc = call_plan(s, in, plan, &ws_bytes);
-  if (!rc) rc = grow(s, &s->ws, ws_bytes ? ws_bytes : 64);
+  if (!rc) rc = zn_cuda_grow(s, &s->ws, ws_bytes ? ws_bytes : 64);
   if (!rc) rc = stage_inputs(s, in, dev_in);
   if (!rc) rc = stage_outputs(s, out, dev_out, &host_out);
   *s->code = 0;
@@ -530,7 +500,7 @@ static int32_t run_with(zn_session *s, zn_tensor *in, zn_tensor *out, zn_tensor 
   return rc || !(wait || host_out) ? rc : finish(s);
 }
 
-static int32_t session_run(zn_session *s, zn_tensor *in, zn_tensor *out, void *stream) {
+static int32_t run_for(zn_session *s, zn_tensor *in, zn_tensor *out, void *stream, const caller *by) {
   void *old;
   if ((!in && zn_model_main.num_inputs) || (!out && zn_model_main.num_outputs)) return ZN_RUN_NULL;
   zn_tensor *t = calloc(zn_model_main.num_inputs + 2u * zn_model_main.num_outputs + 1u, sizeof *t);
@@ -539,10 +509,16 @@ static int32_t session_run(zn_session *s, zn_tensor *in, zn_tensor *out, void *s
   s->text[0] = 0;
   s->stream = stream ? stream : s->own_stream;
   zn_tensor *dev_out = t + zn_model_main.num_inputs;
-  int32_t rc = run_with(s, in, out, t, dev_out, dev_out + zn_model_main.num_outputs, !stream);
+  zn_tensor *plan = dev_out + zn_model_main.num_outputs;
+  int32_t rc = s->share ? run_mixed(s, in, out, t, dev_out, plan, by) : run_with(s, in, out, t, dev_out, plan, !stream);
   s->cu.ctx_pop(&old);
   free(t);
   return rc;
+}
+
+static int32_t session_run(zn_session *s, zn_tensor *in, zn_tensor *out, void *stream) {
+  const caller none = {NULL, NULL, 0};
+  return run_for(s, in, out, stream, &none);
 }
 
 static int32_t session_plan(zn_session *s, zn_tensor *in, zn_tensor *out) {
@@ -599,12 +575,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static zn_session *shared;
 
 HIDDEN int32_t zn_device_call_run(zn_tensor *in, zn_tensor *out, void *ws, size_t ws_bytes, const zn_host *host) {
-  (void)ws;
-  (void)ws_bytes;
-  (void)host;
+  const caller by = {host, ws, ws_bytes};
   pthread_mutex_lock(&lock);
   int32_t rc = shared ? ZN_RUN_OK : session_open(0, &shared);
-  if (!rc) rc = session_run(shared, in, out, NULL);
+  if (!rc) rc = run_for(shared, in, out, NULL, &by);
   pthread_mutex_unlock(&lock);
   return rc;
 }
@@ -620,7 +594,7 @@ HIDDEN int32_t zn_device_call_plan(zn_tensor *in, zn_tensor *out, void *ws, size
   zn_device_hooks h = {.fetch = host_fetch};
   (void)host;
   int32_t rc = zn_device_plan(in, out, ws, ws_bytes, &h.base);
-  if (!rc) *(uint64_t *)ws = 0; /* the workspace is the session's */
+  if (!rc && !blob()->mixed) *(uint64_t *)ws = 0; /* the workspace is the session's; what the host has a part in needs both */
   return rc;
 }
 

@@ -12,6 +12,10 @@
  *     api->wait(s);                         result of the enqueued run
  *     api->close(s);
  *
+ * Where the model has kernels of the host (strings, sequences, sizes without a bound; zenithc says so), run waits even when given
+ * a stream; strings and the items of lists are host memory, as inputs and as outputs, and what outputs of that kind point to is
+ * the session's until its next run.
+ *
  * From the second run with the same shapes and pointers on, the run is a recorded graph. Sessions are independent: one thread
  * at a time each, any number of them on any devices. */
 #ifndef ZENITH_DEVICE_H
@@ -55,6 +59,7 @@ typedef struct zn_device_hooks {
   void (*launch)(struct zn_device_hooks *h, uint32_t kernel, void *const *bufs, const intptr_t *ints, intptr_t grid);
   void (*fetch)(struct zn_device_hooks *h, void *to, const void *from, uint32_t bytes, uint32_t last);
   void (*poke)(struct zn_device_hooks *h, void *to, const void *value, uint32_t bytes);
+  void (*share)(struct zn_device_hooks *h, void *p, intptr_t bytes, uint32_t flags); /* zn_share_flags of kir.h */
 } zn_device_hooks;
 
 #ifdef __cplusplus

@@ -301,7 +301,7 @@ static void number_kernels(cs_state *s) {
   s->kernel_names = ZN_ARRAY(&s->arena, const char *, m->num_funcs + 1);
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     s->kernel_names[i] = cs_fmt(s, m->funcs[i]->exported ? "%s" : "k_%s", m->funcs[i]->name);
-    if (!m->funcs[i]->is_entry) no[i] = n++;
+    if (zn_kfunc_on_device(m->funcs[i])) no[i] = n++;
   }
   s->kernel_no = no;
 }
@@ -363,7 +363,7 @@ void zn_cprint_cuda(zn_ctx *c, const zn_kmod *m, uint32_t first, uint32_t n, boo
     zn_text_puts(out, "\n");
   }
   for (uint32_t i = 0; i < m->num_funcs; i++)
-    if (!m->funcs[i]->is_entry && s.kernel_no[i] >= first && s.kernel_no[i] - first < n) cs_print_simt_kernel(&s, i);
+    if (zn_kfunc_on_device(m->funcs[i]) && s.kernel_no[i] >= first && s.kernel_no[i] - first < n) cs_print_simt_kernel(&s, i);
   zn_text_put(out, s.helpers.s ? s.helpers.s : "", s.helpers.len);
   zn_text_put(out, s.body.s ? s.body.s : "", s.body.len);
   zn_arena_reset(&s.arena);

@@ -241,6 +241,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_HostAlloc: return host_alloc;
     case ZN_K_HostImage: return host_image;
     case ZN_K_Prefetch:
+    case ZN_K_Share: /* here all memory is one */
     case ZN_K_AsyncGroup:
     case ZN_K_AsyncWait:
     case ZN_K_Await: return nothing;

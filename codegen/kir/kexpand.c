@@ -103,8 +103,9 @@ zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     zn_kfunc *f = m->funcs[i];
     bool any = false;
-    for (uint32_t k = 1; k < f->num_insts && !any; k++) any = wanted(f, &f->insts[k], caps);
-    if (any) expand_func(c, m, f, caps, &pi_const);
+    const zn_caps *own = zn_kfunc_caps(f, caps);
+    for (uint32_t k = 1; k < f->num_insts && !any; k++) any = wanted(f, &f->insts[k], own);
+    if (any) expand_func(c, m, f, own, &pi_const);
   }
   return ZN_OK;
 }

@@ -440,6 +440,11 @@ void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes) {
   put(b, ZN_K_Prefetch, ZN_NONE, 1, ptr, bytes, 0, 0);
 }
 
+void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags) {
+  if (!address(b, ZN_K_Share, ptr, bytes, 1)) return;
+  put(b, ZN_K_Share, ZN_NONE, 1, ptr, bytes, 0, flags);
+}
+
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes) {
   if (!address(b, ZN_K_AsyncCopy, to, bytes, 1) || !address(b, ZN_K_AsyncCopy, from, bytes, 1)) return;
   put(b, ZN_K_AsyncCopy, ZN_NONE, 1, to, from, bytes, 0);

@@ -87,6 +87,7 @@ typedef struct zn_kfunc {
   bool exported; /* visible symbol in the artifact */
   uint16_t team; /* SIMT targets: threads that run one grid iteration together; 0 = not decided (zn_kpass_simt) */
   bool serial;   /* too short to be split over threads */
+  bool on_host;  /* SIMT targets: a kernel of the processor beside the device, written for caps->host */
   zn_kparam *params;
   uint32_t num_params, cap_params;
   zn_kinst *insts; /* [0] is Nop */
@@ -103,6 +104,9 @@ static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned
   if (matrix == 'B') *row = pair + e / 2 * 8, *col = group;
   if (matrix == 'C') *row = group + e / 2 * 8, *col = pair;
 }
+
+/* Share's immediate: who uses the memory next, and whether it may write there. */
+typedef enum zn_share_flags { ZN_SHARE_HOST = 0, ZN_SHARE_DEVICE = 1, ZN_SHARE_OWNER = 2, ZN_SHARE_WRITE = 4 } zn_share_flags;
 
 /* Operations that the threads of a warp or team do together. */
 static inline bool zn_kop_joins(uint8_t op) {
@@ -157,8 +161,16 @@ typedef struct zn_kmod {
   uint32_t run_fn, plan_fn;  /* function numbers of the two entries */
   zn_kcost *costs;           /* per function; NULL: not counted */
   uint64_t workspace_bytes;  /* exact when static, 0 when it depends on symbols */
+  bool mixed;                /* a device's artifact in whose runs the host has a part */
   const char *provenance;    /* one line: compiler version, model hash, options, verdict */
 } zn_kmod;
+
+/* What f is for: caps, or the processor beside the device. */
+static inline const zn_caps *zn_kfunc_caps(const zn_kfunc *f, const zn_caps *caps) {
+  return (f->on_host || f->is_entry) && caps->host ? caps->host : caps;
+}
+/* Is f a kernel that a device runs? */
+static inline bool zn_kfunc_on_device(const zn_kfunc *f) { return !f->is_entry && !f->on_host; }
 
 zn_kmod *zn_kmod_new(zn_arena *a, const char *name);
 uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count, const void *data);
@@ -211,6 +223,7 @@ zn_kref zn_kb_shuffle(zn_kb *b, zn_kref x, zn_kref y, unsigned lanes, const uint
 zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref idx);
 void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
+void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags); /* zn_share_flags */
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
 void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, Await */

@@ -432,6 +432,7 @@ static zn_status function(parser *p, bool entry) {
   if (accept_word(p, "team")) ZN_TRY(integer(p, 1, 1024, "a number of threads", &team));
   f->team = (uint16_t)team;
   f->serial = accept_word(p, "serial");
+  f->on_host = accept_word(p, "host");
   if (accept_word(p, "note")) ZN_TRY(string(p, &f->note));
   ZN_TRY(zn_lex_expect(&p->l, '{', "'{'"));
   for (bool done = false; !done;) {

@@ -78,7 +78,7 @@ static void mark_threads(zn_kfunc *f, zn_arena *tmp) {
 
 zn_status zn_kpass_threads(zn_ctx *c, zn_kmod *m) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
-    if (m->funcs[i]->is_entry) continue;
+    if (!zn_kfunc_on_device(m->funcs[i])) continue;
     zn_arena tmp;
     zn_arena_init(&tmp, "threads");
     mark_threads(m->funcs[i], &tmp);
@@ -283,7 +283,7 @@ uint64_t zn_kfunc_alloc_bytes(const zn_kfunc *f) {
 zn_status zn_kpass_simt(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     zn_kfunc *f = m->funcs[i];
-    if (f->is_entry) continue;
+    if (!zn_kfunc_on_device(f)) continue;
     insert_await(m, f);
     zn_arena tmp;
     zn_arena_init(&tmp, "simt");

@@ -487,7 +487,7 @@ zn_status zn_kpass_widen(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     for (int round = 0; has_marks(m->funcs[i]); round++) {
       if (round == 64) ZN_BUG(c, "widening %s does not end", m->funcs[i]->name);
-      widen_round(c, m, m->funcs[i], caps);
+      widen_round(c, m, m->funcs[i], zn_kfunc_caps(m->funcs[i], caps));
     }
   }
   return ZN_OK;

@@ -121,7 +121,7 @@ static void build_module(zn_lmod *m) {
   zn_lm_constants(m);
   zn_lm_declare(m);
   for (uint32_t i = 0; i < m->mod->num_funcs; i++)
-    if (!m->o->device_blob || m->mod->funcs[i]->is_entry) zn_lf_emit(m, i);
+    if (!m->o->device_blob || !zn_kfunc_on_device(m->mod->funcs[i])) zn_lf_emit(m, i);
   zn_lm_descriptor(m);
   char *msg = NULL;
   if (LLVMVerifyModule(m->lm, LLVMReturnStatusAction, &msg))

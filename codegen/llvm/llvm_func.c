@@ -285,7 +285,7 @@ static uint32_t kernel_number(const zn_kmod *mod, uint32_t fn) {
 
 /* Places of the function pointers in zn_device_hooks, which take the hooks first. */
 #define HOOK(name) (offsetof(zn_device_hooks, name) / sizeof(void *))
-enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke) };
+enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke), HOOK_SHARE = HOOK(share) };
 
 static void device_hook(zn_lfun *s, unsigned field, zn_lval *args, unsigned n) {
   zn_lmod *m = s->m;
@@ -315,6 +315,11 @@ static zn_lval device_access(zn_lfun *s, const zn_kinst *in) {
   return t == ZN_BOOL ? LLVMBuildICmp(m->b, LLVMIntNE, r, LLVMConstNull(mem), "") : r;
 }
 
+static void emit_share(zn_lfun *s, const zn_kinst *in) {
+  zn_lval args[3] = {s->v[in->a], s->v[in->b], LLVMConstInt(s->m->i32, (uint64_t)in->imm.i, 0)};
+  device_hook(s, HOOK_SHARE, args, 3);
+}
+
 static void emit_call(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
   uint32_t fn = (uint32_t)in->imm.i;
@@ -325,7 +330,7 @@ static void emit_call(zn_lfun *s, const zn_kinst *in) {
     if (k->params[i].kind == ZN_KP_INT) put_arg(s, s->arr_ints, m->idx, ni++, v);
     else put_arg(s, s->arr_bufs, m->ptr, nb++, v);
   }
-  if (m->o->device_blob) {
+  if (m->o->device_blob && !k->on_host) {
     zn_lval args[4] = {LLVMConstInt(m->i32, kernel_number(m->mod, fn), 0), s->arr_bufs, s->arr_ints, s->v[in->c]};
     device_hook(s, HOOK_LAUNCH, args, 4);
     return;
@@ -388,6 +393,7 @@ static zn_lval emit_statement(zn_lfun *s, const zn_kinst *in) {
       break;
     case ZN_K_Call: emit_call(s, in); break;
     case ZN_K_Prefetch: emit_prefetch(s, in); break;
+    case ZN_K_Share: emit_share(s, in); break;
     default: break;
   }
   return NULL;

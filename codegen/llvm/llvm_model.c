@@ -22,11 +22,11 @@ void zn_lm_declare(zn_lmod *m) {
   m->funcs = ZN_ARRAY(m->a, zn_lval, k->num_funcs + 1);
   for (uint32_t i = 0; i < k->num_funcs; i++) {
     const zn_kfunc *f = k->funcs[i];
-    if (m->o->device_blob && !f->is_entry) continue;
+    if (m->o->device_blob && zn_kfunc_on_device(f)) continue;
     zn_lval fn = LLVMAddFunction(m->lm, symbol(m, i), f->is_entry ? m->entry_type : m->kernel_type);
     if (!f->is_entry && !f->exported)
       LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
-    if (m->o->device_blob) LLVMSetVisibility(fn, LLVMHiddenVisibility);
+    if (m->o->device_blob && f->is_entry) LLVMSetVisibility(fn, LLVMHiddenVisibility);
     zn_lm_function_attrs(m, fn, f->is_entry);
     if (!f->is_entry)
       for (unsigned p = 1; p <= 2; p++) {

@@ -21,7 +21,7 @@ static uint64_t hash_of(const zn_kfunc *f) {
 static bool equal(const zn_kfunc *a, const zn_kfunc *b) {
   if (a->num_insts != b->num_insts || a->num_params != b->num_params || a->num_extra != b->num_extra)
     return false;
-  if (a->is_entry || b->is_entry || a->exported || b->exported) return false;
+  if (a->is_entry || b->is_entry || a->exported || b->exported || a->on_host != b->on_host) return false;
   for (uint32_t i = 0; i < a->num_params; i++)
     if (a->params[i].kind != b->params[i].kind || a->params[i].dtype != b->params[i].dtype) return false;
   for (uint32_t i = 0; i < a->num_insts; i++) {

@@ -12,6 +12,7 @@ typedef struct entry {
   zn_lw *lw;
   zn_kb *b;
   const zn_plan *plan;
+  const zn_sides *sides;
   bool run; /* NAME_run, else NAME_plan */
   zn_kref in, out, ws, ws_bytes;
   struct sym_var { zn_expr sym; zn_kref var; } *syms;
@@ -413,6 +414,75 @@ static zn_kref address(entry *e, zn_loc loc) {
   return p->at ? zn_kb_ptradd(e->b, base, zn_kb_idx(e->b, (int64_t)p->at)) : base;
 }
 
+/* ---- two parts: the host's and the device's ---- */
+
+static const uint8_t *side_of(entry *e, zn_loc root) {
+  const zn_sides *s = e->sides;
+  return root.kind == ZN_LOC_WS       ? &s->buf[root.index]
+         : root.kind == ZN_LOC_INPUT  ? &s->in[root.index]
+         : root.kind == ZN_LOC_OUTPUT ? &s->out[root.index]
+                                      : NULL;
+}
+
+static zn_loc root_of(entry *e, zn_loc loc) { return loc.kind == ZN_LOC_PART ? e->lw->parts[loc.index].whole : loc; }
+
+/* Size of a place, the same each time while it holds the same thing. */
+static zn_kref share_bytes(entry *e, zn_loc root) {
+  zn_lw *lw = e->lw;
+  if (root.kind == ZN_LOC_INPUT) return ix(e, zn_lw_bytes(lw, zn_lw_type(lw, lw->g->inputs[root.index])));
+  if (root.kind == ZN_LOC_OUTPUT) {
+    zn_type t = bounded_type(e, lw->g->outputs[root.index]);
+    return ix(e, zn_lw_bytes(lw, &t));
+  }
+  const zn_wsbuf *w = &lw->bufs[root.index];
+  if (!w->heap) return ix(e, bounded(e, w->bytes));
+  if (w->keep && !w->grows) return ix(e, w->bytes);
+  return zn_kb_get(e->b, e->room[root.index]);
+}
+
+/* Before a place is used by whom flags name. What only one side ever touches lies there; inputs and outputs come from outside. */
+static void share(entry *e, zn_loc loc, unsigned flags) {
+  zn_loc root = root_of(e, loc);
+  const uint8_t *sides = e->sides->mixed ? side_of(e, root) : NULL;
+  if (!sides || (root.kind == ZN_LOC_WS && *sides != (ZN_SIDE_HOST | ZN_SIDE_DEVICE))) return;
+  if (root.kind == ZN_LOC_INPUT && zn_side_of_type(zn_lw_type(e->lw, e->lw->g->inputs[root.index]))) return;
+  if (root.kind == ZN_LOC_OUTPUT && zn_side_of_type(zn_lw_type(e->lw, e->lw->g->outputs[root.index]))) return;
+  zn_kref p = base_of(e, root), bytes = share_bytes(e, root);
+  zn_kb_share(e->b, p, bytes, flags);
+}
+
+/* Is the place memory that the entry itself can read, once it is shared? */
+static bool host_reads(entry *e, zn_loc loc) {
+  zn_loc root = root_of(e, loc);
+  return e->sides->mixed && (root.kind != ZN_LOC_WS || *side_of(e, root) != ZN_SIDE_DEVICE);
+}
+
+/* An element of a place, wherever it is. */
+static zn_kref peek_at(entry *e, zn_dtype t, zn_loc loc, int64_t elem, bool last) {
+  bool host = host_reads(e, loc);
+  if (host) share(e, loc, ZN_SHARE_HOST);
+  zn_kref p = address(e, loc), at = zn_kb_idx(e->b, elem);
+  return host ? zn_kb_load(e->b, t, 1, p, at) : peek(e, t, p, at, last);
+}
+
+static void clear_error(entry *e) {
+  zn_kb *b = e->b;
+  zn_loc loc = {ZN_LOC_WS, e->lw->err_buf};
+  bool poke = e->lw->caps->simt && !(e->sides->mixed && e->sides->buf[loc.index] == ZN_SIDE_HOST);
+  if (poke) share(e, loc, ZN_SHARE_DEVICE | ZN_SHARE_WRITE);
+  zn_kref p = address(e, loc), zero = zn_kb_idx(b, 0), ok = zn_kb_int(b, ZN_I32, 0);
+  if (poke) zn_kb_raw(b, (zn_kinst){.op = ZN_K_Poke, .dtype = ZN_I32, .lanes = 1, .a = p, .b = zero, .c = ok});
+  else zn_kb_store(b, p, zero, ok);
+}
+
+static void share_args(entry *e, const zn_step *s) {
+  unsigned side = zn_side_of_step(e->lw, s) == ZN_SIDE_HOST ? ZN_SHARE_HOST : ZN_SHARE_DEVICE;
+  for (int writes = 0; writes < 2; writes++)
+    for (uint32_t i = 0; i < s->num_args; i++)
+      if (!s->args[i].is_int && (s->args[i].access != ZN_KP_IN) == writes)
+        share(e, s->args[i].loc, side | (writes ? ZN_SHARE_WRITE : 0));
+}
+
 /* The run ends unless the host has hook number `field`. */
 static void need_hook(entry *e, int field_number, int32_t code) {
   zn_kb *b = e->b;
@@ -462,15 +532,18 @@ static void grow(entry *e, uint32_t buf, zn_expr bytes, zn_expr used) {
   zn_kref p = allocate(e, size);
   if (used) {
     zn_kb_if(b, zn_kb_cmp(b, ZN_K_Gt, old_bytes, zero));
+    share(e, (zn_loc){ZN_LOC_WS, buf}, ZN_SHARE_HOST);
     copy_words(e, p, zn_kb_load(b, ZN_PTR, 1, cell, zero), old_bytes);
     zn_kb_end(b);
   }
   zn_kb_store(b, cell, zero, p);
   zn_kb_set(b, e->room[buf], size);
+  if (used) share(e, (zn_loc){ZN_LOC_WS, buf}, ZN_SHARE_HOST | ZN_SHARE_WRITE);
   zn_kb_end(b);
 }
 
 static void emit_call(entry *e, const zn_step *s) {
+  if (e->sides->mixed) share_args(e, s);
   zn_kref *args = ZN_ARRAY(&e->lw->ctx->tmp, zn_kref, s->num_args);
   for (uint32_t i = 0; i < s->num_args; i++)
     args[i] = s->args[i].is_int ? ix(e, s->args[i].e) : address(e, s->args[i].loc);
@@ -481,6 +554,7 @@ static void emit_call(entry *e, const zn_step *s) {
 static void decode_image(entry *e, const zn_step *s) {
   zn_kb *b = e->b;
   need_hook(e, HOST_IMAGE, ZN_RUN_HOOK);
+  if (e->sides->mixed) share_args(e, s);
   zn_kref file = address(e, s->loc), image = zn_kb_ptradd(b, file, zn_kb_idx(b, T_SIZE));
   zn_kref code = zn_kb_hostimage(b, e->host, file, image, s->code);
   fail_if(e, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)), ZN_RUN_IMAGE);
@@ -493,8 +567,7 @@ static void emit_step(entry *e, const zn_step *s) {
   case ZN_STEP_IMAGE: decode_image(e, s); break;
   case ZN_STEP_CHECK: {
     if (e->lw->err_buf == UINT32_MAX) break;
-    zn_kref p = address(e, (zn_loc){ZN_LOC_WS, e->lw->err_buf}), zero = zn_kb_idx(b, 0);
-    zn_kref code = peek(e, ZN_I32, p, zero, false);
+    zn_kref code = peek_at(e, ZN_I32, (zn_loc){ZN_LOC_WS, e->lw->err_buf}, 0, false);
     zn_kb_if(b, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)));
     zn_kb_ret(b, code);
     zn_kb_end(b);
@@ -508,8 +581,7 @@ static void emit_step(entry *e, const zn_step *s) {
     if (s->loc.kind == ZN_LOC_NONE) {
       v = ix(e, s->a);
     } else {
-      zn_kref p = address(e, s->loc), at = zn_kb_idx(b, s->elem);
-      v = peek(e, s->dtype, p, at, false);
+      v = peek_at(e, s->dtype, s->loc, s->elem, false);
       v = zn_is_float(s->dtype) ? size_of_float(e, v, s->a) : size_of_element(e, v);
     }
     zn_expr top = zn_lw_sym_bound(e->lw, s->sym);
@@ -521,8 +593,7 @@ static void emit_step(entry *e, const zn_step *s) {
     break;
   }
   case ZN_STEP_IF: {
-    zn_kref p = address(e, s->loc), zero = zn_kb_idx(b, 0);
-    zn_kb_if(b, peek(e, ZN_BOOL, p, zero, false));
+    zn_kb_if(b, peek_at(e, ZN_BOOL, s->loc, 0, false));
     e->depth++;
     break;
   }
@@ -542,8 +613,7 @@ static void emit_step(entry *e, const zn_step *s) {
       zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
     }
     if (s->loc.kind != ZN_LOC_NONE) {
-      zn_kref p = address(e, s->loc);
-      zn_kref go = peek(e, ZN_BOOL, p, zero, false);
+      zn_kref go = peek_at(e, ZN_BOOL, s->loc, 0, false);
       zn_kb_break(b, zn_kb_un(b, ZN_K_Not, go));
     }
     break;
@@ -572,6 +642,8 @@ static void finish_output(entry *e, uint32_t i) {
   const zn_type *t = zn_lw_type(e->lw, e->lw->g->outputs[i]);
   if (is_list(t)) return; /* a kernel wrote it */
   describe_output(e, i, true);
+  share(e, given(e, i) ? (zn_loc){ZN_LOC_OUTPUT, i} : (zn_loc){ZN_LOC_WS, e->lw->out_heap[i]},
+        given(e, i) ? ZN_SHARE_OWNER : ZN_SHARE_HOST);
   if (given(e, i)) return;
   zn_kref data = address(e, (zn_loc){ZN_LOC_WS, e->lw->out_heap[i]});
   if (e->lw->caps->idx_bytes < 8) set_field(e, e->out, i, T_DATA, zn_kb_int(e->b, ZN_U64, 0));
@@ -593,22 +665,15 @@ static void emit_program(entry *e) {
   e->room = ZN_ARRAY(lw->arena, zn_kref, lw->num_bufs);
   for (uint32_t i = 0; i < lw->num_bufs; i++)
     if (lw->bufs[i].heap) e->room[i] = zn_kb_var(b, zn_kb_idx(b, 0));
-  zn_kref err = 0, zero = zn_kb_idx(b, 0);
-  if (lw->err_buf != UINT32_MAX) {
-    err = address(e, (zn_loc){ZN_LOC_WS, lw->err_buf});
-    zn_kref ok = zn_kb_int(b, ZN_I32, 0);
-    if (lw->caps->simt)
-      zn_kb_raw(b, (zn_kinst){.op = ZN_K_Poke, .dtype = ZN_I32, .lanes = 1, .a = err, .b = zero, .c = ok});
-    else
-      zn_kb_store(b, err, zero, ok);
-  }
+  const bool fails = lw->err_buf != UINT32_MAX;
+  if (fails) clear_error(e);
   for (uint32_t i = 0; i < lw->num_steps; i++) {
     for (uint32_t k = 0; k < lw->num_bufs; k++)
       if (lw->bufs[k].heap && !lw->bufs[k].grows && lw->bufs[k].born == i) grow(e, k, lw->bufs[k].bytes, ZN_EX_NONE);
     emit_step(e, &lw->steps[i]);
   }
   for (uint32_t i = 0; i < lw->g->num_outputs; i++) finish_output(e, i);
-  zn_kb_ret(b, err ? peek(e, ZN_I32, err, zero, true) : zn_kb_int(b, ZN_I32, 0));
+  zn_kb_ret(b, fails ? peek_at(e, ZN_I32, (zn_loc){ZN_LOC_WS, lw->err_buf}, 0, true) : zn_kb_int(b, ZN_I32, 0));
 }
 
 static void data_dependent_syms(entry *e) {
@@ -618,9 +683,9 @@ static void data_dependent_syms(entry *e) {
   }
 }
 
-static uint32_t build(zn_lw *lw, const zn_plan *plan, bool run) {
+static uint32_t build(zn_lw *lw, const zn_plan *plan, const zn_sides *sides, bool run) {
   zn_kb b = {0};
-  entry e = {.lw = lw, .b = &b, .plan = plan, .run = run};
+  entry e = {.lw = lw, .b = &b, .plan = plan, .sides = sides, .run = run};
   const char *name = zn_arena_printf(lw->arena, "%s_%s", lw->mod->name, run ? "run" : "plan");
   uint32_t fn = zn_kb_begin(&b, lw->ctx, lw->mod, name, true);
   b.f->exported = true;
@@ -669,7 +734,9 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, bool run) {
 }
 
 void zn_entry_build(zn_lw *lw, const zn_plan *plan) {
-  lw->mod->plan_fn = build(lw, plan, false);
-  lw->mod->run_fn = build(lw, plan, true);
+  const zn_sides sides = zn_sides_find(lw);
+  lw->mod->mixed = sides.mixed;
+  lw->mod->plan_fn = build(lw, plan, &sides, false);
+  lw->mod->run_fn = build(lw, plan, &sides, true);
   lw->mod->workspace_bytes = plan->num_slots ? 0 : plan->static_bytes;
 }

@@ -54,20 +54,6 @@ static void refuse(zn_lw *lw, const zn_wsbuf *w) {
   lw->failed = true;
 }
 
-/* On a device the host has no part in a run's memory, and addresses in tensors would be the other side's. */
-static void refuse_on_device(zn_lw *lw) {
-  bool bad = lw->num_tables > 0;
-  for (uint32_t k = 0; k < lw->num_bufs; k++) bad |= lw->bufs[k].keep || lw->bufs[k].heap;
-  for (uint32_t k = 0; k < lw->g->num_inputs; k++) {
-    const zn_type *t = zn_lw_type(lw, lw->g->inputs[k]);
-    bad |= t->kind != ZN_V_TENSOR || t->dtype == ZN_STR;
-  }
-  if (!bad || lw->failed) return;
-  zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, NULL,
-          "target %s has no strings, sequences, maps or sizes without a bound; they need --target=cpu or c", lw->caps->target);
-  lw->failed = true;
-}
-
 void zn_plan_heap(zn_lw *lw) {
   for (uint32_t i = 0; i < lw->g->num_outputs; i++) {
     const zn_type *t = zn_lw_type(lw, lw->g->outputs[i]);
@@ -84,5 +70,4 @@ void zn_plan_heap(zn_lw *lw) {
     lw->bufs[k].cell = cell;
     if (lw->opts->no_alloc && !lw->failed) refuse(lw, &lw->bufs[k]);
   }
-  if (lw->caps->simt) refuse_on_device(lw);
 }

@@ -79,9 +79,6 @@ static zn_status kernel(zn_lw *lw, zn_nid n) {
   zn_vid x = node->in[0], y = node->out[0];
   zn_pixels pixels = ZN_PIXELS_RGB;
   ZN_TRY(pixels_of(lw, n, &pixels));
-  if (lw->caps->simt)
-    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node),
-                   "target %s decodes no images; decode before the model, or use --target=cpu or c", lw->caps->target);
   zn_loc request = zn_lw_scratch(lw, zn_ex_const(lw->ex, 2 * ZN_TENSOR_BYTES)), none = {0}, file = file_bytes(lw, n, x);
   describe_file(lw, n, request, file, zn_lw_dim(lw, x, 0));
   ask(lw, request, file, none, pixels);

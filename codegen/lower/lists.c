@@ -159,6 +159,8 @@ void zn_ls_finish(zn_lw *lw, zn_nid n, const zn_taken *t) {
   for (int d = 0; d < type.rank; d++)
     if (t->own[d]) zn_lw_define_sym_at(lw, type.dims[d], t->dims, (uint32_t)d);
   zn_loc at = {ZN_LOC_CELL, t->cell.index};
-  if (lw->loc[t->v].kind == ZN_LOC_NONE) lw->loc[t->v] = at;
+  bool device = lw->device_caps->host && !zn_side_of_type(&type); /* its readers may be the device's */
+  if (lw->loc[t->v].kind == ZN_LOC_NONE && device) zn_lw_copy(lw, n, &type, at, zn_lw_loc(lw, t->v));
+  else if (lw->loc[t->v].kind == ZN_LOC_NONE) lw->loc[t->v] = at;
   else zn_lw_copy(lw, n, &type, at, lw->loc[t->v]);
 }

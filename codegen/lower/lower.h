@@ -128,7 +128,10 @@ struct zn_lw {
   zn_graph *g;       /* the graph being lowered: main or a body */
   zn_exprs *ex;
   zn_kmod *mod;
-  const zn_caps *caps;
+  const zn_caps *caps;        /* of the part that the current kernels are for */
+  const zn_caps *device_caps; /* as compiled for */
+  bool on_host;               /* kernels are for the processor beside the device (sides.c) */
+  const bool *host_values;    /* per value of g: computed from what only the host has; NULL: there is none */
   const zn_lower_opts *opts;
   /* program */
   zn_step *steps;
@@ -169,6 +172,9 @@ struct zn_lw {
 };
 
 /* ---- kernels ---- */
+/* Kernels from here on are for the host of a device (true) or for the device; returns what it was. Targets that are no device
+ * have one part: nothing happens. */
+bool zn_lw_side(zn_lw *lw, bool host);
 /* Starts a kernel for the group of node n; hint becomes part of its name ("conv", "softmax_sum"). */
 void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint);
 void zn_lw_kernel_end(zn_lw *lw);

@@ -35,6 +35,7 @@ void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
   const char *name = zn_arena_printf(lw->arena, "k%u_%s", lw->kernel_count++, hint);
   memset(&lw->kb, 0, sizeof lw->kb);
   lw->kernel_fn = zn_kb_begin(&lw->kb, lw->ctx, lw->mod, name, false);
+  lw->kb.f->on_host = lw->on_host;
   lw->cur->fn = lw->kernel_fn;
   const zn_node *node = zn_lw_node(lw, n);
   const char *note = n ? zn_arena_printf(lw->arena, "%s '%s'", zn_op_name(node->op), node->name) : NULL;

@@ -64,6 +64,7 @@ static zn_status lower_group(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, root);
   bool takes = node->op == ZN_OP_LayerNormalization || node->op == ZN_OP_RMSNormalization;
   if (lw->deferred && !(takes && node->in[0] == lw->deferred->result)) zn_deferred_flush(lw);
+  zn_lw_side(lw, zn_side_of_group(lw, root));
   const zn_lower *l = zn_lower_of(node->op);
   if (l->kernel) return l->kernel(lw, root);
   for (uint32_t i = 0; i < zn_lw_node(lw, root)->num_out; i++) {
@@ -81,7 +82,9 @@ zn_status zn_lower_nodes(zn_lw *lw) {
   check_supported(lw);
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
   zn_sharing *outer = lw->sharing;
+  const bool *outer_host = lw->host_values, was_host = zn_lw_side(lw, false);
   lw->sharing = zn_sharing_find(lw, lw->g);
+  lw->host_values = zn_side_values(lw);
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
     lw->sharing->position = i;
@@ -89,12 +92,15 @@ zn_status zn_lower_nodes(zn_lw *lw) {
     if (!is_silent(lw->g, zn_lw_node(lw, n))) {
       for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
       ZN_TRY(lower_group(lw, n));
+      zn_lw_side(lw, false);
     }
     for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)
       if (zn_lw_node(lw, n)->out[k]) zn_lw_define_content(lw, zn_lw_node(lw, n)->out[k]);
   }
   zn_deferred_flush(lw);
   lw->sharing = outer;
+  lw->host_values = outer_host;
+  zn_lw_side(lw, was_host);
   return ZN_OK;
 }
 
@@ -185,7 +191,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   lw->g = g;
   lw->ex = g->ex;
   zn_ex_divide_totally(lw->ex);
-  lw->caps = caps;
+  lw->caps = lw->device_caps = caps;
   lw->opts = o;
   lw->err_buf = UINT32_MAX;
   lw->mod = zn_kmod_new(lw->arena, name);
@@ -199,7 +205,9 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   ZN_TRY(zn_lower_nodes(lw));
   for (uint32_t i = 0; i < g->num_outputs; i++)
     if (needs_copy[i]) copy_to_output(lw, g->outputs[i], i);
+  zn_lw_side(lw, true);
   zn_lw_make_tables(lw);
+  zn_lw_side(lw, false);
   describe_all(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_heap(lw);
@@ -207,6 +215,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);
+  zn_sides_report(lw);
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
   if (out_stats) *out_stats = stats;
   *out = lw->mod;

@@ -35,6 +35,23 @@ void zn_lower_dedupe(zn_lw *lw);
 void zn_lower_costs(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */
 zn_plan zn_plan_memory(zn_lw *lw, zn_plan_stats *out_stats);
+/* sides.c: device artifacts of two parts. Strings, lists and what is computed from them are the host's, everything else the
+ * device's; places that both touch are kept alike by Share. */
+/* lw->host_values for lw->g. */
+const bool *zn_side_values(zn_lw *lw);
+/* Must the kernels of node n's group run on the host? */
+bool zn_side_of_group(const zn_lw *lw, zn_nid n);
+/* Is a value of type t the host's alone? */
+static inline bool zn_side_of_type(const zn_type *t) { return t->kind != ZN_V_TENSOR || t->dtype == ZN_STR; }
+typedef struct zn_sides {
+  bool mixed;                /* there is something for the host to do or to keep; else the rest is empty */
+  uint8_t *buf, *in, *out;   /* per workspace buffer, input, output: bit 0 a kernel of the host touches it, bit 1 the device */
+} zn_sides;
+enum { ZN_SIDE_HOST = 1, ZN_SIDE_DEVICE = 2 };
+zn_sides zn_sides_find(zn_lw *lw);
+uint8_t zn_side_of_step(const zn_lw *lw, const zn_step *s); /* of a step that computes: CALL or IMAGE */
+/* Reports, for a device, what its artifact leaves to the host. */
+void zn_sides_report(zn_lw *lw);
 /* Builds NAME_plan and NAME_run. */
 void zn_entry_build(zn_lw *lw, const zn_plan *plan);
 #endif

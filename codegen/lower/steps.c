@@ -82,8 +82,15 @@ zn_loc zn_lw_source(zn_lw *lw, zn_nid n, zn_vid v) {
   return to;
 }
 
+/* Copies of strings and lists, and what lists will point to or pointed to, are the host's. */
+static bool host_copies(const zn_lw *lw, const zn_type *t, zn_loc from, zn_loc to) {
+  bool kept = to.kind == ZN_LOC_WS && lw->bufs[to.index].keep;
+  return zn_side_of_type(t) || from.kind == ZN_LOC_CELL || kept;
+}
+
 void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to, zn_expr first) {
   zn_exprs *ex = lw->ex;
+  const bool was_host = zn_lw_side(lw, host_copies(lw, t, from, to));
   zn_type words = zn_type_tensor(ZN_U64, 1, (zn_expr[]){zn_ex_const(ex, ZN_TENSOR_BYTES / 8)});
   if (t->kind != ZN_V_TENSOR) t = &words;
   zn_dtype dt = (zn_dtype)t->dtype;
@@ -115,5 +122,5 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
   zn_kb_store(&lw->kb, dst, at, x);
   zn_lw_end(lw);
   if (split) zn_lw_end(lw);
-  zn_lw_kernel_end(lw);
+  zn_lw_kernel_end(lw);  zn_lw_side(lw, was_host);
 }

@@ -34,19 +34,24 @@ static void describe_kernel(const zn_kfunc *f, zn_cuda_kernel *k) {
 zn_status zn_cuda_write_blob(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, const zn_cuda_unit *units,
                              const uint32_t *first, uint32_t num_units, bool idx32, const char *path) {
   zn_arena *a = &c->tmp;
-  uint32_t n = 0, unit = 0;
+  uint32_t n = 0, on_device = 0, unit = 0;
   const char **names = ZN_ARRAY(a, const char *, m->num_funcs + 1);
   zn_cuda_kernel *kernels = ZN_ARRAY(a, zn_cuda_kernel, m->num_funcs + 1);
   zn_cuda_image *images = ZN_ARRAY(a, zn_cuda_image, num_units + 1);
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     if (m->funcs[i]->is_entry) continue;
-    while (unit + 1 < num_units && n >= first[unit + 1]) unit++;
     names[n] = kernel_name(a, m->funcs[i]);
-    kernels[n].image = unit;
-    describe_kernel(m->funcs[i], &kernels[n++]);
+    describe_kernel(m->funcs[i], &kernels[n]);
+    kernels[n].image = ZN_CUDA_ON_HOST;
+    if (zn_kfunc_on_device(m->funcs[i])) {
+      while (unit + 1 < num_units && on_device >= first[unit + 1]) unit++;
+      kernels[n].image = unit;
+      on_device++;
+    }
+    n++;
   }
   zn_cuda_blob head = {.magic = ZN_CUDA_BLOB_MAGIC, .num_images = num_units, .num_kernels = n, .sm = caps->sm,
-                       .weights_bytes = zn_kmod_consts_bytes(m), .idx_bytes = idx32 ? 4 : 8};
+                       .weights_bytes = zn_kmod_consts_bytes(m), .idx_bytes = idx32 ? 4 : 8, .mixed = m->mixed};
   uint64_t at = sizeof head;
   head.images = at;
   at += num_units * sizeof *images;

@@ -46,7 +46,7 @@ static bool fits_32(const zn_kmod *m) {
     if (m->consts[i].count * zn_dtype_bytes(m->consts[i].dtype) > INT32_MAX) return false;
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     const zn_kfunc *f = m->funcs[i];
-    if (f->is_entry) continue;
+    if (!zn_kfunc_on_device(f)) continue;
     for (uint32_t k = 1; k < f->num_insts; k++) {
       const zn_kinst *in = &f->insts[k];
       if (in->op == ZN_K_Const && in->dtype == ZN_IDX && (in->imm.i > INT32_MAX || in->imm.i < INT32_MIN)) return false;
@@ -67,7 +67,7 @@ static void split_units(zn_ctx *c, const zn_kmod *m, uint32_t most, device_code 
   uint32_t kernel = 0, size = 0;
   d->first = ZN_ARRAY(&c->graph, uint32_t, m->num_funcs + 2);
   for (uint32_t i = 0; i < m->num_funcs; i++) {
-    if (m->funcs[i]->is_entry) continue;
+    if (!zn_kfunc_on_device(m->funcs[i])) continue;
     if (d->num == 0 || size + m->funcs[i]->num_insts > most) {
       d->first[d->num++] = kernel;
       size = 0;
@@ -107,7 +107,7 @@ static zn_status link_shared(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, c
   zn_llvm_opts e = {.out = obj, .opt_level = o->opt_level, .export_main = true, .device_blob = blob};
   zn_status st = zn_cuda_write_blob(c, m, caps, d->units, d->first, d->num, d->idx32, blob);
   if (st == ZN_OK) st = write_file(c, rt, runtime_object, sizeof runtime_object);
-  if (st == ZN_OK) st = zn_llvm_emit(c, m, caps, &e);
+  if (st == ZN_OK) st = zn_llvm_emit(c, m, caps->host, &e);
   const char *const objects[] = {obj, rt, NULL};
   if (st == ZN_OK) st = zn_cpu_link_all(c, objects, false, o->out);
   remove(blob);

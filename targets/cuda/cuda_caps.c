@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "targets/cpu/cpu.h"
 #include "targets/cuda/cuda.h"
 
 typedef struct arch_row {
@@ -113,6 +114,9 @@ zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .warp = 32,
                    .team_max = 1024,
                    .shared_bytes = a->shared_bytes};
+  zn_caps *host = ZN_NEW(&c->perm, zn_caps);
+  ZN_TRY(zn_cpu_caps(c, out->cpu, host));
+  out->host = host;
   return ZN_OK;
 }
 

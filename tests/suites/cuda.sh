@@ -15,12 +15,37 @@ kernel_ir() { "$ZENITHC" "$1" --target=cuda --arch=sm_90a -o "$out/kernels.zk" "
 nodes() {
   "$ZENITHC" check "$@" --target=cuda --emulate --fix-shapes -O2 --jobs "$JOBS" --xfail tests/conformance/xfail-cpu.txt
 }
+# What the host alone runs, through the runtime object and a driver that does everything but run kernels; models of two parts.
+on_host=(string_{concat,concat_utf8,split_basic,split_empty_tensor} sequence_{insert_at_back,model1,model4,model8} if_{opt,seq}
+  split_to_sequence_1 optional_{get_element_optional_sequence,has_element_optional_input} equal_string_broadcast)
+mixed=("${on_host[@]}" loop13_seq loop16_seq_none sequence_map_{add_2_sequences,extract_shapes}
+  tfidfvectorizer_tf_only_bigrams_skip0 optional_get_element_tensor range_float_type_positive_delta_expanded ai_onnx_ml_label_encoder_string_int)
+fake_driver() {
+  mkdir -p "$out/fake" && ${CC:-cc} -std=c11 -O1 -shared -fPIC -o "$out/fake/libcuda.so.1" tests/cuda/fake_driver.c
+}
+says_host() {
+  "$ZENITHC" "$B/onnx-data/test_string_concat/model.onnx" --target=cuda -o "$out/s.so" 2>&1 |
+    grep -q 'run on the host: StringConcat 2'
+}
+host_cases() {
+  LD_LIBRARY_PATH=$out/fake "$ZENITHC" check "${on_host[@]/#/$B/onnx-data/test_}" --target=cuda --jobs "$JOBS"
+}
+mixed_cases() {
+  "$ZENITHC" check "${mixed[@]/#/$B/onnx-data/test_}" --target=cuda --emulate --no-build --jobs "$JOBS"
+}
 models=("$MODELS/mnist-8" "$MODELS/cifar-cnn" "$MODELS/mlperf-tiny-kws-int8")
 cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2d,basic_conv_with_padding,topk}/
   "$B"/onnx-data/test_{gather_0,lstm_defaults,loop11,nonzero_example}/)
 [ -n "$CUDA_FULL" ] && models=("$MODELS"/*/) cases=("$B"/onnx-data/*/)
 {
   try "says that NVRTC is missing" without_nvrtc
+  if [ -d "$B/onnx-data/test_string_concat" ]; then
+    try "says what runs on the host" says_host
+    try "a driver without kernels" fake_driver
+    host_cases | grep -v ' passed, '
+    mixed_cases | grep -v ' passed, '
+  else echo "skip host kernels: no data"
+  fi
   for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
   for m in tests/cuda/kernels/*.zg; do
     for p in model fp16 bf16; do try "$(basename "$m" .zg)'s kernels, $p" kernel_ir "$m" --precision=$p; done

@@ -48,5 +48,6 @@ typedef struct zn_caps {
   unsigned team_max;    /* SIMT: largest team */
   uint64_t shared_bytes;/* SIMT: shared memory a team may have */
   unsigned cores;       /* expected threads for splitting work; 0 = unknown */
+  const struct zn_caps *host; /* SIMT: the processor beside the device, for kernels that it cannot run; NULL = none */
 } zn_caps;
 #endif

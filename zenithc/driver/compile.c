@@ -24,9 +24,21 @@ const char *zn_identifier_from_path(zn_arena *a, const char *path) {
   return s;
 }
 
+/* At level 0 loops stay plain. */
+static zn_caps caps_of_level(zn_ctx *c, const zn_caps *full, int opt_level) {
+  zn_caps caps = *full;
+  if (opt_level > 0) return caps;
+  caps.vector_bytes = 0;
+  if (!caps.host) return caps;
+  zn_caps *host = ZN_NEW(&c->graph, zn_caps);
+  *host = *caps.host;
+  host->vector_bytes = 0;
+  caps.host = host;
+  return caps;
+}
+
 static zn_status kernel_passes(zn_ctx *c, const zn_compile_opts *o, zn_compiled *r) {
-  zn_caps caps = r->caps;
-  if (o->opt_level == 0) caps.vector_bytes = 0; /* plain loops */
+  zn_caps caps = caps_of_level(c, &r->caps, o->opt_level);
   ZN_TRY(zn_kmod_verify(c, r->mod));
   if (o->opt_level > 0) ZN_TRY(zn_kpass_clean(c, r->mod));
   if (caps.simt) ZN_TRY(zn_kpass_threads(c, r->mod));
@@ -48,6 +60,7 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   zn_pass_opts pass = o->pass;
   out->graph = g;
   out->emulate = o->emulate;
+  out->no_build = o->no_build;
   if (c->verbosity >= 0) c->crash_dump = dump_graph;
   c->crash_user = g;
   ZN_TRY(o->target->caps(c, o->arch, &out->caps));
@@ -57,8 +70,7 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   double t0 = zn_now();
   ZN_TRY(zn_passes_run(c, g, &pass));
   double t1 = zn_now();
-  zn_caps caps = out->caps;
-  if (o->opt_level == 0) caps.vector_bytes = 0;
+  zn_caps caps = caps_of_level(c, &out->caps, o->opt_level);
   bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
   zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware, .math_fast = o->math_fast,
                       .provenance = o->provenance ? o->provenance : ""};

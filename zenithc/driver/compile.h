@@ -14,6 +14,7 @@ typedef struct zn_compile_opts {
   int opt_level;
   bool math_fast;
   bool emulate;             /* where the artifact cannot run, its kernels run in the interpreter */
+  bool no_build;            /* then without building the artifact */
   bool no_alloc;            /* refuse models that need an allocator; always so for firmware */
   zn_onnx_opts onnx;
   const char *provenance;   /* stored in the artifact */
@@ -25,7 +26,7 @@ typedef struct zn_compiled {
   zn_caps caps;
   zn_kmod *mod;
   zn_plan_stats plan;
-  bool emulate;
+  bool emulate, no_build;
   double seconds_load, seconds_passes, seconds_lower, seconds_kernels;
 } zn_compiled;
 

@@ -37,6 +37,7 @@ zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_com
   out->no_alloc = zn_opt_given(o, ZN_O_no_alloc);
   out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
   out->emulate = zn_opt_given(o, ZN_O_emulate);
+  out->no_build = zn_opt_given(o, ZN_O_no_build);
   out->onnx = (zn_onnx_opts){.infer_node = zn_infer_node,
                              .dims = o->val[ZN_O_dim].v,
                              .num_dims = o->val[ZN_O_dim].n,
@@ -131,7 +132,7 @@ zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, i
   }
   double t0 = zn_now();
   const char *path = zn_arena_printf(&c->graph, "%s/%s%s", dir, k->mod->name, t->suffixes[0]);
-  if (strcmp(t->name, "interp")) {
+  if (strcmp(t->name, "interp") && (can || !k->no_build)) {
     zn_build_opts b = {.out = path, .opt_level = level, .keep_names = true};
     ZN_TRY(t->build(c, k->mod, &k->caps, &b));
     zn_arena_reset(&c->tmp);

@@ -1,0 +1,100 @@
+/* A session of a CUDA artifact: what the files of its runtime object share. Nothing outside it includes this. */
+#ifndef ZN_CUDA_SESSION_H
+#define ZN_CUDA_SESSION_H
+#include "cuda_blob.h"
+#include "zenith_device.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define WEAK_HIDDEN __attribute__((weak, visibility("hidden")))
+
+/* what the artifact's own object provides */
+extern HIDDEN const unsigned char zn_device_blob[];
+extern WEAK_HIDDEN const unsigned char zn_device_weights[];
+extern const zn_model zn_model_main;
+
+enum { MAX_GRAPHS = 16, MAX_PARAMS = 256, BLOCK = 128, SHARED_FREE = 48 << 10, OUT_OF_MEMORY = 2, NO_BINARY = 209 };
+enum { EARLY_SM = 90, ATTR_EARLY_START = 6 }; /* programmatic stream serialization: kernels wait for the one before themselves */
+enum { ATTR_SHARED = 8, ATTR_MEMORY_TYPE = 2, ATTR_MULTIPROCESSORS = 16, MEMORY_HOST = 1 };
+
+typedef struct driver {
+#define CUDA_FN(name, symbol, params) int(*name) params;
+#include "cuda.def"
+#undef CUDA_FN
+  void *handle;
+} driver;
+
+/* CUlaunchAttribute and CUlaunchConfig of cuda.h */
+typedef struct launch_attribute {
+  int id, pad;
+  int value[16];
+} launch_attribute;
+
+typedef struct launch_config {
+  unsigned grid[3], block[3], shared;
+  void *stream;
+  const launch_attribute *attributes;
+  unsigned num_attributes;
+} launch_config;
+
+typedef struct place { /* a device buffer that grows */
+  uint64_t p;
+  size_t bytes;
+} place;
+
+typedef struct record { /* a run as a graph, for one set of shapes and pointers */
+  void *exec;
+  uint64_t key;
+  zn_tensor *in, *out; /* as given; out with the shapes that the run told */
+  unsigned seen;
+} record;
+
+typedef struct zn_share zn_share;
+
+struct zn_session {
+  zn_device_hooks hooks; /* first: the hooks are the session */
+  driver cu;
+  int device;
+  unsigned multiprocessors;
+  void *ctx, *own_stream, *stream;
+  void **modules, **functions;
+  uint64_t weights;
+  place ws, *in_stage, *out_stage;
+  int32_t *code; /* pinned: the run's result */
+  record graphs[MAX_GRAPHS];
+  unsigned num_graphs;
+  int after_kernel; /* the last thing in the stream, in this run, is a kernel */
+  int capturing, dynamic; /* dynamic: the entry needs data on the way, so no graph */
+  int32_t status;         /* first failure inside an entry */
+  void **events;          /* profiling: two per launch, and which kernel it was */
+  uint32_t *event_kernel, num_events, cap_events;
+  char text[256];
+  zn_share *share; /* of artifacts in which the host has a part; else NULL */
+};
+
+/* Keeps a driver's code as text; its zn_result. 0 is no failure. */
+HIDDEN int32_t zn_cuda_fail(zn_session *s, int code, const char *what);
+/* The same for what happens inside an entry: the first failure ends the run's work. */
+HIDDEN void zn_cuda_keep(zn_session *s, int code, const char *what);
+HIDDEN int zn_cuda_is_host(zn_session *s, const void *p);
+/* Room for bytes on the device. */
+HIDDEN int32_t zn_cuda_grow(zn_session *s, place *b, size_t bytes);
+
+/* ---- cuda_share.c: places that both the host and the device use. In such an artifact all addresses that the entry sees are the
+ * host's; each has a twin on the device. ---- */
+HIDDEN zn_share *zn_share_open(void);
+HIDDEN void zn_share_close(zn_session *s);
+/* Forgets the last run's twins and frees what they needed. host: hooks of the caller, NULL for the session's own memory. */
+HIDDEN void zn_share_begin(zn_session *s, const zn_host *host);
+/* Workspace, inputs and outputs of a run get twins; dev_in and dev_out get the addresses that the entry shall see. ws: the
+ * caller's (ws_bytes of it), or NULL for the session's own; returns it in *out_ws. */
+HIDDEN int32_t zn_share_stage(zn_session *s, const zn_tensor *in, const zn_tensor *out, zn_tensor *dev_in, zn_tensor *dev_out,
+                              void *ws, size_t ws_bytes, void **out_ws);
+/* Results to the caller's tensors. plan: what the plan said. */
+HIDDEN void zn_share_collect(zn_tensor *out, const zn_tensor *dev, const zn_tensor *plan);
+/* The device address behind an address of the entry; p itself where it has none. */
+HIDDEN uint64_t zn_share_device(zn_session *s, const void *p);
+/* Is what the caller put at p memory of the host? */
+HIDDEN int zn_share_lies_here(zn_session *s, const void *p);
+HIDDEN void zn_share_hook(zn_device_hooks *h, void *p, intptr_t bytes, uint32_t flags);
+#endif
+
