@@ -259,7 +259,7 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
   const zn_kinst *a = &v->f->insts[in->a];
   switch (in->op) {
     case ZN_K_Nop: break;
-    case ZN_K_Share: CHECK(v->f->is_entry && in->imm.i >= 0 && in->imm.i < 8, "only entries share memory, with known flags"); break;
+    case ZN_K_Share: CHECK(v->f->is_entry && in->imm.i >= 0 && in->imm.i < 8, "only entries share, with known flags"); break;
     case ZN_K_Barrier: CHECK(!v->f->is_entry, "only kernels have barriers"); break;
     case ZN_K_Var:
       CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type has no variables");

@@ -19,7 +19,8 @@ nodes() {
 on_host=(string_{concat,concat_utf8,split_basic,split_empty_tensor} sequence_{insert_at_back,model1,model4,model8} if_{opt,seq}
   split_to_sequence_1 optional_{get_element_optional_sequence,has_element_optional_input} equal_string_broadcast)
 mixed=("${on_host[@]}" loop13_seq loop16_seq_none sequence_map_{add_2_sequences,extract_shapes}
-  tfidfvectorizer_tf_only_bigrams_skip0 optional_get_element_tensor range_float_type_positive_delta_expanded ai_onnx_ml_label_encoder_string_int)
+  tfidfvectorizer_tf_only_bigrams_skip0 optional_get_element_tensor
+  range_float_type_positive_delta_expanded ai_onnx_ml_label_encoder_string_int)
 fake_driver() {
   mkdir -p "$out/fake" && ${CC:-cc} -std=c11 -O1 -shared -fPIC -o "$out/fake/libcuda.so.1" tests/cuda/fake_driver.c
 }
