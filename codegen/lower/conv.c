@@ -398,7 +398,8 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
     return ZN_OK;
   }
   if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
-  if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v) || zn_conv_int8(lw, &v)) return ZN_OK;
+  if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v)) return ZN_OK;
+  if (zn_conv_depth_int8(lw, &v) || zn_conv_int8(lw, &v)) return ZN_OK;
   if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);
   if (hi < 2 * (int64_t)lanes && olo >= (int64_t)lanes) {
     channels(lw, &v);

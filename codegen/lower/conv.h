@@ -55,4 +55,6 @@ bool zn_conv_lanes(zn_lw *lw, zn_conv *v);
 bool zn_conv_panel(zn_lw *lw, zn_conv *v);
 /* The depthwise schedule (conv_depth.c), likewise. */
 bool zn_conv_depth(zn_lw *lw, zn_conv *v);
+/* Its form for bytes (conv_depth_int8.c). */
+bool zn_conv_depth_int8(zn_lw *lw, zn_conv *v);
 #endif

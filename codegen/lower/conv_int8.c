@@ -1,8 +1,9 @@
 /* Integer convolution with constant weights and image sizes, exact in i32. A grid iteration takes a tile of output pixels,
- * packs what each input channel quad (pair for Dot2) and tap sees into words side by side, on the stack in the order
- * [pixel block][word][pixel], and computes register tiles of `mr` output channels x `nv` vectors of pixels from them.
- * Lanes are pixels, weights are broadcast. The last tile of each axis starts earlier instead of being smaller: what
- * overlaps is computed twice. The zero point of the activations is a term of the initial sum; borders hold it. */
+ * packs what each input channel quad (pair for Dot2) and tap sees, or each channel and quad of taps of a row where that
+ * leaves less room in the words, into words side by side, on the stack in the order [pixel block][word][pixel], and
+ * computes register tiles of `mr` output channels x `nv` vectors of pixels from them. Lanes are pixels, weights are
+ * broadcast. The last tile of each axis starts earlier instead of being smaller: what overlaps is computed twice. The zero
+ * point of the activations is a term of the initial sum; borders hold it. */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/dotpack.h"
 #include "codegen/lower/requant.h"
@@ -21,8 +22,11 @@ static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.8
 
 typedef struct plan {
   zn_conv *v;
-  int64_t ic, oc, groups, taps, per_word; /* channels in a word */
-  int64_t channel_words;                  /* words of a pixel under one tap */
+  int64_t ic, oc, groups, taps, per_word; /* elements of a word */
+  int64_t row_taps;                       /* of the kernel's last axis */
+  bool of_taps;                           /* words are taps of a row, not channels */
+  int64_t channel_steps, tap_steps;       /* words along the channels, and along a row of taps */
+  int64_t words;                          /* of a pixel */
   int64_t rows, width;                    /* output image: all axes but the last flattened, and the last */
   int64_t tile_rows, tile_width, row_tiles, col_tiles, pixels;
   unsigned mr, nv, lanes;
@@ -42,6 +46,7 @@ static bool read_sizes(zn_lw *lw, plan *p) {
   if (!zn_ex_is_const(ex, v->group, &p->groups)) return false;
   p->rows = 1;
   p->taps = v->taps;
+  p->row_taps = v->win.kernel[v->win.rank - 1];
   for (int i = 0; i < v->win.rank; i++) {
     int64_t d;
     if (!zn_ex_is_const(ex, v->ty.dims[i + 2], &d) || d < 1) return false;
@@ -68,13 +73,17 @@ typedef struct weights {
   const zn_htensor *w, *zero;
 } weights;
 
-/* Row k: word k / per_word is (channel word, tap), element k % per_word a channel of it. Column: block * mr + m of all
- * groups, blocks counted through; the last block of a group starts at oc - mr. */
+/* Row k: element k % per_word of word k / per_word, which is (step of channels, row of taps, step of a row). Column: block
+ * * mr + m of all groups, blocks counted through; the last block of a group starts at oc - mr. */
 static int32_t weight(void *user, int64_t k, int64_t n) {
   const weights *u = user;
   const plan *p = u->p;
-  int64_t word = k / p->per_word, tap = word % p->taps, c = word / p->taps * p->per_word + k % p->per_word;
-  if (c >= p->ic) return 0;
+  int64_t word = k / p->per_word, j = k % p->per_word, in_row = word % p->tap_steps, rows = p->taps / p->row_taps;
+  int64_t row = word / p->tap_steps % rows, c = word / p->tap_steps / rows;
+  if (p->of_taps) in_row = in_row * p->per_word + j;
+  else c = c * p->per_word + j;
+  if (c >= p->ic || in_row >= p->row_taps) return 0;
+  int64_t tap = row * p->row_taps + in_row;
   int64_t block = n / p->mr, g = block / p->blocks, first = block % p->blocks * p->mr;
   if (first > p->oc - p->mr) first = p->oc - p->mr;
   int64_t o = g * p->oc + first + n % p->mr;
@@ -85,14 +94,18 @@ static int32_t weight(void *user, int64_t k, int64_t n) {
 
 static void set_words(plan *p, zn_dot_form form) {
   p->per_word = form == ZN_DOT_BYTES ? 4 : 2;
-  p->channel_words = ceil_div(p->ic, p->per_word);
+  const int64_t channels = ceil_div(p->ic, p->per_word), taps = ceil_div(p->row_taps, p->per_word);
+  p->of_taps = p->ic * taps < channels * p->row_taps;
+  p->channel_steps = p->of_taps ? p->ic : channels;
+  p->tap_steps = p->of_taps ? taps : p->row_taps;
+  p->words = p->channel_steps * (p->taps / p->row_taps) * p->tap_steps;
 }
 
 /* ---------------------------------------------------------------- choice */
 
 /* The tile of pixels for a register tile; its score: useful part of the peak. */
 static double choose_tile(plan *p, const shape *s, double channel_use) {
-  int64_t px = (int64_t)s->nv * p->lanes, words = p->channel_words * p->taps;
+  int64_t px = (int64_t)s->nv * p->lanes, words = p->words;
   double best = 0;
   for (int k = 1; k <= MAX_PIXELS; k++) {
     int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
@@ -123,7 +136,7 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
     double score = choose_tile(&now, &shapes[i], (double)p->oc / (double)(now.blocks * mr));
     if (score <= best) continue;
     if (form == ZN_DOT_BYTES)
-      score /= zn_dot_steps(lw->caps, now.channel_words * p->taps * 4, p->groups * now.blocks * mr, mr, weight, &mine);
+      score /= zn_dot_steps(lw->caps, now.words * 4, p->groups * now.blocks * mr, mr, weight, &mine);
     else
       score /= ZN_DOT_HALVES_COST;
     if (score <= best) continue;
@@ -168,7 +181,7 @@ static bool prepare(zn_lw *lw, plan *p) {
   cut_grid(lw, p);
   u.p = p;
   zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
-              p->channel_words * p->taps * p->per_word, p->groups * p->blocks * p->mr, p->mr, (int64_t)p->nv * p->lanes,
+              p->words * p->per_word, p->groups * p->blocks * p->mr, p->mr, (int64_t)p->nv * p->lanes,
               weight, &u);
   return true;
 }
@@ -198,7 +211,25 @@ static void locate(zn_lw *lw, const plan *p, const place *q, zn_expr at, zn_expr
   pos[0] = flat;
 }
 
-/* The word of channels cw * per_word ... under a tap. Channels that do not exist have zero weights: any byte will do. */
+/* Element j of the words at step `cw` of the channels under `tap`, whose last entry is a step of the row. 0: there is none,
+ * and its weight is zero: any byte will do. */
+static zn_kref gather_element(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *pos, const zn_expr *tap, int64_t j) {
+  zn_exprs *ex = lw->ex;
+  zn_conv *v = p->v;
+  const int last = v->win.rank - 1;
+  zn_expr at[ZN_MAX_RANK], c = cw;
+  memcpy(at, tap, sizeof at);
+  const int64_t steps = p->of_taps ? p->tap_steps : p->channel_steps, all = p->of_taps ? p->row_taps : p->ic;
+  zn_expr *along = p->of_taps ? &at[last] : &c;
+  *along = zn_ex_addi(ex, zn_ex_muli(ex, *along, p->per_word), j);
+  if (steps * p->per_word != all) {
+    if (steps == 1 && j >= all) return 0;
+    *along = zn_ex_min(ex, *along, zn_ex_const(ex, all - 1));
+  }
+  zn_expr channel = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->ic), c);
+  return zn_kb_cvt(&lw->kb, zn_conv_input(lw, v, q->n, channel, pos, at), ZN_I32);
+}
+
 static zn_kref gather_word(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_expr *pos, const zn_expr *tap) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
@@ -208,13 +239,8 @@ static zn_kref gather_word(zn_lw *lw, plan *p, const place *q, zn_expr cw, const
   zn_kref word = 0, zero = 0;
   if (halves && v->zx) zero = zn_kb_cvt(b, zn_lw_load(lw, v->zx, (const zn_expr[]){zn_ex_const(ex, 0)}), ZN_I32);
   for (int64_t j = 0; j < p->per_word; j++) {
-    zn_expr c = zn_ex_addi(ex, zn_ex_muli(ex, cw, p->per_word), j);
-    if (p->channel_words * p->per_word != p->ic) {
-      if (p->channel_words == 1 && j >= p->ic) break;
-      c = zn_ex_min(ex, c, zn_ex_const(ex, p->ic - 1));
-    }
-    zn_expr channel = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->ic), c);
-    zn_kref x = zn_kb_cvt(b, zn_conv_input(lw, v, q->n, channel, pos, tap), ZN_I32);
+    zn_kref x = gather_element(lw, p, q, cw, pos, tap, j);
+    if (!x) break;
     if (zero) x = zn_kb_bin(b, ZN_K_Sub, x, zero);
     if (j < p->per_word - 1 && (halves || v->tx.dtype == ZN_I8))
       x = zn_kb_bin(b, ZN_K_And, x, zn_kb_int(b, ZN_I32, (1 << bits) - 1));
@@ -274,10 +300,11 @@ static void pack_panel(zn_lw *lw, plan *p, const place *q) {
   zn_exprs *ex = lw->ex;
   zn_conv *v = p->v;
   zn_expr tap[ZN_MAX_RANK] = {0};
-  zn_expr cw = zn_lw_for(lw, zn_ex_const(ex, p->channel_words), ZN_FOR_SERIAL, 0), k = cw;
+  zn_expr cw = zn_lw_for(lw, zn_ex_const(ex, p->channel_steps), ZN_FOR_SERIAL, 0), k = cw;
   for (int i = 0; i < v->win.rank; i++) {
-    tap[i] = zn_lw_for(lw, zn_ex_const(ex, v->win.kernel[i]), ZN_FOR_SERIAL, 0);
-    k = zn_ex_add(ex, zn_ex_muli(ex, k, v->win.kernel[i]), tap[i]);
+    const int64_t steps = i == v->win.rank - 1 ? p->tap_steps : v->win.kernel[i];
+    tap[i] = zn_lw_for(lw, zn_ex_const(ex, steps), ZN_FOR_SERIAL, 0);
+    k = zn_ex_add(ex, zn_ex_muli(ex, k, steps), tap[i]);
   }
   if (p->flat) {
     copy_row(lw, p, q, cw, tap, zn_ex_const(ex, 0), p->pixels);

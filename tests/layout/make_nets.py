@@ -3,7 +3,8 @@
 Usage: make_nets.py OUTDIR COUNT [SEED]
 
 Channel counts that do and do not fill blocks, asymmetric padding, strides, dilations, groups, depthwise, one and two spatial
-axes, symbolic batch, residual connections, concatenations, pools, resizes, activations, results inside the network.
+axes, symbolic batch, residual connections, concatenations, pools, resizes, activations, results inside the network, integer
+convolutions of the quantized input.
 """
 import os
 import random
@@ -99,6 +100,40 @@ class Net:
         mode = self.r.choice(["nearest", "linear"])
         return self.value(f'Resize({name}, _, {scales}) {{mode="{mode}", nearest_mode="floor"}}', c, [2 * n for n in size])
 
+    def bytes(self):
+        """An integer convolution of the input, as sums or requantized; its value."""
+        r, (c, size) = self.r, self.input
+        t, wt = r.choice(["u8", "i8"]), r.choice(["u8", "i8"])
+        k = [r.choice([1, 2, 3, 3, 4, 5]) for _ in size]
+        s = [r.choice([1, 1, 2, 3]) for _ in size]
+        d = [r.choice([1, 1, 2]) for _ in size]
+        lo = [r.randint(0, (kk - 1) * dd) for kk, dd in zip(k, d)]
+        hi = [r.randint(0, (kk - 1) * dd) for kk, dd in zip(k, d)]
+        if min((n + a + b - (kk - 1) * dd - 1) // ss + 1 for n, a, b, kk, dd, ss in zip(size, lo, hi, k, d, s)) < 1:
+            return None
+        group = r.choice([1, c, c])
+        oc = group * r.choice([1, 1, 2] if group > 1 else [5, 8, 20])
+        shape = ",".join(map(str, [oc, c // group] + k))
+        ends = {"u8": (0, 256), "i8": (-128, 128)}
+
+        def const(name, dims, text):
+            self.consts.append(f"const {name} {dims} = {text}")
+            return name
+
+        zx = const("$zx", f"{t}[]", f"[{r.choice([0, 3, 100])}]")
+        zw = const("$zw", f"{wt}[{oc}]", "rand(5, 1, 9)") if r.random() < 0.3 else const("$zw", f"{wt}[]", "[0]")
+        w = const("$wq", f"{wt}[{shape}]", "rand(7, %d, %d)" % ends[wt])
+        sx = const("$sx", "f32[]", "[0.0078125]")
+        attrs = f"kernel_shape={k}, strides={s}, dilations={d}, pads={lo + hi}, group={group}"
+        self.lines.append(f"  %q: {t}[*] = QuantizeLinear(%x, {sx}, {zx})")
+        if r.random() < 0.6:
+            self.lines.append(f"  %sums: i32[*] = ConvInteger(%q, {w}, {zx}, {zw}) {{{attrs}}}")
+            return "%sums"
+        sw, sy = const("$sw", f"f32[{oc}]", "rand(9, 0.01, 0.02)"), const("$sy", "f32[]", "[0.0625]")
+        b = const("$b", f"i32[{oc}]", "rand(11, -5000, 5000)")
+        self.lines.append(f"  %codes: {t}[*] = QLinearConv(%q, {sx}, {zx}, {w}, {sw}, {zw}, {sy}, {zx}, {b}) {{{attrs}}}")
+        return "%codes"
+
     def text(self):
         x = self.values[0]
         for _ in range(self.r.randint(6, 14)):
@@ -109,6 +144,7 @@ class Net:
         if self.r.random() < 0.5 and len(self.values) > 1:
             axes = self.ints(list(range(2, 2 + self.rank)))
             outputs.add(self.value(f"ReduceMean({x[0]}, {axes})", x[1], [1] * self.rank)[0])
+        outputs |= {self.bytes()} - {None}
         c, size = self.input
         sym = "sym N 1..8\n" if self.batch == "N" else ""
         dims = ",".join([self.batch, str(c)] + [str(n) for n in size])

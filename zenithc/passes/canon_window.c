@@ -158,6 +158,27 @@ static bool absorb_pad(zn_canon *k, zn_nid n) {
   return true;
 }
 
+/* AveragePool whose only window is the whole image: a mean. */
+static bool pool_to_mean(zn_canon *k, zn_nid n) {
+  zn_graph *g = k->g;
+  const zn_node *nd = &g->nodes[n];
+  const zn_type *x = &g->vals[nd->in[0]].type, *y = &g->vals[nd->out[0]].type;
+  int64_t axes[ZN_MAX_RANK];
+  window w;
+  const char *ap = zn_node_str(nd, "auto_pad");
+  if (nd->op != ZN_OP_AveragePool || (ap && *ap && strcmp(ap, "NOTSET") != 0) || !read_window(g, nd, &w)) return false;
+  for (int i = 0; i < w.n; i++) {
+    if (!zn_ex_is(g->ex, x->dims[i + 2], w.k[i]) || w.d[i] != 1 || w.pads[i] || w.pads[w.n + i]) return false;
+    if (!zn_ex_is(g->ex, y->dims[i + 2], 1)) return false;
+    axes[i] = i + 2;
+  }
+  if (!zn_pass_may_rewrite(k->o)) return false;
+  zn_rw rw = {k->c, g, n, ZN_OK};
+  zn_rw_output(&rw, 0, zn_rw_reduce(&rw, ZN_OP_ReduceMean, nd->in[0], axes, (uint32_t)w.n, true));
+  k->st = zn_rw_done(&rw);
+  return k->st == ZN_OK;
+}
+
 bool zn_canon_window(zn_canon *k, zn_nid n) {
-  return is_window(k->g->nodes[n].op) && (spell_out(k, n) || absorb_pad(k, n));
+  return is_window(k->g->nodes[n].op) && (spell_out(k, n) || absorb_pad(k, n) || pool_to_mean(k, n));
 }
