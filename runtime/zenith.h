@@ -2,10 +2,10 @@
  *
  * An artifact called NAME exports
  *     const zn_model NAME_model;                      the descriptor (a .so also exports it as zn_model_main)
- *     int32_t NAME_plan(in, out, &bytes, 0, host);    sizes: fills out[].shape/rank/dtype/bytes and *bytes (workspace);
- *                                                     asks the CPU (ZN_RUN_CPU): run does not, so plan comes first
+ *     int32_t NAME_plan(in, out, &bytes, 0, host);    sizes: fills out[].shape/rank/dtype/bytes and *bytes (workspace)
  *     int32_t NAME_run(in, out, ws, ws_bytes, host);  computes
- * Both are reentrant, write nothing but their arguments, allocate nothing and call nothing but the host's hooks.
+ * Both are reentrant, write nothing but their arguments (and, once, what the CPU answered), allocate nothing and call nothing
+ * but the host's hooks.
  * Tensors are dense and row-major; the caller owns every buffer. Bool is one byte; 4- and 2-bit types take one byte
  * per element. Alignment of the element type suffices for tensors; the workspace must be 64-byte aligned.
  *
@@ -33,7 +33,7 @@ typedef enum zn_result {
   ZN_RUN_DTYPE = 4,     /* an input's or output's dtype is wrong */
   ZN_RUN_SHORT = 5,     /* a buffer is smaller than its shape needs */
   ZN_RUN_WORKSPACE = 6, /* workspace too small or not 64-byte aligned */
-  ZN_RUN_CPU = 7,       /* plan: this CPU lacks an instruction set the artifact was compiled for */
+  ZN_RUN_CPU = 7,       /* this CPU lacks an instruction set the artifact was compiled for */
   ZN_RUN_INDEX = 8,     /* data error: an index tensor points outside its operand */
   ZN_RUN_DOMAIN = 9,    /* data error: the operator is undefined on this input */
   ZN_RUN_ALLOC = 10,    /* the caller's allocator refused or gave unaligned memory, or the model needs one and has none */

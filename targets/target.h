@@ -11,6 +11,10 @@ typedef struct zn_build_opts {
   int opt_level;      /* 0..3 */
   const char *cache;  /* folder of compiled kernels (cuda); NULL: none */
   bool keep_names;    /* keep kernel symbol names in the object */
+  /* Further instruction sets in the same artifact, the preferred first, all less preferred than the module that is built
+   * (zn_kmod_unite of all of them came before). Only for targets with `several`. */
+  const zn_variant *more;
+  uint32_t num_more;
 } zn_build_opts;
 
 struct zn_target {
@@ -18,6 +22,7 @@ struct zn_target {
   const char *doc;               /* one line for `zenithc targets` */
   const char *const *suffixes;   /* ".so", ".o", ...; NULL-terminated */
   const char *archs;             /* accepted --arch names, for help */
+  bool several;                  /* can one artifact hold several instruction sets (--arch=A,B)? */
   /* Resolves --arch (NULL = default) into caps; unknown names are reported with the accepted ones. */
   zn_status (*caps)(zn_ctx *c, const char *arch, zn_caps *out);
   /* Writes the artifact (and companions such as .h and .bin). mod is fully lowered and expanded for caps. */

@@ -432,9 +432,8 @@ const char *cs_scalar_bin(cs_state *s, zn_kop op, zn_dtype t, const char *a, con
 }
 
 const char *cs_features(cs_state *s) {
-  helper(s, "features",
-         "uint64_t zn_features(void) { /* ZN_FEAT_* bits of this processor; all ones where it "
-         "cannot be asked */\n"
+  helper(s, "detect",
+         "uint64_t zn_detect(void) {\n"
          "#if defined(__GNUC__) && defined(__x86_64__)\n"
          "  uint32_t a = 0, b = 0, c = 0, d = 0, lo, hi, c1;\n"
          "  uint64_t f = 0;\n"
@@ -457,5 +456,17 @@ const char *cs_features(cs_state *s) {
          "CD DQ VL */\n"
          "  return f;\n"
          "#else\n  return ~(uint64_t)0;\n#endif\n}");
+  helper(s, "features",
+         "uint64_t zn_features(void) { /* ZN_FEAT_* bits of this processor; all ones where it "
+         "cannot be asked */\n"
+         "#if defined(__GNUC__) && defined(__x86_64__)\n"
+         "  static uint64_t kept; /* whoever asks at the same time writes the same */\n"
+         "  uint64_t have = __atomic_load_n(&kept, __ATOMIC_RELAXED);\n"
+         "  if (!have) {\n"
+         "    have = zn_detect() | (uint64_t)1 << 63;\n"
+         "    __atomic_store_n(&kept, have, __ATOMIC_RELAXED);\n"
+         "  }\n"
+         "  return have;\n"
+         "#else\n  return zn_detect();\n#endif\n}");
   return "zn_features()";
 }

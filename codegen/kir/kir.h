@@ -172,6 +172,11 @@ static inline const zn_caps *zn_kfunc_caps(const zn_kfunc *f, const zn_caps *cap
 /* Is f a kernel that a device runs? */
 static inline bool zn_kfunc_on_device(const zn_kfunc *f) { return !f->is_entry && !f->on_host; }
 
+typedef struct zn_variant { /* a module and what it was lowered for */
+  const zn_kmod *mod;
+  const zn_caps *caps;
+} zn_variant;
+
 zn_kmod *zn_kmod_new(zn_arena *a, const char *name);
 uint32_t zn_kmod_add_const(zn_kmod *m, const char *name, zn_dtype dtype, uint64_t count, const void *data);
 /* kconst.c: elements of a constant, borrowed or produced in a; every reader of constants asks this. */
@@ -183,6 +188,9 @@ enum { ZN_KCONST_ALIGN = 64 };
 uint64_t *zn_kmod_const_places(const zn_kmod *m, zn_arena *a);
 uint64_t zn_kmod_consts_bytes(const zn_kmod *m);
 bool zn_kmod_write_consts(const zn_kmod *m, FILE *f);
+/* The same model lowered for several instruction sets: afterwards all modules name the same list of constants (in a), in
+ * which equal bytes are one, and state the largest workspace. */
+void zn_kmod_unite(zn_kmod *const *mods, uint32_t n, zn_arena *a);
 
 /* ---- builder: errors are sticky (first one kept), every call after one returns 0 ---- */
 typedef struct zn_kb {

@@ -191,6 +191,24 @@ static Elf64_Phdr *segment_of(elf *e, const Elf64_Shdr *s, uint64_t *out_loaded)
   return found;
 }
 
+/* The constants, which end segment p behind data that is written, get a read-only segment of their own, whose header
+ * replaces the one that describes the table of headers: nobody needs that in a shared object. */
+static void split_segment(elf *e, Elf64_Phdr *p, const Elf64_Shdr *s) {
+  enum { PAGE = 4096 };
+  unsigned at = (unsigned)(p - e->seg), spare = 0;
+  while (spare < e->eh.e_phnum && e->seg[spare].p_type != PT_PHDR) spare++;
+  if (spare > at || s->sh_addr % PAGE) return; /* the other order would move headers that are not ours */
+  Elf64_Phdr own = *p;
+  own.p_flags = PF_R;
+  own.p_offset += s->sh_addr - p->p_vaddr;
+  own.p_vaddr = own.p_paddr = s->sh_addr;
+  own.p_filesz = own.p_memsz = s->sh_size;
+  p->p_memsz = s->sh_addr - p->p_vaddr;
+  if (p->p_filesz > p->p_memsz) p->p_filesz = p->p_memsz;
+  memmove(e->seg + spare, e->seg + spare + 1, (at - spare) * sizeof *e->seg);
+  e->seg[at] = own;
+}
+
 static zn_status fill_shared(elf *e, const zn_kmod *mod) {
   unsigned i = find_section(e, &ZN_ELF_BSS_SECTION[ZN_AT]);
   if (!i) return ZN_OK;
@@ -202,8 +220,9 @@ static zn_status fill_shared(elf *e, const zn_kmod *mod) {
   if (at < loaded && at < p->p_offset + p->p_filesz) return bad(e, "was linked with the constants inside other data");
   ZN_TRY(move_tail(e, loaded, (at + size + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN));
   to_data(s, at);
-  if (p->p_vaddr == s->sh_addr) p->p_flags = PF_R; /* else it shares the pages of what is written at load */
+  if (p->p_vaddr == s->sh_addr) p->p_flags = PF_R;
   p->p_filesz = p->p_memsz;
+  if (p->p_vaddr != s->sh_addr) split_segment(e, p, s);
   bool ok = write_at(e, e->eh.e_phoff, e->seg, e->eh.e_phnum * sizeof *e->seg);
   for (unsigned k = 0; ok && k < e->eh.e_shnum; k++) ok = write_section(e, k);
   if (!ok || !write_header(e)) return bad(e, "cannot be written");

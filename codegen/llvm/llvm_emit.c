@@ -65,7 +65,8 @@ static zn_status make_machine(zn_lmod *m, LLVMTargetMachineRef *out_tm) {
   bool bare = m->arch == ZN_LA_ARM;
   LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
   LLVMTargetMachineOptionsSetCPU(o, m->caps->cpu);
-  LLVMTargetMachineOptionsSetFeatures(o, m->caps->features ? m->caps->features : "");
+  /* on x86 each function says what it may use: those that ask the processor, less than the kernels */
+  LLVMTargetMachineOptionsSetFeatures(o, m->caps->features && m->arch != ZN_LA_X86 ? m->caps->features : "");
   LLVMTargetMachineOptionsSetCodeGenOptLevel(o, m->o->opt_level <= 0   ? LLVMCodeGenLevelLess
                                                 : m->o->opt_level >= 3 ? LLVMCodeGenLevelAggressive
                                                                        : LLVMCodeGenLevelDefault);
@@ -117,11 +118,24 @@ static void describe_module(zn_lmod *m, LLVMTargetMachineRef tm) {
                 LLVMValueAsMetadata(LLVMConstInt(m->i32, 2, 0)));
 }
 
+static void enter_variant(zn_lmod *m, uint32_t i) {
+  m->variant = i;
+  m->mod = m->variants[i].mod;
+  m->caps = m->variants[i].caps;
+}
+
 static void build_module(zn_lmod *m) {
   zn_lm_constants(m);
-  zn_lm_declare(m);
-  for (uint32_t i = 0; i < m->mod->num_funcs; i++)
-    if (!m->o->device_blob || !zn_kfunc_on_device(m->mod->funcs[i])) zn_lf_emit(m, i);
+  m->plans = ZN_ARRAY(m->a, zn_lval, m->num_variants);
+  m->runs = ZN_ARRAY(m->a, zn_lval, m->num_variants);
+  for (uint32_t v = 0; v < m->num_variants; v++) {
+    enter_variant(m, v);
+    zn_lm_declare(m);
+    for (uint32_t i = 0; i < m->mod->num_funcs; i++)
+      if (!m->o->device_blob || !zn_kfunc_on_device(m->mod->funcs[i])) zn_lf_emit(m, i);
+    for (uint32_t i = 0; i < m->mod->num_funcs; i++) m->first_kernel += !m->mod->funcs[i]->is_entry;
+  }
+  enter_variant(m, 0);
   zn_lm_descriptor(m);
   char *msg = NULL;
   if (LLVMVerifyModule(m->lm, LLVMReturnStatusAction, &msg))
@@ -181,10 +195,18 @@ static zn_status emit_with(zn_lmod *m, LLVMTargetMachineRef tm) {
   return m->o->defer_data ? zn_elf_defer(m->ctx, m->o->out) : zn_elf_fill_object(m->ctx, m->o->out, m->mod);
 }
 
+static void list_variants(zn_lmod *m) {
+  m->num_variants = m->o->num_more + 1;
+  m->variants = ZN_ARRAY(m->a, zn_variant, m->num_variants);
+  m->variants[0] = (zn_variant){m->mod, m->caps};
+  for (uint32_t i = 0; i < m->o->num_more; i++) m->variants[i + 1] = m->o->more[i];
+}
+
 zn_status zn_llvm_emit(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o) {
   zn_arena a;
   zn_arena_init(&a, "llvm");
   zn_lmod m = {.ctx = c, .a = &a, .mod = mod, .caps = caps, .o = o};
+  list_variants(&m);
   LLVMTargetMachineRef tm = NULL;
   zn_status st = find_arch(&m);
   if (st == ZN_OK) st = make_machine(&m, &tm);

@@ -13,6 +13,10 @@ typedef struct zn_llvm_opts {
   int opt_level;         /* 0..3 */
   bool keep_names;       /* local symbols for kernels, else none */
   bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
+  /* Further instruction sets of the same architecture, the preferred first: NAME_plan and NAME_run then hand over to the
+   * first module, mod before these, whose features the processor and the system have. */
+  const zn_variant *more;
+  uint32_t num_more;
   bool defer_data;       /* objects: large constants stay out, for zn_elf_fill_shared behind the linker */
   /* Host side of a device artifact: entries only, launching and touching device memory through the hooks of
    * runtime/zenith_device.h; NAME_run and NAME_plan hand over to zn_device_call_run and _plan of the runtime object, which

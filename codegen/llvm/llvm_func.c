@@ -338,7 +338,8 @@ static void emit_call(zn_lfun *s, const zn_kinst *in) {
   zn_lval launch = zn_lm_launch_fn(m);
   uint64_t alone = k->serial ? INT32_MAX : 1; /* grids up to this are not split */
   zn_lval args[7] = {m->funcs[fn], s->arr_bufs, s->arr_ints, s->v[in->c], LLVMGetParam(s->fv, 4),
-                     LLVMConstInt(m->i32, kernel_number(m->mod, fn), 0), LLVMConstInt(m->idx, alone, 0)};
+                     LLVMConstInt(m->i32, m->first_kernel + kernel_number(m->mod, fn), 0),
+                     LLVMConstInt(m->idx, alone, 0)};
   LLVMBuildCall2(m->b, LLVMGlobalGetValueType(launch), launch, args, 7, "");
 }
 

@@ -12,9 +12,15 @@ static const char *symbol(const zn_lmod *m, uint32_t fn) {
   const zn_kmod *k = m->mod;
   const zn_kfunc *f = k->funcs[fn];
   if (f->is_entry && m->o->device_blob) return fn == k->run_fn ? "zn_device_run" : "zn_device_plan";
-  if (f->is_entry && fn == k->run_fn) return zn_arena_printf(m->a, "%s_run", k->name);
-  if (f->is_entry && fn == k->plan_fn) return zn_arena_printf(m->a, "%s_plan", k->name);
-  return f->name;
+  const char *prefix = "";
+  if (m->num_variants > 1) { /* "x86_64_v3_" */
+    char *p = zn_arena_printf(m->a, "%s_", m->caps->arch);
+    for (prefix = p; *p; p++)
+      if (*p == '-') *p = '_';
+  }
+  if (f->is_entry && fn == k->run_fn) return zn_arena_printf(m->a, "%s_%srun", k->name, prefix);
+  if (f->is_entry && fn == k->plan_fn) return zn_arena_printf(m->a, "%s_%splan", k->name, prefix);
+  return zn_arena_printf(m->a, "%s%s", prefix, f->name);
 }
 
 void zn_lm_declare(zn_lmod *m) {
@@ -24,7 +30,7 @@ void zn_lm_declare(zn_lmod *m) {
     const zn_kfunc *f = k->funcs[i];
     if (m->o->device_blob && zn_kfunc_on_device(f)) continue;
     zn_lval fn = LLVMAddFunction(m->lm, symbol(m, i), f->is_entry ? m->entry_type : m->kernel_type);
-    if (!f->is_entry && !f->exported)
+    if ((!f->is_entry && !f->exported) || m->num_variants > 1)
       LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
     if (m->o->device_blob && f->is_entry) LLVMSetVisibility(fn, LLVMHiddenVisibility);
     zn_lm_function_attrs(m, fn, f->is_entry);
@@ -35,6 +41,9 @@ void zn_lm_declare(zn_lmod *m) {
       }
     m->funcs[i] = fn;
   }
+  if (!zn_lm_has_entries(k)) return;
+  m->plans[m->variant] = m->funcs[k->plan_fn];
+  m->runs[m->variant] = m->funcs[k->run_fn];
 }
 
 /* ---- constants ---- */
@@ -146,18 +155,27 @@ static zn_lval io_descs(zn_lmod *m, const zn_kio *io, uint32_t n, const char *na
   return local_data(m, name, LLVMConstArray2(LLVMTypeOf(v[0]), v, n));
 }
 
+static zn_lval kernel_name(zn_lmod *m, const zn_kfunc *f, const char *arch) {
+  const char *s = f->note ? f->note : f->name;
+  return text(m, m->num_variants > 1 ? zn_arena_printf(m->a, "%s [%s]", s, arch) : s);
+}
+
 static zn_lval kernel_names(zn_lmod *m, uint32_t *out_n) {
-  zn_lval *v = ZN_ARRAY(m->a, zn_lval, m->mod->num_funcs + 1);
-  uint32_t n = 0;
-  for (uint32_t i = 0; i < m->mod->num_funcs; i++) {
-    const zn_kfunc *f = m->mod->funcs[i];
-    if (!f->is_entry) v[n++] = text(m, f->note ? f->note : f->name);
+  zn_lval *v = NULL;
+  uint32_t n = 0, cap = 0;
+  for (uint32_t k = 0; k < m->num_variants; k++) {
+    const zn_kmod *mod = m->variants[k].mod;
+    for (uint32_t i = 0; i < mod->num_funcs; i++) {
+      if (mod->funcs[i]->is_entry) continue;
+      zn_lval name = kernel_name(m, mod->funcs[i], m->variants[k].caps->arch);
+      ZN_PUSH(m->a, v, n, cap, name);
+    }
   }
   *out_n = n;
   return n ? local_data(m, "kernel_names", LLVMConstArray2(m->ptr, v, n)) : LLVMConstNull(m->ptr);
 }
 
-static bool has_entries(const zn_kmod *k) {
+bool zn_lm_has_entries(const zn_kmod *k) {
   return k->run_fn < k->num_funcs && k->plan_fn < k->num_funcs && k->funcs[k->run_fn]->is_entry &&
          k->funcs[k->plan_fn]->is_entry;
 }
@@ -177,10 +195,15 @@ static zn_lval hand_over(zn_lmod *m, const char *what) {
 
 void zn_lm_descriptor(zn_lmod *m) {
   const zn_kmod *k = m->mod;
-  if (!has_entries(k)) return; /* a module of kernels only */
-  uint32_t num_kernels;
+  if (!zn_lm_has_entries(k)) return; /* a module of kernels only */
+  uint32_t num_kernels, features = m->caps->feature_bits;
   zn_lval names = kernel_names(m, &num_kernels);
-  zn_lval plan = m->funcs[k->plan_fn], run = m->funcs[k->run_fn];
+  zn_lval plan = m->plans[0], run = m->runs[0];
+  if (m->num_variants > 1) {
+    plan = zn_lm_dispatch_fn(m, "plan", m->plans);
+    run = zn_lm_dispatch_fn(m, "run", m->runs);
+    for (uint32_t i = 0; i < m->num_variants; i++) features &= m->variants[i].caps->feature_bits;
+  }
   if (m->o->device_blob) {
     plan = hand_over(m, "plan");
     run = hand_over(m, "run");
@@ -191,7 +214,7 @@ void zn_lm_descriptor(zn_lmod *m) {
                    io_descs(m, k->inputs, k->num_inputs, "inputs"),
                    io_descs(m, k->outputs, k->num_outputs, "outputs"), plan, run,
                    LLVMConstInt(m->i64, k->workspace_bytes, 0),
-                   LLVMConstInt(m->i64, m->weights_bytes, 0), c32(m, m->caps->feature_bits),
+                   LLVMConstInt(m->i64, m->weights_bytes, 0), c32(m, features),
                    c32(m, num_kernels), names, text(m, k->provenance), NULL};
   zn_lval init = LLVMConstStructInContext(m->lc, f, 15, 0);
   zn_lval g = LLVMAddGlobal(m->lm, LLVMTypeOf(init), zn_arena_printf(m->a, "%s_model", k->name));

@@ -13,8 +13,12 @@ typedef enum zn_larch { ZN_LA_X86, ZN_LA_AARCH64, ZN_LA_ARM, ZN_LA_RISCV } zn_la
 typedef struct zn_lmod {
   zn_ctx *ctx;
   zn_arena *a; /* lives for one emission */
-  const zn_kmod *mod;
+  zn_variant *variants; /* all that the artifact holds, the preferred first */
+  uint32_t num_variants, variant;
+  const zn_kmod *mod;   /* of the current variant */
   const zn_caps *caps;
+  zn_lval *plans, *runs; /* entries, by variant */
+  uint32_t first_kernel; /* number of the current variant's first kernel in the descriptor */
   const zn_llvm_opts *o;
   zn_larch arch;
   LLVMContextRef lc;
@@ -81,12 +85,15 @@ zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in);
 void zn_lf_emit(zn_lmod *m, uint32_t fn);
 /* llvm_model.c: declarations first, the descriptor last. */
 void zn_lm_declare(zn_lmod *m);
+bool zn_lm_has_entries(const zn_kmod *k);
 void zn_lm_constants(zn_lmod *m);
 zn_status zn_lm_write_bin(zn_lmod *m);
 void zn_lm_descriptor(zn_lmod *m);
 /* llvm_support.c: local helper functions, created on first use. */
 zn_lval zn_lm_features_fn(zn_lmod *m);
 zn_lval zn_lm_launch_fn(zn_lmod *m);
+/* NAME_`what` over the entries fns[i] of the variants; NULL fits: ZN_RUN_CPU. */
+zn_lval zn_lm_dispatch_fn(zn_lmod *m, const char *what, const zn_lval *fns);
 /* i64 (a, b, want_rem), unsigned, b != 0: for machines without a 64-bit divider, where LLVM would call a library. */
 zn_lval zn_lm_udiv_fn(zn_lmod *m);
 #endif

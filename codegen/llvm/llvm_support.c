@@ -1,6 +1,7 @@
 /* Local functions that generated code calls: CPU features, kernel launch with the host's hooks, 64-bit division.
  * Each is created on first use, so that the builder of the caller is saved and restored. */
 #include "codegen/llvm/llvm_priv.h"
+#include "runtime/zenith.h"
 
 typedef struct maker {
   zn_lmod *m;
@@ -113,13 +114,72 @@ static void features_x86(maker *k) {
   LLVMBuildRet(b, LLVMBuildZExt(b, bits, k->m->i64, ""));
 }
 
+static zn_lval detect_fn(zn_lmod *m) {
+  maker k = begin(m, "zn_detect", m->i64, NULL, 0);
+  features_x86(&k);
+  LLVMDisposeBuilder(k.b);
+  return k.fn;
+}
+
+static zn_lval atomically(zn_lval access) {
+  LLVMSetOrdering(access, LLVMAtomicOrderingMonotonic);
+  LLVMSetAlignment(access, 8);
+  return access;
+}
+
+/* CPUID leaves a virtual machine each time, which costs what a small network costs. So the answer is kept, in the one
+ * word that an artifact writes; whoever asks at the same time writes the same. In .data: behind .bss come the constants. */
+static void features_kept(maker *k) {
+  enum { ASKED = 63 };
+  zn_lmod *m = k->m;
+  zn_lval detect = detect_fn(m), word = LLVMAddGlobal(m->lm, m->i64, "zn_cpu");
+  LLVMSetInitializer(word, LLVMConstInt(m->i64, 0, 0));
+  LLVMSetLinkage(word, LLVMInternalLinkage);
+  LLVMSetSection(word, ".data");
+  LLVMSetAlignment(word, 8);
+  LLVMBasicBlockRef known = block(k), ask = block(k);
+  zn_lval have = atomically(LLVMBuildLoad2(k->b, m->i64, word, ""));
+  LLVMBuildCondBr(k->b, LLVMBuildICmp(k->b, LLVMIntNE, have, LLVMConstInt(m->i64, 0, 0), ""), known, ask);
+  at(k, known);
+  LLVMBuildRet(k->b, have);
+  at(k, ask);
+  zn_lval bits = LLVMBuildCall2(k->b, LLVMGlobalGetValueType(detect), detect, NULL, 0, "");
+  bits = LLVMBuildOr(k->b, bits, LLVMConstInt(m->i64, 1ull << ASKED, 0), "");
+  atomically(LLVMBuildStore(k->b, bits, word));
+  LLVMBuildRet(k->b, bits);
+}
+
 zn_lval zn_lm_features_fn(zn_lmod *m) {
   if (m->features_fn) return m->features_fn;
   maker k = begin(m, "zn_features", m->i64, NULL, 0);
-  if (m->arch == ZN_LA_X86) features_x86(&k);
+  if (m->arch == ZN_LA_X86) features_kept(&k);
   else LLVMBuildRet(k.b, LLVMConstInt(m->i64, ~0ull, 0));
   LLVMDisposeBuilder(k.b);
   return m->features_fn = k.fn;
+}
+
+/* ---- several instruction sets ---- */
+
+zn_lval zn_lm_dispatch_fn(zn_lmod *m, const char *what, const zn_lval *fns) {
+  zn_lval features = zn_lm_features_fn(m), args[5];
+  maker k = {m, LLVMAddFunction(m->lm, zn_arena_printf(m->a, "%s_%s", m->mod->name, what), m->entry_type),
+             LLVMCreateBuilderInContext(m->lc)};
+  zn_lm_function_attrs(m, k.fn, true);
+  LLVMGetParams(k.fn, args);
+  at(&k, block(&k));
+  zn_lval have = LLVMBuildCall2(k.b, LLVMGlobalGetValueType(features), features, NULL, 0, "");
+  for (uint32_t i = 0; i < m->num_variants; i++) {
+    LLVMBasicBlockRef yes = block(&k), no = block(&k);
+    zn_lval need = LLVMConstInt(m->i64, m->variants[i].caps->feature_bits, 0);
+    zn_lval fits = LLVMBuildICmp(k.b, LLVMIntEQ, LLVMBuildAnd(k.b, have, need, ""), need, "");
+    LLVMBuildCondBr(k.b, fits, yes, no);
+    at(&k, yes);
+    LLVMBuildRet(k.b, LLVMBuildCall2(k.b, m->entry_type, fns[i], args, 5, ""));
+    at(&k, no);
+  }
+  LLVMBuildRet(k.b, c32(&k, ZN_RUN_CPU));
+  LLVMDisposeBuilder(k.b);
+  return k.fn;
 }
 
 /* ---- launch ---- */

@@ -289,7 +289,7 @@ static void check_inputs(entry *e) {
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) bind_scaled(e, i, &lw->g->vals[lw->g->inputs[i]]);
 }
 
-/* Once, in plan: CPUID leaves a virtual machine each time, and four of them cost what a small network costs. */
+/* In both entries: nobody has to call plan, and the answer is kept (codegen/llvm/llvm_support.c). */
 static void check_cpu(entry *e) {
   uint32_t need = e->lw->caps->feature_bits;
   if (!need) return;
@@ -696,10 +696,8 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, const zn_sides *sides, boo
   e.host = zn_kb_param(&b, "host", ZN_KP_IN, ZN_U8);
   if (lw->g->num_inputs) fail_if(&e, is_null(&e, e.in), ZN_RUN_NULL);
   if (lw->g->num_outputs) fail_if(&e, is_null(&e, e.out), ZN_RUN_NULL);
-  if (!run) {
-    fail_if(&e, is_null(&e, e.ws), ZN_RUN_NULL);
-    check_cpu(&e);
-  }
+  if (!run) fail_if(&e, is_null(&e, e.ws), ZN_RUN_NULL);
+  check_cpu(&e);
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) check_input_type(&e, i);
   bind_symbols(&e);
   check_inputs(&e);

@@ -65,7 +65,8 @@ static bool has_model(const zn_kmod *mod) {
 }
 
 zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
-  zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names};
+  zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names, .more = o->more,
+                    .num_more = o->num_more};
   if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e);
   bool archive = ends_with(o->out, ".a");
   if (archive || ends_with(o->out, ".o")) {
@@ -92,6 +93,7 @@ const zn_target zn_target_cpu = {
     .suffixes = suffixes,
     .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, alderlake, icelake-server, aarch64, "
              "riscv64, cortex-m4, cortex-m7",
+    .several = true,
     .caps = zn_cpu_caps,
     .build = zn_cpu_build,
     .can_run = zn_cpu_can_run,

@@ -44,6 +44,35 @@ one_value() { # FILE.zg
   try "$name c" "$ZENITHC" "$1" --target=c -o "$s.c"
   try "$name .c compiles with gcc -Wall" c_model gcc "$s.c" "$s.o" -std=c99 -Wall -Wextra -Werror -Wno-psabi
 }
+# Several instruction sets in one artifact: each run takes the best the processor has, with the bits of an artifact for it
+# alone. qemu stands for older processors, where it is there.
+answers() { # PROGRAM [EMULATOR...]
+  local program=$1
+  shift
+  "$@" "$program" 2 2> "$program.err"
+}
+dispatch() { # SUFFIX
+  local s=$out/isa a
+  for a in x86-64-v2 x86-64-v3 x86-64-v2,x86-64-v4,x86-64-v3; do
+    "$ZENITHC" "$digits" --arch=$a --name isa --quiet -o "$s-$a.$1" || return 1
+    sh examples/embed-c/build.sh "$s-$a.$1" "$s-$a-$1" || return 1
+    answers "$s-$a-$1" > "$s-$a-$1.out" || return 1
+  done
+  cmp "$s-x86-64-v3-$1.out" "$s-x86-64-v2,x86-64-v4,x86-64-v3-$1.out" || return 1
+  ! cmp -s "$s-x86-64-v3-$1.out" "$s-x86-64-v2-$1.out" || { echo "the two cannot be told apart"; return 1; }
+  command -v qemu-x86_64 > /dev/null || return 0
+  answers "$s-x86-64-v2,x86-64-v4,x86-64-v3-$1" qemu-x86_64 -cpu Nehalem | cmp - "$s-x86-64-v2-$1.out" || return 1
+  a=x86-64-v2,x86-64-v4,x86-64-v3
+  ! answers "$s-$a-$1" qemu-x86_64 -cpu qemu64 > "$out/isa-none" || { echo "ran without SSE4.2"; return 1; }
+  grep -q "plan returned 7" "$s-$a-$1.err" || { cat "$s-$a-$1.err"; return 1; }
+}
+# run checks the processor as plan does: nobody has to call plan.
+run_alone() {
+  local s=$out/isa-x86-64-v3
+  gcc -std=c11 -O1 -Wall -Wextra -Iruntime -DMODEL=isa_model tests/embed/run_alone.c "$s.o" -o "$s-run" || return 1
+  "$s-run" || return 1
+  ! command -v qemu-x86_64 > /dev/null || qemu-x86_64 -cpu Nehalem "$s-run" 7
+}
 export -f closed closed_so c_model one_model one_value
 export out
 
@@ -81,5 +110,14 @@ done
     -D_DEFAULT_SOURCE -Iruntime tests/embed/values_check.c runtime/zenith_image.c -o "$out/values_check" -ldl &&
     ASAN_OPTIONS=detect_leaks=0 "$out/values_check" "$out"/{strings,loop_grow,numbers,ranks,images}.so 2>&1
 
+  if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo; then
+    for kind in o a; do try "several instruction sets, .$kind" dispatch $kind; done
+    for level in 0 2; do
+      try "several instruction sets, .so -O$level" \
+        "$ZENITHC" "$digits" --arch=x86-64-v4,x86-64-v2,x86-64-v3 -O$level -o "$out/isa.so" &&
+        "$out/embed_check" "$out/isa.so" | sed "s/^\(ok\|FAIL\) /\1 several instruction sets -O$level: /"
+    done
+    try "run asks the processor by itself" run_alone
+  fi
   try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
 } | tally

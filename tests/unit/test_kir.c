@@ -242,11 +242,44 @@ static void test_parse_truncated(void **state) {
   }
 }
 
+static void fill_ramp(const void *user, void *dst) {
+  for (int i = 0; i < 4; i++) ((float *)dst)[i] = (float)i + *(const float *)user;
+}
+
+static uint32_t const_of(const zn_kmod *m) {
+  for (uint32_t i = 1; i < m->funcs[0]->num_insts; i++)
+    if (m->funcs[0]->insts[i].op == ZN_K_ConstAddr) return (uint32_t)m->funcs[0]->insts[i].imm.i;
+  return UINT32_MAX;
+}
+
+/* Two modules with one list: equal bytes are one constant, wherever they come from, and functions follow. */
+static void test_unite(void **state) {
+  fixture *f = *state;
+  static const float ramp[4] = {1, 2, 3, 4}, other[4] = {1, 2, 3, 5}, one = 1;
+  zn_kmod *mods[2];
+  for (int i = 0; i < 2; i++) {
+    mods[i] = zn_kmod_new(&f->c.graph, "u");
+    zn_kb b = {0};
+    if (i == 1) zn_kmod_add_const(mods[i], "other", ZN_F32, 4, other);
+    uint32_t k = zn_kmod_add_const(mods[i], "ramp", ZN_F32, 4, i ? NULL : ramp);
+    if (i == 1) mods[i]->consts[k].fill = fill_ramp, mods[i]->consts[k].user = &one;
+    zn_kb_begin(&b, &f->c, mods[i], "k", false);
+    zn_kb_load(&b, ZN_F32, 1, zn_kb_constaddr(&b, k), zn_kb_idx(&b, 0));
+    mods[i]->workspace_bytes = i ? 64 : 128;
+  }
+  zn_kmod_unite(mods, 2, &f->c.graph);
+  assert_int_equal(mods[0]->num_consts, 2);
+  assert_ptr_equal(mods[0]->consts, mods[1]->consts);
+  assert_int_equal(const_of(mods[0]), const_of(mods[1]));
+  assert_string_equal(mods[1]->consts[const_of(mods[1])].name, "ramp");
+  assert_int_equal(mods[1]->workspace_bytes, 128);
+}
+
 int main(void) {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
   const struct CMUnitTest tests[] = {
       T(test_folding),      T(test_sticky_error),   T(test_verify_scope), T(test_verify_grid),
       T(test_verify_break), T(test_verify_types),   T(test_verify_ret),   T(test_round_trip),
-      T(test_parse_errors), T(test_parse_truncated)};
+      T(test_parse_errors), T(test_parse_truncated), T(test_unite)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -545,10 +545,9 @@ int zn_cmd_check(zn_ctx *c, const zn_opts *o) {
   int64_t jobs = zn_opt_int(o, ZN_O_jobs, cpus > 0 ? cpus : 1);
   b->max_jobs = jobs < 1 ? 1 : jobs > MAX_JOBS ? MAX_JOBS : (uint32_t)jobs;
   zn_compile_opts probe; /* a wrong option is reported once, here */
-  zn_caps caps;
   zn_status st = o->num_args ? ZN_OK : zn_fail(c, ZN_ERR_USAGE, NULL, "no folder given");
   if (st == ZN_OK) st = zn_opts_compile(c, o, "model.onnx", &probe);
-  if (st == ZN_OK) st = probe.target->caps(c, probe.arch, &caps);
+  if (st == ZN_OK) st = zn_compile_archs(c, &probe);
   if (st == ZN_OK) st = read_list(c, zn_opt_str(o, ZN_O_skip), &b->skips, &b->num_skips);
   if (st == ZN_OK) st = read_list(c, zn_opt_str(o, ZN_O_xfail), &b->xfails, &b->num_xfails);
   for (uint32_t i = 0; i < o->num_args && st == ZN_OK; i++) st = collect(b, o->args[i]);

@@ -41,6 +41,10 @@ static zn_status not_available(zn_job *j) {
     zn_help(j->c, "leave the option out: the same input gives the same bytes, so a build system's own cache serves");
     return ZN_ERR_USAGE;
   }
+  if (!strcmp(j->kind, ".zk") && j->target->several && j->co.arch && strchr(j->co.arch, ',')) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: a .zk file holds the kernels of one instruction set", j->co.arch);
+    return ZN_ERR_USAGE;
+  }
   if (zn_opt_given(j->o, ZN_O_tune)) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--tune is not available in this version: schedules come from the cost model");
     return ZN_ERR_USAGE;
@@ -80,7 +84,8 @@ static zn_status write_graph(zn_job *j) {
 }
 
 static zn_status build(zn_job *j) {
-  zn_build_opts b = {.out = j->temp_out, .opt_level = j->co.opt_level, .cache = zn_opt_str(j->o, ZN_O_cache)};
+  zn_build_opts b = {.out = j->temp_out, .opt_level = j->co.opt_level, .cache = zn_opt_str(j->o, ZN_O_cache),
+                     .more = zn_compiled_variants(&j->c->perm, &j->k), .num_more = j->k.num_more};
   const zn_target *t = strcmp(j->kind, ".zk") ? j->target : zn_target_find("interp");
   double t0 = zn_now();
   if (zn_opt_given(j->o, ZN_O_emit) && strcmp(zn_suffix(j->out), j->kind)) {
@@ -149,8 +154,9 @@ static int64_t folder_bytes(zn_ctx *c, const char *dir) {
 static zn_status compile_and_check(zn_job *j) {
   zn_ctx *c = j->c;
   bool off = zn_opt_is(j->o, ZN_O_verify, "off");
-  j->co.provenance = zn_arena_printf(&c->perm, "zenithc %s; model sha256 %s; target %s; -O%d%s; verify=%s", ZN_VERSION,
-                                     j->model_sha, j->target->name, j->co.opt_level,
+  j->co.provenance = zn_arena_printf(&c->perm, "zenithc %s; model sha256 %s; target %s%s%s; -O%d%s; verify=%s",
+                                     ZN_VERSION, j->model_sha, j->target->name, j->co.arch ? " " : "",
+                                     j->co.arch ? j->co.arch : "", j->co.opt_level,
                                      j->co.math_fast ? "; math=fast" : "", off ? "off" : "self-check");
   ZN_TRY(zn_compile(c, &j->co, &j->k));
   if (zn_opt_given(j->o, ZN_O_time))
@@ -168,11 +174,20 @@ static const char *folder_of(zn_arena *a, const char *path) {
   return base == path ? "." : zn_arena_strndup(a, path, (size_t)(base - path) - (base - path > 1));
 }
 
+static void print_kernels(const zn_compiled *k) {
+  uint32_t n = k->mod->num_funcs >= 2 ? k->mod->num_funcs - 2 : 0;
+  fprintf(stderr, ", %u kernels", n);
+  if (!k->num_more) return;
+  fprintf(stderr, " for %s", k->caps.arch);
+  for (uint32_t i = 0; i < k->num_more; i++)
+    fprintf(stderr, ", %u for %s", k->more[i].mod->num_funcs - 2, k->more[i].caps.arch);
+}
+
 static void print_summary(const zn_job *j) {
   if (zn_opt_given(j->o, ZN_O_quiet)) return;
   fprintf(stderr, "%s: %" PRId64 " bytes", j->out, j->artifact_bytes);
   if (j->k.mod) {
-    fprintf(stderr, ", %u kernels", j->k.mod->num_funcs >= 2 ? j->k.mod->num_funcs - 2 : 0);
+    print_kernels(&j->k);
     if (j->k.mod->workspace_bytes) fprintf(stderr, ", workspace %" PRIu64, j->k.mod->workspace_bytes);
   }
   if (j->v.verdict == ZN_VERDICT_PASS) fprintf(stderr, ", %s", zn_verify_summary(&j->c->graph, &j->v));

@@ -181,10 +181,12 @@ int zn_cmd_inspect(zn_ctx *c, const zn_opts *o) {
   zn_graph *g;
   facts f = {0};
   if (o->num_args != 1) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "expected one model, got %u", o->num_args);
+    zn_fail(c, ZN_ERR_USAGE, NULL, "expected one model or artifact, got %u", o->num_args);
     return 2;
   }
   c->file = o->args[0];
+  if (zn_has_suffix(o->args[0], ".so"))
+    return zn_exit_code(zn_inspect_artifact(c, o->args[0], zn_opt_given(o, ZN_O_json)));
   zn_status st = zn_opts_compile(c, o, o->args[0], &co);
   if (st == ZN_OK) st = zn_load_graph(c, o->args[0], &co.onnx, &g);
   if (st == ZN_OK) st = zn_infer_graph(c, g);

@@ -85,11 +85,99 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   return ZN_OK;
 }
 
-zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
+static zn_status compile_one(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
   zn_graph *g;
   double t0 = zn_now();
   memset(out, 0, sizeof *out);
   ZN_TRY(zn_load_graph(c, o->model, &o->onnx, &g));
   out->seconds_load = zn_now() - t0;
   return zn_compile_graph(c, g, o, out);
+}
+
+/* ---- several instruction sets ---- */
+
+enum { MAX_VARIANTS = 8 };
+
+/* The wider vectors first, then the more features; equal ones cannot be told apart when a run must choose. */
+static int preference(const zn_caps *x, const zn_caps *y) {
+  if (x->vector_bytes != y->vector_bytes) return x->vector_bytes > y->vector_bytes ? 1 : -1;
+  int bits = __builtin_popcount(x->feature_bits) - __builtin_popcount(y->feature_bits);
+  return bits > 0 ? 1 : bits < 0 ? -1 : 0;
+}
+
+static zn_status check_pair(zn_ctx *c, const char *list, const zn_caps *x, const zn_caps *y) {
+  const char *ours = x->triple ? x->triple : "", *other = y->triple ? y->triple : "";
+  if (strcmp(ours, other) || !strcmp(ours, "") || strncmp(ours, "x86_64", 6)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: %s and %s cannot share an artifact", list, x->arch, y->arch);
+    zn_help(c, "only levels and processors of x86-64 can: a run asks the processor which of them it may use");
+    return ZN_ERR_USAGE;
+  }
+  if (x->feature_bits != y->feature_bits) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: %s and %s need the same instruction sets", list, x->arch, y->arch);
+  zn_help(c, "leave one of them out");
+  return ZN_ERR_USAGE;
+}
+
+/* The list's names, resolved and in order of preference. */
+static zn_status split_archs(zn_ctx *c, const zn_compile_opts *o, zn_caps *out, uint32_t *out_n) {
+  uint32_t n = 0;
+  for (const char *p = o->arch, *e; p; p = e ? e + 1 : NULL) {
+    e = strchr(p, ',');
+    const char *name = e ? zn_arena_strndup(&c->perm, p, (size_t)(e - p)) : p;
+    zn_caps caps;
+    if (!strcmp(name, "native") || n == MAX_VARIANTS) {
+      const char *why = n == MAX_VARIANTS ? "more than 8 names" : "native is this machine alone";
+      zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: %s", o->arch, why);
+      zn_help(c, "name the levels or processors, e.g. --arch=x86-64-v3,x86-64-v4");
+      return ZN_ERR_USAGE;
+    }
+    ZN_TRY(o->target->caps(c, name, &caps));
+    for (uint32_t i = 0; i < n; i++) ZN_TRY(check_pair(c, o->arch, &out[i], &caps));
+    uint32_t at = n++;
+    for (; at && preference(&caps, &out[at - 1]) > 0; at--) out[at] = out[at - 1];
+    out[at] = caps;
+  }
+  *out_n = n;
+  return ZN_OK;
+}
+
+static zn_status compile_several(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
+  zn_caps caps[MAX_VARIANTS];
+  zn_kmod *mods[MAX_VARIANTS];
+  uint32_t n;
+  memset(out, 0, sizeof *out);
+  ZN_TRY(split_archs(c, o, caps, &n));
+  zn_compiled *k = ZN_ARRAY(&c->perm, zn_compiled, n);
+  double load = 0, passes = 0, lower = 0, kernels = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    zn_compile_opts one = *o;
+    one.arch = caps[i].arch;
+    ZN_TRY(compile_one(c, &one, &k[i]));
+    mods[i] = k[i].mod;
+    load += k[i].seconds_load, passes += k[i].seconds_passes, lower += k[i].seconds_lower, kernels += k[i].seconds_kernels;
+  }
+  zn_kmod_unite(mods, n, &c->graph);
+  *out = k[0];
+  out->more = k + 1;
+  out->num_more = n - 1;
+  out->seconds_load = load, out->seconds_passes = passes, out->seconds_lower = lower, out->seconds_kernels = kernels;
+  return ZN_OK;
+}
+
+static bool names_several(const zn_compile_opts *o) { return o->target->several && o->arch && strchr(o->arch, ','); }
+
+zn_status zn_compile_archs(zn_ctx *c, const zn_compile_opts *o) {
+  zn_caps caps[MAX_VARIANTS];
+  uint32_t n;
+  return names_several(o) ? split_archs(c, o, caps, &n) : o->target->caps(c, o->arch, caps);
+}
+
+zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
+  return names_several(o) ? compile_several(c, o, out) : compile_one(c, o, out);
+}
+
+zn_variant *zn_compiled_variants(zn_arena *a, const zn_compiled *k) {
+  zn_variant *v = ZN_ARRAY(a, zn_variant, k->num_more + 1);
+  for (uint32_t i = 0; i < k->num_more; i++) v[i] = (zn_variant){k->more[i].mod, &k->more[i].caps};
+  return v;
 }

@@ -27,11 +27,18 @@ typedef struct zn_compiled {
   zn_kmod *mod;
   zn_plan_stats plan;
   bool emulate, no_build;
+  /* --arch=A,B: this is the preferred instruction set, here are the others, the preferred first. */
+  struct zn_compiled *more;
+  uint32_t num_more;
   double seconds_load, seconds_passes, seconds_lower, seconds_kernels;
 } zn_compiled;
 
 /* Everything up to (not including) target->build. */
 zn_status zn_compile(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out);
+/* Can --arch be had? Reports why not. */
+zn_status zn_compile_archs(zn_ctx *c, const zn_compile_opts *o);
+/* For zn_build_opts.more, in a. */
+zn_variant *zn_compiled_variants(zn_arena *a, const zn_compiled *k);
 /* .zg text or ONNX, by suffix. Constants may be views of files that stay mapped until the process ends. */
 zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out);
 /* From a graph that is loaded already (borrowed and rewritten). */

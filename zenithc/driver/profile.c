@@ -34,13 +34,16 @@ static void pool_for(void *user, zn_kernel kernel, void *const *bufs, const intp
   else kernel(bufs, ints, 0, n);
 }
 
-/* Kernels are the functions that are no entries, in the module's order. */
-static const zn_kcost **costs_of(zn_arena *a, const zn_kmod *m, uint32_t n) {
-  if (!m || !m->costs) return NULL;
+/* Kernels are the functions that are no entries, in the order of the modules and inside them. */
+static const zn_kcost **costs_of(zn_arena *a, const zn_session *s, uint32_t n) {
   const zn_kcost **out = ZN_ARRAY(a, const zn_kcost *, n + 1);
   uint32_t k = 0;
-  for (uint32_t i = 0; i < m->num_funcs && k < n; i++)
-    if (!m->funcs[i]->is_entry) out[k++] = &m->costs[i];
+  for (uint32_t v = 0; v <= s->num_more; v++) {
+    const zn_kmod *m = v ? s->more[v - 1].mod : s->mod;
+    if (!m || !m->costs) return NULL;
+    for (uint32_t i = 0; i < m->num_funcs && k < n; i++)
+      if (!m->funcs[i]->is_entry) out[k++] = &m->costs[i];
+  }
   return k == n ? out : NULL;
 }
 
@@ -95,7 +98,7 @@ static void print(zn_ctx *c, profile *p, unsigned threads) {
 
 zn_status zn_profile_print(zn_ctx *c, const zn_session *s, const zn_native_call *call, unsigned threads, unsigned runs) {
   const zn_model *m = call->model;
-  profile p = {.n = m->num_kernels, .model = m, .runs = runs, .costs = costs_of(&c->perm, s->mod, m->num_kernels)};
+  profile p = {.n = m->num_kernels, .model = m, .runs = runs, .costs = costs_of(&c->perm, s, m->num_kernels)};
   p.ns = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
   p.calls = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
   if (threads > 1) p.pool = zn_pool_create(threads);

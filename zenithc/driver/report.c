@@ -41,6 +41,11 @@ static void add_artifact(cJSON *r, const zn_job *j, bool made) {
   cJSON_AddStringToObject(a, "kind", j->kind);
   cJSON_AddStringToObject(a, "target", j->target->name);
   if (j->k.caps.arch) cJSON_AddStringToObject(a, "arch", j->k.caps.arch);
+  if (j->k.num_more) {
+    cJSON *list = cJSON_AddArrayToObject(a, "archs"); /* the preferred first */
+    for (uint32_t i = 0; i <= j->k.num_more; i++)
+      cJSON_AddItemToArray(list, cJSON_CreateString(i ? j->k.more[i - 1].caps.arch : j->k.caps.arch));
+  }
   num(a, "bytes", (double)j->artifact_bytes);
   if (made && zn_sha256_file(j->c, j->temp_out, sha) == ZN_OK) cJSON_AddStringToObject(a, "sha256", sha);
 }
@@ -63,6 +68,18 @@ static void add_check(cJSON *r, const zn_job *j) {
   if (v->drift) cJSON_AddStringToObject(r, "drift", v->drift);
 }
 
+static void add_kernels(cJSON *list, const zn_kmod *m, const char *arch) {
+  for (uint32_t i = 0; i < m->num_funcs; i++) {
+    const zn_kfunc *f = m->funcs[i];
+    if (f->is_entry) continue;
+    cJSON *one = cJSON_CreateObject();
+    cJSON_AddStringToObject(one, "name", f->name);
+    if (f->note) cJSON_AddStringToObject(one, "computes", f->note);
+    if (arch) cJSON_AddStringToObject(one, "arch", arch);
+    cJSON_AddItemToArray(list, one);
+  }
+}
+
 static void add_plan(cJSON *r, const zn_job *j) {
   const zn_plan_stats *p = &j->k.plan;
   cJSON *o = cJSON_AddObjectToObject(r, "plan");
@@ -72,14 +89,8 @@ static void add_plan(cJSON *r, const zn_job *j) {
   num(o, "buffers", p->num_buffers);
   num(o, "ram", (double)j->ram_bytes);
   cJSON *k = cJSON_AddArrayToObject(r, "kernels");
-  for (uint32_t i = 0; i < j->k.mod->num_funcs; i++) {
-    const zn_kfunc *f = j->k.mod->funcs[i];
-    if (f->is_entry) continue;
-    cJSON *one = cJSON_CreateObject();
-    cJSON_AddStringToObject(one, "name", f->name);
-    if (f->note) cJSON_AddStringToObject(one, "computes", f->note);
-    cJSON_AddItemToArray(k, one);
-  }
+  add_kernels(k, j->k.mod, j->k.num_more ? j->k.caps.arch : NULL);
+  for (uint32_t i = 0; i < j->k.num_more; i++) add_kernels(k, j->k.more[i].mod, j->k.more[i].caps.arch);
 }
 
 static void add_costs(cJSON *r, const zn_job *j) {

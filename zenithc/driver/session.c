@@ -108,11 +108,20 @@ bool zn_can_run(const zn_target *t, const zn_caps *caps, const char **why) {
   return t->can_run && t->load && t->run && t->can_run(caps, why);
 }
 
+/* Can one of the artifact's instruction sets run here? */
+static bool can_run_some(const zn_target *t, const zn_compiled *k, const char **why) {
+  bool can = zn_can_run(t, &k->caps, why);
+  for (uint32_t i = 0; i < k->num_more && !can; i++) can = zn_can_run(t, &k->more[i].caps, why);
+  return can;
+}
+
 zn_status zn_session_attach(zn_ctx *c, const zn_compiled *k, const zn_target *t, const char *path, zn_session *s) {
   s->target = t;
   s->graph = k->graph;
   s->caps = k->caps;
   s->plan = k->plan;
+  s->more = k->more;
+  s->num_more = k->num_more;
   from_mod(s, k->mod);
   double t0 = zn_now();
   zn_status st = t->load(c, k->mod, path, &s->exec);
@@ -123,7 +132,7 @@ zn_status zn_session_attach(zn_ctx *c, const zn_compiled *k, const zn_target *t,
 zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, int level, const char *dir,
                           zn_session *s) {
   const char *why;
-  bool can = zn_can_run(t, &k->caps, &why);
+  bool can = can_run_some(t, k, &why);
   if (!can && !k->emulate) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "an artifact for --target=%s --arch=%s cannot run here%s%s", t->name,
             k->caps.arch ? k->caps.arch : "", why ? ": " : "", why ? why : "");
@@ -133,7 +142,8 @@ zn_status zn_session_load(zn_ctx *c, const zn_compiled *k, const zn_target *t, i
   double t0 = zn_now();
   const char *path = zn_arena_printf(&c->graph, "%s/%s%s", dir, k->mod->name, t->suffixes[0]);
   if (strcmp(t->name, "interp") && (can || !k->no_build)) {
-    zn_build_opts b = {.out = path, .opt_level = level, .keep_names = true};
+    zn_build_opts b = {.out = path, .opt_level = level, .keep_names = true,
+                       .more = zn_compiled_variants(&c->perm, k), .num_more = k->num_more};
     ZN_TRY(t->build(c, k->mod, &k->caps, &b));
     zn_arena_reset(&c->tmp);
   }

@@ -48,6 +48,8 @@ typedef struct zn_session {
   zn_exec *exec;
   const zn_graph *graph;  /* NULL for artifacts */
   const zn_kmod *mod;     /* NULL for shared objects */
+  const zn_compiled *more; /* other instruction sets of the same artifact */
+  uint32_t num_more;
   zn_plan_stats plan;
   uint32_t num_in, num_out;
   zn_kio *in, *out;
@@ -66,6 +68,9 @@ bool zn_can_run(const zn_target *t, const zn_caps *caps, const char **out_why);
 void zn_session_close(zn_session *s);
 /* Can the target's artifacts be dlopened here and timed? */
 bool zn_session_is_native(const zn_session *s);
+
+/* Prints the descriptor of a shared object (inspect_artifact.c). */
+zn_status zn_inspect_artifact(zn_ctx *c, const char *path, bool json);
 
 /* ---- inputs (inputs.c) ---- */
 /* Does t fit what the model declares (dtype, rank, static dims)? Reports what differs. */
