@@ -1,6 +1,7 @@
 """Models of scikit-learn, LightGBM and XGBoost through skl2onnx and onnxmltools; jax through jax2onnx; TensorFlow through
 tf2onnx where TensorFlow is installed."""
 
+import functools
 import os
 
 import numpy as np
@@ -17,6 +18,7 @@ def integers_for_flags():
 
     plain = onnx.helper.make_attribute
 
+    @functools.wraps(plain)  # tf2onnx looks at its signature
     def make(key, value, *args, **kwargs):
         if isinstance(value, (list, tuple)):
             value = [int(v) if isinstance(v, (bool, np.bool_)) else v for v in value]

@@ -4,6 +4,7 @@ batch is dynamic, at another."""
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 
+import harness
 import nets
 import nms
 
@@ -56,9 +58,36 @@ def export(model, args, path, dynamo, dynamic):
         )
 
 
+def settle(model, args):
+    """Batch norms as after training: the statistics of their inputs, and scales and shifts that are not 1 and 0. Without this
+    every layer of a random network shrinks what depends on the input, and its result is hardly more than a bias."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for m in norms:
+            m.momentum = None
+            m.weight.uniform_(0.5, 1.5)
+            m.bias.uniform_(-0.5, 0.5)
+        if norms:
+            model.train()
+            for _ in range(4):
+                model(*args)
+        model.eval()
+
+
+def dependence(model, args):
+    """eta between the results on these arguments and on others of the same shapes."""
+    others = tuple(t.flip(tuple(range(t.dim()))) * (0.5 if t.is_floating_point() else 1) for t in args)
+    with torch.no_grad():
+        pairs = zip(flatten(model(*args)), flatten(model(*others)))
+    pairs = [(a.numpy(), b.numpy()) for a, b in pairs]
+    return max(math.inf if a.shape != b.shape else harness.eta(a, b) for a, b in pairs)
+
+
 def run(runner, name, model, args, dynamic=None, others=(), tolerance=5e-5, paths=(True, False)):
     """others: further argument tuples for the dynamic model."""
-    model.eval()
+    settle(model, args)
+    if not dependence(model, args) > 1e-2:
+        raise ValueError(f"{name}: the results hardly depend on the inputs; this compares nothing")
     for dynamo in paths:
         exporter = "torch.onnx dynamo" if dynamo else "torch.onnx TorchScript"
         label = f"{name}-{'dynamo' if dynamo else 'script'}"
