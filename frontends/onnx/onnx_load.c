@@ -1,6 +1,7 @@
 /* Opening a model: the file is mapped, its structure unpacked into an arena that lives as long as the import. */
 #include "frontends/onnx/import.h"
 #include "frontends/onnx/wire.h"
+#include "zenithc/ops/grad.h"
 
 static zn_status load(zn_ctx *c, const uint8_t *data, size_t n, bool mapped, const char *dir, const zn_onnx_opts *opts,
                       zn_onnx_maps *maps, zn_graph **out) {
@@ -15,6 +16,7 @@ static zn_status load(zn_ctx *c, const uint8_t *data, size_t n, bool mapped, con
     zn_payload p = {.c = c, .a = &c->graph, .base = data, .size = n, .mapped = mapped, .dir = dir, .maps = maps};
     p.sparse_left = ((uint64_t)64 << 20) + (uint64_t)n * 16;
     st = zn_imp_run(c, m, &pa, &p, opts, out);
+    if (st == ZN_OK) st = zn_grad_resolve(c, *out);
   }
   zn_arena_reset(&pa);
   return st;

@@ -34,6 +34,28 @@ static const char *lowered(zn_op op) {
   return zn_ops[op].expand ? "expanded" : "-";
 }
 
+/* Operators that import rewrites into others, in every version: rows of upgrade.def without a row in ops.def. */
+typedef struct rewritten {
+  const char *domain, *name;
+  int below;
+} rewritten;
+static const rewritten upgrades[] = {
+#define UPGRADE(domain, op, below, rule) {domain, op, below},
+#include "frontends/onnx/upgrade.def"
+#undef UPGRADE
+};
+enum { NUM_UPGRADES = sizeof upgrades / sizeof upgrades[0], EVERY_VERSION = 1000 };
+
+static bool on_import(size_t i) {
+  return upgrades[i].below == EVERY_VERSION && zn_op_find(upgrades[i].domain, upgrades[i].name) == ZN_OP_NONE;
+}
+
+static unsigned count_on_import(void) {
+  unsigned n = 0;
+  for (size_t i = 0; i < NUM_UPGRADES; i++) n += on_import(i);
+  return n;
+}
+
 static bool wanted(const zn_opts *o, const char *name) {
   for (uint32_t i = 0; i < o->num_args; i++)
     if (!fnmatch(o->args[i], name, 0)) return true;
@@ -60,8 +82,8 @@ static const proof *proof_of(zn_op op) {
   return &none;
 }
 
-/* The opset that introduced it. */
-static int first_version(zn_op op) {
+/* The opset that introduced it, 0 when it is none of ONNX's. */
+static int introduced(const char *domain, const char *name) {
   static const struct first {
     const char *domain, *name;
     int version;
@@ -71,8 +93,13 @@ static int first_version(zn_op op) {
 #undef FIRST
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-    if (!strcmp(rows[i].name, zn_ops[op].name) && !strcmp(rows[i].domain, zn_ops[op].domain)) return rows[i].version;
-  return zn_ops[op].since;
+    if (!strcmp(rows[i].name, name) && !strcmp(rows[i].domain, domain)) return rows[i].version;
+  return 0;
+}
+
+static int first_version(zn_op op) {
+  int v = introduced(zn_ops[op].domain, zn_ops[op].name);
+  return v ? v : zn_ops[op].since;
 }
 
 /* Targets whose kernels come from the lowering: all that do anything. "" when the operator is not compiled. */
@@ -108,8 +135,9 @@ static int ops_page(zn_ctx *c) {
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) low += *lowered((zn_op)i) != '-', eval += evaluated((zn_op)i);
   printf("# Operators\n\nThis page is written by `zenithc ops --markdown` from the compiler's tables; "
          "`make ops-docs` refreshes it.\n\n");
-  printf("%u operators, %u in the reference evaluator, %u compiled. Older versions are raised to the newest on import.\n",
-         num, eval, low);
+  printf("%u operators, %u in the reference evaluator, %u compiled. Older versions are raised to the newest on import, and %u\n"
+         "more operators, at the end, are written in terms of these there.\n",
+         num, eval, low, count_on_import());
   printf("Targets: %s. Types: float = f16 bf16 f32 f64, int = all of 8 to 64 bits, num = both,\n",
          targets_of(&c->tmp, ZN_OP_Add));
   printf("numb = num and bool, all = every type. `expanded`: into other operators; `point`: per element, fuses into\n"
@@ -125,7 +153,30 @@ static int ops_page(zn_ctx *c) {
     print_types(zn_op_schema(op)->types);
     printf(" | %s | %u | %s | %s |\n", *lowered(op) == '-' ? "no" : lowered(op), p->nodes, p->texts, p->models);
   }
+  fputs("\n## Written in terms of others on import\n\nONNX's own are legacy or experimental; those of com.microsoft "
+        "are compared with ONNX Runtime\n(tests/contrib).\n\n| domain | operators |\n|---|---|\n", stdout);
+  const char *domain = NULL;
+  for (size_t i = 0; i < NUM_UPGRADES; i++) {
+    if (!on_import(i)) continue;
+    const bool same = domain && !strcmp(domain, upgrades[i].domain);
+    if (!same) printf("%s| %s | ", domain ? " |\n" : "", *upgrades[i].domain ? upgrades[i].domain : "ai.onnx");
+    printf("%s%s", same ? ", " : "", upgrades[i].name);
+    domain = upgrades[i].domain;
+  }
+  fputs(domain ? " |\n" : "", stdout);
   return 0;
+}
+
+static unsigned list_on_import(const zn_opts *o) {
+  unsigned n = 0;
+  for (size_t i = 0; i < NUM_UPGRADES; i++) {
+    const char *domain = upgrades[i].domain, *name = upgrades[i].name;
+    if (!on_import(i) || !wanted(o, name)) continue;
+    int first = introduced(domain, name);
+    printf("%-30s %-12s %5d  %-9s  %s\n", name, *domain ? domain : "ai.onnx", first ? first : 1, "-", "rewritten on import");
+    n++;
+  }
+  return n;
 }
 
 int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
@@ -143,7 +194,8 @@ int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
            zn_ops[i].since, evaluated(op) ? "yes" : "-", how);
     if (o->num_args) print_details(c, op);
   }
-  if (!n) {
+  const unsigned imported = list_on_import(o);
+  if (!n && !imported) {
     const char *names[ZN_OP_COUNT];
     for (unsigned i = 1; i < ZN_OP_COUNT; i++) names[i - 1] = zn_ops[i].name;
     const char *near = zn_nearest(o->args[0], names, ZN_OP_COUNT - 1);
@@ -151,6 +203,6 @@ int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
     if (near) zn_help(c, "did you mean %s?", near);
     return 1;
   }
-  printf("%u operators: %u in the reference evaluator, %u compiled\n", n, eval, low);
+  printf("%u operators: %u in the reference evaluator, %u compiled; %u more rewritten on import\n", n, eval, low, imported);
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "targets/native.h"
+#include "zenithc/ops/grad.h"
 #include "zenithc/driver/tools.h"
 
 static zn_status find_target(zn_ctx *c, const char *name, const zn_target **out) {
@@ -183,5 +184,6 @@ zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, z
   size_t n;
   ZN_TRY(zn_read_file(c, &c->graph, path, &text, &n));
   const char *dir = base == path ? "." : zn_arena_strndup(&c->graph, path, (size_t)(base - path));
-  return zn_graph_parse(c, &c->graph, text, n, dir, out);
+  ZN_TRY(zn_graph_parse(c, &c->graph, text, n, dir, out));
+  return zn_grad_resolve(c, *out);
 }

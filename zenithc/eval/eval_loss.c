@@ -122,8 +122,7 @@ zn_status zn_eval_train(zn_ev *e) {
   return ZN_OK;
 }
 
-/* Import differentiates the graph; a Gradient node that remains names tensors that no longer exist.
- */
+/* Readers write Gradient out (ops/grad.h); a node that remains names tensors that may no longer exist. */
 zn_status zn_eval_gradient(zn_ev *e) {
   if (e->run->quiet) return ZN_ERR_UNSUPPORTED;
   return zn_fail(
