@@ -669,7 +669,8 @@ static void print_await(printer *p) {
   for (uint32_t i = 0; i < p->f->num_params; i++) {
     if (p->f->params[i].kind == ZN_KP_INT) continue;
     indent(p);
-    zn_text_printf(p->out, "unsigned char *const __restrict__ q%u = %s + zn_after; (void)q%u;\n", i, param_name(p, i), i);
+    zn_text_printf(p->out, "unsigned char *const %sq%u = %s + zn_after; (void)q%u;\n", cs_restrict(p->f, i), i, param_name(p, i),
+                   i);
   }
   for (uint32_t r = 1; r < p->f->num_insts; r++)
     if (p->f->insts[r].op == ZN_K_Param && p->f->insts[r].dtype == ZN_PTR && p->v[r].text)
@@ -923,7 +924,7 @@ static void put_simt_param(cs_state *s, printer *names, const zn_kfunc *f, bool 
     if (ints)
       zn_text_printf(&s->body, "const zi %s, ", param_name(names, i));
     else
-      zn_text_printf(&s->body, "unsigned char *const __restrict__ %s, ", param_name(names, i));
+      zn_text_printf(&s->body, "unsigned char *const %s%s, ", cs_restrict(f, i), param_name(names, i));
   }
 }
 

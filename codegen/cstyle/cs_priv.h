@@ -89,6 +89,9 @@ void cs_print_kernel(cs_state *s, uint32_t fn);
 void cs_print_entry(cs_state *s, uint32_t fn, const char *symbol);
 /* The launch side: threads of a block at most. */
 void cs_print_simt_kernel(cs_state *s, uint32_t fn);
+/* cuda_dialect.c: "__restrict__ " when no thread reads from buffer parameter `param` what another one stores there, else "".
+ * A compiler may take it that nothing, not even a barrier, changes what a restrict pointer points to behind its back. */
+const char *cs_restrict(const zn_kfunc *f, uint32_t param);
 /* zenith.h as text. */
 void cs_put_abi(zn_text *out);
 /* A C identifier made from any name. */

@@ -1,6 +1,6 @@
 /* CUDA C++ as NVRTC takes it: no header, so the fixed-width types are named here. zn_rank is the thread's place in its team,
  * zn_at the team's grid iteration, zn_shared the block's dynamic shared memory. */
-#include "codegen/cstyle/cstyle.h"
+#include "codegen/cstyle/cs_priv.h"
 
 static const char *const prologue[] = {
     "typedef signed char int8_t;",
@@ -110,3 +110,21 @@ const zn_cdialect zn_cdialect_cuda = {
     .f16_to_f32 = "zn_f16_f32",
     .f32_to_f16 = "zn_f32_f16",
 };
+
+static bool points_into(const zn_kfunc *f, zn_kref p, uint32_t param) {
+  while (f->insts[p].op == ZN_K_PtrAdd) p = f->insts[p].a;
+  if (f->insts[p].op == ZN_K_Param) return (uint32_t)f->insts[p].imm.i == param;
+  return f->insts[p].op != ZN_K_Alloc && f->insts[p].op != ZN_K_ConstAddr;
+}
+
+const char *cs_restrict(const zn_kfunc *f, uint32_t param) {
+  bool loads = false, stores = false, barriers = false;
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    const zn_kinst *in = &f->insts[i];
+    barriers |= in->op == ZN_K_Barrier;
+    if (in->op == ZN_K_Load) loads |= points_into(f, in->a, param);
+    if (in->op == ZN_K_AsyncCopy) loads |= points_into(f, in->b, param);
+    if (in->op == ZN_K_Store) stores |= points_into(f, in->a, param);
+  }
+  return loads && stores && barriers ? "" : "__restrict__ ";
+}

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "codegen/cstyle/cstyle.h"
 #include "codegen/kir/kir.h"
 
 static const zn_caps gpu = {.target = "cuda", .idx_bytes = 8, .simt = true, .warp = 32, .shared_bytes = 1 << 16};
@@ -229,8 +230,70 @@ static void text(void **state) {
   zn_ctx_fini(&c);
 }
 
+/* y[l] = x[l]; y[l] += y[31 - l] */
+static void exchange(zn_kb *b, zn_kref y, zn_kref x) {
+  zn_kref l = loop(b, 32, ZN_FOR_VECTOR, 0);
+  zn_kb_store(b, y, l, zn_kb_load(b, ZN_F32, 1, x, l));
+  zn_kb_end(b);
+  zn_kref sum = loop(b, 16, ZN_FOR_VECTOR, 0);
+  zn_kref far = zn_kb_bin(b, ZN_K_Sub, zn_kb_idx(b, 31), sum);
+  zn_kref here = zn_kb_load(b, ZN_F32, 1, y, sum), there = zn_kb_load(b, ZN_F32, 1, y, far);
+  zn_kb_store(b, y, sum, zn_kb_bin(b, ZN_K_Add, here, there));
+  zn_kb_end(b);
+}
+
+/* The CUDA text promises `restrict` only for what threads do not tell each other through: a compiler that was promised more
+ * keeps values across barriers. */
+static void promises(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_text t;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, exchange);
+  zn_text_init(&t, &c.graph);
+  zn_cprint_cuda(&c, m, 0, 1, true, &t);
+  assert_int_equal(count(m, ZN_K_Barrier), 1);
+  assert_non_null(strstr(t.s, "*const p_out"));
+  assert_non_null(strstr(t.s, "*const __restrict__ p_x"));
+  zn_ctx_fini(&c);
+}
+
+/* Kernels of the host are neither mapped to threads nor printed for the device; Share and the mark survive as text. */
+static void two_parts(void **state) {
+  (void)state;
+  static const char src[] =
+      "module t\nworkspace 0\nrun 1\nplan 1\n\n"
+      "kernel k(out out f32) host {\n  %1 = const.idx 0\n  %2 = const.idx 8\n  %3 = param.ptr 0 # out\n  %4 = const.f32 1\n"
+      "  %5 = for %1, %2, 1 vector {\n    store.f32 %3[%5], %4\n  }\n}\n\n"
+      "entry e(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n  %1 = param.ptr 2 # ws\n"
+      "  %2 = const.idx 32\n  share %1, %2, 4\n  %3 = const.idx 1\n  call 0(%1) grid %3 # k\n  share %1, %2, 1\n"
+      "  %4 = const.i32 0\n  ret %4\n}\n";
+  zn_ctx c;
+  zn_kmod *m;
+  zn_text t;
+  zn_ctx_init(&c);
+  zn_text_init(&t, &c.graph);
+  assert_int_equal(zn_kmod_parse(&c, &c.graph, src, strlen(src), NULL, &m), ZN_OK);
+  assert_int_equal(zn_kmod_verify(&c, m), ZN_OK);
+  zn_kmod_print(m, &t);
+  assert_string_equal(t.s, src);
+  assert_int_equal(zn_kpass_threads(&c, m), ZN_OK);
+  assert_int_equal(zn_kpass_simt(&c, m, &gpu), ZN_OK);
+  assert_int_equal(m->funcs[0]->team, 0);
+  assert_int_equal(thread_loops(m), 0);
+  assert_int_equal(zn_kpass_clean(&c, m), ZN_OK);
+  unsigned shares = 0;
+  for (uint32_t i = 1; i < m->funcs[1]->num_insts; i++) shares += m->funcs[1]->insts[i].op == ZN_K_Share;
+  assert_int_equal(shares, 2);
+  zn_text_init(&t, &c.graph);
+  zn_cprint_cuda(&c, m, 0, UINT32_MAX, true, &t);
+  assert_null(strstr(t.s, "__global__"));
+  zn_ctx_fini(&c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
-                                     cmocka_unit_test(matrix_units), cmocka_unit_test(text)};
+                                     cmocka_unit_test(matrix_units),       cmocka_unit_test(text),
+                                     cmocka_unit_test(promises),           cmocka_unit_test(two_parts)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
