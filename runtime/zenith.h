@@ -9,6 +9,10 @@
  * Tensors are dense and row-major; the caller owns every buffer. Bool is one byte; 4- and 2-bit types take one byte
  * per element. Alignment of the element type suffices for tensors; the workspace must be 64-byte aligned.
  *
+ * An output may have the address of an input where plan allows it: set out[o].u.data = in[i].u.data before plan, which
+ * returns ZN_RUN_OVERLAP when that pair may not share memory, as run does. What begins as a copy of the input (a cache of
+ * keys that grows, a state of which a few elements change) is then updated in place, in a buffer as large as the output.
+ *
  * What has no size before the run (the bytes of strings, the items of sequences, tensors without an upper bound) is not
  * in the caller's buffers: run sets pointers to it. It lies in the inputs, in the artifact, in the workspace or in memory
  * from host->alloc, is only to be read, and is valid as long as those are. */
@@ -39,7 +43,8 @@ typedef enum zn_result {
   ZN_RUN_ALLOC = 10,    /* the caller's allocator refused or gave unaligned memory, or the model needs one and has none */
   ZN_RUN_OVERFLOW = 11, /* a size does not fit the machine's pointers */
   ZN_RUN_HOOK = 12,     /* the model decodes images and the host has no decode_image */
-  ZN_RUN_IMAGE = 13     /* decode_image could not decode, or told two sizes */
+  ZN_RUN_IMAGE = 13,    /* decode_image could not decode, or told two sizes */
+  ZN_RUN_OVERLAP = 14   /* an output has the address of an input that it may not lie over */
 } zn_result;
 
 /* dtype codes are ONNX's TensorProto.DataType: 1 float, 2 uint8, 3 int8, 6 int32, 7 int64, 9 bool, 10 float16,

@@ -28,6 +28,7 @@ static const char *explain(int32_t rc) {
     case ZN_RUN_OVERFLOW: return "a size does not fit this machine's pointers";
     case ZN_RUN_HOOK: return "the model decodes images, and the host has no decoder";
     case ZN_RUN_IMAGE: return "an image could not be decoded";
+    case ZN_RUN_OVERLAP: return "an output has the address of an input that it may not lie over";
     default: return NULL;
   }
 }

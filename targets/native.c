@@ -169,7 +169,8 @@ const char *zn_native_result_text(int32_t code) {
       [ZN_RUN_ALLOC] = "the caller's allocator refused, or none was given",
       [ZN_RUN_OVERFLOW] = "a size does not fit the machine's pointers",
       [ZN_RUN_HOOK] = "the model decodes images, and the host has no decoder",
-      [ZN_RUN_IMAGE] = "an image could not be decoded"};
+      [ZN_RUN_IMAGE] = "an image could not be decoded",
+      [ZN_RUN_OVERLAP] = "an output has the address of an input that it may not lie over"};
   if (code < 0 || (size_t)code >= sizeof text / sizeof text[0]) return "unknown result code";
   return text[code];
 }

@@ -140,6 +140,7 @@ typedef struct zn_kio { /* a model input or output, for the descriptor */
   int64_t dims[ZN_MAX_RANK];          /* -1 where symbolic */
   const char *dim_text[ZN_MAX_RANK];  /* "batch", "2*seq + 1"; "" for constants */
   uint32_t kind;  /* the kind bits of runtime/zenith.h with a map's key type; 0: a tensor */
+  uint32_t over;  /* outputs: number of the input whose memory it may lie over, plus one; 0: none */
 } zn_kio;
 /* The dtype field of zn_tensor and zn_io_desc. */
 static inline uint32_t zn_kio_code(const zn_kio *io) { return io->kind | (uint32_t)zn_dtypes[io->dtype].onnx; }

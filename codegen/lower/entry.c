@@ -390,6 +390,32 @@ static void check_workspace(entry *e, zn_kref need) {
   fail_if(e, zn_kb_bin(b, ZN_K_And, odd, some), ZN_RUN_WORKSPACE);
 }
 
+/* An output at the address of an input, unless it may lie there. */
+static void check_overlays(entry *e) {
+  zn_lw *lw = e->lw;
+  zn_kb *b = e->b;
+  const uint32_t num = lw->g->num_outputs;
+  int32_t *may = ZN_ARRAY(lw->arena, int32_t, num + 1);
+  for (uint32_t o = 0; o < num; o++) may[o] = given(e, o) ? (int32_t)lw->over_input[o] - 1 : -2;
+  if (!num || !lw->g->num_inputs) return;
+  if (lw->overlays.kind == ZN_LOC_NONE) lw->overlays = zn_lw_const(lw, "overlays", ZN_I32, num, may);
+  zn_kref table = zn_kb_constaddr(b, lw->overlays.index), zero = zn_kb_idx(b, 0);
+  zn_kref o = zn_kb_for(b, zero, zn_kb_idx(b, num), 1, ZN_FOR_SERIAL, 0);
+  zn_kref i = zn_kb_for(b, zero, zn_kb_idx(b, lw->g->num_inputs), 1, ZN_FOR_SERIAL, 0);
+  zn_kref size = zn_kb_idx(b, T_SIZE), allowed = zn_kb_cvt(b, zn_kb_load(b, ZN_I32, 1, table, o), ZN_IDX);
+  zn_kref x = zn_kb_ptradd(b, e->in, zn_kb_bin(b, ZN_K_Mul, i, size));
+  zn_kref y = zn_kb_ptradd(b, e->out, zn_kb_bin(b, ZN_K_Mul, o, size));
+  zn_kref from = zn_kb_bitcast(b, zn_kb_load(b, ZN_PTR, 1, x, zero), ZN_IDX);
+  zn_kref to = zn_kb_bitcast(b, zn_kb_load(b, ZN_PTR, 1, y, zero), ZN_IDX), one = zn_kb_idx(b, 1);
+  zn_kref some = zn_kb_cmp(b, ZN_K_Ne, zn_kb_load(b, ZN_U64, 1, x, one), zn_kb_int(b, ZN_U64, 0));
+  zn_kref same = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Eq, from, to), zn_kb_cmp(b, ZN_K_Ne, from, zero));
+  zn_kref other = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Ne, allowed, i), zn_kb_cmp(b, ZN_K_Ne, allowed, zn_kb_idx(b, -2)));
+  zn_kref bad = zn_kb_bin(b, ZN_K_And, zn_kb_bin(b, ZN_K_And, same, some), other);
+  fail_if(e, bad, ZN_RUN_OVERLAP);
+  zn_kb_end(b);
+  zn_kb_end(b);
+}
+
 /* ---------------------------------------------------------------- the program */
 
 static zn_kref base_of(entry *e, zn_loc loc) {
@@ -597,6 +623,13 @@ static void emit_step(entry *e, const zn_step *s) {
     e->depth++;
     break;
   }
+  case ZN_STEP_IF_OVER: {
+    const bool ours = e->lw->out_heap[s->loc.index] == UINT32_MAX;
+    zn_kref x = zn_kb_bitcast(b, e->in_data[s->elem], ZN_IDX), y = zn_kb_bitcast(b, e->out_data[s->loc.index], ZN_IDX);
+    zn_kb_if(b, ours ? zn_kb_cmp(b, ZN_K_Eq, x, y) : zn_kb_int(b, ZN_BOOL, 0));
+    e->depth++;
+    break;
+  }
   case ZN_STEP_ELSE: zn_kb_else(b); break;
   case ZN_STEP_ENDIF:
     e->depth--;
@@ -701,6 +734,7 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, const zn_sides *sides, boo
   for (uint32_t i = 0; i < lw->g->num_inputs; i++) check_input_type(&e, i);
   bind_symbols(&e);
   check_inputs(&e);
+  check_overlays(&e);
   if (run) data_dependent_syms(&e);
   for (uint32_t i = 0; i < lw->g->num_outputs; i++) {
     if (!given(&e, i)) {

@@ -14,6 +14,15 @@ typedef struct zn_sharing {
   uint32_t position;  /* in g->order, of what is being lowered */
 } zn_sharing;
 
+/* over_input.c: lw->over_input, once the sharing of the main graph is known. */
+void zn_over_input_find(zn_lw *lw);
+/* May `to` lie over `from`, the beginning of which it is a copy of? */
+bool zn_over_input(const zn_lw *lw, zn_loc from, zn_loc to);
+/* Between kernels: what follows runs if output `to` lies over its input, what follows Else if it does not, up to End. */
+void zn_over_input_if(zn_lw *lw, zn_loc to);
+void zn_over_input_else(zn_lw *lw);
+void zn_over_input_end(zn_lw *lw);
+
 zn_sharing *zn_sharing_find(zn_lw *lw, const zn_graph *g);
 zn_vid zn_sharing_alias_root(const zn_graph *g, zn_vid v);
 zn_vid zn_sharing_root(const zn_sharing *s, zn_vid v);

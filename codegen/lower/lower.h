@@ -79,6 +79,7 @@ typedef enum zn_step_kind {
   ZN_STEP_CALL,
   ZN_STEP_SYM,        /* symbol := element `elem` (dtype) of the buffer, floats times a; without buffer a */
   ZN_STEP_IF,         /* when bool element 0 of the buffer is true */
+  ZN_STEP_IF_OVER,    /* when the output (loc) lies over input `elem` */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,
   ZN_STEP_LOOP,       /* repeat: until `trips` (expr or NONE) or the bool buffer is false; counts in symbol `sym` */
@@ -142,6 +143,8 @@ struct zn_lw {
   uint32_t num_parts, cap_parts;
   zn_loc *loc;       /* per value of g */
   uint32_t *out_heap; /* per output: workspace buffer that holds it, UINT32_MAX: the caller's */
+  zn_loc overlays;      /* of the entries: the same, as a constant */
+  uint32_t *over_input; /* per output: the input it may lie over plus one, 0: none (over_input.c); NULL until it is known */
   zn_stable *tables;
   uint32_t num_tables, cap_tables;
   zn_lwlen *lens;

@@ -85,6 +85,7 @@ zn_status zn_lower_nodes(zn_lw *lw) {
   const bool *outer_host = lw->host_values, was_host = zn_lw_side(lw, false);
   lw->sharing = zn_sharing_find(lw, lw->g);
   lw->host_values = zn_side_values(lw);
+  if (!outer) zn_over_input_find(lw);
   for (uint32_t i = 0; i < lw->g->num_order; i++) {
     zn_nid n = lw->g->order[i];
     lw->sharing->position = i;
@@ -150,8 +151,8 @@ uint32_t zn_lw_code(const zn_type *t) { return list_kind(t) | (uint32_t)zn_dtype
 static zn_kio describe(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
   if (val->type.kind != ZN_V_TENSOR)
-    return (zn_kio){val->name, (zn_dtype)val->type.dtype, 1, {-1}, {""}, list_kind(&val->type)};
-  zn_kio io = {val->name, (zn_dtype)val->type.dtype, (uint32_t)val->type.rank, {0}, {0}, 0};
+    return (zn_kio){val->name, (zn_dtype)val->type.dtype, 1, {-1}, {""}, list_kind(&val->type), 0};
+  zn_kio io = {val->name, (zn_dtype)val->type.dtype, (uint32_t)val->type.rank, {0}, {0}, 0, 0};
   for (int d = 0; d < val->type.rank; d++) {
     if (!zn_ex_is_const(lw->ex, val->type.dims[d], &io.dims[d])) io.dims[d] = -1;
     io.dim_text[d] = dim_text(lw, val->type.dims[d]);
@@ -211,6 +212,8 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   describe_all(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_heap(lw);
+  for (uint32_t i = 0; i < g->num_outputs; i++)
+    if (lw->out_heap[i] == UINT32_MAX) lw->mod->outputs[i].over = lw->over_input[i];
   zn_lower_costs(lw);
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);

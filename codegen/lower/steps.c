@@ -1,4 +1,5 @@
 /* Steps between kernels: symbols that take run-time values, flat copies. */
+#include "codegen/lower/inplace.h"
 #include "codegen/lower/program.h"
 
 #include <assert.h>
@@ -105,6 +106,11 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
   here = count;
   int64_t lo, hi;
   zn_ex_range(ex, count, &lo, &hi);
+  const bool over = zn_over_input(lw, from, to) && zn_ex_is(ex, first, 0);
+  if (over) {
+    zn_over_input_if(lw, to);
+    zn_over_input_else(lw);
+  }
   zn_lw_kernel(lw, n, "copy");
   const int64_t share = lw->caps->simt ? 1024 : 16384;
   bool split = hi > (lw->caps->simt ? share : 4 * share);
@@ -122,5 +128,7 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
   zn_kb_store(&lw->kb, dst, at, x);
   zn_lw_end(lw);
   if (split) zn_lw_end(lw);
-  zn_lw_kernel_end(lw);  zn_lw_side(lw, was_host);
+  zn_lw_kernel_end(lw);
+  if (over) zn_over_input_end(lw);
+  zn_lw_side(lw, was_host);
 }

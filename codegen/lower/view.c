@@ -2,6 +2,7 @@
  * reads it; Concat is the exception, one copy loop per operand. */
 #include <assert.h>
 
+#include "codegen/lower/inplace.h"
 #include "codegen/lower/program.h"
 #include "zenithc/ops/slice.h"
 
@@ -128,6 +129,32 @@ static void concat_operand(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr off
 
 static bool is_plain(const zn_value *v) { return !v->layout.block && !v->layout.has_halo; }
 
+/* The first operand, whose memory the result lies over: runs move apart, the last one first, by way of the stack. */
+static void concat_apart(zn_lw *lw, zn_nid n, zn_vid in, zn_expr outer, zn_expr run, zn_expr stride) {
+  enum { CHUNK = 1024 };
+  zn_exprs *ex = lw->ex;
+  zn_dtype t = (zn_dtype)zn_lw_type(lw, in)->dtype, ct = zn_lw_ctype(t);
+  zn_expr one = zn_ex_const(ex, 1), chunk = zn_ex_const(ex, CHUNK), pieces = zn_ex_ceildiv(ex, run, chunk);
+  if (zn_ex_is(ex, outer, 1)) return;
+  zn_lw_kernel(lw, n, "concat_apart");
+  zn_kref hold = zn_kb_alloc(&lw->kb, ct, CHUNK), p = zn_lw_ptr(lw, zn_lw_node(lw, n)->out[0], ZN_KP_INOUT);
+  zn_expr r = zn_lw_for(lw, zn_ex_sub(ex, outer, one), ZN_FOR_SERIAL, 0);
+  zn_expr c = zn_lw_for(lw, pieces, ZN_FOR_SERIAL, 0);
+  r = zn_ex_sub(ex, zn_ex_sub(ex, outer, one), r);
+  zn_expr base = zn_ex_mul(ex, zn_ex_sub(ex, zn_ex_sub(ex, pieces, one), c), chunk);
+  zn_expr len = zn_ex_min(ex, chunk, zn_ex_sub(ex, run, base));
+  for (int back = 0; back < 2; back++) {
+    zn_expr i = zn_lw_for(lw, len, ZN_FOR_VECTOR, 0), line = zn_ex_mul(ex, r, back ? stride : run);
+    zn_expr at = zn_ex_add(ex, line, zn_ex_add(ex, base, i));
+    if (back) zn_lw_store_at(lw, p, t, at, zn_lw_load_at(lw, hold, ct, i));
+    else zn_lw_store_at(lw, hold, ct, i, zn_lw_load_at(lw, p, t, at));
+    zn_lw_end(lw);
+  }
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
 /* A stored operand: the axes from `axis` on are one run of memory in both tensors. False when they are not. */
 static bool concat_runs(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset) {
   enum { CHUNK = 4096, VECTORS = 4 };
@@ -144,6 +171,13 @@ static bool concat_runs(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset
   zn_expr run = zn_ex_mul(ex, inner, zn_lw_dim(lw, in, axis)), stride = zn_ex_mul(ex, inner, zn_lw_dim(lw, out, axis));
   zn_dtype t = (zn_dtype)v->type.dtype;
   zn_expr extents[2] = {outer, zn_ex_ceildiv(ex, run, zn_ex_const(ex, CHUNK))}, at[2];
+  const zn_loc to_loc = zn_lw_loc(lw, out);
+  const bool over = zn_over_input(lw, zn_lw_loc(lw, in), to_loc);
+  if (over) {
+    zn_over_input_if(lw, to_loc);
+    concat_apart(lw, n, in, outer, run, stride);
+    zn_over_input_else(lw);
+  }
   zn_lw_kernel(lw, n, "concat");
   zn_lw_grid(lw, 2, extents, at);
   zn_expr base = zn_ex_muli(ex, at[1], CHUNK), len = zn_ex_const(ex, CHUNK);
@@ -157,6 +191,7 @@ static bool concat_runs(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset
   zn_lw_end(lw);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
+  if (over) zn_over_input_end(lw);
   return true;
 }
 

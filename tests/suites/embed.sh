@@ -119,5 +119,13 @@ done
     done
     try "run asks the processor by itself" run_alone
   fi
+  try "overlay_check builds" gcc -std=c11 -O2 -Wall -Wextra -Iruntime tests/embed/overlay_check.c -o "$out/overlay_check" -ldl
+  for level in 0 2; do
+    try "caches -O$level" "$ZENITHC" tests/embed/overlay/caches.zg -O$level -o "$out/caches.so" &&
+      "$out/overlay_check" "$out/caches.so" past=present cache=cache2 flat=flat2 const=const
+  done
+  try "caches c" "$ZENITHC" tests/embed/overlay/caches.zg --target=c -o "$out/caches.c"
+  try "caches interp" "$ZENITHC" tests/embed/overlay/caches.zg --target=interp -o "$out/caches.zk"
+
   try "demo" sh examples/digits/run.sh "$ZENITHC" "$out/demo"
 } | tally

@@ -88,6 +88,15 @@ static void add_plan(cJSON *r, const zn_job *j) {
   num(o, "sum_of_buffers", (double)p->sum_of_buffers);
   num(o, "buffers", p->num_buffers);
   num(o, "ram", (double)j->ram_bytes);
+  cJSON *over = cJSON_AddArrayToObject(o, "in_place"); /* outputs that may have the address of an input */
+  for (uint32_t i = 0; i < j->k.mod->num_outputs; i++) {
+    const zn_kio *out = &j->k.mod->outputs[i];
+    if (!out->over) continue;
+    cJSON *pair = cJSON_CreateObject();
+    cJSON_AddStringToObject(pair, "output", out->name);
+    cJSON_AddStringToObject(pair, "input", j->k.mod->inputs[out->over - 1].name);
+    cJSON_AddItemToArray(over, pair);
+  }
   cJSON *k = cJSON_AddArrayToObject(r, "kernels");
   add_kernels(k, j->k.mod, j->k.num_more ? j->k.caps.arch : NULL);
   for (uint32_t i = 0; i < j->k.num_more; i++) add_kernels(k, j->k.more[i].mod, j->k.more[i].caps.arch);

@@ -1,0 +1,100 @@
+/* overlay_check MODEL.so INPUT=OUTPUT...: outputs at the address of an input. Exactly the pairs given are allowed, by plan
+ * and by run; the others return ZN_RUN_OVERLAP. An allowed pair gives the same bits as two buffers. Symbolic dimensions
+ * are taken as 300, integers are 1. Prints `ok NAME` or `FAIL NAME: why`; build with -ldl. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "zenith.h"
+
+enum { MAX_IO = 16, WORKSPACE = 1 << 20 };
+
+typedef struct job {
+  zn_tensor in[MAX_IO], out[MAX_IO];
+  uint64_t ws_bytes;
+} job;
+
+static const zn_model *model;
+static _Alignas(64) char ws[WORKSPACE];
+static int failures;
+
+static void report(const char *what, const char *in, const char *out, int good) {
+  printf("%s %s over %s: %s\n", good ? "ok" : "FAIL", out, in, what);
+  failures += !good;
+}
+
+static void describe(job *j) {
+  memset(j, 0, sizeof *j);
+  for (uint32_t i = 0; i < model->num_inputs; i++) {
+    const zn_io_desc *d = &model->inputs[i];
+    size_t count = 1;
+    j->in[i].dtype = d->dtype;
+    j->in[i].rank = d->rank;
+    for (uint32_t k = 0; k < d->rank; k++) count *= (size_t)(j->in[i].shape[k] = d->shape[k] < 0 ? 300 : d->shape[k]);
+    j->in[i].bytes = count * (d->dtype == 7 ? 8 : 4);
+    j->in[i].u.data = calloc(j->in[i].bytes + 4096, 1);
+    for (size_t e = 0; e < count; e++) {
+      if (d->dtype == 7) ((int64_t *)j->in[i].u.data)[e] = 1;
+      else ((float *)j->in[i].u.data)[e] = (float)((e * 7 + i) % 17) * 0.0625f - 0.5f;
+    }
+  }
+}
+
+static int32_t plan(job *j) { return model->plan(j->in, j->out, &j->ws_bytes, 0, NULL); }
+static int32_t run(job *j) { return model->run(j->in, j->out, ws, sizeof ws, NULL); }
+
+static void give_outputs(job *j) {
+  for (uint32_t o = 0; o < model->num_outputs; o++)
+    if (!j->out[o].u.data) j->out[o].u.data = calloc(j->out[o].bytes + 1, 1);
+}
+
+static int same(const job *a, const job *b) {
+  for (uint32_t o = 0; o < model->num_outputs; o++)
+    if (a->out[o].bytes != b->out[o].bytes || memcmp(a->out[o].u.data, b->out[o].u.data, a->out[o].bytes)) return 0;
+  return 1;
+}
+
+static void check_pair(const job *want, uint32_t i, uint32_t o, int allowed) {
+  const char *in = model->inputs[i].name, *out = model->outputs[o].name;
+  static job j;
+  describe(&j);
+  j.out[o].u.data = j.in[i].u.data;
+  int32_t rc = plan(&j);
+  report("plan", in, out, rc == (allowed ? ZN_RUN_OK : ZN_RUN_OVERLAP));
+  if (rc != ZN_RUN_OK) { /* run says it too */
+    j.out[o].u.data = NULL;
+    plan(&j);
+    j.out[o].u.data = j.in[i].u.data;
+    j.in[i].bytes += 4096;
+    j.out[o].bytes = j.in[i].bytes;
+  }
+  give_outputs(&j);
+  if (j.out[o].bytes > j.in[i].bytes) j.in[i].bytes = j.out[o].bytes;
+  rc = run(&j);
+  report("run", in, out, rc == (allowed ? ZN_RUN_OK : ZN_RUN_OVERLAP));
+  if (allowed) report("same bits", in, out, same(want, &j));
+}
+
+int main(int argc, char **argv) {
+  void *so = argc > 1 ? dlopen(argv[1], RTLD_NOW) : NULL;
+  model = so ? dlsym(so, "zn_model_main") : NULL;
+  if (!model) {
+    fprintf(stderr, "usage: overlay_check MODEL.so INPUT=OUTPUT...\n");
+    return 2;
+  }
+  static job want;
+  describe(&want);
+  if (plan(&want) != ZN_RUN_OK || want.ws_bytes > sizeof ws) return 2;
+  give_outputs(&want);
+  if (run(&want) != ZN_RUN_OK) return 2;
+  for (uint32_t i = 0; i < model->num_inputs; i++)
+    for (uint32_t o = 0; o < model->num_outputs; o++) {
+      char pair[200];
+      int allowed = 0;
+      snprintf(pair, sizeof pair, "%s=%s", model->inputs[i].name, model->outputs[o].name);
+      for (int k = 2; k < argc; k++) allowed |= !strcmp(argv[k], pair);
+      check_pair(&want, i, o, allowed);
+    }
+  return failures != 0;
+}
