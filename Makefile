@@ -8,7 +8,7 @@ JOBS    ?= $(shell nproc)
 WARN     = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Werror
 CFLAGS  += -std=c11 -g $(OPT) $(WARN) -ffp-contract=off -D_GNU_SOURCE -I. -I$(B)/gen $(SAN)
 LLVM_CFLAGS := $(shell $(LLVM) --cflags 2>/dev/null | tr ' ' '\n' | grep -E '^-I' | sed 's/^-I/-isystem /')
-LDLIBS  += $(shell $(LLVM) --ldflags --libs 2>/dev/null) -lprotobuf-c -lcrypto -lcjson -lzip -lyaml -lm -lpthread -ldl
+LDLIBS  += $(shell $(LLVM) --ldflags --libs 2>/dev/null) -lprotobuf-c -lcrypto -lcjson -lsqlite3 -lzip -lyaml -lm -lpthread -ldl
 
 SRC     := $(sort $(shell find zenithc frontends codegen targets -name '*.c'))
 LIBSRC  := $(filter-out zenithc/driver/main.c,$(SRC))

@@ -87,6 +87,7 @@ typedef struct zn_kfunc {
   bool exported; /* visible symbol in the artifact */
   uint16_t team; /* SIMT targets: threads that run one grid iteration together; 0 = not decided (zn_kpass_simt) */
   bool serial;   /* too short to be split over threads */
+  const char *signature; /* of the node it computes, for tuning (zenithc/graph/knob.h); NULL when nobody asked */
   bool on_host;  /* SIMT targets: a kernel of the processor beside the device, written for caps->host */
   zn_kparam *params;
   uint32_t num_params, cap_params;

@@ -16,8 +16,18 @@ enum {
   MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384,
   LINE = 64,               /* of cache, bytes */
   FETCH_BYTES = 256 << 10, /* weights smaller than this stay in cache by themselves */
-  MAX_FETCH = 16           /* lines asked for in one trip of the loop over channels */
+  MAX_FETCH = 16,          /* lines asked for in one trip of the loop over channels */
+  MAX_OV = 4, MAX_PX = 16
 };
+
+typedef struct tiling { /* how the image is cut */
+  double cost;          /* 0: there is none */
+  int64_t ov, px[2], tiles[2], seg;
+} tiling;
+
+typedef struct tilings {
+  tiling best, by_shape[MAX_OV + 1][MAX_PX + 1]; /* the best of each ov and px[0] */
+} tilings;
 
 typedef struct direct {
   zn_conv_image m;
@@ -64,43 +74,74 @@ static bool fill(int64_t n, int64_t px, int64_t px2, int64_t *a, int64_t *b) {
   return false;
 }
 
-static void try_segment(direct *d, int64_t seg, int64_t regs, double *best) {
+static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all) {
   const zn_conv_image *m = &d->m;
   int64_t ocv = m->ocg / m->lanes, segs = m->oh * m->ow / seg;
   bool bent = m->ow % seg != 0 && !touches(m);
-  for (int64_t ov = 1; ov <= (regs > 16 ? 4 : 3); ov++) {
+  for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
     if (ocv % ov) continue;
-    for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= 16; px++)
+    for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, bent) + (b ? (double)b * tile_cost(d, px2, ov, bent) + 6 : 0);
         c = (c + 6) * (double)(segs * (ocv / ov));
-        if (*best > 0 && c >= *best) continue;
-        *best = c;
-        d->ov = ov, d->px[0] = px, d->px[1] = px2, d->tiles[0] = a, d->tiles[1] = b;
-        d->seg = seg, d->segs = segs;
+        tiling t = {c, ov, {px, px2}, {a, b}, seg}, *same = &all->by_shape[ov][px];
+        if (same->cost <= 0 || c < same->cost) *same = t;
+        if (all->best.cost <= 0 || c < all->best.cost) all->best = t;
       }
   }
 }
 
+static int64_t tile_code(const tiling *t) { return ((t->seg * 32 + t->ov) * 32 + t->px[0]) * 32 + t->px[1]; }
+
+/* The best few shapes by the model's cost, its own choice first. */
+static uint32_t best_shapes(const tilings *all, tiling *out, uint32_t most) {
+  uint32_t n = 0;
+  out[n++] = all->best;
+  for (; n < most; n++) {
+    const tiling *next = NULL;
+    for (int ov = 1; ov <= MAX_OV; ov++)
+      for (int px = 1; px <= MAX_PX; px++) {
+        const tiling *t = &all->by_shape[ov][px];
+        bool taken = t->cost <= 0 || t->cost > 1.5 * all->best.cost;
+        for (uint32_t k = 0; k < n; k++) taken |= out[k].ov == t->ov && out[k].px[0] == t->px[0];
+        if (!taken && (!next || t->cost < next->cost)) next = t;
+      }
+    if (!next) break;
+    out[n] = *next;
+  }
+  return n;
+}
+
 static bool choose_tile(zn_lw *lw, direct *d) {
+  enum { SHAPES = 6 };
   const zn_conv_image *m = &d->m;
-  int64_t pixels = m->oh * m->ow;
-  double best = 0;
+  int64_t pixels = m->oh * m->ow, codes[SHAPES];
+  tilings all = {0};
+  tiling list[SHAPES];
   for (int64_t seg = 1; seg <= MAX_SEG && seg <= pixels; seg++)
-    if (pixels % seg == 0) try_segment(d, seg, lw->caps->vector_regs, &best);
-  return best > 0;
+    if (pixels % seg == 0) try_segment(d, seg, lw->caps->vector_regs, &all);
+  if (all.best.cost <= 0) return false;
+  uint32_t n = best_shapes(&all, list, SHAPES), at = 0;
+  for (uint32_t i = 0; i < n; i++) codes[i] = tile_code(&list[i]);
+  int64_t code = zn_lw_knob(lw, m->v->n, "tile", codes[0], codes, n);
+  while (codes[at] != code) at++;
+  d->ov = list[at].ov, d->seg = list[at].seg, d->segs = pixels / d->seg;
+  for (int i = 0; i < 2; i++) d->px[i] = list[at].px[i], d->tiles[i] = list[at].tiles[i];
+  return true;
 }
 
 /* Chunks whose input stays in half of the second-level cache; enough iterations to share out. */
 static void choose_grid(zn_lw *lw, direct *d) {
+  static const int64_t shares[] = {1, 2, 4, 8, 64}; /* eighths of that cache; the last: all at once */
   const zn_conv_image *m = &d->m;
   int64_t size = zn_dtype_bytes(m->v->ct), l2 = (int64_t)lw->caps->l2_bytes, n = 1;
   if (l2 == 0) l2 = 262144;
   if (!zn_ex_is_const(lw->ex, m->v->ty.dims[0], &n) || n < 1) n = 1;
   d->oc_groups = m->ocg / m->lanes / d->ov;
-  double row_bytes = (double)(m->width * m->icg * size), rows = (double)(l2 / 2) / row_bytes;
+  double row_bytes = (double)(m->width * m->icg * size), rows;
+  rows = (double)(l2 / 8 * zn_lw_knob(lw, m->v->n, "chunk", 4, shares, 5)) / row_bytes;
   int64_t out_rows = (int64_t)((rows - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
   if (out_rows < 1) out_rows = 1;
   d->per_chunk = out_rows * m->ow / d->seg;
@@ -126,11 +167,13 @@ static void choose_pieces(zn_lw *lw, direct *d) {
   const zn_conv_image *m = &d->m;
   int64_t l1 = lw->caps->l1_bytes ? (int64_t)lw->caps->l1_bytes : 32768;
   int64_t unit_bytes = d->unit * m->kh * m->kw * d->ov * m->lanes * zn_dtype_bytes(m->v->ct);
+  static const int64_t shares[] = {0, 2, 4, 8, 16}; /* eighths of that cache; 0: in one piece */
+  int64_t share = zn_lw_knob(lw, m->v->n, "pieces", 4, shares, 5);
   d->pieces = 1;
   d->per_piece = d->units;
-  if (unit_bytes * d->units <= l1 * 3 / 4 || d->per_chunk * d->seg * d->ov * m->lanes > MAX_PARTIAL) return;
+  if (share == 0 || unit_bytes * d->units <= l1 * 3 / 4 || d->per_chunk * d->seg * d->ov * m->lanes > MAX_PARTIAL) return;
   if (d->per_chunk * d->seg < 4 * d->px[0]) return; /* too few pixels to share the weights */
-  int64_t fit = l1 / 2 / unit_bytes;
+  int64_t fit = l1 / 8 * share / unit_bytes;
   d->pieces = ceil_div(d->units, fit < 1 ? 1 : fit);
   d->per_piece = ceil_div(d->units, d->pieces);
   d->pieces = ceil_div(d->units, d->per_piece);
@@ -146,7 +189,9 @@ static int64_t piece_bytes(const direct *d) {
 static void choose_fetch(zn_lw *lw, direct *d) {
   const zn_conv_image *m = &d->m;
   int64_t all = m->groups * d->oc_groups * d->pieces * piece_bytes(d), tiles = d->per_chunk * (d->tiles[0] + d->tiles[1]);
+  static const int64_t choices[] = {0, 1};
   d->fetch = 0;
+  if (!zn_lw_knob(lw, m->v->n, "fetch", 1, choices, 2)) return;
   if (!lw->caps->l2_bytes || !lw->caps->vector_bytes || all < FETCH_BYTES || tiles < 2) return;
   int64_t lines = ceil_div(piece_bytes(d), LINE);
   d->fetch = ceil_div(lines, tiles * d->per_piece);
@@ -366,7 +411,9 @@ static void emit_kernel(zn_lw *lw, direct *d) {
     d->partial = zn_kb_alloc(&lw->kb, v->ct, (uint64_t)(d->per_chunk * d->seg * d->ov * m->lanes));
   zn_expr parts = zn_ex_const(ex, d->parts), chunks = zn_ex_const(ex, d->chunks), var[4];
   /* what is larger is walked once: the weights, or the image */
-  bool weights_outside = m->ocg * m->kh * m->kw > m->rows * m->width;
+  static const int64_t orders[] = {0, 1};
+  int64_t weights_outside = m->ocg * m->kh * m->kw > m->rows * m->width;
+  weights_outside = zn_lw_knob(lw, v->n, "order", weights_outside, orders, 2);
   zn_expr ext[4] = {v->ty.dims[0], v->group, weights_outside ? parts : chunks, weights_outside ? chunks : parts};
   zn_lw_grid(lw, 4, ext, var);
   place q = {.n = var[0], .g = var[1]};

@@ -18,14 +18,18 @@ typedef struct depth {
 
 /* As few tiles as 16 registers allow; the second size takes what the first leaves. */
 static void choose_tile(zn_lw *lw, depth *d) {
-  int64_t w = d->m.ow, most = lw->caps->vector_regs > 16 ? 14 : 7, best = INT64_MAX;
+  int64_t w = d->m.ow, most = lw->caps->vector_regs > 16 ? 14 : 7, best = INT64_MAX, usual = 1, choices[14];
+  uint32_t n = 0;
   for (int64_t px = 1; px <= most && px <= w; px++) {
     int64_t rest = w % px, cost = (w / px + (rest > 0)) * 8 + (rest > 0 ? 4 : 0);
+    choices[n++] = px;
     if (cost > best) continue;
     best = cost;
-    d->px[0] = px, d->tiles[0] = w / px;
-    d->px[1] = rest, d->tiles[1] = rest > 0;
+    usual = px;
   }
+  int64_t px = zn_lw_knob(lw, d->m.v->n, "pixels", usual, choices, n), rest = w % px;
+  d->px[0] = px, d->tiles[0] = w / px;
+  d->px[1] = rest, d->tiles[1] = rest > 0;
 }
 
 static void pack(zn_lw *lw, depth *d, const zn_htensor *w) { /* [block][tap][lanes] */

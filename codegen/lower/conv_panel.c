@@ -21,6 +21,8 @@ typedef struct shape {
 static const shape shapes[] = {{4, 3, 1.0}, {6, 2, 0.98}, {5, 2, 0.94}, {4, 2, 0.85}, {12, 1, 0.88},
                                {8, 1, 0.82}, {3, 3, 0.93}, {2, 4, 0.86}};
 
+enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
+
 typedef struct panel {
   zn_conv *v;
   int64_t ic, oc, groups, taps;
@@ -63,6 +65,7 @@ static double pixel_use(const panel *p, int64_t r, int64_t w, int64_t px) {
   return (double)(p->rows * p->width) / (double)(tiles * ceil_div(r * w, px) * px);
 }
 
+/* The best tile for a register shape; leaves p alone when it has one that is better than that. */
 static void choose_tile(panel *p, const shape *s, double *best) {
   int64_t px = (int64_t)s->nv * p->lanes;
   double channel_use = (double)p->oc / (double)(ceil_div(p->oc, s->mr) * s->mr);
@@ -83,9 +86,22 @@ static void choose_tile(panel *p, const shape *s, double *best) {
 
 static bool choose(zn_lw *lw, panel *p) {
   double best = 0;
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-    if (p->oc >= shapes[i].mr) choose_tile(p, &shapes[i], &best);
+  int64_t codes[NUM_SHAPES];
+  uint32_t num = 0;
+  for (size_t i = 0; i < NUM_SHAPES; i++)
+    if (p->oc >= shapes[i].mr) {
+      choose_tile(p, &shapes[i], &best);
+      codes[num++] = (int64_t)(shapes[i].mr * 16 + shapes[i].nv);
+    }
   if (best == 0) return false;
+  int64_t usual = (int64_t)(p->mr * 16 + p->nv), code = zn_lw_knob(lw, p->v->n, "tile", usual, codes, num);
+  for (size_t i = 0; i < NUM_SHAPES && code != usual; i++) {
+    panel other = *p;
+    double score = 0;
+    if (shapes[i].mr * 16 + shapes[i].nv != code) continue;
+    choose_tile(&other, &shapes[i], &score);
+    if (score > 0) *p = other;
+  }
   p->row_tiles = ceil_div(p->rows, p->tile_rows);
   p->col_tiles = ceil_div(p->width, p->tile_width);
   p->pixels = p->tile_rows * p->tile_width;

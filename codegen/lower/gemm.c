@@ -38,6 +38,8 @@ static const shape shapes[] = {{4, 3, 1.0},  {6, 2, 0.98}, {5, 2, 0.94}, {4, 2, 
                                {1, 2, 0.35}, {1, 1, 0.2},  {12, 2, 1.1}, {8, 3, 1.12},  {7, 3, 1.08},
                                {5, 4, 1.08}, {4, 4, 1.05}, {12, 1, 0.88}, {5, 1, 0.6}};
 
+enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
+
 /* Useful part of extent e in steps of s; symbolic extents count as long. */
 static double use(zn_lw *lw, zn_expr e, int64_t s) {
   int64_t c;
@@ -58,19 +60,23 @@ static void choose(zn_lw *lw, zn_gemm *g) {
     return;
   }
   double best = 0;
-  g->vectors = 1;
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+  int64_t codes[NUM_SHAPES], code = 2 * 16 + 1;
+  uint32_t num = 0;
+  for (size_t i = 0; i < NUM_SHAPES; i++) {
     const shape *s = &shapes[i];
     /* vectors of B that only one row uses are read where they are needed */
     unsigned regs = (unsigned)s->rows * s->vectors + (s->rows > 1 ? s->vectors : 1) + 1;
     if (regs > lw->caps->vector_regs || s->rows > m) continue;
     if (s->vectors > 1 && s->vectors * lanes > n) continue;
     double score = s->speed * use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes);
+    codes[num++] = s->rows * 16 + s->vectors;
     if (score <= best) continue;
     best = score;
-    g->rows = s->rows;
-    g->vectors = s->vectors;
+    code = codes[num - 1];
   }
+  if (num) code = zn_lw_knob(lw, g->node, "tile", code, codes, num > ZN_KNOB_MAX_CHOICES ? ZN_KNOB_MAX_CHOICES : num);
+  g->rows = (unsigned)code / 16;
+  g->vectors = (unsigned)code % 16;
 }
 
 static uint64_t panel_width(const zn_lw *lw, const zn_gemm *g) { return (uint64_t)g->vectors * zn_lw_lanes(lw, g->t); }
@@ -255,7 +261,9 @@ static void cut_depth(zn_lw *lw, tile *t) {
   zn_ex_range(ex, g->m, &lo, &hi);
   if (zn_ex_is_const(ex, g->m, &m) && m < 32) return;
   if (!g->packed || !zn_ex_is_const(ex, g->k, &k)) return;
-  int64_t most = DEPTH_BYTES / ((int64_t)t->panel * zn_dtype_bytes(g->t));
+  static const int64_t shares[] = {2, 4, 8, 1024}; /* quarters of DEPTH_BYTES; the last: all at once */
+  int64_t share = zn_lw_knob(lw, g->node, "depth", 4, shares, 4);
+  int64_t most = DEPTH_BYTES / 4 * share / ((int64_t)t->panel * zn_dtype_bytes(g->t));
   if (k <= most) return;
   int64_t chunks = (k + most - 1) / most, depth = ((k + chunks - 1) / chunks + 15) / 16 * 16;
   t->chunks = zn_ex_const(ex, (k + depth - 1) / depth);
@@ -310,6 +318,8 @@ static void share_fetching(zn_lw *lw, tile *t) {
   if (!big || !zn_ex_is_const(ex, t->kn, &k)) return;
   int64_t line = (int64_t)t->panel * zn_dtype_bytes(g->panel_dtype);
   if (!zn_ex_is_const(ex, t->per_part, &tiles)) tiles = FETCH_TILES;
+  static const int64_t choices[] = {0, 1};
+  if (!zn_lw_knob(lw, g->node, "fetch", 1, choices, 2)) return;
   if (tiles < 2) return; /* a stream: the hardware's prefetching does that */
   t->steps = FETCH_STEPS;
   while (k % t->steps) t->steps--;

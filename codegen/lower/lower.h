@@ -12,6 +12,7 @@
 #ifndef ZN_LOWER_H
 #define ZN_LOWER_H
 #include "codegen/kir/kir.h"
+#include "zenithc/graph/knob.h"
 #include "zenithc/ops/op.h"
 
 typedef struct zn_lw zn_lw;
@@ -28,6 +29,7 @@ typedef struct zn_lower_opts {
   bool no_alloc; /* refuse models that need an allocator */
   bool math_fast;
   const char *provenance;
+  const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
 } zn_lower_opts;
 
 typedef struct zn_plan_stats { /* of the memory plan, static shapes only (else zeros) */
@@ -153,6 +155,7 @@ struct zn_lw {
   uint32_t num_memo, cap_memo;
   struct zn_sharing *sharing; /* storage shared among the values of g (inplace.h) */
   uint32_t err_buf;  /* workspace buffer of the i32 error cell; UINT32_MAX until somebody needs it */
+  struct { const zn_graph *g; zn_nid n; const char *text; } signature; /* of the node that was asked for last */
   /* current kernel */
   zn_kb kb;
   zn_step *cur;
@@ -288,6 +291,10 @@ void zn_lw_define_content(zn_lw *lw, zn_vid v);
 void zn_lw_copy(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to);
 /* The same to element `first` on. */
 void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to, zn_expr first);
+
+/* ---- knobs: decisions that measurements may overrule ---- */
+/* For the kernels of node n: `usual`, the model's choice, or another of the n choices, all of which are right. */
+int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, const int64_t *choices, uint32_t n);
 
 /* ---- small conveniences ---- */
 static inline const zn_node *zn_lw_node(const zn_lw *lw, zn_nid n) { return &lw->g->nodes[n]; }

@@ -21,6 +21,14 @@ void zn_lw_find_epilogue(zn_lw *lw) {
   }
 }
 
+static const char *signature_of(zn_lw *lw, zn_nid n) {
+  if (lw->signature.g == lw->g && lw->signature.n == n) return lw->signature.text;
+  lw->signature.g = lw->g;
+  lw->signature.n = n;
+  lw->signature.text = zn_knob_signature(lw->arena, lw->g, n, lw->caps->arch, lw->opts->math_fast);
+  return lw->signature.text;
+}
+
 void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
   assert(!lw->cur && "kernels do not nest");
   lw->node = n;
@@ -43,6 +51,12 @@ void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
     note = zn_arena_printf(lw->arena, "%s + %s", note,
                            zn_op_name(zn_lw_node(lw, lw->epilogue[i])->op));
   lw->kb.f->note = note;
+  if (lw->opts->knobs && n) lw->kb.f->signature = signature_of(lw, n);
+}
+
+int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, const int64_t *choices, uint32_t n) {
+  if (!lw->opts->knobs || lw->caps->simt || !node) return usual;
+  return zn_knob_ask(lw->opts->knobs, signature_of(lw, node), knob, usual, choices, n);
 }
 
 void zn_lw_kernel_end(zn_lw *lw) {

@@ -7,7 +7,7 @@ work=$(mktemp -d); tmp=$work/tmp; mkdir "$tmp" "$work/bin"
 trap 'rm -rf "$work"' EXIT
 ln -s "$zenithc" "$work/bin/zenithc"
 PATH=$work/bin:$PATH; TMPDIR=$tmp; export PATH TMPDIR
-cd "$work" && "$make_model" . || exit 1
+mkdir "$work/d"; cd "$work" && "$make_model" . || exit 1
 failed=0; count=0
 fail() { echo "FAIL $*"; failed=$((failed + 1)); }
 
@@ -73,8 +73,24 @@ expect 1 'expected failure' sh -c 'echo "affine known" > x.txt; zenithc check te
 expect 0 '1 passed, 0 failed, 1 skipped' sh -c 'echo "aff*" > x.txt; zenithc check tests --skip x.txt'
 expect 0 '1 passed, 0 failed' zenithc check bad --spread 0.1
 
+# ---- tuning ----
+expect 0 '[0-9]+ trials, [0-9]+ of [1-9][0-9]* kinds of kernels improved' zenithc tune model.onnx --tune fresh.tune --budget 2s
+expect 0 '^0 trials' zenithc tune model.onnx --tune fresh.tune --budget 0.001
+[ "$(ls fresh.tune*)" = fresh.tune ] || fail "tune left files beside the database: $(ls fresh.tune*)"
+chmod 444 fresh.tune
+expect 0 'bytes' zenithc model.onnx --tune fresh.tune --name same -o t1.so
+expect 0 'bytes' zenithc model.onnx --tune fresh.tune --name same -O3 -o t2.so
+zenithc model.onnx --quiet --tune fresh.tune --name same -o d/t1.so
+cmp -s t1.so d/t1.so || fail "two builds with one tuning database differ"
+expect 0 'median_ms' zenithc bench model.onnx --tune fresh.tune --runs 5
+expect 2 '`zenithc tune MODEL' zenithc model.onnx --tune missing.tune -o z.so
+expect 2 'where should' zenithc tune model.onnx
+expect 2 'is not a time' zenithc tune model.onnx --tune fresh.tune --budget soon
+expect 2 'ask no tuning database' zenithc tune model.onnx --tune fresh.tune -O1
+expect 2 'chooses from a tuning database' zenithc model.onnx --tune-cpu=zen -o z.so
+
 # ---- properties ----
-zenithc model.onnx --quiet --name same -o r1.so && mkdir -p d && zenithc model.onnx --quiet --name same -o d/r1.so
+zenithc model.onnx --quiet --name same -o r1.so && zenithc model.onnx --quiet --name same -o d/r1.so
 cmp -s r1.so d/r1.so || fail "two builds differ"
 strings -a model.so 2>/dev/null | grep -q 'verify=self-check' || fail "no provenance in the artifact"
 zenithc model.onnx --verify=off --quiet -o off.so

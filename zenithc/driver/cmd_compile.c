@@ -45,8 +45,8 @@ static zn_status not_available(zn_job *j) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: a .zk file holds the kernels of one instruction set", j->co.arch);
     return ZN_ERR_USAGE;
   }
-  if (zn_opt_given(j->o, ZN_O_tune)) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "--tune is not available in this version: schedules come from the cost model");
+  if (zn_opt_given(j->o, ZN_O_tune_cpu) && !zn_opt_given(j->o, ZN_O_tune)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--tune-cpu chooses from a tuning database: give it with --tune FILE");
     return ZN_ERR_USAGE;
   }
   if ((zn_opt_given(j->o, ZN_O_passes) || zn_opt_given(j->o, ZN_O_stop_after)) && strcmp(j->kind, ".zg")) {

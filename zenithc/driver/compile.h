@@ -18,6 +18,7 @@ typedef struct zn_compile_opts {
   bool no_alloc;            /* refuse models that need an allocator; always so for firmware */
   zn_onnx_opts onnx;
   const char *provenance;   /* stored in the artifact */
+  const zn_knobs *knobs;    /* measured choices of schedules; NULL: the analytic model alone */
   zn_pass_opts pass;        /* dump, time, verify_each, stop_after, rewrite_limit are honoured */
 } zn_compile_opts;
 

@@ -5,6 +5,7 @@
 #include "targets/native.h"
 #include "zenithc/ops/grad.h"
 #include "zenithc/driver/tools.h"
+#include "zenithc/tune/tunedb.h"
 
 static zn_status find_target(zn_ctx *c, const char *name, const zn_target **out) {
   *out = zn_target_find(name);
@@ -28,6 +29,21 @@ static zn_status read_precision(zn_ctx *c, const zn_opts *o, zn_dtype *out) {
   return ZN_ERR_USAGE;
 }
 
+/* The database is read whole and closed: what a build answers does not change under it. */
+static zn_status read_tuning(zn_ctx *c, const zn_opts *o, const zn_knobs **out) {
+  const char *path = zn_opt_str(o, ZN_O_tune);
+  zn_tunedb *db;
+  if (!path) return ZN_OK;
+  zn_tune_table *table = ZN_NEW(&c->perm, zn_tune_table);
+  ZN_TRY(zn_tunedb_open(c, path, false, &db));
+  zn_status st = zn_tunedb_load(c, db, zn_opt_str(o, ZN_O_tune_cpu), table);
+  zn_tunedb_close(db);
+  zn_knobs *k = ZN_NEW(&c->perm, zn_knobs);
+  *k = (zn_knobs){.find = zn_tune_find, .user = table};
+  *out = k;
+  return st;
+}
+
 zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_compile_opts *out) {
   memset(out, 0, sizeof *out);
   ZN_TRY(find_target(c, zn_opt_str(o, ZN_O_target), &out->target));
@@ -35,6 +51,7 @@ zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_com
   out->model = model;
   out->arch = zn_opt_str(o, ZN_O_arch);
   out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);
+  if (strcmp(zn_cmddefs[o->cmd].name, "tune")) ZN_TRY(read_tuning(c, o, &out->knobs));
   out->no_alloc = zn_opt_given(o, ZN_O_no_alloc);
   out->math_fast = zn_opt_is(o, ZN_O_math, "fast");
   out->emulate = zn_opt_given(o, ZN_O_emulate);

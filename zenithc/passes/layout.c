@@ -167,6 +167,15 @@ static void prefer(planner *p, uint32_t side, double plain, double blocked) {
   zn_mincut_edge(p->cut, side, ZN_CUT_SINK, (int64_t)blocked);
 }
 
+/* 1: measurements say blocked, 0: plain; -1: none, the cut decides. */
+static int64_t measured_form(const planner *p, zn_nid id) {
+  static const int64_t forms[] = {-1, 0, 1};
+  if (!p->o->knobs) return -1;
+  const char *arch = zn_arena_printf(&p->c->tmp, "%s layout", p->o->caps && p->o->caps->arch ? p->o->caps->arch : "");
+  const char *signature = zn_knob_signature(p->g->arena, p->g, id, arch, p->o->math_fast);
+  return zn_knob_ask(p->o->knobs, signature, "blocked", -1, forms, 3);
+}
+
 /* Shares of the multiply-add peak measured on convolutions of real networks. */
 static void plan_conv(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
@@ -184,7 +193,10 @@ static void plan_conv(planner *p, zn_nid id) {
   double macs = (double)elements(p, n->out[0]) * (double)(ci / group * w.taps);
   double cycles = macs / (double)(2 * block), fast = depthwise ? 0.6 : pixels < 4 ? 0.3 : 0.88;
   p->out_side[id] = zn_mincut_vertex(p->cut);
-  prefer(p, p->out_side[id], macs / (double)(2 * p->lanes) / (depthwise ? 0.3 : 0.6), cycles / fast);
+  double plain = macs / (double)(2 * p->lanes) / (depthwise ? 0.3 : 0.6), blocked = cycles / fast;
+  int64_t form = measured_form(p, id);
+  if (form >= 0) *(form ? &plain : &blocked) = (plain + blocked) * 1e3;
+  prefer(p, p->out_side[id], plain, blocked);
   if (!image || (!depthwise && ci / group % block_of(p, ci))) return; /* reads plain */
   p->in_side[id] = zn_mincut_vertex(p->cut);
   zn_mincut_edge(p->cut, p->in_side[id], p->out_side[id], ZN_CUT_FORBIDDEN);

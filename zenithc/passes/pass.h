@@ -3,12 +3,14 @@
 #ifndef ZN_PASS_H
 #define ZN_PASS_H
 #include "zenithc/base/caps.h"
+#include "zenithc/graph/knob.h"
 #include "zenithc/ops/op.h"
 
 typedef struct zn_pass_opts {
   int opt_level;       /* 0..3 */
   const zn_caps *caps; /* may be NULL before a target is chosen */
   bool math_fast;
+  const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
   zn_dtype precision;  /* ZN_F16 or ZN_BF16: how f32 tensors are stored; else as the model says */
   const char *dump; /* letters to dump after; NULL */
   FILE *dump_to;

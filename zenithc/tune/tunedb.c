@@ -1,0 +1,183 @@
+/* The SQLite side of tuning. A rollback journal, not a write-ahead log: that would leave files beside the database, and a
+ * database in a read-only folder could not be opened. */
+#include "zenithc/tune/tunedb.h"
+
+#include <inttypes.h>
+#include <sqlite3.h>
+
+enum { WAIT_MS = 60000, SCHEMA = 1 };
+
+struct zn_tunedb {
+  sqlite3 *h;
+  const char *path;
+};
+
+static const char schema[] =
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE IF NOT EXISTS trial (signature TEXT NOT NULL, cpu TEXT NOT NULL, knobs TEXT NOT NULL,"
+    " ratio REAL NOT NULL, noise REAL NOT NULL, usual_ns REAL NOT NULL, rounds INTEGER NOT NULL,"
+    " PRIMARY KEY (signature, cpu, knobs)) WITHOUT ROWID;"
+    "PRAGMA user_version = 1;"
+    "COMMIT;";
+
+bool zn_tune_wins(const zn_tune_trial *t) { return t->ratio + 2 * t->noise < 0.98; }
+
+static zn_status failed(zn_ctx *c, const zn_tunedb *db, const char *what) {
+  return zn_fail(c, ZN_ERR_IO, db->path, "tuning database: %s: %s", what, sqlite3_errmsg(db->h));
+}
+
+static int64_t version_of(zn_tunedb *db) {
+  sqlite3_stmt *s;
+  if (sqlite3_prepare_v2(db->h, "PRAGMA user_version", -1, &s, NULL) != SQLITE_OK) return -1;
+  int64_t v = sqlite3_step(s) == SQLITE_ROW ? sqlite3_column_int64(s, 0) : -1;
+  sqlite3_finalize(s);
+  return v;
+}
+
+static zn_status prepare_file(zn_ctx *c, zn_tunedb *db, bool write) {
+  int64_t v = version_of(db);
+  if (v < 0) return failed(c, db, "cannot be read");
+  if (v == 0 && write) {
+    if (sqlite3_exec(db->h, schema, NULL, NULL, NULL) != SQLITE_OK) return failed(c, db, "cannot be written");
+    return ZN_OK;
+  }
+  if (v == SCHEMA) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, db->path, "is not a tuning database of this version of zenithc (schema %" PRId64 ")", v);
+  zn_help(c, "make one with `zenithc tune MODEL --tune FILE`");
+  return ZN_ERR_USAGE;
+}
+
+zn_status zn_tunedb_open(zn_ctx *c, const char *path, bool write, zn_tunedb **out) {
+  zn_tunedb *db = ZN_NEW(&c->perm, zn_tunedb);
+  db->path = zn_arena_strdup(&c->perm, path);
+  int flags = write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
+  zn_status st = ZN_OK;
+  if (sqlite3_open_v2(path, &db->h, flags, NULL) != SQLITE_OK) {
+    st = zn_fail(c, ZN_ERR_USAGE, path, "tuning database: cannot be opened: %s",
+                 db->h ? sqlite3_errmsg(db->h) : "out of memory");
+    if (!write) zn_help(c, "make one with `zenithc tune MODEL --tune FILE`");
+  }
+  if (st == ZN_OK) {
+    sqlite3_busy_timeout(db->h, WAIT_MS);
+    st = prepare_file(c, db, write);
+  }
+  if (st != ZN_OK) zn_tunedb_close(db);
+  else *out = db;
+  return st;
+}
+
+void zn_tunedb_close(zn_tunedb *db) {
+  if (db) sqlite3_close(db->h);
+  if (db) db->h = NULL;
+}
+
+static bool put_one(sqlite3_stmt *s, const zn_tune_trial *t) {
+  sqlite3_reset(s);
+  sqlite3_bind_text(s, 1, t->signature, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 2, t->cpu, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 3, t->knobs, -1, SQLITE_STATIC);
+  sqlite3_bind_double(s, 4, t->ratio);
+  sqlite3_bind_double(s, 5, t->noise);
+  sqlite3_bind_double(s, 6, t->usual_ns);
+  sqlite3_bind_int64(s, 7, t->rounds);
+  return sqlite3_step(s) == SQLITE_DONE;
+}
+
+zn_status zn_tunedb_put(zn_ctx *c, zn_tunedb *db, const zn_tune_trial *t, uint32_t n) {
+  sqlite3_stmt *s = NULL;
+  /* IMMEDIATE takes the lock at once: two writers that both read first could not both go on */
+  bool ok = sqlite3_exec(db->h, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
+  if (!ok) return failed(c, db, "cannot be written");
+  ok = sqlite3_prepare_v2(db->h, "INSERT OR REPLACE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?)", -1, &s, NULL) == SQLITE_OK;
+  for (uint32_t i = 0; i < n && ok; i++) ok = put_one(s, &t[i]);
+  zn_status st = ok ? ZN_OK : failed(c, db, "cannot be written");
+  sqlite3_finalize(s);
+  if (sqlite3_exec(db->h, ok ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL) != SQLITE_OK && ok)
+    st = failed(c, db, "cannot be written");
+  return st;
+}
+
+bool zn_tunedb_get(zn_tunedb *db, zn_tune_trial *t) {
+  static const char query[] = "SELECT ratio, noise, usual_ns, rounds FROM trial WHERE signature = ? AND cpu = ? AND knobs = ?";
+  sqlite3_stmt *s;
+  if (sqlite3_prepare_v2(db->h, query, -1, &s, NULL) != SQLITE_OK) return false;
+  sqlite3_bind_text(s, 1, t->signature, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 2, t->cpu, -1, SQLITE_STATIC);
+  sqlite3_bind_text(s, 3, t->knobs, -1, SQLITE_STATIC);
+  bool found = sqlite3_step(s) == SQLITE_ROW;
+  if (found) {
+    t->ratio = sqlite3_column_double(s, 0);
+    t->noise = sqlite3_column_double(s, 1);
+    t->usual_ns = sqlite3_column_double(s, 2);
+    t->rounds = (uint32_t)sqlite3_column_int64(s, 3);
+  }
+  sqlite3_finalize(s);
+  return found;
+}
+
+static const char *text_of(sqlite3_stmt *s, int column, zn_arena *a) {
+  const unsigned char *p = sqlite3_column_text(s, column);
+  return zn_arena_strdup(a, p ? (const char *)p : "");
+}
+
+/* The one CPU model of the file; *out NULL when it holds nothing. */
+static zn_status only_cpu(zn_ctx *c, zn_tunedb *db, const char **out) {
+  sqlite3_stmt *s;
+  const char *names[16];
+  uint32_t n = 0;
+  if (sqlite3_prepare_v2(db->h, "SELECT DISTINCT cpu FROM trial ORDER BY cpu", -1, &s, NULL) != SQLITE_OK)
+    return failed(c, db, "cannot be read");
+  while (n < 16 && sqlite3_step(s) == SQLITE_ROW) names[n++] = text_of(s, 0, &c->perm);
+  sqlite3_finalize(s);
+  *out = n ? names[0] : NULL;
+  if (n < 2) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, db->path, "the tuning database knows several CPU models: which one is the artifact for?");
+  for (uint32_t i = 0; i < n; i++) zn_help(c, "--tune-cpu='%s'", names[i]);
+  return ZN_ERR_USAGE;
+}
+
+zn_status zn_tunedb_load(zn_ctx *c, zn_tunedb *db, const char *cpu, zn_tune_table *out) {
+  static const char query[] = "SELECT signature, knobs, ratio, noise FROM trial WHERE cpu = ? ORDER BY signature, ratio, knobs";
+  sqlite3_stmt *s;
+  uint32_t cap = 0;
+  *out = (zn_tune_table){0};
+  if (!cpu) ZN_TRY(only_cpu(c, db, &cpu));
+  if (!cpu) return ZN_OK;
+  if (sqlite3_prepare_v2(db->h, query, -1, &s, NULL) != SQLITE_OK) return failed(c, db, "cannot be read");
+  sqlite3_bind_text(s, 1, cpu, -1, SQLITE_STATIC);
+  int rc;
+  while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
+    zn_tune_trial t = {.ratio = sqlite3_column_double(s, 2), .noise = sqlite3_column_double(s, 3)};
+    const char *signature = (const char *)sqlite3_column_text(s, 0);
+    if (!signature || !zn_tune_wins(&t)) continue;
+    if (out->num && !strcmp(out->rows[out->num - 1].signature, signature)) continue; /* a faster one came before */
+    zn_tune_row row = {zn_arena_strdup(&c->perm, signature), text_of(s, 1, &c->perm)};
+    ZN_PUSH(&c->perm, out->rows, out->num, cap, row);
+  }
+  sqlite3_finalize(s);
+  return rc == SQLITE_DONE ? ZN_OK : failed(c, db, "cannot be read");
+}
+
+bool zn_tune_value(const char *knobs, const char *knob, int64_t *out) {
+  size_t n = strlen(knob);
+  for (const char *p = knobs; p; p = strchr(p, ' '), p = p ? p + 1 : NULL) {
+    if (strncmp(p, knob, n) || p[n] != '=') continue;
+    *out = strtoll(p + n + 1, NULL, 10);
+    return true;
+  }
+  return false;
+}
+
+/* Signatures are in SQLite's order, which is that of bytes. */
+bool zn_tune_find(void *user, const char *signature, const char *knob, int64_t *out) {
+  const zn_tune_table *t = user;
+  uint32_t lo = 0, hi = t->num;
+  while (lo < hi) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    int order = strcmp(signature, t->rows[mid].signature);
+    if (order == 0) return zn_tune_value(t->rows[mid].knobs, knob, out);
+    if (order < 0) hi = mid;
+    else lo = mid + 1;
+  }
+  return false;
+}

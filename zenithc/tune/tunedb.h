@@ -1,0 +1,43 @@
+/* The tuning database: what was measured about the knobs of kernels (zenithc/graph/knob.h), by signature and CPU model. One
+ * SQLite file without companions, to be shipped beside the model; any number of processes may write at once. Builds read it
+ * whole, before they start: the same file gives the same answers. */
+#ifndef ZN_TUNEDB_H
+#define ZN_TUNEDB_H
+#include "zenithc/graph/knob.h"
+
+typedef struct zn_tunedb zn_tunedb;
+
+typedef struct zn_tune_trial {
+  const char *signature, *cpu;
+  const char *knobs;  /* "fetch=0 tile=4098": those that differ from the model's choice, by name */
+  double ratio;       /* time with these knobs / with the model's choice, median; huge: it does not work */
+  double noise;       /* standard error of ratio */
+  double usual_ns;    /* time with the model's choice, median */
+  uint32_t rounds;
+} zn_tune_trial;
+
+/* A candidate wins when it is faster by more than its noise and by more than is worth a row. */
+bool zn_tune_wins(const zn_tune_trial *t);
+
+/* write: creates the file when there is none. Both wait for other writers, a minute at most. */
+zn_status zn_tunedb_open(zn_ctx *c, const char *path, bool write, zn_tunedb **out);
+void zn_tunedb_close(zn_tunedb *db);
+/* All of them or none; a later measurement of the same knobs replaces an earlier one. */
+zn_status zn_tunedb_put(zn_ctx *c, zn_tunedb *db, const zn_tune_trial *t, uint32_t n);
+/* What was measured for these three earlier; false: nothing. Fills the numbers of *t. */
+bool zn_tunedb_get(zn_tunedb *db, zn_tune_trial *t);
+
+typedef struct zn_tune_row {
+  const char *signature, *knobs;
+} zn_tune_row;
+typedef struct zn_tune_table { /* the winner for each signature, sorted */
+  zn_tune_row *rows;
+  uint32_t num;
+} zn_tune_table;
+/* The winners for a CPU model; cpu NULL: the only one in the file, an error that lists them when there are several. */
+zn_status zn_tunedb_load(zn_ctx *c, zn_tunedb *db, const char *cpu, zn_tune_table *out);
+/* For zn_knobs.find, user a zn_tune_table. */
+bool zn_tune_find(void *user, const char *signature, const char *knob, int64_t *out);
+/* Value of one knob in such a text. */
+bool zn_tune_value(const char *knobs, const char *knob, int64_t *out);
+#endif
