@@ -83,6 +83,8 @@ void zn_native_unload(zn_exec *e) {
 
 const zn_model *zn_native_model(const zn_exec *e) { return e->model; }
 
+const void *zn_native_device(const zn_exec *e) { return dlsym(e->handle, "zn_device_main"); }
+
 void zn_native_set_host(zn_exec *e, const zn_host *host) { e->host = host; }
 
 zn_status zn_native_set_threads(zn_ctx *c, zn_exec *e, unsigned threads) {

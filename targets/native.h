@@ -14,6 +14,8 @@ void zn_native_unload(zn_exec *e);
 
 /* The descriptor inside the loaded object; valid until unload. */
 const zn_model *zn_native_model(const zn_exec *e);
+/* The device interface (runtime/zenith_device.h) of an artifact that has one, else NULL. */
+const void *zn_native_device(const zn_exec *e);
 /* Hooks for later runs (borrowed, may be NULL: one thread). */
 void zn_native_set_host(zn_exec *e, const zn_host *host);
 /* A pool of `threads` (1 = none) that later runs use; destroyed by unload. */
@@ -38,6 +40,9 @@ int32_t zn_native_invoke(const zn_native_call *call);
  * Stops at the first run that does not return ZN_RUN_OK and returns its code. */
 int32_t zn_native_time(const zn_native_call *call, unsigned warmup, unsigned runs,
                        uint64_t *out_ns);
+
+/* device.c: seconds of each kernel in a run on the device, the mean of `runs` after a first one. api: zn_native_device's. */
+zn_status zn_device_profile(zn_ctx *c, const void *api, const zn_native_call *call, unsigned runs, double *out_seconds);
 
 /* Words for a zn_result: "an input's shape does not fit the model, ...". */
 const char *zn_native_result_text(int32_t code);

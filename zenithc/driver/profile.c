@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 
+#include "targets/cuda/cuda.h"
 #include "zenithc/driver/roofline.h"
 
 typedef struct profile {
@@ -13,6 +14,7 @@ typedef struct profile {
   unsigned runs;
   zn_peaks peaks;
   const zn_kcost **costs; /* by kernel; NULL without counts */
+  const bool *on_units;   /* by kernel: does it use a device's matrix units? NULL: none does */
   const zn_model *model;
 } profile;
 
@@ -63,7 +65,8 @@ static void print_row(const profile *p, uint32_t k) {
     printf(" %8s %6s %7s %6s  %-7s", "?", "", "?", "", "?");
   } else if (p->costs && seconds > 0) {
     double flops = p->costs[k]->flops / seconds, bytes = p->costs[k]->bytes / seconds;
-    double compute = flops / p->peaks.flops, memory = bytes / p->peaks.bytes;
+    double roof = p->on_units && p->on_units[k] && p->peaks.units > 0 ? p->peaks.units : p->peaks.flops;
+    double compute = flops / roof, memory = bytes / p->peaks.bytes;
     printf(" %8.2f %5.1f%% %7.2f %5.0f%%  %-7s", flops * 1e-9, 100 * compute, bytes * 1e-9, 100 * memory,
            limit_of(compute, memory));
   }
@@ -80,12 +83,21 @@ static uint32_t *by_time(zn_arena *a, const profile *p) {
   return order;
 }
 
+static void print_peaks(const profile *p, unsigned threads) {
+  if (threads == 0)
+    printf("peaks of the device: %.1f GFLOP/s (f32 fma), %.1f GFLOP/s (matrix units, f16), %.1f GB/s (copying in its memory)\n",
+           p->peaks.flops * 1e-9, p->peaks.units * 1e-9, p->peaks.bytes * 1e-9);
+  else
+    printf("peaks on %u thread%s: %.1f GFLOP/s (f32 fma), %.1f GB/s (reading %.4g MB, the model's size)\n", threads,
+           threads == 1 ? "" : "s", p->peaks.flops * 1e-9, p->peaks.bytes * 1e-9, (double)p->peaks.footprint * 1e-6);
+}
+
+/* threads: 0 on a device. */
 static void print(zn_ctx *c, profile *p, unsigned threads) {
   for (uint32_t i = 0; i < p->n; i++) p->total += p->ns[i];
   const uint32_t *order = by_time(&c->perm, p);
   if (p->costs) {
-    printf("peaks on %u thread%s: %.1f GFLOP/s (f32 fma), %.1f GB/s (reading %.4g MB, the model's size)\n", threads,
-           threads == 1 ? "" : "s", p->peaks.flops * 1e-9, p->peaks.bytes * 1e-9, (double)p->peaks.footprint * 1e-6);
+    print_peaks(p, threads);
     puts("      ms  calls  share  GFLOP/s   peak    GB/s   peak  limit    kernel");
   } else {
     puts("      ms  calls  share  kernel");
@@ -96,11 +108,45 @@ static void print(zn_ctx *c, profile *p, unsigned threads) {
   if (!p->costs) puts("(operations and bytes are counted when the model is given instead of its artifact)");
 }
 
+/* ---- devices: their own clocks around every launch ---- */
+
+/* How often the run entry calls each kernel, and which kernels use matrix units. */
+static void read_module(zn_arena *a, const zn_kmod *m, profile *p) {
+  bool *units = ZN_ARRAY(a, bool, p->n + 1);
+  uint32_t *number = ZN_ARRAY(a, uint32_t, m->num_funcs + 1), n = 0;
+  for (uint32_t i = 0; i < m->num_funcs && n < p->n; i++) {
+    const zn_kfunc *f = m->funcs[i];
+    if (f->is_entry) continue;
+    number[i] = n;
+    for (uint32_t k = 1; k < f->num_insts; k++) units[n] |= strstr(zn_kops[f->insts[k].op].text, "mma") != NULL;
+    p->calls[n++] = 0;
+  }
+  const zn_kfunc *run = m->funcs[m->run_fn];
+  for (uint32_t k = 1; k < run->num_insts; k++)
+    if (run->insts[k].op == ZN_K_Call) p->calls[number[run->insts[k].imm.i]] += p->runs;
+  p->on_units = units;
+}
+
+static zn_status on_device(zn_ctx *c, const zn_session *s, const zn_native_call *call, const void *api, profile *p) {
+  zn_cuda_peaks peaks = {0};
+  double *seconds = ZN_ARRAY(&c->perm, double, p->n + 1);
+  if (p->costs && !zn_cuda_measure(&c->perm, &peaks)) return zn_error(c, NULL, "the device's peaks cannot be measured");
+  p->peaks = (zn_peaks){.flops = peaks.flops, .bytes = peaks.bytes, .units = peaks.units};
+  for (uint32_t i = 0; i < p->n; i++) p->calls[i] = p->runs;
+  if (s->mod) read_module(&c->perm, s->mod, p);
+  ZN_TRY(zn_device_profile(c, api, call, p->runs, seconds));
+  for (uint32_t i = 0; i < p->n; i++) p->ns[i] = (uint64_t)(seconds[i] * 1e9 * p->runs);
+  print(c, p, 0);
+  return ZN_OK;
+}
+
 zn_status zn_profile_print(zn_ctx *c, const zn_session *s, const zn_native_call *call, unsigned threads, unsigned runs) {
   const zn_model *m = call->model;
+  const void *api = zn_native_device(s->exec);
   profile p = {.n = m->num_kernels, .model = m, .runs = runs, .costs = costs_of(&c->perm, s, m->num_kernels)};
   p.ns = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
   p.calls = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
+  if (api) return on_device(c, s, call, api, &p);
   if (threads > 1) p.pool = zn_pool_create(threads);
   zn_host host = {.user = &p, .parallel_for = pool_for, .profile = on_kernel};
   zn_native_call mine = *call;

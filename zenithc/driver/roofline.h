@@ -8,6 +8,7 @@ typedef struct zn_peaks {
   double flops; /* f32 multiply-adds from registers, 2 operations each, per second */
   double bytes; /* read, per second, from wherever an array of `footprint` bytes stays between two readings */
   uint64_t footprint;
+  double units; /* on a device: multiply-adds of f16 on its matrix units; 0: none */
 } zn_peaks;
 
 /* Compiles two kernels for this machine's processor and times them on the pool's threads (NULL: the caller's alone) for a
