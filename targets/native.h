@@ -44,6 +44,15 @@ int32_t zn_native_time(const zn_native_call *call, unsigned warmup, unsigned run
 /* device.c: seconds of each kernel in a run on the device, the mean of `runs` after a first one. api: zn_native_device's. */
 zn_status zn_device_profile(zn_ctx *c, const void *api, const zn_native_call *call, unsigned runs, double *out_seconds);
 
+/* cuda/cuda_peaks.c: what a device can do at most. */
+typedef struct zn_device_peaks { /* per second */
+  double bytes; /* of memory read and written by a copy */
+  double flops; /* f32 multiply-adds in registers, 2 operations each */
+  double units; /* the same on matrix units, f16 operands and f32 sums; 0: it has none */
+} zn_device_peaks;
+/* Measures the first device for about a tenth of a second. false: there is none, or it does not answer. */
+bool zn_device_measure(zn_arena *a, zn_device_peaks *out);
+
 /* Words for a zn_result: "an input's shape does not fit the model, ...". */
 const char *zn_native_result_text(int32_t code);
 #endif

@@ -6,14 +6,6 @@
 zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out);
 bool zn_cuda_can_run(const zn_caps *caps, const char **why);
 
-typedef struct zn_cuda_peaks { /* per second */
-  double bytes; /* of memory read and written by a copy */
-  double flops; /* f32 multiply-adds in registers, 2 operations each */
-  double units; /* the same on matrix units, f16 operands and f32 sums; 0: it has none */
-} zn_cuda_peaks;
-/* Measures the first device for about a tenth of a second. false: there is none, or it does not answer. */
-bool zn_cuda_measure(zn_arena *a, zn_cuda_peaks *out);
-
 /* A group of kernels on its way through the compiler. */
 typedef struct zn_cuda_unit {
   const char *text; /* CUDA C++ */

@@ -2,7 +2,7 @@
  * three kernels are PTX, which the driver compiles for the device at hand, so this needs no NVRTC. */
 #include <dlfcn.h>
 
-#include "targets/cuda/cuda.h"
+#include "targets/native.h"
 #include "zenithc/base/text.h"
 
 enum { COPY_BYTES = 512 << 20, THREADS = 256, CHAINS = 16, ROUNDS = 2000, REPEATS = 6 };
@@ -87,7 +87,8 @@ static const char *mma_kernel(zn_arena *a) {
   zn_text t;
   zn_text_init(&t, a);
   open_kernel(&t, "sm_80", "7.0");
-  zn_text_printf(&t, " .reg .b32 %%a<4>, %%b<2>;\n .reg .u32 %%t;\n .reg .f32 %%x<%d>;\n mov.u32 %%t, %%tid.x;\n", 4 * MMA_CHAINS);
+  zn_text_printf(&t, " .reg .b32 %%a<4>, %%b<2>;\n .reg .u32 %%t;\n .reg .f32 %%x<%d>;\n mov.u32 %%t, %%tid.x;\n",
+                 4 * MMA_CHAINS);
   for (unsigned k = 0; k < 6; k++) /* halves near 1 */
     zn_text_printf(&t, " mad.lo.u32 %%%c%u, %%t, %u, %u;\n", k < 4 ? 'a' : 'b', k % 4, 0x00130007u + k, 0x3c003a00u);
   for (unsigned k = 0; k < 4 * MMA_CHAINS; k++) zn_text_printf(&t, " mov.f32 %%x%u, 0f00000000;\n", k);
@@ -160,9 +161,10 @@ static double copy_rate(driver *d, uint64_t a, uint64_t b) {
   return best > 0 ? 2.0 * COPY_BYTES / best : 0;
 }
 
-static void measure(zn_arena *a, driver *d, zn_cuda_peaks *out) {
+static void measure(zn_arena *a, driver *d, zn_device_peaks *out) {
   uint64_t x = 0, y = 0;
-  if (!d->mem_alloc(&x, COPY_BYTES) && !d->mem_alloc(&y, COPY_BYTES) && !d->set32(x, 0x3f9d70a4, COPY_BYTES / 4, d->stream)) {
+  bool room = !d->mem_alloc(&x, COPY_BYTES) && !d->mem_alloc(&y, COPY_BYTES);
+  if (room && !d->set32(x, 0x3f9d70a4, COPY_BYTES / 4, d->stream)) {
     const double in_thread = 2.0 * ROUNDS;
     out->bytes = copy_rate(d, x, y);
     out->flops = rate_of(d, fma_kernel(a), in_thread * CHAINS, x);
@@ -174,9 +176,9 @@ static void measure(zn_arena *a, driver *d, zn_cuda_peaks *out) {
   if (y) d->mem_free(y);
 }
 
-bool zn_cuda_measure(zn_arena *a, zn_cuda_peaks *out) {
+bool zn_device_measure(zn_arena *a, zn_device_peaks *out) {
   driver d = {0};
-  *out = (zn_cuda_peaks){0};
+  *out = (zn_device_peaks){0};
   if (load_driver(&d) && open_device(&d)) measure(a, &d, out);
   close_device(&d);
   return out->bytes > 0 && out->flops > 0;

@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 
-#include "targets/cuda/cuda.h"
 #include "zenithc/driver/roofline.h"
 
 typedef struct profile {
@@ -128,9 +127,9 @@ static void read_module(zn_arena *a, const zn_kmod *m, profile *p) {
 }
 
 static zn_status on_device(zn_ctx *c, const zn_session *s, const zn_native_call *call, const void *api, profile *p) {
-  zn_cuda_peaks peaks = {0};
+  zn_device_peaks peaks = {0};
   double *seconds = ZN_ARRAY(&c->perm, double, p->n + 1);
-  if (p->costs && !zn_cuda_measure(&c->perm, &peaks)) return zn_error(c, NULL, "the device's peaks cannot be measured");
+  if (p->costs && !zn_device_measure(&c->perm, &peaks)) return zn_error(c, NULL, "the device's peaks cannot be measured");
   p->peaks = (zn_peaks){.flops = peaks.flops, .bytes = peaks.bytes, .units = peaks.units};
   for (uint32_t i = 0; i < p->n; i++) p->calls[i] = p->runs;
   if (s->mod) read_module(&c->perm, s->mod, p);
