@@ -114,7 +114,6 @@ static double weight(const nbits *w, int64_t col, int64_t k) {
 }
 
 static bool fits(const nbits *w) {
-  if (w->n < 1 || w->k < 1 || w->block < 1 || (w->bits != 2 && w->bits != 4 && w->bits != 8)) return false;
   const uint64_t cells = (uint64_t)(w->n * w->blocks);
   if (zn_htensor_count(w->b) != cells * (uint64_t)(w->block * w->bits / 8) || zn_dtype_bytes(w->b->dtype) != 1) return false;
   if (zn_htensor_count(w->scale) != cells) return false;
@@ -128,8 +127,69 @@ static bool fits(const nbits *w) {
   return zn_htensor_count(w->zero) == want;
 }
 
-/* A times a matrix of 2, 4 or 8 bits per weight, with a scale and a zero point for each block along K: the weights become
- * floats here, so they must be constants. */
+static zn_vid constant_weights(zn_unode *u, const nbits *w) {
+  const int64_t dims[2] = {w->k, w->n};
+  zn_htensor *h = ZN_NEW(u->s->I->ga, zn_htensor);
+  *h = zn_htensor_new(u->s->I->ga, w->scale->dtype, 2, dims);
+  for (int64_t k = 0; k < w->k; k++)
+    for (int64_t c = 0; c < w->n; c++) zn_store_f64(h->dtype, h->data, (uint64_t)(k * w->n + c), weight(w, c, k));
+  return zn_graph_const(u->s->g, NULL, h);
+}
+
+/* Numbers of a few bits, packed along the last axis, the first ones low: [..., bytes] to [..., bytes * 8 / bits]. */
+static zn_vid unpacked(zn_unode *u, zn_vid x, int64_t bits) {
+  if (bits == 8) return x;
+  const zn_vid mask = zn_u_num(u, ZN_U8, (double)((1 << bits) - 1));
+  const int rank = zn_u_type(u, x)->rank;
+  zn_vid part[4];
+  int64_t dims[ZN_MAX_RANK] = {0};
+  for (int64_t i = 0; i < 8 / bits; i++) {
+    const zn_vid by = zn_u_num(u, ZN_U8, (double)(i * bits));
+    const zn_nid shift = zn_u_node(u, ZN_OP_BitShift, (zn_vid[]){x, by}, 2);
+    zn_node_set_str(u->s->g, shift, "direction", "RIGHT");
+    part[i] = zn_u_unsqueeze(u, zn_u_op2(u, ZN_OP_BitwiseAnd, zn_node_out(u->s->g, shift, 0), mask), -1);
+  }
+  dims[rank - 1] = -1;
+  return zn_u_reshape(u, zn_u_concat(u, part, (uint32_t)(8 / bits), -1), dims, (uint32_t)rank);
+}
+
+/* [n, blocks] as one number for each weight: [n, blocks, 1], or with the groups of the columns [n, k]. */
+static zn_vid per_weight(zn_unode *u, const nbits *w, zn_vid x, zn_vid group) {
+  const int64_t blocks[3] = {w->n, w->blocks, 1}, flat[2] = {w->n, w->blocks};
+  if (!group) return zn_u_reshape(u, x, blocks, 3);
+  const zn_vid at = zn_u_slice(u, group, 0, 0, w->k);
+  const zn_nid n = zn_u_node(u, ZN_OP_Gather, (zn_vid[]){zn_u_reshape(u, x, flat, 2), at}, 2);
+  zn_node_set_int(u->s->g, n, "axis", 1);
+  return zn_node_out(u->s->g, n, 0);
+}
+
+/* The weights as floats, [k, n], computed by the model. */
+static zn_vid weights_of_run(zn_unode *u, const nbits *w, zn_vid group) {
+  const zn_dtype t = (zn_dtype)zn_u_type(u, u->in[2])->dtype;
+  const int64_t blocks[3] = {w->n, w->blocks, w->block}, bytes[3] = {w->n, w->blocks, w->block * w->bits / 8}, flat[2] = {w->n, -1},
+                swap[2] = {1, 0};
+  zn_vid zero = zn_u_in(u, 3);
+  zn_vid x = zn_u_cast(u, zn_u_reshape(u, unpacked(u, zn_u_reshape(u, u->in[1], bytes, 3), w->bits), blocks, 3), t);
+  if (group) x = zn_u_slice(u, zn_u_reshape(u, x, flat, 2), 1, 0, w->k);
+  if (zero && !zn_is_float(zn_u_type(u, zero)->dtype)) {
+    zero = unpacked(u, zn_u_reshape(u, zero, flat, 2), w->bits);
+    zero = zn_u_slice(u, zero, 1, 0, w->blocks);
+  }
+  if (zero) zero = per_weight(u, w, zn_u_cast(u, zero, t), group);
+  else zero = zn_u_num(u, t, (double)((int64_t)1 << (w->bits - 1)));
+  const zn_vid scale = per_weight(u, w, u->in[2], group);
+  x = zn_u_op2(u, ZN_OP_Mul, zn_u_op2(u, ZN_OP_Sub, x, zero), scale);
+  if (!group) x = zn_u_slice(u, zn_u_reshape(u, x, flat, 2), 1, 0, w->k);
+  return zn_u_transpose(u, x, swap, 2);
+}
+
+static bool states_sizes(const nbits *w) {
+  return w->n >= 1 && w->k >= 1 && w->block >= 1 && (w->bits == 2 || w->bits == 4 || w->bits == 8) &&
+         w->block * w->bits % 8 == 0 && w->n <= INT32_MAX && w->k <= INT32_MAX && w->block <= INT32_MAX;
+}
+
+/* A times a matrix of 2, 4 or 8 bits per weight, with a scale and a zero point for each block along K: constants become floats
+ * here. */
 void zn_up_ms_matmulnbits(zn_unode *u) {
   nbits w = {.n = zn_u_int(u, "N", 0), .k = zn_u_int(u, "K", 0), .bits = zn_u_int(u, "bits", 4),
              .block = zn_u_int(u, "block_size", 0)};
@@ -139,16 +199,13 @@ void zn_up_ms_matmulnbits(zn_unode *u) {
   w.b = g->vals[u->in[1]].cst, w.scale = g->vals[u->in[2]].cst, w.zero = zero ? g->vals[zero].cst : NULL;
   w.group = group ? g->vals[group].cst : NULL;
   w.blocks = w.block > 0 ? (w.k + w.block - 1) / w.block : 0;
-  if (!w.b || !w.scale || (zero && !w.zero) || (group && !w.group) || zn_u_int(u, "weight_prepacked", 0) || !fits(&w)) {
-    zn_u_lacking(u, "weights that are not constants of the sizes it states");
+  const bool known = w.b && w.scale && (!zero || w.zero) && (!group || w.group);
+  if (zn_u_int(u, "weight_prepacked", 0) || !states_sizes(&w) || (known && !fits(&w))) {
+    zn_u_lacking(u, "weights that are not of the sizes it states");
     return;
   }
-  const int64_t dims[2] = {w.k, w.n};
-  zn_htensor *h = ZN_NEW(u->s->I->ga, zn_htensor);
-  *h = zn_htensor_new(u->s->I->ga, w.scale->dtype, 2, dims);
-  for (int64_t k = 0; k < w.k; k++)
-    for (int64_t c = 0; c < w.n; c++) zn_store_f64(h->dtype, h->data, (uint64_t)(k * w.n + c), weight(&w, c, k));
-  zn_vid y = zn_u_op2(u, ZN_OP_MatMul, u->in[0], zn_graph_const(u->s->g, NULL, h));
+  const zn_vid weights = known ? constant_weights(u, &w) : weights_of_run(u, &w, group);
+  zn_vid y = zn_u_op2(u, ZN_OP_MatMul, u->in[0], weights);
   if (bias) y = zn_u_op2(u, ZN_OP_Add, y, bias);
   zn_u_finish(u, y);
 }

@@ -70,6 +70,15 @@ def nbits():
     case("nbits_groups_zero", "MatMulNBits", {"a": x}, consts=weights, expected=[(x @ w.T).astype(np.float32)], **attrs)
     weights = {"b": u8(5, 2, 16), "s": f(10), "z": u8(5), "g": None, "bias": f(5)}
     case("nbits_bias", "MatMulNBits", {"a": f(3, 64)}, consts=weights, **attrs)
+    for bits in (2, 4, 8):  # weights that are no constants
+        attrs = {"K": 40, "N": 5, "bits": bits, "block_size": 32}
+        weights = {"a": f(2, 3, 40), "b": u8(5, 2, 32 * bits // 8), "s": f(10)}
+        case(f"nbits_late_{bits}", "MatMulNBits", weights, **attrs)
+        case(f"nbits_late_{bits}_zero", "MatMulNBits", weights | {"z": u8(5 * ((2 * bits + 7) // 8))}, **attrs)
+    attrs = {"K": 64, "N": 5, "bits": 4, "block_size": 32}
+    weights = {"a": f(3, 64), "b": u8(5, 2, 16), "s": f(10)}
+    case("nbits_late_bias", "MatMulNBits", weights | {"z": f(10), "g": None, "bias": f(5)}, **attrs)
+    case("nbits_late_groups", "MatMulNBits", weights | {"z": None, "g": i32(groups)}, **attrs)
 
 
 def nibbles(x, n):
