@@ -135,7 +135,47 @@ def group_query():
     gqa("sink_window", 1, 3, 4, [7], 7, {"ab": f(1, n, 3, 7), "sink": f(n)}, rot=8, local_window_size=3)
     gqa("positions", 1, 3, 4, [7], 7, {"ids": np.array([[6, 4, 5]])}, rot=8)
     gqa("both_ways", 2, 4, 0, [4, 4], 4, causal=0)
+    caches(n, kv, h)
     gqa("scores", 2, 4, 0, [4, 4], 4, outputs=("y", "k2", "v2", "s"), qk_output=2)
+
+
+def caches(n, kv, h):
+    """Quantized caches, caches that slide; rows that hold nothing are zeros, before and behind."""
+
+    def step(name, b, s, room, lengths, total=None, bits=0, channel=False, rot=0, extra=None, lost=0, **attrs):
+        ins = {"q": f(b, s, n * h), "k": 2 * f(b, s, kv * h), "v": 2 * f(b, s, kv * h)}
+        shape = (b, kv, room, h // 2 if bits == 4 else h)
+        kind = {0: f, 4: u8, 8: lambda *d: u8(*d).view(np.int8)}[bits]
+        ins.update(pk=kind(*shape), pv=kind(*shape), seq=i32([t - 1 for t in lengths]), total=i32(total or max(lengths)))
+        for i, t in enumerate(lengths):
+            for c in ("pk", "pv"):
+                ins[c][i, :, max(0, t - s) :] = 0
+        ins.update({name: None for name in ("cos", "sin", "ids", "ab", "sink")})
+        if rot:
+            ins.update(tables(32, rot))
+        if bits:
+            for c in ("ks", "vs"):
+                ins[c] = f32(np.abs(f(1, kv, 1, h)) * 0.3 + 0.1 if channel else [0.3]) / (1 if bits == 4 else 16)
+            kind = "PER_CHANNEL" if channel else "PER_TENSOR"
+            attrs.update(k_quant_type=kind, v_quant_type=kind, kv_cache_bit_width=bits)
+        ins.update(extra or {})
+        case("gqa_" + name, "GroupQueryAttention", ins, outputs=("y", "k2", "v2"), num_heads=n, kv_num_heads=kv,
+             do_rotary=int(rot > 0), **MS, **attrs)
+
+    for bits in (8, 4):
+        step(f"quant_{bits}", 2, 1, 6, [6, 4], bits=bits)
+        step(f"quant_{bits}_channel", 1, 3, 7, [7], bits=bits, channel=True, rot=8)
+        step(f"quant_{bits}_prompt", 2, 4, 5, [4, 4], bits=bits, channel=True)
+    # full after the step, so that every row is told: T = room, or the room less what was dropped at once
+    slide = {"sliding_window_cache": 1}
+    step("slide_first", 2, 5, 5, [5, 5], local_window_size=3, **slide)
+    step("slide_full", 2, 1, 5, [8, 6], local_window_size=5, rot=8, **slide)
+    step("slide_steps", 1, 4, 6, [12], local_window_size=6, **slide)
+    step("slide_long", 1, 9, 4, [11], local_window_size=4, rot=8, softcap=2.0, **slide)
+    step("slide_slack", 1, 2, 6, [9], local_window_size=4, **slide)
+    step("slide_bias", 1, 2, 5, [9], local_window_size=5, extra={"ab": f(1, n, 2, 9)}, **slide)
+    step("slide_sink", 2, 1, 5, [9, 7], local_window_size=5, extra={"sink": f(n)}, **slide)
+    step("slide_quant", 2, 1, 5, [9, 7], bits=8, local_window_size=5, rot=8, **slide)
 
 
 def make():
