@@ -116,10 +116,44 @@ static bool set_mask(zn_unode *u, zn_ua_core *c, zn_vid mask, zn_vid bias, zn_vi
   return true;
 }
 
+/* ---- a buffer that past and present share: [batch, heads, room, size], of which `len` (i64 [1]) rows are past ---- */
+
+static zn_vid length_of(zn_unode *u, zn_vid len) {
+  const int64_t one = 1;
+  return zn_u_reshape(u, zn_u_cast(u, len, ZN_I64), &one, 1);
+}
+
+static zn_vid rows_in_use(zn_unode *u, zn_vid buffer, zn_vid len) {
+  const zn_vid zero = zn_u_i64(u, 0), axis = zn_u_i64(u, 2), in[4] = {buffer, zero, len, axis};
+  return zn_u_op(u, ZN_OP_Slice, in, 4);
+}
+
+/* The new rows behind those in use. */
+static zn_vid written(zn_unode *u, zn_vid buffer, zn_vid rows, zn_vid len) {
+  const zn_vid batch = zn_u_dim(u, buffer, 0, true);
+  return zn_u_op3(u, ZN_OP_TensorScatter, buffer, rows, zn_u_op2(u, ZN_OP_Expand, len, batch));
+}
+
+/* beams: [batch, beams, room], for each row the beam it came from; x: [batch * beams, heads, rows, size]. */
+static zn_vid of_beams(zn_unode *u, zn_vid x, zn_vid beams, zn_vid len) {
+  const int64_t flat[2] = {-1, 0}, column[3] = {-1, 1, 1}, apart[4] = {0, 1, -1, 1};
+  const zn_vid from = zn_u_cast(u, beams, ZN_I64), group = zn_u_range(u, zn_u_dim(u, from, 0, false));
+  const zn_vid first = zn_u_op2(u, ZN_OP_Mul, group, zn_u_dim(u, from, 1, false)), room = zn_u_dim(u, from, 2, true);
+  const zn_vid all = zn_u_op2(u, ZN_OP_Add, from, zn_u_reshape(u, first, column, 3));
+  const zn_vid dims[2] = {zn_u_i64s(u, flat, 1), room}, zero = zn_u_i64(u, 0), axis = zn_u_i64(u, 1);
+  const zn_vid in[4] = {zn_u_op2(u, ZN_OP_Reshape, all, zn_u_concat(u, dims, 2, 0)), zero, len, axis};
+  const zn_vid rows = zn_u_reshape(u, zn_u_unsqueeze(u, zn_u_op(u, ZN_OP_Slice, in, 4), 1), apart, 4);
+  const zn_vid shape = zn_u_op1(u, ZN_OP_Shape, x), at = zn_u_op2(u, ZN_OP_Expand, rows, shape);
+  const zn_nid n = zn_u_node(u, ZN_OP_GatherElements, (zn_vid[]){x, at}, 2);
+  zn_node_set_int(u->s->g, n, "axis", 0);
+  return zn_node_out(u->s->g, n, 0);
+}
+
 /* ---- Attention, QAttention ---- */
 
-/* x: projected queries, keys and values side by side. past, present: [2, batch, heads, sequence, size]. */
-static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_vid bias,
+/* x: projected queries, keys and values side by side. past, present: [2, batch, heads, sequence, size]; len: rows in use of a
+ * buffer that both share, or 0. */
+static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_vid len, zn_vid bias,
                            const zn_attr *sizes) {
   zn_ua_core c = {.heads = zn_u_int(u, "num_heads", 0), .left = -1, .mode = -1};
   zn_vid part[3];
@@ -130,12 +164,18 @@ static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_v
   zn_u_split(u, x, -1, sizes ? sizes->u.is : NULL, 3, part);
   c.q = part[0], c.k = part[1], c.v = part[2];
   if (past) c.past_k = zn_u_gather(u, past, 0), c.past_v = zn_u_gather(u, past, 1);
+  const zn_vid buffer[2] = {c.past_k, c.past_v};
+  if (len) c.past_k = rows_in_use(u, c.past_k, len), c.past_v = rows_in_use(u, c.past_v, len);
   if (!set_mask(u, &c, mask, bias, x, x, 1)) return;
   const zn_nid n = zn_ua_attend(u, &c);
   zn_unode_bind(u, 0, zn_node_out(u->s->g, n, 0));
   if (zn_u_wants(u, 1)) {
     zn_vid kv[2];
-    for (uint32_t i = 0; i < 2; i++) kv[i] = zn_u_unsqueeze(u, zn_node_out(u->s->g, n, 1 + i), 0);
+    for (uint32_t i = 0; i < 2; i++) {
+      kv[i] = zn_node_out(u->s->g, n, 1 + i);
+      if (len) kv[i] = written(u, buffer[i], zn_ua_apart(u, part[1 + i], c.heads), len);
+      kv[i] = zn_u_unsqueeze(u, kv[i], 0);
+    }
     zn_unode_bind(u, 1, zn_u_concat(u, kv, 2, 0));
   }
   u->done = true;
@@ -145,14 +185,20 @@ static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_v
 void zn_up_ms_attention(zn_unode *u) {
   const zn_attr *sizes = zn_u_attr(u, "qkv_hidden_sizes");
   if (!zn_u_need(u, 2)) return;
-  if (zn_u_int(u, "do_rotary", 0) || zn_u_int(u, "past_present_share_buffer", 0) || zn_u_in(u, 6)) {
-    zn_u_lacking(u, "rotary embedding or a shared buffer of past and present");
+  const bool shared = zn_u_int(u, "past_present_share_buffer", 0) != 0;
+  if (zn_u_int(u, "do_rotary", 0)) { /* its angles are defined nowhere */
+    zn_u_lacking(u, "do_rotary; RotaryEmbedding and MultiHeadAttention say the same with tables");
+    return;
+  }
+  if (shared && (!zn_u_in(u, 4) || !zn_u_in(u, 6))) {
+    zn_u_lacking(u, "a shared buffer without past or its length");
     return;
   }
   if (sizes && (sizes->kind != ZN_A_INTS || sizes->n != 3)) sizes = NULL;
   zn_vid x = zn_u_op2(u, ZN_OP_MatMul, u->in[0], u->in[1]);
   if (zn_u_in(u, 2)) x = zn_u_op2(u, ZN_OP_Add, x, u->in[2]);
-  self_attention(u, x, zn_u_in(u, 3), zn_u_in(u, 4), zn_u_in(u, 5), sizes);
+  const zn_vid len = shared ? length_of(u, u->in[6]) : 0;
+  self_attention(u, x, zn_u_in(u, 3), zn_u_in(u, 4), len, zn_u_in(u, 5), sizes);
 }
 
 /* (input, weights, bias, input scale, weight scale, mask, input zero, weight zero, past) -> (y, present) */
@@ -164,7 +210,7 @@ void zn_up_ms_qattention(zn_unode *u) {
   }
   const zn_vid x = zn_u_scaled_product(u, u->in[0], u->in[1], u->in[3], u->in[4], zn_u_in(u, 6),
                                        zn_u_in(u, 7), u->in[2]);
-  self_attention(u, x, zn_u_in(u, 5), zn_u_in(u, 8), 0, NULL);
+  self_attention(u, x, zn_u_in(u, 5), zn_u_in(u, 8), 0, 0, NULL);
 }
 
 /* ---- MultiHeadAttention ---- */
@@ -192,15 +238,12 @@ static bool add_biases(zn_unode *u, zn_ua_core *c, zn_vid bias) {
   return true;
 }
 
-/* (query, key, value, bias, padding mask, attention bias, past key, past value, ...) -> (y, present key and value, scores). The
- * query may hold all three, the key also the values; keys of rank 4 have their heads apart already. */
+/* (query, key, value, bias, padding mask, attention bias, past key, past value, rows in use when past and present share a buffer,
+ * beams its rows came from) -> (y, present key and value, scores). The query may hold all three, the key also the values;
+ * keys of rank 4 have their heads apart already. */
 void zn_up_ms_multiheadattention(zn_unode *u) {
   zn_ua_core c = {.heads = zn_u_int(u, "num_heads", 0), .left = -1, .mode = zn_u_wants(u, 3) ? 2 : -1};
   if (!zn_u_need(u, 1) || !zn_ua_heads_fit(u, c.heads)) return;
-  if (zn_u_in(u, 8) || zn_u_in(u, 9)) {
-    zn_u_lacking(u, "a shared buffer of past and present, or a cache indirection");
-    return;
-  }
   c.kv_heads = c.heads;
   c.scale = zn_ua_scale(u);
   c.causal = zn_u_int(u, "unidirectional", 0) != 0;
@@ -219,14 +262,27 @@ void zn_up_ms_multiheadattention(zn_unode *u) {
     return;
   }
   if (zn_u_in(u, 3) && !apart && !add_biases(u, &c, u->in[3])) return;
+  const zn_vid buffer[2] = {c.past_k, c.past_v}, len = zn_u_in(u, 8) && c.past_k && c.past_v ? length_of(u, u->in[8]) : 0;
+  if (zn_u_in(u, 9) && !len) {
+    zn_u_lacking(u, "beams without a shared buffer");
+    return;
+  }
+  if (len) c.past_k = rows_in_use(u, c.past_k, len), c.past_v = rows_in_use(u, c.past_v, len);
+  if (zn_u_in(u, 9)) c.past_k = of_beams(u, c.past_k, u->in[9], len), c.past_v = of_beams(u, c.past_v, u->in[9], len);
   if (!set_mask(u, &c, zn_u_in(u, 4), zn_u_in(u, 5), c.q, c.k, apart ? 2 : 1)) return;
+  const zn_vid fresh[2] = {c.k, c.v};
+  const int64_t heads = c.heads;
   if (apart) c.q = zn_ua_apart(u, c.q, c.heads);
   if (apart) c.heads = 0;
   const zn_nid n = zn_ua_attend(u, &c);
   const zn_vid y = zn_node_out(u->s->g, n, 0);
   zn_unode_bind(u, 0, apart ? zn_ua_together(u, y) : y);
-  for (uint32_t i = 1; i < 4 && i < u->num_out; i++)
-    if (zn_u_wants(u, i)) zn_unode_bind(u, i, zn_node_out(u->s->g, n, i));
+  for (uint32_t i = 1; i < 4 && i < u->num_out; i++) {
+    if (!zn_u_wants(u, i)) continue;
+    zn_vid v = zn_node_out(u->s->g, n, i);
+    if (len && i < 3) v = written(u, buffer[i - 1], apart ? fresh[i - 1] : zn_ua_apart(u, fresh[i - 1], heads), len);
+    zn_unode_bind(u, i, v);
+  }
   u->done = true;
 }
 

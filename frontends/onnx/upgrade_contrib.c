@@ -166,8 +166,8 @@ static zn_vid per_weight(zn_unode *u, const nbits *w, zn_vid x, zn_vid group) {
 /* The weights as floats, [k, n], computed by the model. */
 static zn_vid weights_of_run(zn_unode *u, const nbits *w, zn_vid group) {
   const zn_dtype t = (zn_dtype)zn_u_type(u, u->in[2])->dtype;
-  const int64_t blocks[3] = {w->n, w->blocks, w->block}, bytes[3] = {w->n, w->blocks, w->block * w->bits / 8}, flat[2] = {w->n, -1},
-                swap[2] = {1, 0};
+  const int64_t blocks[3] = {w->n, w->blocks, w->block}, bytes[3] = {w->n, w->blocks, w->block * w->bits / 8};
+  const int64_t flat[2] = {w->n, -1}, swap[2] = {1, 0};
   zn_vid zero = zn_u_in(u, 3);
   zn_vid x = zn_u_cast(u, zn_u_reshape(u, unpacked(u, zn_u_reshape(u, u->in[1], bytes, 3), w->bits), blocks, 3), t);
   if (group) x = zn_u_slice(u, zn_u_reshape(u, x, flat, 2), 1, 0, w->k);

@@ -1,7 +1,9 @@
 """Attention and its relatives of com.microsoft: every form of their inputs."""
 import numpy as np
 
-from cases import case, f, f32, i8, i32, u8, unpack
+import onnx.helper as oh
+
+from cases import case, f, f32, i8, i32, model_of, run, u8, unpack
 
 MS = {"domain": "com.microsoft"}
 B, S, N, H = 2, 3, 2, 8
@@ -36,6 +38,15 @@ def self_attention():
     attention("past_mask", {"m": i32([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]), "past": f(2, B, N, 4, H)},
               outputs=("y", "present"), unidirectional=1)
     attention("present", outputs=("y", "present"))
+    # a buffer that past and present share, which ONNX Runtime does not have here: the same without one
+    room = f(2, B, N, 9, H)
+    known = {"x": x, "w": w, "b": b, "past": room[:, :, :, :4]}
+    node = oh.make_node("Attention", ["x", "w", "b", "", "past"], ["y", "present"], num_heads=N, unidirectional=1, **MS)
+    y, present = run(model_of([node], known, [("y", None), ("present", None)], {}), known)
+    full = room.copy()
+    full[:, :, :, 4 : 4 + S] = present[:, :, :, 4:]
+    attention("shared", {"m": None, "past": room, "bias": None, "len": i32(4)}, outputs=("y", "present"), unidirectional=1,
+              past_present_share_buffer=1, expected=[y, full])
     attention("sizes", inputs={"x": x, "w": f(5, 2 * D + 6), "b": f(2 * D + 6)}, qkv_hidden_sizes=[D, D, 6])
     q = {"x": u8(B, S, 5), "w": i8(5, 3 * D), "b": b, "sx": f32(0.02), "sw": f32(0.01)}
     case("qattention", "QAttention", q, num_heads=N, **MS)
@@ -68,6 +79,12 @@ def multi_head():
     past = {"bias": bias, "m": None, "ab": None, "pk": f(B, N, 5, H), "pv": f(B, N, 5, H)}
     mha("past", {**same, **past}, outputs=("y", "pk2", "pv2"))
     mha("past_causal", {**same, **past, "ab": f(B, N, S, S + 5)}, outputs=("y", "pk2", "pv2"), unidirectional=1)
+    shared = {"bias": bias, "m": None, "ab": None, "pk": f(B, N, 9, H), "pv": f(B, N, 9, H), "len": i32([4])}
+    mha("shared", {**same, **shared, "m": i32([[1, 0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]])}, outputs=("y", "pk2", "pv2"))
+    mha("shared_causal", {**same, **shared}, outputs=("y", "pk2", "pv2"), unidirectional=1)
+    beams = i32([[[1, 0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0, 0]]])
+    token = {"q": f(B, 1, D), "k": f(B, 1, D), "v": f(B, 1, D)}
+    mha("beams", {**token, **shared, "beams": beams}, outputs=("y", "pk2", "pv2"))
     mha("apart", {"q": q, "k": f(B, N, 4, H), "v": f(B, N, 4, H)})
     mha("apart_mask", {"q": q, "k": f(B, N, 4, H), "v": f(B, N, 4, H), "bias": None, "m": i32([[1, 1, 0, 1], [1, 0, 1, 1]])})
     packed = f(B, S, N, 3, H)
