@@ -9,7 +9,7 @@ typedef struct zn_exec zn_exec; /* a loaded artifact, defined by each target */
 typedef struct zn_build_opts {
   const char *out;    /* path of the artifact; its suffix chooses the kind */
   int opt_level;      /* 0..3 */
-  const char *cache;  /* folder of compiled kernels (cuda); NULL: none */
+  const char *cache;  /* folder of compiled kernels (cuda) or objects (cpu); NULL: none */
   bool keep_names;    /* keep kernel symbol names in the object */
   /* Further instruction sets in the same artifact, the preferred first, all less preferred than the module that is built
    * (zn_kmod_unite of all of them came before). Only for targets with `several`. */
@@ -22,6 +22,7 @@ struct zn_target {
   const char *doc;               /* one line for `zenithc targets` */
   const char *const *suffixes;   /* ".so", ".o", ...; NULL-terminated */
   const char *archs;             /* accepted --arch names, for help */
+  bool caches;                   /* does build use a folder of what it compiled earlier? */
   bool several;                  /* can one artifact hold several instruction sets (--arch=A,B)? */
   /* Resolves --arch (NULL = default) into caps; unknown names are reported with the accepted ones. */
   zn_status (*caps)(zn_ctx *c, const char *arch, zn_caps *out);

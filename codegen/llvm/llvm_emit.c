@@ -46,6 +46,15 @@ void zn_llvm_host(zn_arena *a, const char **out_triple, const char **out_cpu, co
   *out_features = take(a, LLVMGetHostCPUFeatures());
 }
 
+const char *zn_llvm_identity(zn_arena *a) {
+  static const char source[] =
+#include "llvm_source.inc"
+      ;
+  unsigned major, minor, patch;
+  LLVMGetVersion(&major, &minor, &patch);
+  return zn_arena_printf(a, "LLVM %u.%u.%u, source %s", major, minor, patch, source);
+}
+
 static zn_status find_arch(zn_lmod *m) {
   const char *t = m->caps->triple ? m->caps->triple : "";
   if (!strncmp(t, "x86_64", 6)) m->arch = ZN_LA_X86;
@@ -191,7 +200,7 @@ static zn_status emit_with(zn_lmod *m, LLVMTargetMachineRef tm) {
   if (m->o->kind != ZN_LLVM_IR || m->o->opt_level > 0) optimise(m, tm);
   zn_status st = write_out(m, tm);
   if (m->bin && !m->o->bin) remove(m->bin);
-  if (st != ZN_OK || m->o->kind != ZN_LLVM_OBJECT) return st;
+  if (st != ZN_OK || m->o->kind != ZN_LLVM_OBJECT || m->o->raw_data) return st;
   return m->o->defer_data ? zn_elf_defer(m->ctx, m->o->out) : zn_elf_fill_object(m->ctx, m->o->out, m->mod);
 }
 

@@ -17,6 +17,7 @@ typedef struct zn_llvm_opts {
    * first module, mod before these, whose features the processor and the system have. */
   const zn_variant *more;
   uint32_t num_more;
+  bool raw_data;         /* objects: the section of large constants is left to the caller (elf_data.h) */
   bool defer_data;       /* objects: large constants stay out, for zn_elf_fill_shared behind the linker */
   /* Host side of a device artifact: entries only, launching and touching device memory through the hooks of
    * runtime/zenith_device.h; NAME_run and NAME_plan hand over to zn_device_call_run and _plan of the runtime object, which
@@ -29,6 +30,10 @@ typedef struct zn_llvm_opts {
 /* mod is verified and expanded for caps (no class M operation, no Fma without caps->fma, ...): anything else is our bug.
  * Fails with ZN_ERR_IO when a file cannot be written. */
 zn_status zn_llvm_emit(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o);
+
+/* What compiles: LLVM's version and a digest of the files here. In a. */
+const char *zn_llvm_identity(zn_arena *a);
+enum { ZN_LLVM_INLINE_BYTES = 64 * 1024 }; /* constants up to this in all are part of what LLVM compiles */
 
 /* The running machine as LLVM names it; strings from a. */
 void zn_llvm_host(zn_arena *a, const char **out_triple, const char **out_cpu, const char **out_features);

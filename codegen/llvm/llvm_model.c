@@ -6,8 +6,6 @@
 #include "codegen/llvm/llvm_priv.h"
 #include "runtime/zenith.h"
 
-enum { INLINE_BYTES = 64 * 1024 };
-
 static const char *symbol(const zn_lmod *m, uint32_t fn) {
   const zn_kmod *k = m->mod;
   const zn_kfunc *f = k->funcs[fn];
@@ -95,7 +93,7 @@ void zn_lm_constants(zn_lmod *m) {
   const char *name = m->o->device_blob ? "zn_device_weights" : zn_arena_printf(m->a, "%s_weights", k->name);
   m->weights = LLVMAddGlobal(m->lm, LLVMArrayType2(m->i8, m->weights_bytes), name);
   LLVMSetAlignment(m->weights, ZN_KCONST_ALIGN);
-  if (m->weights_bytes <= INLINE_BYTES && !m->o->device_blob) {
+  if (m->weights_bytes <= ZN_LLVM_INLINE_BYTES && !m->o->device_blob) {
     inline_data(m);
   } else if (m->o->kind == ZN_LLVM_OBJECT && !m->o->device_blob) {
     empty_section(m);

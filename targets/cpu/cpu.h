@@ -1,11 +1,15 @@
 /* The cpu target: objects, archives and shared objects for the architectures in cpu_caps.c, through LLVM. */
 #ifndef ZN_CPU_H
 #define ZN_CPU_H
+#include "codegen/llvm/llvm_emit.h"
 #include "targets/target.h"
 
 zn_status zn_cpu_caps(zn_ctx *c, const char *arch, zn_caps *out);
 bool zn_cpu_can_run(const zn_caps *caps, const char **why);
 zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o);
+
+/* zn_llvm_emit of an object, through a folder of objects compiled earlier (cache, NULL: none): the same bytes. */
+zn_status zn_cpu_object(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o, const char *cache);
 
 /* Links one object into a shared object that needs nothing: lld where found, else the system's ld. */
 zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out);

@@ -3,7 +3,6 @@
 
 #include "codegen/cstyle/cstyle.h"
 #include "codegen/llvm/elf_data.h"
-#include "codegen/llvm/llvm_emit.h"
 #include "targets/cpu/cpu.h"
 #include "targets/native.h"
 
@@ -22,7 +21,7 @@ static const char *temporary(zn_arena *a, const char *out) {
   return zn_arena_printf(a, "%s.zn-obj-%ld", out, (long)getpid());
 }
 
-static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e) {
+static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e, const char *cache) {
   if (strstr(caps->triple, "-none-")) {
     zn_fail(c, ZN_ERR_USAGE, e.out, "%s has no operating system to load a shared object", caps->arch);
     zn_help(c, "write an object or an archive (-o NAME.o, -o NAME.a) and link it into the firmware");
@@ -31,7 +30,7 @@ static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps
   const char *out = e.out;
   e.out = temporary(&c->tmp, out);
   e.export_main = e.defer_data = true;
-  zn_status st = zn_llvm_emit(c, mod, caps, &e);
+  zn_status st = zn_cpu_object(c, mod, caps, &e, cache);
   if (st == ZN_OK) st = zn_cpu_link(c, e.out, out);
   remove(e.out);
   return st == ZN_OK ? zn_elf_fill_shared(c, out, mod) : st;
@@ -48,10 +47,10 @@ static const char *const *exported_symbols(zn_arena *a, const zn_kmod *mod) {
   return s;
 }
 
-static zn_status build_archive(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e) {
+static zn_status build_archive(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e, const char *cache) {
   const char *out = e.out;
   e.out = temporary(&c->tmp, out);
-  zn_status st = zn_llvm_emit(c, mod, caps, &e);
+  zn_status st = zn_cpu_object(c, mod, caps, &e, cache);
   if (st == ZN_OK)
     st = zn_cpu_archive(c, e.out, zn_arena_printf(&c->tmp, "%.13s.o", mod->name),
                         exported_symbols(&c->tmp, mod), out);
@@ -67,10 +66,10 @@ static bool has_model(const zn_kmod *mod) {
 zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
   zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names, .more = o->more,
                     .num_more = o->num_more};
-  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e);
+  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e, o->cache);
   bool archive = ends_with(o->out, ".a");
   if (archive || ends_with(o->out, ".o")) {
-    ZN_TRY(archive ? build_archive(c, mod, caps, e) : zn_llvm_emit(c, mod, caps, &e));
+    ZN_TRY(archive ? build_archive(c, mod, caps, e, o->cache) : zn_cpu_object(c, mod, caps, &e, o->cache));
     return has_model(mod) ? zn_write_typed_header(c, mod, sibling(&c->tmp, o->out, ".h")) : ZN_OK;
   }
   bool ir = ends_with(o->out, ".ll");
@@ -94,6 +93,7 @@ const zn_target zn_target_cpu = {
     .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, alderlake, icelake-server, aarch64, "
              "riscv64, cortex-m4, cortex-m7",
     .several = true,
+    .caches = true,
     .caps = zn_cpu_caps,
     .build = zn_cpu_build,
     .can_run = zn_cpu_can_run,

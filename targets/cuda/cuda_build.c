@@ -146,6 +146,7 @@ const zn_target zn_target_cuda = {
     .doc = "NVIDIA GPUs: cubin and PTX through NVRTC, in a shared object that needs only the driver",
     .suffixes = suffixes,
     .archs = "sm_75, sm_80 (default), sm_86, sm_89, sm_90, sm_90a, sm_100, sm_103, sm_110, sm_120, sm_121, native",
+    .caches = true,
     .caps = zn_cuda_caps,
     .build = build,
     .can_run = zn_cuda_can_run,

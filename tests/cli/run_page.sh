@@ -89,6 +89,26 @@ expect 2 'is not a time' zenithc tune model.onnx --tune fresh.tune --budget soon
 expect 2 'ask no tuning database' zenithc tune model.onnx --tune fresh.tune -O1
 expect 2 'chooses from a tuning database' zenithc model.onnx --tune-cpu=zen -o z.so
 
+# ---- the cache: the same bytes, from whatever it holds ----
+mkdir -p plain cold warm
+for f in so o a; do
+  zenithc model.onnx --quiet --name same -o plain/c.$f
+  zenithc model.onnx --quiet --name same --cache kept -o cold/c.$f &
+  zenithc model.onnx --quiet --name same --cache kept -o warm/c.$f & # both write at once
+  wait
+  cmp -s plain/c.$f cold/c.$f && cmp -s plain/c.$f warm/c.$f || fail "cached .$f differs"
+done
+n=$(ls kept | wc -l)
+[ "$n" = "$(ls kept | grep -cE '^[0-9a-f]{64}\.o$')" ] && [ "$n" -ge 2 ] || fail "in the cache: $(ls kept)"
+for k in kept/*; do printf 'half' > "$k"; done
+zenithc model.onnx --quiet --name same --cache kept -o warm/c.so
+cmp -s plain/c.so warm/c.so || fail "a damaged cache changes the artifact"
+zenithc model.onnx --quiet --name same --cache kept --arch=x86-64-v2 -o warm/c.so
+cmp -s plain/c.so warm/c.so && fail "the cache confuses two architectures"
+[ "$(ls kept | wc -l)" -gt "$n" ] || fail "another architecture was not cached"
+expect 0 'cannot be written' zenithc model.onnx --cache nowhere/kept -o z2.so
+expect 2 'keeps nothing' zenithc model.onnx --target=c --cache kept -o z.c
+
 # ---- properties ----
 zenithc model.onnx --quiet --name same -o r1.so && zenithc model.onnx --quiet --name same -o d/r1.so
 cmp -s r1.so d/r1.so || fail "two builds differ"

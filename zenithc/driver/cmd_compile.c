@@ -36,9 +36,8 @@ static zn_status not_available(zn_job *j) {
             "--calib has no use: calibration belongs to a reduced --precision, which is not available");
     return ZN_ERR_USAGE;
   }
-  if (zn_opt_given(j->o, ZN_O_cache) && strcmp(j->target->name, "cuda")) {
-    zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: target %s keeps no compiled kernels", j->target->name);
-    zn_help(j->c, "leave the option out: the same input gives the same bytes, so a build system's own cache serves");
+  if (zn_opt_given(j->o, ZN_O_cache) && !j->target->caches) {
+    zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: target %s keeps nothing that took long to compile", j->target->name);
     return ZN_ERR_USAGE;
   }
   if (!strcmp(j->kind, ".zk") && j->target->several && j->co.arch && strchr(j->co.arch, ',')) {

@@ -184,8 +184,7 @@ static void print_winners(tuner *u) {
   }
 }
 
-/* All that won together, against the usual artifact. */
-static void compare_whole(tuner *u) {
+static uint32_t try_winners(tuner *u) {
   uint32_t n = 0;
   for (uint32_t i = 0; i < u->t.num; i++) {
     zn_subject *s = &u->t.subjects[i];
@@ -193,6 +192,31 @@ static void compare_whole(tuner *u) {
     memcpy(s->value, s->best, sizeof s->value);
     n += s->trying;
   }
+  return n;
+}
+
+/* The best of many candidates is often the luckiest: who won must win again, all together now, and keeps the worse of both
+ * results. Layouts are not asked again: the others' gains would count for them. */
+static zn_status confirm(tuner *u) {
+  if (!try_winners(u) || !zn_trial_run(&u->t, (unsigned)(60 + u->budget))) return ZN_OK;
+  zn_tune_trial *rows = ZN_ARRAY(&u->t.c->perm, zn_tune_trial, u->t.num);
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < u->t.num; i++) {
+    zn_subject *s = &u->t.subjects[i];
+    if (!s->trying || s->whole) continue;
+    zn_tune_trial r = {s->signature, u->cpu, knobs_text(&u->t.c->perm, s, s->value), s->ratio, s->noise, s->usual_ns,
+                       u->t.rounds};
+    if (zn_tune_wins(&r) && s->ratio <= s->best_ratio) continue;
+    if (!zn_tune_wins(&r)) s->best_ratio = 1;
+    else s->best_ratio = s->ratio;
+    rows[n++] = r;
+  }
+  return n ? zn_tunedb_put(u->t.c, u->db, rows, n) : ZN_OK;
+}
+
+/* All that won together, against the usual artifact. */
+static void compare_whole(tuner *u) {
+  uint32_t n = try_winners(u);
   print_winners(u);
   printf("%u trials, %u of %u kinds of kernels improved", u->trials, n, u->t.num);
   if (n && zn_trial_run(&u->t, (unsigned)(60 + u->budget)))
@@ -249,6 +273,7 @@ int zn_cmd_tune(zn_ctx *c, const zn_opts *o) {
   zn_status st = prepare(&u, o->args[0]);
   if (st == ZN_OK) st = open_usual(&u);
   if (st == ZN_OK) st = search(&u);
+  if (st == ZN_OK) st = confirm(&u);
   if (u.progress) fputs("\r\033[K", stderr);
   if (st == ZN_OK) compare_whole(&u);
   if (u.t.usual.exec) zn_session_close(&u.t.usual);

@@ -1,6 +1,7 @@
 /* One compilation asked for on the command line, from options to the file in place. */
 #ifndef ZN_JOB_H
 #define ZN_JOB_H
+#include "zenithc/base/sha256.h"
 #include "zenithc/driver/verify.h"
 
 typedef struct zn_job {
@@ -23,8 +24,4 @@ typedef struct zn_job {
 zn_status zn_job_selfcheck(zn_job *j);
 /* Writes --report when asked; st is how the job ended. */
 zn_status zn_job_report(const zn_job *j, zn_status st);
-
-/* sha256.c (FIPS 180-4): lower-case hexadecimal. */
-void zn_sha256(const void *data, size_t n, char out_hex[65]);
-zn_status zn_sha256_file(zn_ctx *c, const char *path, char out_hex[65]);
 #endif

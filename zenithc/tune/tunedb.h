@@ -10,8 +10,8 @@ typedef struct zn_tunedb zn_tunedb;
 typedef struct zn_tune_trial {
   const char *signature, *cpu;
   const char *knobs;  /* "fetch=0 tile=4098": those that differ from the model's choice, by name */
-  double ratio;       /* time with these knobs / with the model's choice, median; huge: it does not work */
-  double noise;       /* standard error of ratio */
+  double ratio;       /* time with these knobs / with the model's choice; huge: it does not work */
+  double noise;       /* what ratio may be wrong by */
   double usual_ns;    /* time with the model's choice, median */
   uint32_t rounds;
 } zn_tune_trial;

@@ -1,8 +1,10 @@
-/* SHA-256, for naming models and artifacts in reports and provenance. */
+/* SHA-256 through libcrypto. */
+#include "zenithc/base/sha256.h"
+
 #include <errno.h>
 #include <openssl/evp.h>
-
-#include "zenithc/driver/job.h"
+#include <stdio.h>
+#include <string.h>
 
 static void to_hex(const unsigned char *digest, char hex[65]) {
   for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
