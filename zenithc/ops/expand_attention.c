@@ -20,21 +20,6 @@ static zn_vid heads_together(zn_rw *w, zn_vid x) {
   return zn_rw_reshape_to(w, zn_rw_transpose(w, x, perm, 4), dims, 3);
 }
 
-/* Each key or value head serves `times` query heads in a row. */
-static zn_vid repeat_heads(zn_rw *w, zn_vid x, int64_t times, int64_t heads) {
-  const int64_t two = 2, shape[5] = {1, 1, times, 1, 1}, dims[4] = {0, heads, -1, 0};
-  int64_t d;
-  if (times == 1) return x;
-  const_dim(w, x, 3, &d);
-  const int64_t flat[4] = {dims[0], dims[1], dims[2], d};
-  const zn_vid e = zn_rw2(w, ZN_OP_Expand, zn_rw_unsqueeze(w, x, &two, 1), zn_rw_ints(w, shape, 5));
-  return zn_rw_reshape_to(w, e, flat, 4);
-}
-
-static zn_vid extent(zn_rw *w, zn_vid x, int axis) { /* scalar i64 */
-  return zn_rw2(w, ZN_OP_Gather, zn_rw1(w, ZN_OP_Shape, x), zn_rw_num(w, ZN_I64, axis));
-}
-
 static zn_vid count_up(zn_rw *w, zn_vid n) {
   return zn_rw3(w, ZN_OP_Range, zn_rw_num(w, ZN_I64, 0), n, zn_rw_num(w, ZN_I64, 1));
 }
@@ -44,8 +29,8 @@ static zn_vid both(zn_rw *w, zn_vid a, zn_vid b) {
 }
 
 typedef struct attn {
-  int64_t qh, kh, d; /* heads, head size */
-  double scale, softcap;
+  int64_t qh, kh; /* heads of packed forms */
+  double scale, softcap; /* scale 0: 1 / sqrt(head size), which the run knows */
   int64_t left, right, mode;
   bool packed, causal;
   zn_dtype t, soft; /* computed in; softmax in */
@@ -59,16 +44,13 @@ static bool read_attn(zn_rw *w, attn *a) {
   a->nonpad = zn_node_in(n, 6);
   a->packed = zn_rw_type(w, a->q)->rank == 3;
   a->t = dtype_of(w, a->q);
-  if (a->packed) {
-    int64_t hidden;
-    a->qh = zn_node_int(n, "q_num_heads"), a->kh = zn_node_int(n, "kv_num_heads");
-    if (!const_dim(w, a->q, 2, &hidden) || a->qh < 1) return false;
-    a->d = hidden / a->qh;
-  } else if (!const_dim(w, a->q, 1, &a->qh) || !const_dim(w, a->k, 1, &a->kh) ||
-             !const_dim(w, a->q, 3, &a->d)) {
-    return false;
-  }
-  a->scale = zn_node_has(n, "scale") ? zn_node_float(n, "scale") : 1 / sqrt((double)a->d);
+  int64_t d = 0;
+  const bool sized = const_dim(w, a->q, a->packed ? 2 : 3, &d);
+  a->qh = a->packed ? zn_node_int(n, "q_num_heads") : 1, a->kh = a->packed ? zn_node_int(n, "kv_num_heads") : 1;
+  if (a->qh < 1 || a->kh < 1 || a->qh % a->kh || (!a->packed && !zn_rw_heads_divide(w, a->q, a->k))) return false;
+  const bool stated = zn_node_has(n, "scale");
+  a->scale = stated ? zn_node_float(n, "scale") : sized ? 1 / sqrt((double)(d / a->qh)) : 0;
+  if (stated && !(a->scale > 0)) return false;
   a->softcap = zn_node_float(n, "softcap");
   a->left = zn_node_int(n, "left_window_size"), a->right = zn_node_int(n, "right_window_size");
   a->mode = zn_node_int(n, "qk_matmul_output_mode");
@@ -77,7 +59,7 @@ static bool read_attn(zn_rw *w, attn *a) {
                 ? zn_dtype_from_onnx((int)zn_node_int(n, "softmax_precision"))
                 : a->t;
   if (a->soft != ZN_F64 && a->soft != ZN_NONE) a->soft = a->t;
-  return a->kh > 0 && a->qh % a->kh == 0 && a->scale > 0 && a->soft != ZN_NONE;
+  return a->soft != ZN_NONE;
 }
 
 /* A mask shorter than the keys hides the rest. Returns 0 for one that is longer. */
@@ -102,16 +84,16 @@ static zn_vid visible(zn_rw *w, const attn *a, zn_vid q, zn_vid k) {
   const int64_t col[2] = {-1, 1}, batch[4] = {-1, 1, 1, 1};
   zn_vid ok = 0, per_batch = 0;
   if (!a->causal && a->left < 0 && a->right < 0 && !a->nonpad) return 0;
-  const zn_vid j = count_up(w, extent(w, k, 2));
+  const zn_vid j = count_up(w, zn_rw_extent(w, k, 2));
   if (a->nonpad) {
     per_batch = zn_rw_reshape_to(w, a->nonpad, batch, 4);
     ok = zn_rw2(w, ZN_OP_Less, j, per_batch);
   }
   if (!a->causal && a->left < 0 && a->right < 0) return ok;
-  const zn_vid sq = extent(w, q, 2);
+  const zn_vid sq = zn_rw_extent(w, q, 2);
   zn_vid p = zn_rw_reshape_to(w, count_up(w, sq), col, 2);
   if (a->past_k) {
-    p = zn_rw2(w, ZN_OP_Add, p, extent(w, a->past_k, 2));
+    p = zn_rw2(w, ZN_OP_Add, p, zn_rw_extent(w, a->past_k, 2));
   } else if (a->nonpad) {
     p = zn_rw2(w, ZN_OP_Add, p, zn_rw2(w, ZN_OP_Sub, per_batch, sq));
   }
@@ -140,6 +122,13 @@ static zn_vid probabilities(zn_rw *w, zn_vid s, bool guard, zn_dtype soft, zn_dt
   return zn_rw_cast(w, p, t);
 }
 
+/* Queries and keys are multiplied by the root of the scale each. */
+static zn_vid scale_root(zn_rw *w, const attn *a, zn_vid q) {
+  if (a->scale > 0) return zn_rw_num(w, a->t, sqrt(a->scale));
+  const zn_vid size = zn_rw_cast(w, zn_rw_extent(w, q, 3), ZN_F32);
+  return zn_rw_cast(w, zn_rw2(w, ZN_OP_Pow, size, zn_rw_num(w, ZN_F32, -0.25)), a->t);
+}
+
 ZN_EXPAND(attention) {
   attn a;
   if (zn_rw_type(w, zn_rw_node(w)->out[0])->rank < 0 || !read_attn(w, &a)) return ZN_OK;
@@ -155,10 +144,10 @@ ZN_EXPAND(attention) {
   const zn_dtype narrow = dtype_of(w, a.q);
   const zn_vid ok = visible(w, &a, q, k);
   q = zn_rw_cast(w, q, a.t), k = zn_rw_cast(w, k, a.t), v = zn_rw_cast(w, v, a.t);
-  k = repeat_heads(w, k, a.qh / a.kh, a.qh);
-  v = repeat_heads(w, v, a.qh / a.kh, a.qh);
+  k = zn_rw_repeat_heads(w, k, q);
+  v = zn_rw_repeat_heads(w, v, q);
   const int64_t perm[4] = {0, 1, 3, 2};
-  const zn_vid root = zn_rw_num(w, a.t, sqrt(a.scale));
+  const zn_vid root = scale_root(w, &a, q);
   const zn_vid kt = zn_rw_transpose(w, zn_rw2(w, ZN_OP_Mul, k, root), perm, 4);
   zn_vid s = zn_rw2(w, ZN_OP_MatMul, zn_rw2(w, ZN_OP_Mul, q, root), kt);
   if (w->st != ZN_OK) return w->st;

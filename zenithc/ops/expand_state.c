@@ -78,35 +78,28 @@ static zn_vid apply_body(zn_rw *w, const char *name, zn_vid x) {
   return w->st == ZN_OK ? map[body->outputs[0]] : 0;
 }
 
-/* Each key or value head serves `times` query heads in a row. */
-static zn_vid repeat_heads(zn_rw *w, zn_vid x, int64_t times, int64_t heads, int64_t size) {
-  const int64_t two = 2, shape[5] = {1, 1, times, 1, 1}, dims[4] = {0, heads, -1, size};
-  if (times == 1) return x;
-  const zn_vid apart = zn_rw_unsqueeze(w, x, &two, 1);
-  return zn_rw_reshape_to(w, zn_rw2(w, ZN_OP_Expand, apart, zn_rw_ints(w, shape, 5)), dims, 4);
-}
-
 ZN_EXPAND(pv_flexattention) {
   const zn_node *n = zn_rw_node(w);
   zn_vid q = n->in[0], k = n->in[1], v = n->in[2];
   const zn_dtype t = dtype_of(w, q);
   const int64_t perm[4] = {0, 1, 3, 2};
-  int64_t qh, kh, d, dv;
-  if (zn_rw_type(w, n->out[0])->rank != 4) return ZN_OK;
-  if (!const_dim(w, q, 1, &qh) || !const_dim(w, k, 1, &kh) || kh < 1 || qh % kh) return ZN_OK;
-  if (!const_dim(w, q, 3, &d) || !const_dim(w, v, 3, &dv)) return ZN_OK;
-  const double scale = zn_node_has(n, "scale") ? zn_node_float(n, "scale") : 1 / sqrt((double)d);
+  int64_t d;
+  if (zn_rw_type(w, n->out[0])->rank != 4 || !zn_rw_heads_divide(w, q, k)) return ZN_OK;
+  const bool known = zn_node_has(n, "scale") || const_dim(w, q, 3, &d);
+  const double scale = zn_node_has(n, "scale") ? zn_node_float(n, "scale") : known ? 1 / sqrt((double)d) : 1;
   const zn_dtype soft = zn_node_has(n, "softmax_precision")
                             ? zn_dtype_from_onnx((int)zn_node_int(n, "softmax_precision"))
                         : t == ZN_F64 ? ZN_F64
                                       : ZN_F32;
   if (soft == ZN_NONE) return ZN_OK;
   q = zn_rw_cast(w, q, soft);
-  k = repeat_heads(w, zn_rw_cast(w, k, soft), qh / kh, qh, d);
-  v = repeat_heads(w, zn_rw_cast(w, v, soft), qh / kh, qh, dv);
+  k = zn_rw_repeat_heads(w, zn_rw_cast(w, k, soft), q);
+  v = zn_rw_repeat_heads(w, zn_rw_cast(w, v, soft), q);
   zn_vid s = zn_rw2(w, ZN_OP_MatMul, q, zn_rw_transpose(w, k, perm, 4));
   if (w->st != ZN_OK) return w->st;
-  s = apply_body(w, "score_mod", scaled(w, s, scale));
+  if (known) s = scaled(w, s, scale);
+  else s = zn_rw2(w, ZN_OP_Div, s, zn_rw1(w, ZN_OP_Sqrt, zn_rw_cast(w, zn_rw_extent(w, q, 3), soft)));
+  s = apply_body(w, "score_mod", s);
   const zn_vid p = zn_rw_attr_int(w, ZN_OP_Softmax, &s, 1, "axis", -1);
   const zn_vid y = zn_rw2(w, ZN_OP_MatMul, apply_body(w, "prob_mod", p), v);
   zn_rw_output(w, 0, zn_rw_cast(w, y, t));

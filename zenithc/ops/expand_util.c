@@ -85,6 +85,51 @@ zn_vid zn_rw_slice(zn_rw *w, zn_vid x, int64_t axis, int64_t lo, int64_t hi) {
   return zn_rw_op(w, ZN_OP_Slice, in, 4);
 }
 
+zn_vid zn_rw_extent(zn_rw *w, zn_vid x, int axis) {
+  const zn_vid shape = zn_rw1(w, ZN_OP_Shape, x);
+  return zn_rw2(w, ZN_OP_Gather, shape, zn_rw_num(w, ZN_I64, axis));
+}
+
+zn_vid zn_rw_extent1(zn_rw *w, zn_vid x, int axis) {
+  const int64_t at = axis;
+  const zn_vid shape = zn_rw1(w, ZN_OP_Shape, x);
+  return zn_rw2(w, ZN_OP_Gather, shape, zn_rw_ints(w, &at, 1));
+}
+
+bool zn_rw_heads_divide(const zn_rw *w, zn_vid q, zn_vid k) {
+  int64_t qh, kh;
+  if (!zn_ex_is_const(w->g->ex, zn_rw_type(w, q)->dims[1], &qh)) return true;
+  return !zn_ex_is_const(w->g->ex, zn_rw_type(w, k)->dims[1], &kh) || (kh > 0 && qh % kh == 0);
+}
+
+/* How many query heads a head of x serves: [1]. Sizes that the run knows must divide. */
+static zn_vid group_size(zn_rw *w, zn_vid *x, zn_vid q) {
+  int64_t qh, kh;
+  const zn_exprs *ex = w->g->ex;
+  if (zn_ex_is_const(ex, zn_rw_type(w, q)->dims[1], &qh) && zn_ex_is_const(ex, zn_rw_type(w, *x)->dims[1], &kh)) {
+    const int64_t times = qh / kh;
+    return zn_rw_ints(w, &times, 1);
+  }
+  const int64_t one = 1;
+  const zn_vid all = zn_rw_extent(w, q, 1), own = zn_rw_extent(w, *x, 1), times = zn_rw2(w, ZN_OP_Div, all, own);
+  const zn_vid in[2] = {*x, zn_rw2(w, ZN_OP_Equal, zn_rw2(w, ZN_OP_Mul, times, own), all)};
+  *x = zn_rw_attr_int(w, ZN_OP_Require, in, 2, "value", 1);
+  return zn_rw_reshape_to(w, times, &one, 1);
+}
+
+zn_vid zn_rw_repeat_heads(zn_rw *w, zn_vid x, zn_vid q) {
+  if (w->st != ZN_OK || zn_rw_type(w, x)->dims[1] == zn_rw_type(w, q)->dims[1]) return x;
+  const int64_t two = 2, fixed[4] = {1, 1, 0, -1};
+  const zn_vid times = group_size(w, &x, q), ones = zn_rw_ints(w, fixed, 2);
+  const zn_vid shape[3] = {ones, times, ones};
+  const zn_vid target = zn_rw_attr_int(w, ZN_OP_Concat, shape, 3, "axis", 0);
+  const zn_vid wide = zn_rw2(w, ZN_OP_Expand, zn_rw_unsqueeze(w, x, &two, 1), target);
+  const zn_vid heads = zn_rw_extent1(w, q, 1), size = zn_rw_extent1(w, x, 3);
+  const zn_vid same = zn_rw_ints(w, fixed + 2, 1), rest = zn_rw_ints(w, fixed + 3, 1);
+  const zn_vid dims[4] = {same, heads, rest, size};
+  return zn_rw2(w, ZN_OP_Reshape, wide, zn_rw_attr_int(w, ZN_OP_Concat, dims, 4, "axis", 0));
+}
+
 bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank,
                   int64_t *out) {
   int open = 0;

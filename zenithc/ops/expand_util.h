@@ -52,6 +52,13 @@ zn_vid zn_rw_squeeze(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n);
 zn_vid zn_rw_unsqueeze(zn_rw *w, zn_vid x, const int64_t *axes, uint32_t n);
 /* x[lo:hi] along one axis with constant bounds. */
 zn_vid zn_rw_slice(zn_rw *w, zn_vid x, int64_t axis, int64_t lo, int64_t hi);
+/* One extent of x, as a scalar or as a vector of one element (i64). */
+zn_vid zn_rw_extent(zn_rw *w, zn_vid x, int axis);
+zn_vid zn_rw_extent1(zn_rw *w, zn_vid x, int axis);
+/* Keys or values [batch, heads, sequence, size] for the query heads of q: each head serves a group of them, in a row. */
+zn_vid zn_rw_repeat_heads(zn_rw *w, zn_vid x, zn_vid q);
+/* Can the heads of q be shared out among those of k, as far as is known? */
+bool zn_rw_heads_divide(const zn_rw *w, zn_vid q, zn_vid k);
 /* Reshape to symbolic dims. Uses constants, copies (0) and one -1 where that says it; otherwise the
  * dims are computed from those of x and `like` (a value whose dims hold the needed symbols; may be
  * 0). Returns 0 without an error when impossible. */
