@@ -150,6 +150,9 @@ static zn_kref whole(zn_kb *b, zn_dtype t, zn_kref x) {
   return zn_kb_un(b, ZN_K_Rint, x);
 }
 
+/* Elements that can only be moved. */
+static bool only_moves(zn_dtype t) { return t == ZN_STR || t == ZN_C64 || t == ZN_C128; }
+
 static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype ct, bool nearest, bool crop,
                        double extrapolate) {
   zn_kb *b = &lw->kb;
@@ -161,7 +164,9 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
   zn_lw_kernel(lw, n, "resize");
   int outer = zn_lw_over(lw, y, 1, idx);
   zn_dtype vt = nearest && !crop ? zn_lw_ctype((zn_dtype)tx.dtype) : ct;
-  zn_kref zero = zn_is_float(vt) ? zn_kb_float(b, vt, 0) : zn_kb_int(b, vt, 0);
+  const bool moves = only_moves((zn_dtype)tx.dtype);
+  if (moves) vt = zn_lw_ctype((zn_dtype)tx.dtype);
+  zn_kref zero = zn_lw_zero(lw, vt);
   zn_kref acc = zn_kb_var(b, zero), weight = 0;
   bool late = false;
   for (int d = 0; d < rank; d++) {
@@ -177,7 +182,10 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
     weight = weight ? zn_kb_bin(b, ZN_K_Mul, weight, w) : w;
   }
   zn_kref v = zn_lw_load(lw, x, at), old = zn_kb_get(b, acc);
-  if (weight) {
+  if (moves) { /* a NaN weight: outside of the region */
+    zn_kref in = weight ? zn_kb_cmp(b, ZN_K_Eq, weight, weight) : 0;
+    zn_kb_set(b, acc, in ? zn_kb_select(b, in, v, zero) : v);
+  } else if (weight) {
     if (zn_lw_kdtype(lw, v) != ct) v = zn_kb_cvt(b, v, ct);
     if (late) { /* positions with weight 0 do not count, whatever they hold */
       zn_kref none = zn_kb_cmp(b, ZN_K_Eq, weight, zn_kb_float(b, ct, 0));
@@ -189,11 +197,11 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
   }
   while (loops-- > 0) zn_lw_end(lw);
   zn_kref r = zn_kb_get(b, acc);
-  if (crop) { /* NaN weights mark positions outside the region */
+  if (crop && !moves) { /* NaN weights mark positions outside the region */
     zn_kref in = zn_kb_cmp(b, ZN_K_Eq, r, r), e = zn_kb_float(b, ct, extrapolate);
     r = zn_kb_select(b, in, r, e);
   }
-  if (!zn_is_float(zn_lw_ctype((zn_dtype)ty.dtype)) && vt == ct) r = whole(b, ct, r);
+  if (!moves && !zn_is_float(zn_lw_ctype((zn_dtype)ty.dtype)) && vt == ct) r = whole(b, ct, r);
   zn_lw_emit(lw, y, idx, r);
   while (outer-- > 0) zn_lw_end(lw);
   zn_lw_kernel_end(lw);

@@ -41,19 +41,26 @@ static double sample(const sampler *s, const double *x, uint32_t d, const double
                      int64_t base) {
   if (d == s->n) return x[base];
   int64_t f = (int64_t)floor(pos[d]), lo = s->mode == 'c' ? f - 1 : f,
-          num = s->mode == 'c'   ? 4
-                : s->mode == 'l' ? 2
-                                 : 1;
+          num = s->mode == 'c' ? 4 : 2;
   double sum = 0;
   for (int64_t k = lo; k < lo + num; k++) {
-    double t = pos[d] - (double)k, w = s->mode == 'n'   ? 1
-                                       : s->mode == 'l' ? 1 - fabs(t)
-                                                        : cubic_weight(t);
+    double t = pos[d] - (double)k, w = s->mode == 'l' ? 1 - fabs(t) : cubic_weight(t);
     int64_t i = grid_index(s, d, k);
     if (i < 0 || w == 0) continue;
     sum = zn_ev_r(s->e, sum + zn_ev_r(s->e, w * sample(s, x, d + 1, pos, base + i * s->st[d])));
   }
   return sum;
+}
+
+/* The element at a position, for nearest: false outside. */
+static bool nearest(const sampler *s, const double *pos, int64_t *out_at) {
+  *out_at = 0;
+  for (uint32_t d = 0; d < s->n; d++) {
+    int64_t i = grid_index(s, d, (int64_t)floor(pos[d]));
+    if (i < 0) return false;
+    *out_at += i * s->st[d];
+  }
+  return true;
 }
 
 zn_status zn_eval_gridsample(zn_ev *e) {
@@ -78,7 +85,8 @@ zn_status zn_eval_gridsample(zn_ev *e) {
     s.hi[d] = (double)s.dims[d] - (align ? 1 : 0.5);
   }
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
-  const double *xd = zn_ev_doubles(e, x);
+  const double *xd = s.mode == 'n' ? NULL : zn_ev_doubles(e, x);
+  const size_t size = zn_ev_esize((zn_dtype)x->dtype);
   uint64_t in_n = zn_ev_count(s.n, s.dims), pts = zn_ev_count(s.n, dims + 2),
            C = (uint64_t)x->dims[1];
   for (uint64_t k = 0; k < (uint64_t)x->dims[0] * pts; k++) {
@@ -94,9 +102,13 @@ zn_status zn_eval_gridsample(zn_ev *e) {
       if (s.mode == 'n') p = trunc(p);
       pos[d] = !(fabs(p) < 1e15) ? -1e15 : p;
     }
-    for (uint64_t c = 0; c < C; c++)
-      zn_ev_set(&e->out[0], (k / pts * C + c) * pts + k % pts,
-                sample(&s, xd + (k / pts * C + c) * in_n, 0, pos, 0));
+    int64_t at;
+    const bool inside = s.mode == 'n' && nearest(&s, pos, &at);
+    for (uint64_t c = 0; c < C; c++) {
+      const uint64_t image = k / pts * C + c, to = image * pts + k % pts;
+      if (s.mode != 'n') zn_ev_set(&e->out[0], to, sample(&s, xd + image * in_n, 0, pos, 0));
+      else if (inside) zn_ev_copy1(e->out[0].u.p, to, x->u.p, image * in_n + (uint64_t)at, size);
+    }
   }
   return ZN_OK;
 }

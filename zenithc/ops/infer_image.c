@@ -70,6 +70,12 @@ static void keep_ratio(const zn_inf *f, const int64_t *axes, uint32_t n, const z
   }
 }
 
+/* Mode nearest moves elements, the others add them up. */
+static bool interpolates(const zn_inf *f) {
+  const char *mode = zn_node_str(f->nd, "mode");
+  return !mode || strcmp(mode, "nearest") != 0;
+}
+
 ZN_INFER(resize) {
   const zn_type *in = zn_inf_in(f, 0);
   int64_t axes[ZN_MAX_RANK];
@@ -77,7 +83,7 @@ ZN_INFER(resize) {
   double s[ZN_MAX_RANK];
   uint32_t na, n;
   bool mask[ZN_MAX_RANK];
-  ZN_TRY(zn_inf_numbers(f, "Resize"));
+  if (interpolates(f)) ZN_TRY(zn_inf_numbers(f, "Resize in this mode"));
   if (!zn_inf_known(f, 0)) return ZN_OK;
   const int64_t *given_axes = zn_node_ints(f->nd, "axes", &na);
   if (!given_axes) na = (uint32_t)in->rank;
@@ -120,7 +126,7 @@ ZN_INFER(resize) {
 }
 
 ZN_INFER(gridsample) {
-  ZN_TRY(zn_inf_numbers(f, "GridSample"));
+  if (interpolates(f)) ZN_TRY(zn_inf_numbers(f, "GridSample in this mode"));
   const zn_type *x = zn_inf_in(f, 0), *grid = zn_inf_in(f, 1);
   zn_expr dims[ZN_MAX_RANK];
   if (!zn_inf_known(f, 0) || !zn_inf_known(f, 1)) return ZN_OK;
