@@ -1,4 +1,4 @@
-/* Products in the shape that GPU schedules like. Two rewrites:
+/* Products in the shape that schedules like. Two rewrites, the second one for GPUs:
  *   rows      Reshape to rows, Gemm, Reshape back (how exporters write a linear layer over a sequence) becomes MatMul and Add
  *             on the tensor as it is, so that elementwise operators behind it can join the product's kernel;
  *   siblings  MatMuls of one operand with constant matrices, whose results are taken apart into heads, become one MatMul
@@ -66,6 +66,13 @@ static bool rows_of(const zn_graph *g, zn_nid n, zn_vid out, int64_t columns, in
   return zn_ex_is_const(g->ex, g->vals[g->nodes[n].in[0]].type.dims[1], &dims[y->rank - 1]);
 }
 
+/* CPU schedules pack a transposed matrix as it is, and share out the rows of one product only. */
+static bool suits_cpu(const zn_graph *g, zn_nid n, const zn_type *y) {
+  for (int d = 0; d + 2 < y->rank; d++)
+    if (!zn_ex_is(g->ex, y->dims[d], 1)) return false;
+  return !zn_node_int(&g->nodes[n], "transB");
+}
+
 static zn_status keep_rows(zn_ctx *c, zn_graph *g, zn_pass_opts *o, const uint32_t *uses, zn_nid n) {
   int64_t columns;
   if (!is_linear(g, &g->nodes[n], &columns)) return ZN_OK;
@@ -76,6 +83,7 @@ static zn_status keep_rows(zn_ctx *c, zn_graph *g, zn_pass_opts *o, const uint32
                goes_back(g, &g->vals[x].type, g->nodes[after].out[0], columns);
   int64_t dims[ZN_MAX_RANK];
   int rank = g->vals[g->nodes[after].out[0]].type.rank;
+  if (!o->caps->simt && !suits_cpu(g, n, &g->vals[g->nodes[after].out[0]].type)) return ZN_OK;
   if (rank < 3 || (!as_is && !rows_of(g, n, g->nodes[after].out[0], columns, dims)) || !zn_pass_may_rewrite(o)) return ZN_OK;
   if (!as_is) {
     const zn_vid in[2] = {g->nodes[n].in[0], zn_graph_const_i64s(g, dims, (uint32_t)rank)};
@@ -195,8 +203,8 @@ static zn_status each_product(zn_ctx *c, zn_graph *g, zn_pass_opts *o, bool rows
 }
 
 zn_status zn_pass_products(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
-  if (!o->caps || !o->caps->simt) return ZN_OK;
+  if (!o->caps) return ZN_OK;
   ZN_TRY(each_product(c, g, o, true));
-  ZN_TRY(each_product(c, g, o, false));
+  if (o->caps->simt) ZN_TRY(each_product(c, g, o, false));
   return zn_pass_bodies(c, g, o, zn_pass_products);
 }
