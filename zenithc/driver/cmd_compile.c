@@ -110,6 +110,24 @@ static uint64_t io_bytes(const zn_kio *io, uint32_t n, bool *known) {
   return sum;
 }
 
+/* --max-ram: where the plan needs more, convolutions are cut into ever smaller slices; the smallest plan stays. */
+static zn_status fit_ram(zn_job *j) {
+  enum { TRIES = 5 };
+  const uint64_t ram = zn_opt_bytes(j->o, ZN_O_max_ram);
+  bool known = true;
+  uint64_t io = io_bytes(j->k.mod->inputs, j->k.mod->num_inputs, &known);
+  io += io_bytes(j->k.mod->outputs, j->k.mod->num_outputs, &known);
+  if (!ram || !known || j->co.opt_level == 0) return ZN_OK;
+  uint64_t budget = ram > io ? ram - io : 1;
+  for (int i = 0; i < TRIES && j->k.mod->workspace_bytes > (ram > io ? ram - io : 0); i++, budget = budget * 3 / 4 + 1) {
+    zn_compiled smaller = {0};
+    j->co.pass.ram_bytes = (int64_t)budget;
+    ZN_TRY(zn_compile(j->c, &j->co, &smaller));
+    if (smaller.mod->workspace_bytes < j->k.mod->workspace_bytes) j->k = smaller;
+  }
+  return ZN_OK;
+}
+
 /* --max-ram and --max-flash: against the plan and the file. */
 static zn_status check_limits(zn_job *j) {
   zn_ctx *c = j->c;
@@ -125,8 +143,10 @@ static zn_status check_limits(zn_job *j) {
   }
   if (ram && j->ram_bytes > ram) {
     zn_error(c, NULL, "needs %" PRIu64 " bytes of RAM, --max-ram allows %" PRIu64, j->ram_bytes, ram);
-    zn_note(c, "workspace %" PRIu64 " (no plan can use less than %" PRIu64 "), inputs %" PRIu64 ", outputs %" PRIu64,
+    zn_note(c, "the least found is workspace %" PRIu64 " (its buffers need %" PRIu64 "), inputs %" PRIu64 ", outputs %" PRIu64,
             m->workspace_bytes, j->k.plan.lower_bound, in, out);
+    zn_help(c, "--max-ram=%" PRIu64 " is the least that works%s", j->ram_bytes,
+            j->co.opt_level == 0 ? " at -O0; -O2 also cuts layers into slices" : "");
     return ZN_ERR_MODEL;
   }
   if (flash && (uint64_t)j->artifact_bytes > flash) {
@@ -158,6 +178,7 @@ static zn_status compile_and_check(zn_job *j) {
                                      j->co.arch ? j->co.arch : "", j->co.opt_level,
                                      j->co.math_fast ? "; math=fast" : "", off ? "off" : "self-check");
   ZN_TRY(zn_compile(c, &j->co, &j->k));
+  ZN_TRY(fit_ram(j));
   if (zn_opt_given(j->o, ZN_O_time))
     fprintf(stderr, "load %.3f s  passes %.3f s  lower %.3f s  kernels %.3f s\n", j->k.seconds_load,
             j->k.seconds_passes, j->k.seconds_lower, j->k.seconds_kernels);
