@@ -424,7 +424,7 @@ static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
   switch (in->op) {
   case ZN_K_Mma: {
     const char *x = use_bare(p, in->a), *y = use_bare(p, in->b), *z = use_bare(p, in->c);
-    define(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_mma(p->s, in->imm.i == 1), x, y, z), NULL);
+    define(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_mma(p->s, (zn_mma_format)in->imm.i), x, y, z), NULL);
     break;
   }
   case ZN_K_LaneXor: {

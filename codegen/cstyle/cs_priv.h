@@ -82,7 +82,7 @@ const char *cs_vec_scatter(cs_state *s, cs_type t, cs_type index);
 
 /* Loads 8 x 8 squares for a warp (LdMatrix). */
 const char *cs_vec_ldmatrix(cs_state *s, unsigned squares, bool transposed);
-const char *cs_vec_mma(cs_state *s, bool bf16);
+const char *cs_vec_mma(cs_state *s, zn_mma_format format);
 
 /* ---- functions ---- */
 void cs_print_kernel(cs_state *s, uint32_t fn);

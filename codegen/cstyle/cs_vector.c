@@ -512,20 +512,25 @@ const char *cs_vec_scatter(cs_state *s, cs_type t, cs_type index) {
   return name;
 }
 
-const char *cs_vec_mma(cs_state *s, bool bf16) {
-  const char *name = bf16 ? "zn_mma_bf16" : "zn_mma_f16", *t = bf16 ? "bf16" : "f16";
-  const char *acc = cs_name(s, cs_vector(ZN_F32, 4, 0)), *a = cs_name(s, cs_vector(ZN_U32, 4, 0));
+const char *cs_vec_mma(cs_state *s, zn_mma_format format) {
+  static const struct { const char *name, *shape, *a, *b; } forms[ZN_MMA_FORMATS] = {{"zn_mma_f16", "m16n8k16", "f16", "f16"},
+      {"zn_mma_bf16", "m16n8k16", "bf16", "bf16"}, {"zn_mma_tf32", "m16n8k8", "tf32", "tf32"},
+      {"zn_mma_s8", "m16n8k32", "s8", "s8"}, {"zn_mma_u8s8", "m16n8k32", "u8", "s8"}};
+  const bool ints = zn_mma_sum(format) == ZN_I32;
+  const char *name = forms[format].name, *sum = ints ? "s32" : "f32", *reg = ints ? "r" : "f";
+  const char *acc = cs_name(s, cs_vector(zn_mma_sum(format), 4, 0)), *a = cs_name(s, cs_vector(ZN_U32, 4, 0));
   const char *b = cs_name(s, cs_vector(ZN_U32, 2, 0));
   if (!cs_once(s, name)) return name;
   zn_text_printf(&s->helpers,
                  "%s %s %s(%s a, %s b, %s c) {\n  %s d;\n"
-                 "  asm(\"mma.sync.aligned.m16n8k16.row.col.f32.%s.%s.f32 {%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, "
+                 "  asm(\"mma.sync.aligned.%s.row.col.%s.%s.%s.%s {%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, "
                  "{%%8, %%9}, {%%10, %%11, %%12, %%13};\"\n",
-                 s->dia->helper_qual, acc, name, a, b, acc, acc, t, t);
-  zn_text_puts(&s->helpers,
-               "      : \"=f\"(d.v[0]), \"=f\"(d.v[1]), \"=f\"(d.v[2]), \"=f\"(d.v[3])\n"
-               "      : \"r\"(a.v[0]), \"r\"(a.v[1]), \"r\"(a.v[2]), \"r\"(a.v[3]), \"r\"(b.v[0]), \"r\"(b.v[1]),\n"
-               "        \"f\"(c.v[0]), \"f\"(c.v[1]), \"f\"(c.v[2]), \"f\"(c.v[3]));\n  return d;\n}\n");
+                 s->dia->helper_qual, acc, name, a, b, acc, acc, forms[format].shape, sum, forms[format].a, forms[format].b, sum);
+  zn_text_printf(&s->helpers,
+                 "      : \"=%s\"(d.v[0]), \"=%s\"(d.v[1]), \"=%s\"(d.v[2]), \"=%s\"(d.v[3])\n"
+                 "      : \"r\"(a.v[0]), \"r\"(a.v[1]), \"r\"(a.v[2]), \"r\"(a.v[3]), \"r\"(b.v[0]), \"r\"(b.v[1]),\n"
+                 "        \"%s\"(c.v[0]), \"%s\"(c.v[1]), \"%s\"(c.v[2]), \"%s\"(c.v[3]));\n  return d;\n}\n",
+                 reg, reg, reg, reg, reg, reg, reg, reg);
   return name;
 }
 

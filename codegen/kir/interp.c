@@ -353,23 +353,45 @@ static void *operand(const zn_imach *m, const zn_ifunc *f, int64_t thread, uint3
   return m->team + (uint64_t)thread * f->slot_bytes + slot;
 }
 
-/* The Mma of threads first .. first + 31. */
+/* Element e of the words at x. */
+static double mma_element(const uint32_t *x, unsigned e, zn_mma_format format, bool is_a) {
+  uint32_t bits, byte = x[e / 4] >> e % 4 * 8 & 255;
+  float f;
+  switch (format) {
+  case ZN_MMA_F16:
+  case ZN_MMA_BF16: return half_of(x, e, format == ZN_MMA_BF16);
+  case ZN_MMA_TF32: bits = x[e] & ~UINT32_C(0x1fff), memcpy(&f, &bits, sizeof f); return (double)f;
+  default: return format == ZN_MMA_U8S8 && is_a ? (double)byte : (double)(int8_t)byte;
+  }
+}
+
+/* The Mma of threads first .. first + 31. Sums of bytes are exact in doubles as long as they fit i32. */
 static void warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
-  double a[16][16], b[16][8], c[16][8];
+  const zn_mma_format format = (zn_mma_format)d->imm;
+  const unsigned per = zn_mma_per_word(format);
+  const bool ints = zn_mma_sum(format) == ZN_I32;
+  double a[16][32], b[32][8], c[16][8];
   unsigned r, k;
   for (unsigned l = 0; l < 32; l++) {
     const uint32_t *x = operand(m, f, first + l, d->a), *y = operand(m, f, first + l, d->b);
-    const float *z = operand(m, f, first + l, d->c);
-    for (unsigned e = 0; e < 8; e++) zn_mma_place('A', l, e, &r, &k), a[r][k] = half_of(x, e, d->imm == 1);
-    for (unsigned e = 0; e < 4; e++) zn_mma_place('B', l, e, &r, &k), b[r][k] = half_of(y, e, d->imm == 1);
-    for (unsigned e = 0; e < 4; e++) zn_mma_place('C', l, e, &r, &k), c[r][k] = (double)z[e];
+    const void *z = operand(m, f, first + l, d->c);
+    for (unsigned e = 0; e < 4 * per; e++) zn_mma_spot('A', per, l, e, &r, &k), a[r][k] = mma_element(x, e, format, true);
+    for (unsigned e = 0; e < 2 * per; e++) zn_mma_spot('B', per, l, e, &r, &k), b[r][k] = mma_element(y, e, format, false);
+    for (unsigned e = 0; e < 4; e++) {
+      zn_mma_spot('C', per, l, e, &r, &k);
+      c[r][k] = ints ? (double)((const int32_t *)z)[e] : (double)((const float *)z)[e];
+    }
   }
   for (unsigned i = 0; i < 16; i++)
     for (unsigned j = 0; j < 8; j++)
-      for (unsigned q = 0; q < 16; q++) c[i][j] += a[i][q] * b[q][j];
+      for (unsigned q = 0; q < 8 * per; q++) c[i][j] += a[i][q] * b[q][j];
   for (unsigned l = 0; l < 32; l++) {
-    float *to = operand(m, f, first + l, d->r);
-    for (unsigned e = 0; e < 4; e++) zn_mma_place('C', l, e, &r, &k), to[e] = (float)c[r][k];
+    void *to = operand(m, f, first + l, d->r);
+    for (unsigned e = 0; e < 4; e++) {
+      zn_mma_spot('C', per, l, e, &r, &k);
+      if (ints) ((int32_t *)to)[e] = (int32_t)(uint32_t)(int64_t)c[r][k];
+      else ((float *)to)[e] = (float)c[r][k];
+    }
   }
 }
 

@@ -98,12 +98,29 @@ typedef struct zn_kfunc {
   const char *note; /* what it computes, for listings: "Conv conv1 + Relu"; may be NULL */
 } zn_kfunc;
 
-/* Mma: row and column, inside A (16 x 16), B (16 x 8) or C (16 x 8), of element `e` that thread `lane` holds. */
+/* Mma's immediate: what the 32-bit words of a and b hold. */
+typedef enum zn_mma_format {
+  ZN_MMA_F16,
+  ZN_MMA_BF16,
+  ZN_MMA_TF32, /* f32 whose low 13 bits count as zeros */
+  ZN_MMA_S8,   /* four bytes; the sum is i32 and wraps */
+  ZN_MMA_U8S8, /* the same, those of a unsigned */
+  ZN_MMA_FORMATS
+} zn_mma_format;
+/* Elements of a word. */
+static inline unsigned zn_mma_per_word(zn_mma_format f) { return f == ZN_MMA_TF32 ? 1 : f >= ZN_MMA_S8 ? 4 : 2; }
+static inline zn_dtype zn_mma_sum(zn_mma_format f) { return f >= ZN_MMA_S8 ? ZN_I32 : ZN_F32; }
+
+/* Mma: row and column, inside A (16 x 8 words), B (8 words x 8) or C (16 x 8), of element `e` that thread `lane` holds; per:
+ * elements of a word, which are neighbours along the depth. */
+static inline void zn_mma_spot(char matrix, unsigned per, unsigned lane, unsigned e, unsigned *row, unsigned *col) {
+  unsigned group = lane / 4, word = e / per, along = lane % 4 * per + e % per;
+  if (matrix == 'A') *row = group + word % 2 * 8, *col = along + word / 2 * 4 * per;
+  if (matrix == 'B') *row = along + word * 4 * per, *col = group;
+  if (matrix == 'C') *row = group + e / 2 * 8, *col = lane % 4 * 2 + e % 2;
+}
 static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned *row, unsigned *col) {
-  unsigned group = lane / 4, pair = lane % 4 * 2 + e % 2;
-  if (matrix == 'A') *row = group + (e / 2 % 2) * 8, *col = pair + e / 4 * 8;
-  if (matrix == 'B') *row = pair + e / 2 * 8, *col = group;
-  if (matrix == 'C') *row = group + e / 2 * 8, *col = pair;
+  zn_mma_spot(matrix, 2, lane, e, row, col);
 }
 
 /* Share's immediate: who uses the memory next, and whether it may write there. */

@@ -142,8 +142,9 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
   if (in->op == ZN_K_Mma) {
     const zn_kinst *b = &v->f->insts[in->b], *acc = &v->f->insts[in->c];
     CHECK(zn_kf_dtype(v->f, in->a) == ZN_U32 && n == 4 && b->dtype == ZN_U32 && b->lanes == 2, "operands are not u32 x4 and x2");
-    CHECK(acc->dtype == ZN_F32 && acc->lanes == 4 && t == ZN_F32 && in->lanes == 4, "sum or result is not f32 x4");
-    CHECK(in->imm.i == 0 || in->imm.i == 1, "neither f16 nor bf16");
+    CHECK(in->imm.i >= 0 && in->imm.i < ZN_MMA_FORMATS, "unknown format of the operands");
+    zn_dtype sum = zn_mma_sum((zn_mma_format)in->imm.i);
+    CHECK(acc->dtype == sum && acc->lanes == 4 && t == sum && in->lanes == 4, "sum or result is not x4 of the format's type");
     return;
   }
   CHECK(zn_kf_dtype(v->f, in->a) == t, "operand type differs from the result's");

@@ -12,6 +12,7 @@
 
 #include "codegen/lower/conv.h"
 #include "codegen/lower/gemm.h"
+#include "codegen/lower/gemm_bytes.h"
 #include "codegen/lower/requant.h"
 
 typedef zn_conv conv;
@@ -333,6 +334,32 @@ static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
   store_weight(p->w, p->zero, n * p->inner + k, p->t, dst, 0);
 }
 
+/* ---- integers on matrix units ---- */
+
+static int32_t centred_weight(void *user, int64_t k, int64_t n) {
+  const conv_pack *p = user;
+  int64_t w = 0;
+  store_weight(p->w, p->zero, (uint64_t)n * p->inner + (uint64_t)k, ZN_I64, &w, 0);
+  return (int32_t)w;
+}
+
+static zn_kref bytes_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  const conv *v = user;
+  zn_expr first = zn_ex_const(lw->ex, 0);
+  zn_kref start = gemm_init(lw, user, batch, m, n);
+  return v->zx ? zn_bytes_initial(lw, v->sums, zn_lw_load(lw, v->zx, &first), n, start) : start;
+}
+
+static bool on_bytes(zn_lw *lw, conv *v, zn_gemm *g, const zn_htensor *w, int64_t k, int64_t n) {
+  conv_pack p = {w, zn_lw_cst(lw, v->zw), (uint64_t)k, ZN_I64};
+  if (v->ct != ZN_I32 || !lw->caps->simt || (v->zw && !p.zero)) return false;
+  if (v->zx && !zn_ex_is(lw->ex, zn_type_count(lw->ex, zn_lw_type(lw, v->zx)), 1)) return false;
+  if (!zn_gemm_bytes(lw, g, (zn_dtype)v->tx.dtype, lw->g->vals[v->w].name, k, n, centred_weight, &p, &v->sums)) return false;
+  v->raw = true;
+  g->init = bytes_init;
+  return true;
+}
+
 static void channels(zn_lw *lw, conv *v) {
   zn_exprs *ex = lw->ex;
   zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = true,
@@ -346,7 +373,12 @@ static void channels(zn_lw *lw, conv *v) {
   if (v->tx.dtype == v->tw.dtype && (v->tx.dtype == ZN_F16 || v->tx.dtype == ZN_BF16)) g.narrow = (zn_dtype)v->tx.dtype;
   const zn_htensor *w = zn_lw_cst(lw, v->w);
   int64_t k, n;
-  if (w && v->wt && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n)) {
+  bool fixed = w && zn_ex_is(ex, v->group, 1) && zn_ex_is_const(ex, g.k, &k) && zn_ex_is_const(ex, g.n, &n);
+  if (fixed && on_bytes(lw, v, &g, w, k, n)) {
+    zn_gemm_emit(lw, &g);
+    return;
+  }
+  if (fixed && v->wt) {
     zn_dtype wt = lw->caps->simt && g.narrow ? g.narrow : v->wt;
     conv_pack p = {w, zn_lw_cst(lw, v->zw), (uint64_t)k, wt};
     zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, wt, copy_weight, &p);

@@ -16,7 +16,7 @@ typedef struct zn_conv {
   zn_vid sx, sw, sy, zy;   /* QLinearConv only */
   /* the input as the loops see it */
   bool copied;
-  bool raw;       /* the copy holds the integers themselves, the border the zero point */
+  bool raw;       /* the copy (guarded: the condition) gives the integers themselves, in the border the zero point */
   zn_loc scratch;
   zn_expr dims[ZN_MAX_RANK]; /* spatial extents of the scratch; the last one per phase */
   int64_t phases;
@@ -24,6 +24,7 @@ typedef struct zn_conv {
   zn_loc packed;
   bool is_packed;
   bool guarded;              /* elements are read through conditions (SIMT) */
+  zn_loc sums;               /* with raw: what the weights of each output channel add up to */
 } zn_conv;
 
 enum { ZN_CONV_SLACK = 64 }; /* elements behind the padded scratch that a vector load may touch */

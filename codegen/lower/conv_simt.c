@@ -24,12 +24,11 @@ zn_kref zn_conv_guarded(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const
     idx[i + 2] = zn_lw_as_expr(lw, zn_kb_select(b, inside, k, zero), v->tx.dims[i + 2]);
   }
   zn_kref x = zn_lw_load(lw, v->x, idx);
-  if (!zn_is_float(v->xt) && v->zx) {
-    zn_expr first = zn_ex_const(ex, 0);
-    x = zn_centre(lw, x, zn_lw_load(lw, v->zx, &first), v->xt);
-  }
+  zn_expr first = zn_ex_const(ex, 0);
+  if (!zn_is_float(v->xt) && v->zx && !v->raw) x = zn_centre(lw, x, zn_lw_load(lw, v->zx, &first), v->xt);
   if (sure) return x;
   zn_dtype t = zn_lw_kdtype(lw, x);
   zn_kref fill = zn_is_float(t) ? zn_kb_float(b, t, 0) : zn_kb_int(b, t, 0);
+  if (v->raw && v->zx) fill = zn_lw_load(lw, v->zx, &first);
   return zn_kb_select(b, inside, x, fill);
 }

@@ -28,7 +28,8 @@ typedef struct zn_gemm {
   bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
   bool b_depth_inner;     /* B's elements along the depth are neighbours in memory (for SIMT schedules) */
   zn_dtype narrow;        /* F16 or BF16: elements of A and B are values of that type (for matrix units); else ZN_NONE */
-  bool a_plain;           /* A is stored as `narrow`, rows of whole depth, and aligned: neighbours along k may be read at once */
+  zn_dtype bytes;         /* U8 or I8: elements of A are those, of B (packed) I8, t is I32 (matrix units); else ZN_NONE */
+  bool a_plain;           /* A is stored as `narrow` (bytes, f32), in aligned rows: neighbours along k may be read together */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */
 } zn_gemm;
 

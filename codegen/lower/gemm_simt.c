@@ -20,7 +20,7 @@ void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
   unsigned size = zn_dtype_bytes(dtype);
   char *data = zn_arena_array(&lw->ctx->graph, k * n, size);
-  g->b_depth_inner = g->narrow != ZN_NONE && zn_gs_mma_fits(lw, g); /* matrix units want pairs along the depth */
+  g->b_depth_inner = zn_gs_units_fit(lw, g); /* matrix units want neighbours along the depth */
   for (uint64_t i = 0; i < k; i++)
     for (uint64_t j = 0; j < n; j++) copy(user, i, j, data + (g->b_depth_inner ? j * k + i : i * n + j) * size);
   g->packed = true;
@@ -498,7 +498,7 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
     emit_thin(lw, g, (unsigned)rows);
     return;
   }
-  if (zn_gs_pipe(lw, &t) || (zn_gs_mma_fits(lw, g) && zn_gs_mma(lw, &t))) {
+  if (zn_gs_pipe(lw, &t) || (zn_gs_units_fit(lw, g) && zn_gs_mma(lw, &t))) {
     if (t.parts > 1) add_parts(lw, g, t.partial, t.parts);
     return;
   }

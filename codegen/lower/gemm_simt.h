@@ -12,6 +12,8 @@ typedef struct zn_gs_shape { /* block of C, depth of a step, register tile of a 
 typedef struct zn_gs_tile {
   const zn_gemm *g;
   zn_gs_shape s;
+  zn_mma_format format; /* matrix units (gemm_mma.c): of the words in the shared tiles, */
+  unsigned per;         /* and their elements */
   unsigned threads, parts, stages; /* stages: slots for tiles that are there or on their way (gemm_pipe.c) */
   zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
   zn_kref thread, sa, sb; /* the thread's number; the shared tiles */
@@ -40,7 +42,9 @@ void zn_gs_sum_kernel(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned part
 /* gemm_pipe.c: matrix units, tiles copied asynchronously. false: does not apply, nothing was emitted. */
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_pipe(zn_lw *lw, zn_gs_tile *t);
-/* gemm_mma.c: matrix units. fits: the schedule applies (decides how weights are packed, so it reads sizes only). */
+/* gemm_mma.c: matrix units. fits: the schedule applies (decides how weights are packed, so it reads sizes only) to f16 and
+ * bf16; units_fit: or to bytes, or to f32 that may be rounded to tf32. */
 bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g);
+bool zn_gs_units_fit(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_mma(zn_lw *lw, zn_gs_tile *t);
 #endif

@@ -28,6 +28,7 @@ typedef struct zn_lower_opts {
   int opt_level;
   bool no_alloc; /* refuse models that need an allocator */
   bool math_fast;
+  bool tf32;     /* products of f32 may round their operands to tf32 */
   const char *provenance;
   const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
 } zn_lower_opts;

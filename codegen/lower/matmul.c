@@ -2,6 +2,7 @@
  * right operand is packed into panels. */
 #include "codegen/lower/attend.h"
 #include "codegen/lower/gemm.h"
+#include "codegen/lower/gemm_bytes.h"
 #include "codegen/lower/gemm_int8.h"
 #include "codegen/lower/requant.h"
 
@@ -13,6 +14,7 @@ typedef struct operands {
   double alpha, beta;
   zn_vid za, zb;         /* zero points of the integer forms, or 0 */
   zn_vid sa, sb, sy, zy; /* QLinearMatMul only */
+  zn_loc sums;           /* of the weights' columns, on matrix units */
   zn_dtype acc;
 } operands;
 
@@ -143,6 +145,7 @@ static zn_status product(zn_lw *lw, zn_nid n, const operands *given, const char 
     g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
     g.b_depth_inner = o->trans_b;
   }
+  if (lw->opts->tf32 && g.t == ZN_F32 && o->ta.dtype == ZN_F32) g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
   g.num_batch = (uint32_t)(o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1));
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
   const zn_htensor *w = zn_lw_cst(lw, o->b);
@@ -185,7 +188,30 @@ static int32_t centred_weight(void *user, int64_t k, int64_t n) {
   return (int32_t)(zn_load_i64(p->w->dtype, p->w->data, (uint64_t)i) - z);
 }
 
-/* Constant weights and i32 sums: the schedule of Dot4 and Dot2. */
+static zn_kref bytes_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  const operands *o = user;
+  return zn_bytes_initial(lw, o->sums, row_zero(lw, user, batch, m), n, zn_kb_int(&lw->kb, ZN_I32, 0));
+}
+
+/* The same on matrix units. */
+static bool product_units(zn_lw *lw, zn_nid n, const operands *given, const char *hint, packing *p) {
+  operands *o = ZN_NEW(lw->arena, operands);
+  *o = *given;
+  zn_gemm g = {.node = n, .hint = hint, .a = raw_a, .emit = emit, .user = o, .t = ZN_I32, .rows_of = o->y,
+               .k = zn_ex_const(lw->ex, (int64_t)p->k), .n = zn_ex_const(lw->ex, (int64_t)p->n)};
+  g.m = o->ta.dims[o->ta.rank - 2];
+  g.num_batch = (uint32_t)o->ta.rank - 2;
+  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  const char *name = lw->g->vals[o->b].name;
+  const zn_dtype a = (zn_dtype)o->ta.dtype;
+  if (!zn_gemm_bytes(lw, &g, a, name, (int64_t)p->k, (int64_t)p->n, centred_weight, p, &o->sums)) return false;
+  if (o->za) g.init = bytes_init;
+  g.a_plain = zn_lw_in_workspace(lw, o->a);
+  zn_gemm_emit(lw, &g);
+  return true;
+}
+
+/* Constant weights and i32 sums: matrix units, or the schedule of Dot4 and Dot2. */
 static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   o->ta = *zn_lw_type(lw, o->a);
   o->tb = *zn_lw_type(lw, o->b);
@@ -196,6 +222,7 @@ static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   zn_gemm_int8 g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
                     .a_type = (zn_dtype)o->ta.dtype, .a_stored = o->a, .zero = o->za ? row_zero : NULL,
                     .weight = centred_weight, .weights = &p, .name = lw->g->vals[o->b].name};
+  if (lw->caps->simt) return product_units(lw, n, o, hint, &p);
   g.m = o->ta.dims[o->ta.rank - 2];
   g.num_batch = (uint32_t)o->ta.rank - 2;
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];

@@ -5,8 +5,12 @@
 #include "targets/native.h"
 #include "zenithc/base/text.h"
 
-enum { COPY_BYTES = 512 << 20, THREADS = 256, CHAINS = 16, ROUNDS = 2000, REPEATS = 6 };
-enum { MMA_CHAINS = 8, WG_COLUMNS = 256, WG_REGS = WG_COLUMNS / 2, WG_SHARED = 48 << 10 };
+#define THREADS 256
+#define CHAINS 16
+#define ROUNDS 2000
+#define MMA_CHAINS 8
+#define WG_COLUMNS 256
+enum { COPY_BYTES = 512 << 20, REPEATS = 6, WG_REGS = WG_COLUMNS / 2, WG_SHARED = 48 << 10 };
 
 typedef struct driver {
 #define CUDA_FN(name, symbol, params) int(*name) params;
@@ -158,7 +162,7 @@ static double copy_rate(driver *d, uint64_t a, uint64_t b) {
     double s = elapsed(d);
     if (s > 0 && (best == 0 || s < best)) best = s;
   }
-  return best > 0 ? 2.0 * COPY_BYTES / best : 0;
+  return best > 0 ? 2.0 * (double)COPY_BYTES / best : 0;
 }
 
 static void measure(zn_arena *a, driver *d, zn_device_peaks *out) {

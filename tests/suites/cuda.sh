@@ -49,12 +49,19 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
   fi
   for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
   for m in tests/cuda/kernels/*.zg; do
-    for p in model fp16 bf16; do try "$(basename "$m" .zg)'s kernels, $p" kernel_ir "$m" --precision=$p; done
+    for p in model tf32 fp16 bf16; do try "$(basename "$m" .zg)'s kernels, $p" kernel_ir "$m" --precision=$p; done
     try "$(basename "$m" .zg): its attention is one kernel" grep -q "_attention" "$out/kernels.zk"
+  done
+  for m in mlperf-tiny-kws-int8 micro-kws-qoperator; do # bytes on matrix units
+    if [ -f "$MODELS/$m/model.onnx" ]; then
+      try "$m's kernels" kernel_ir "$MODELS/$m/model.onnx"
+      try "$m uses matrix units" grep -q "= mma.i32x4" "$out/kernels.zk"
+    else echo "skip $m's kernels: no $MODELS/$m"
+    fi
   done
   bert=$MODELS/tinybert/model.onnx
   if [ -f "$bert" ]; then # joined products, one attention kernel, asynchronous tiles, sums left to the normalisation behind
-    for p in model fp16 bf16; do
+    for p in model tf32 fp16 bf16; do
       try "tinybert's kernels, $p" kernel_ir "$bert" --precision=$p --dim=batch=1 --dim=sequence=16
     done
   else

@@ -108,18 +108,25 @@ static void neighbours(zn_kb *b, zn_kref out, zn_kref x) {
 }
 
 /* One warp: A is the identity plus a far corner, B counts, C is ones; thread l stores its four results at 4 l. */
-static void product(zn_kb *b, zn_kref out, zn_kref x) {
+static void product_of(zn_kb *b, zn_kref out, zn_kref x, zn_mma_format format) {
   zn_kref t = loop(b, 32, ZN_FOR_THREAD, 32), words[2];
   for (int m = 0; m < 2; m++) { /* fragments lie in x as words: A at 0, B at 128 */
     unsigned lanes = m == 0 ? 4 : 2;
     zn_kref at = zn_kb_bin(b, ZN_K_Mul, t, zn_kb_idx(b, lanes));
     words[m] = zn_kb_load(b, ZN_U32, lanes, x, zn_kb_bin(b, ZN_K_Add, at, zn_kb_idx(b, m * 128)));
   }
-  zn_kref one = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 1), 4);
-  zn_kref d = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = words[0], .b = words[1], .c = one});
+  zn_dtype sum = zn_mma_sum(format);
+  zn_kref one = zn_kb_splat(b, sum == ZN_I32 ? zn_kb_int(b, sum, 1) : zn_kb_float(b, sum, 1), 4);
+  zn_kref d = zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = (uint8_t)sum, .lanes = 4, .a = words[0], .b = words[1],
+                                      .c = one, .imm.i = format});
   zn_kb_store(b, out, zn_kb_bin(b, ZN_K_Mul, t, zn_kb_idx(b, 4)), d);
   zn_kb_end(b);
 }
+
+static void product(zn_kb *b, zn_kref y, zn_kref x) { product_of(b, y, x, ZN_MMA_F16); }
+static void product_tf32(zn_kb *b, zn_kref y, zn_kref x) { product_of(b, y, x, ZN_MMA_TF32); }
+static void product_s8(zn_kb *b, zn_kref y, zn_kref x) { product_of(b, y, x, ZN_MMA_S8); }
+static void product_u8s8(zn_kb *b, zn_kref y, zn_kref x) { product_of(b, y, x, ZN_MMA_U8S8); }
 
 /* A barrier that only some threads reach. */
 static void divergent(zn_kb *b, zn_kref out, zn_kref x) {
@@ -213,6 +220,60 @@ static void matrix_units(void **state) {
   zn_ctx_fini(&c);
 }
 
+/* Element (r, k) of A and B for the formats of words; tf32 has bits that must not count. */
+static double operand_of(zn_mma_format f, char m, unsigned r, unsigned k) {
+  double v = (double)((r * 37 + k * 11) % 23) - 11;
+  if (f == ZN_MMA_TF32) return v;
+  if (f == ZN_MMA_U8S8 && m == 'A') return 255 - (double)((r * 5 + k) % 17);
+  return v * 11;
+}
+
+static void put_element(zn_mma_format f, uint32_t *words, unsigned e, double v) {
+  float x = (float)v;
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (f == ZN_MMA_TF32) words[e] = bits | 0x1abc;
+  else words[e / 4] |= ((uint32_t)(int32_t)v & 255) << e % 4 * 8;
+}
+
+/* tf32 and bytes: every element counts once, at its place. */
+static void words_of_units(void **state) {
+  (void)state;
+  static const builder fn[ZN_MMA_FORMATS] = {0, 0, product_tf32, product_s8, product_u8s8};
+  for (zn_mma_format f = ZN_MMA_TF32; f < ZN_MMA_FORMATS; f++) {
+    const unsigned per = zn_mma_per_word(f);
+    uint32_t words[128 + 64] = {0}, got[128];
+    unsigned r, k;
+    zn_ctx c;
+    zn_ctx_init(&c);
+    zn_kmod *m = make(&c, fn[f]);
+    for (unsigned l = 0; l < 32; l++) {
+      for (unsigned e = 0; e < 4 * per; e++) {
+        zn_mma_spot('A', per, l, e, &r, &k);
+        put_element(f, words + 4 * l, e, operand_of(f, 'A', r, k));
+      }
+      for (unsigned e = 0; e < 2 * per; e++) {
+        zn_mma_spot('B', per, l, e, &r, &k);
+        put_element(f, words + 128 + 2 * l, e, operand_of(f, 'B', r, k));
+      }
+    }
+    void *bufs[2] = {got, words};
+    const uint64_t bytes[2] = {sizeof got, sizeof words};
+    zn_interp_opts o = {.check_bounds = true};
+    assert_int_equal(zn_interp_kernel(&c, m, 0, bufs, bytes, NULL, &o), 0);
+    for (unsigned l = 0; l < 32; l++)
+      for (unsigned e = 0; e < 4; e++) {
+        double want = 1;
+        float x;
+        zn_mma_spot('C', per, l, e, &r, &k);
+        for (unsigned q = 0; q < 8 * per; q++) want += operand_of(f, 'A', r, q) * operand_of(f, 'B', q, k);
+        memcpy(&x, &got[4 * l + e], sizeof x);
+        assert_true(want == (zn_mma_sum(f) == ZN_I32 ? (double)(int32_t)got[4 * l + e] : (double)x));
+      }
+    zn_ctx_fini(&c);
+  }
+}
+
 /* The text form keeps thread loops, barriers and the team. */
 static void text(void **state) {
   (void)state;
@@ -293,7 +354,8 @@ static void two_parts(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
-                                     cmocka_unit_test(matrix_units),       cmocka_unit_test(text),
+                                     cmocka_unit_test(matrix_units),       cmocka_unit_test(words_of_units),
+                                     cmocka_unit_test(text),
                                      cmocka_unit_test(promises),           cmocka_unit_test(two_parts)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

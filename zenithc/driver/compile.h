@@ -13,6 +13,7 @@ typedef struct zn_compile_opts {
   const char *arch;         /* NULL: the target's default */
   int opt_level;
   bool math_fast;
+  bool tf32;                /* products of f32 may round their operands to tf32 */
   bool emulate;             /* where the artifact cannot run, its kernels run in the interpreter */
   bool no_build;            /* then without building the artifact */
   bool no_alloc;            /* refuse models that need an allocator; always so for firmware */

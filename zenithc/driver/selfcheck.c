@@ -42,7 +42,8 @@ static zn_status compare(zn_job *j, zn_session *s) {
   zn_graph *ref;
   ZN_TRY(zn_load_graph(c, j->co.model, &j->co.onnx, &ref));
   double t = zn_opt_real(j->o, ZN_O_tolerance, -1);
-  if (t < 0 && j->co.pass.precision) t = 8 * zn_verify_delta(j->co.pass.precision); /* roundings add up over layers */
+  const zn_dtype rounded = j->co.tf32 ? ZN_F16 : j->co.pass.precision; /* tf32 has the mantissa of f16 */
+  if (t < 0 && rounded) t = 8 * zn_verify_delta(rounded); /* roundings add up over layers */
   int64_t samples = zn_opt_int(j->o, ZN_O_samples, 1);
   j->v = (zn_verify){.c = c, .o = j->o, .s = s, .ref = ref, .user_tol = t,
                      .samples = samples < 1 ? 1 : (uint32_t)samples,

@@ -20,11 +20,14 @@ static zn_status find_target(zn_ctx *c, const char *name, const zn_target **out)
   return ZN_ERR_USAGE;
 }
 
-static zn_status read_precision(zn_ctx *c, const zn_opts *o, zn_dtype *out) {
+static zn_status read_precision(zn_ctx *c, const zn_opts *o, zn_compile_opts *out) {
   const char *p = zn_opt_str(o, ZN_O_precision);
-  *out = !strcmp(p, "fp16") ? ZN_F16 : !strcmp(p, "bf16") ? ZN_BF16 : ZN_NONE;
-  if (*out || !strcmp(p, "model") || !strcmp(p, "fp32")) return ZN_OK;
-  zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=%s is not available (model, fp32, fp16, bf16)", p);
+  out->tf32 = !strcmp(p, "tf32");
+  out->pass.precision = !strcmp(p, "fp16") ? ZN_F16 : !strcmp(p, "bf16") ? ZN_BF16 : ZN_NONE;
+  if (out->tf32 && strcmp(out->target->name, "cuda"))
+    return zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=tf32 is for --target=cuda, sm_80 or later");
+  if (out->tf32 || out->pass.precision || !strcmp(p, "model") || !strcmp(p, "fp32")) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "--precision=%s is not available (model, fp32, tf32, fp16, bf16)", p);
   zn_help(c, "models that are quantised already compile as they are");
   return ZN_ERR_USAGE;
 }
@@ -47,7 +50,7 @@ static zn_status read_tuning(zn_ctx *c, const zn_opts *o, const zn_knobs **out) 
 zn_status zn_opts_compile(zn_ctx *c, const zn_opts *o, const char *model, zn_compile_opts *out) {
   memset(out, 0, sizeof *out);
   ZN_TRY(find_target(c, zn_opt_str(o, ZN_O_target), &out->target));
-  ZN_TRY(read_precision(c, o, &out->pass.precision));
+  ZN_TRY(read_precision(c, o, out));
   out->model = model;
   out->arch = zn_opt_str(o, ZN_O_arch);
   out->opt_level = (int)zn_opt_int(o, ZN_O_level, 2);
