@@ -1,6 +1,6 @@
 """Attention and its relatives with sizes that only the inputs know."""
 from attention_cases import B, D, H, MS, N, S, i64, tables
-from cases import case, f, i32
+from cases import case, f, f32, i32, i8
 
 
 def make():
@@ -29,3 +29,17 @@ def make():
              do_rotary=1, local_window_size=4,
              dims={"q": ("b", "s", n * h), "k": ("b", "s", kv * h), "v": ("b", "s", kv * h), "pk": ("b", kv, "p", h),
                    "pv": ("b", kv, "p", h), "seq": ("b",), "cos": ("m", h // 2), "sin": ("m", h // 2)}, **MS)
+    # caches that slide and are quantized, a buffer that past and present share
+    dims = {"q": ("b", "s", n * h), "k": ("b", "s", kv * h), "v": ("b", "s", kv * h), "pk": ("b", kv, "room", h),
+            "pv": ("b", kv, "room", h), "seq": ("b",), "cos": ("m", h // 2), "sin": ("m", h // 2)}
+    ins = {"q": f(2, 1, n * h), "k": 2 * f(2, 1, kv * h), "v": 2 * f(2, 1, kv * h), "pk": i8(2, kv, 5, h), "pv": i8(2, kv, 5, h),
+           "seq": i32([8, 6]), "total": i32(9), **tables(32, h // 2), "ids": None, "ab": None, "sink": None, "ks": f32([0.02]),
+           "vs": f32([0.03])}
+    case("gqa_any_slide", "GroupQueryAttention", ins, outputs=("y", "k2", "v2"), num_heads=n, kv_num_heads=kv, do_rotary=1,
+         local_window_size=5, sliding_window_cache=1, k_quant_type="PER_TENSOR", v_quant_type="PER_TENSOR",
+         kv_cache_bit_width=8, dims=dims, **MS)
+    room = ("b", N, "room", H)
+    case("mha_any_shared", "MultiHeadAttention",
+         {"q": f(B, S, D), "k": f(B, S, D), "v": f(B, S, D), "bias": None, "m": None, "ab": None, "pk": f(B, N, 9, H),
+          "pv": f(B, N, 9, H), "len": i32([4])}, outputs=("y", "pk2", "pv2"), num_heads=N, unidirectional=1,
+         dims={"q": x, "k": x, "v": x, "pk": room, "pv": room}, **MS)
