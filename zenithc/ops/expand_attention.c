@@ -30,7 +30,8 @@ static zn_vid both(zn_rw *w, zn_vid a, zn_vid b) {
 
 typedef struct attn {
   int64_t qh, kh; /* heads of packed forms */
-  double scale, softcap; /* scale 0: 1 / sqrt(head size), which the run knows */
+  double scale, softcap;
+  bool sized; /* else the scale is 1 / sqrt(head size), which the run knows */
   int64_t left, right, mode;
   bool packed, causal;
   zn_dtype t, soft; /* computed in; softmax in */
@@ -50,7 +51,7 @@ static bool read_attn(zn_rw *w, attn *a) {
   if (a->qh < 1 || a->kh < 1 || a->qh % a->kh || (!a->packed && !zn_rw_heads_divide(w, a->q, a->k))) return false;
   const bool stated = zn_node_has(n, "scale");
   a->scale = stated ? zn_node_float(n, "scale") : sized ? 1 / sqrt((double)(d / a->qh)) : 0;
-  if (stated && !(a->scale > 0)) return false;
+  a->sized = stated || sized;
   a->softcap = zn_node_float(n, "softcap");
   a->left = zn_node_int(n, "left_window_size"), a->right = zn_node_int(n, "right_window_size");
   a->mode = zn_node_int(n, "qk_matmul_output_mode");
@@ -122,9 +123,10 @@ static zn_vid probabilities(zn_rw *w, zn_vid s, bool guard, zn_dtype soft, zn_dt
   return zn_rw_cast(w, p, t);
 }
 
-/* Queries and keys are multiplied by the root of the scale each. */
-static zn_vid scale_root(zn_rw *w, const attn *a, zn_vid q) {
-  if (a->scale > 0) return zn_rw_num(w, a->t, sqrt(a->scale));
+/* Queries and keys are multiplied by the root of the scale each; queries alone by one that has no root. */
+static zn_vid scale_root(zn_rw *w, const attn *a, zn_vid q, bool of_keys) {
+  if (a->sized && a->scale > 0) return zn_rw_num(w, a->t, sqrt(a->scale));
+  if (a->sized) return zn_rw_num(w, a->t, of_keys ? 1 : a->scale);
   const zn_vid size = zn_rw_cast(w, zn_rw_extent(w, q, 3), ZN_F32);
   return zn_rw_cast(w, zn_rw2(w, ZN_OP_Pow, size, zn_rw_num(w, ZN_F32, -0.25)), a->t);
 }
@@ -147,8 +149,8 @@ ZN_EXPAND(attention) {
   k = zn_rw_repeat_heads(w, k, q);
   v = zn_rw_repeat_heads(w, v, q);
   const int64_t perm[4] = {0, 1, 3, 2};
-  const zn_vid root = scale_root(w, &a, q);
-  const zn_vid kt = zn_rw_transpose(w, zn_rw2(w, ZN_OP_Mul, k, root), perm, 4);
+  const zn_vid root = scale_root(w, &a, q, false), key_root = a.sized && a.scale <= 0 ? scale_root(w, &a, q, true) : root;
+  const zn_vid kt = zn_rw_transpose(w, zn_rw2(w, ZN_OP_Mul, k, key_root), perm, 4);
   zn_vid s = zn_rw2(w, ZN_OP_MatMul, zn_rw2(w, ZN_OP_Mul, q, root), kt);
   if (w->st != ZN_OK) return w->st;
   zn_vid mask = a.mask;
@@ -194,17 +196,29 @@ ZN_EXPAND(rotaryembedding) {
   int64_t r = zn_node_int(n, "rotary_embedding_dim"), d;
   zn_vid x = n->in[0], c = n->in[1], s = n->in[2];
   if ((in.rank != 3 && in.rank != 4) || (packed && heads < 1)) return ZN_OK;
-  if (!const_dim(w, x, in.rank - 1, &d)) return ZN_OK;
-  if (packed) d /= heads;
+  const bool sized = const_dim(w, x, in.rank - 1, &d);
+  if (!sized) d = -1;
+  if (packed && sized) d /= heads;
+  const bool whole = r == 0 || (sized && r >= d), halves = whole && !sized;
   if (r == 0) r = d;
-  const int64_t split[4] = {0, 0, heads, d}, flat[3] = {0, 0, heads * d}; /* -1 says nothing of an empty tensor */
+  const int64_t split[4] = {0, 0, heads, d}, flat[3] = {0, 0, sized ? heads * d : -1}; /* -1 says nothing of an empty tensor */
   if (packed) x = zn_rw_reshape_to(w, x, split, 4);
   if (ids) c = zn_rw2(w, ZN_OP_Gather, c, ids), s = zn_rw2(w, ZN_OP_Gather, s, ids);
   c = zn_rw_unsqueeze(w, c, &head_axis, 1);
   s = zn_rw_unsqueeze(w, s, &head_axis, 1);
-  const zn_vid rot = r < d ? zn_rw_slice(w, x, 3, 0, r) : x;
-  zn_vid x1 = inter ? every_other(w, rot, 0) : zn_rw_slice(w, rot, 3, 0, r / 2);
-  zn_vid x2 = inter ? every_other(w, rot, 1) : zn_rw_slice(w, rot, 3, r / 2, r);
+  const zn_vid rot = whole ? x : zn_rw_slice(w, x, 3, 0, r);
+  zn_vid x1, x2;
+  if (halves && !inter) {
+    const zn_nid parts = zn_rw_raw(w, ZN_OP_Split, &rot, 1, 2);
+    if (!parts) return w->st;
+    zn_node_set_int(w->g, parts, "axis", 3);
+    zn_node_set_int(w->g, parts, "num_outputs", 2);
+    zn_rw_infer(w, parts);
+    x1 = w->g->nodes[parts].out[0], x2 = w->g->nodes[parts].out[1];
+  } else {
+    x1 = inter ? every_other(w, rot, 0) : zn_rw_slice(w, rot, 3, 0, r / 2);
+    x2 = inter ? every_other(w, rot, 1) : zn_rw_slice(w, rot, 3, r / 2, r);
+  }
   const zn_dtype t = (zn_dtype)in.dtype, wide = zn_rw_wide(t);
   x1 = zn_rw_cast(w, x1, wide), x2 = zn_rw_cast(w, x2, wide);
   c = zn_rw_cast(w, c, wide), s = zn_rw_cast(w, s, wide);
@@ -220,8 +234,8 @@ ZN_EXPAND(rotaryembedding) {
     const zn_vid pair[2] = {re, im};
     y = zn_rw_attr_int(w, ZN_OP_Concat, pair, 2, "axis", 3);
   }
-  if (r < d) {
-    const zn_vid all[2] = {y, zn_rw_slice(w, x, 3, r, d)};
+  if (!whole) {
+    const zn_vid all[2] = {y, zn_rw_slice(w, x, 3, r, sized ? d : INT64_MAX)};
     y = zn_rw_attr_int(w, ZN_OP_Concat, all, 2, "axis", 3);
   }
   zn_rw_output(w, 0, packed ? zn_rw_reshape_to(w, y, flat, 3) : y);
