@@ -238,7 +238,7 @@ static bool prepare_heads(zn_unode *u, gqa *a) {
   }
   r.dim = 2 * half;
   if (!r.ids) {
-    const zn_vid limit = zn_u_op2(u, ZN_OP_Sub, zn_u_dim(u, r.cos, 0, true), zn_u_i64(u, 1));
+    const zn_vid one = zn_u_i64(u, 1), limit = zn_u_op2(u, ZN_OP_Sub, zn_u_dim(u, r.cos, 0, true), one);
     r.ids = zn_u_op2(u, ZN_OP_Min, zn_ua_positions(u, a->before, u->in[0], 1),
                      limit); /* rows behind the end of a sequence */
   }

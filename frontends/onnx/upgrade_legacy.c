@@ -18,7 +18,8 @@ static void finish(zn_unode *u, zn_vid v) {
 void zn_up_affine(zn_unode *u) { /* alpha*x + beta */
   double alpha = zn_u_float(u, "alpha", 1), beta = zn_u_float(u, "beta", 0);
   if (!has_input(u)) return;
-  finish(u, zn_u_op2(u, ZN_OP_Add, zn_u_op2(u, ZN_OP_Mul, u->in[0], scalar(u, alpha)), scalar(u, beta)));
+  const zn_vid offset = scalar(u, beta);
+  finish(u, zn_u_op2(u, ZN_OP_Add, zn_u_op2(u, ZN_OP_Mul, u->in[0], scalar(u, alpha)), offset));
 }
 
 void zn_up_scale(zn_unode *u) {
@@ -132,6 +133,6 @@ void zn_up_mvn(zn_unode *u) {
     return;
   }
   zn_vid sq = zn_u_op2(u, ZN_OP_ReduceMean, zn_u_op2(u, ZN_OP_Mul, centred, centred), ax);
-  zn_vid std = zn_u_op2(u, ZN_OP_Add, zn_u_op1(u, ZN_OP_Sqrt, sq), scalar(u, 1e-9));
+  zn_vid tiny = scalar(u, 1e-9), std = zn_u_op2(u, ZN_OP_Add, zn_u_op1(u, ZN_OP_Sqrt, sq), tiny);
   finish(u, zn_u_op2(u, ZN_OP_Div, centred, std));
 }

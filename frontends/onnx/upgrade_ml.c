@@ -324,7 +324,7 @@ static zn_vid post(forest *f, zn_vid s, const char *how) {
   if (!strcmp(how, "SOFTMAX_ZERO")) { /* scores of (nearly) zero stay zero */
     zn_vid axis = zn_u_i64(u, -1), max = zn_u_op2(u, ZN_OP_ReduceMax, s, axis);
     double eps = 1e-7f, zero = 0;
-    zn_vid some = zn_u_op2(u, ZN_OP_Greater, zn_u_op1(u, ZN_OP_Abs, s), row(u, f->dtype, &eps, 1));
+    zn_vid tiny = row(u, f->dtype, &eps, 1), some = zn_u_op2(u, ZN_OP_Greater, zn_u_op1(u, ZN_OP_Abs, s), tiny);
     zn_vid in[3] = {some, zn_u_op1(u, ZN_OP_Exp, zn_u_op2(u, ZN_OP_Sub, s, max)), row(u, f->dtype, &zero, 1)};
     zn_vid e = zn_u_op(u, ZN_OP_Where, in, 3);
     return zn_u_op2(u, ZN_OP_Div, e, zn_u_op2(u, ZN_OP_ReduceSum, e, axis));

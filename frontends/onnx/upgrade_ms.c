@@ -62,7 +62,7 @@ static zn_vid inverse_rms(zn_unode *u, zn_vid x, int64_t axis, double eps) {
   if (axis < 0 && rank >= 0) axis += rank;
   for (int64_t d = axis; d < rank; d++) axes[n++] = d;
   const zn_vid f = zn_u_cast(u, x, ZN_F32), sq = zn_u_op2(u, ZN_OP_Mul, f, f), at = zn_u_i64s(u, axes, n);
-  const zn_vid mean = zn_u_op2(u, ZN_OP_Add, zn_u_op2(u, ZN_OP_ReduceMean, sq, at), zn_u_num(u, ZN_F32, eps));
+  const zn_vid tiny = zn_u_num(u, ZN_F32, eps), mean = zn_u_op2(u, ZN_OP_Add, zn_u_op2(u, ZN_OP_ReduceMean, sq, at), tiny);
   return zn_u_op1(u, ZN_OP_Reciprocal, zn_u_op1(u, ZN_OP_Sqrt, mean));
 }
 

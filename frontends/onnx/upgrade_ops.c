@@ -42,10 +42,16 @@ static zn_vid align_axis(zn_unode *u, zn_vid a, zn_vid b, int64_t axis) {
     for (int64_t i = 0; i < n; i++) axes[i] = rb + i;
     return zn_u_op2(u, ZN_OP_Unsqueeze, b, zn_u_i64s(u, axes, (uint32_t)n));
   }
-  zn_vid n = zn_u_op2(u, ZN_OP_Sub, rank_value(u, a), rank_value(u, b));
-  if (axis >= 0) n = zn_u_op2(u, ZN_OP_Sub, n, zn_u_i64(u, axis));
-  else n = zn_u_op2(u, ZN_OP_Sub, zn_u_i64(u, -axis), rank_value(u, b));
-  return zn_u_op2(u, ZN_OP_Reshape, b, concat(u, zn_u_op1(u, ZN_OP_Shape, b), ones(u, n)));
+  const zn_vid less = rank_value(u, b);
+  zn_vid n;
+  if (axis >= 0) {
+    n = zn_u_op2(u, ZN_OP_Sub, rank_value(u, a), less);
+    n = zn_u_op2(u, ZN_OP_Sub, n, zn_u_i64(u, axis));
+  } else {
+    n = zn_u_op2(u, ZN_OP_Sub, zn_u_i64(u, -axis), less);
+  }
+  const zn_vid more = ones(u, n);
+  return zn_u_op2(u, ZN_OP_Reshape, b, concat(u, zn_u_op1(u, ZN_OP_Shape, b), more));
 }
 
 /* Binary operators before 7: B matches A's dimensions from `axis` on; without axis, its last ones. */

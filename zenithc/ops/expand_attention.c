@@ -21,7 +21,8 @@ static zn_vid heads_together(zn_rw *w, zn_vid x) {
 }
 
 static zn_vid count_up(zn_rw *w, zn_vid n) {
-  return zn_rw3(w, ZN_OP_Range, zn_rw_num(w, ZN_I64, 0), n, zn_rw_num(w, ZN_I64, 1));
+  const zn_vid one = zn_rw_num(w, ZN_I64, 1), zero = zn_rw_num(w, ZN_I64, 0);
+  return zn_rw3(w, ZN_OP_Range, zero, n, one);
 }
 
 static zn_vid both(zn_rw *w, zn_vid a, zn_vid b) {
@@ -222,8 +223,10 @@ ZN_EXPAND(rotaryembedding) {
   const zn_dtype t = (zn_dtype)in.dtype, wide = zn_rw_wide(t);
   x1 = zn_rw_cast(w, x1, wide), x2 = zn_rw_cast(w, x2, wide);
   c = zn_rw_cast(w, c, wide), s = zn_rw_cast(w, s, wide);
-  zn_vid re = zn_rw2(w, ZN_OP_Sub, zn_rw2(w, ZN_OP_Mul, c, x1), zn_rw2(w, ZN_OP_Mul, s, x2));
-  zn_vid im = zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, s, x1), zn_rw2(w, ZN_OP_Mul, c, x2));
+  const zn_vid sx2 = zn_rw2(w, ZN_OP_Mul, s, x2);
+  zn_vid re = zn_rw2(w, ZN_OP_Sub, zn_rw2(w, ZN_OP_Mul, c, x1), sx2);
+  const zn_vid cx2 = zn_rw2(w, ZN_OP_Mul, c, x2);
+  zn_vid im = zn_rw2(w, ZN_OP_Add, zn_rw2(w, ZN_OP_Mul, s, x1), cx2);
   re = zn_rw_cast(w, re, t), im = zn_rw_cast(w, im, t);
   zn_vid y;
   if (inter) {

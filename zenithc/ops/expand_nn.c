@@ -14,8 +14,8 @@ ZN_EXPAND(dropout) {
   if (mode && p != 0 && (!zn_value_i64s(w->g, mode, &on, 1, &n) || on)) return ZN_OK;
   zn_rw_output(w, 0, zn_rw1(w, ZN_OP_Identity, x));
   if (zn_rw_wants(w, 1)) {
-    zn_rw_output(w, 1,
-                 zn_rw2(w, ZN_OP_Expand, zn_rw_num(w, ZN_BOOL, 1), zn_rw1(w, ZN_OP_Shape, x)));
+    const zn_vid shape = zn_rw1(w, ZN_OP_Shape, x);
+    zn_rw_output(w, 1, zn_rw2(w, ZN_OP_Expand, zn_rw_num(w, ZN_BOOL, 1), shape));
   }
   return zn_rw_done(w);
 }
@@ -39,9 +39,8 @@ ZN_EXPAND(hardmax) {
   zn_node_set_int(w->g, am, "axis", axis);
   zn_node_set_int(w->g, am, "keepdims", 1);
   const zn_vid first = zn_rw_infer(w, am); /* the first of equal maxima */
-  const zn_vid d =
-      zn_rw2(w, ZN_OP_Gather, zn_rw1(w, ZN_OP_Shape, x), zn_rw_num(w, ZN_I64, (double)axis));
-  zn_vid pos = zn_rw3(w, ZN_OP_Range, zn_rw_num(w, ZN_I64, 0), d, zn_rw_num(w, ZN_I64, 1));
+  const zn_vid d = zn_rw_extent(w, x, (int)axis), one = zn_rw_num(w, ZN_I64, 1), zero = zn_rw_num(w, ZN_I64, 0);
+  zn_vid pos = zn_rw3(w, ZN_OP_Range, zero, d, one);
   int64_t shape[ZN_MAX_RANK];
   uint32_t n = 0;
   shape[n++] = -1;
@@ -70,7 +69,10 @@ static zn_vid nll(zn_rw *w, zn_vid lp, zn_vid target, zn_vid weight) {
   const zn_vid picked = zn_rw_attr_int(w, ZN_OP_GatherElements, in, 2, "axis", 1);
   zn_vid loss = zn_rw1(w, ZN_OP_Neg, zn_rw_squeeze(w, picked, &one, 1));
   if (weight) wt = zn_rw2(w, ZN_OP_Gather, weight, safe);
-  if (ignores) wt = zn_rw3(w, ZN_OP_Where, valid, wt ? wt : zn_rw_num(w, t, 1), zn_rw_num(w, t, 0));
+  if (ignores) {
+    const zn_vid none = zn_rw_num(w, t, 0);
+    wt = zn_rw3(w, ZN_OP_Where, valid, wt ? wt : zn_rw_num(w, t, 1), none);
+  }
   if (wt) loss = zn_rw2(w, ZN_OP_Mul, loss, wt);
   /* a weight of zero leaves nothing, whatever stood there */
   if (ignores) loss = zn_rw3(w, ZN_OP_Where, valid, loss, zn_rw_num(w, t, 0));

@@ -70,7 +70,7 @@ ZN_EXPAND(reducelogsumexp) {
   }
   x = zn_rw_cast(w, x, wide);
   const zn_vid m = same_axes(w, ZN_OP_ReduceMax, x, 1);
-  const zn_vid shift = zn_rw3(w, ZN_OP_Where, zn_rw1(w, ZN_OP_IsInf, m), zn_rw_num(w, wide, 0), m);
+  const zn_vid none = zn_rw_num(w, wide, 0), shift = zn_rw3(w, ZN_OP_Where, zn_rw1(w, ZN_OP_IsInf, m), none, m);
   const zn_vid e = zn_rw1(w, ZN_OP_Exp, zn_rw2(w, ZN_OP_Sub, x, shift));
   const zn_vid l = zn_rw1(w, ZN_OP_Log, same_axes(w, ZN_OP_ReduceSum, e, 1));
   zn_vid y = zn_rw2(w, ZN_OP_Add, l, shift);
@@ -133,7 +133,7 @@ ZN_EXPAND(meanvariancenormalization) {
   uint32_t n;
   const int64_t *axes = zn_node_ints(zn_rw_node(w), "axes", &n);
   const zn_vid d = centred(w, x, axes, n, &mean, &var);
-  const zn_vid s = zn_rw2(w, ZN_OP_Add, zn_rw1(w, ZN_OP_Sqrt, var), zn_rw_num(w, wide, 1e-9));
+  const zn_vid tiny = zn_rw_num(w, wide, 1e-9), s = zn_rw2(w, ZN_OP_Add, zn_rw1(w, ZN_OP_Sqrt, var), tiny);
   zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Div, d, s), t));
   return zn_rw_done(w);
 }
@@ -181,7 +181,8 @@ ZN_EXPAND(lrn) {
   zn_node_set_int(w->g, pool, "count_include_pad", 1);
   const zn_vid avg = zn_rw_reshape(w, zn_rw_infer(w, pool), in.dims, in.rank, x);
   zn_vid s = zn_rw2(w, ZN_OP_Mul, avg, zn_rw_num(w, wide, alpha));
-  s = zn_rw2(w, ZN_OP_Pow, zn_rw2(w, ZN_OP_Add, s, zn_rw_num(w, wide, bias)), zn_rw_num(w, wide, beta));
+  const zn_vid power = zn_rw_num(w, wide, beta);
+  s = zn_rw2(w, ZN_OP_Pow, zn_rw2(w, ZN_OP_Add, s, zn_rw_num(w, wide, bias)), power);
   zn_rw_output(w, 0, zn_rw_cast(w, zn_rw2(w, ZN_OP_Div, x, s), t));
   return zn_rw_done(w);
 }
@@ -240,8 +241,8 @@ static zn_status bn_training(zn_rw *w, zn_vid x, int rank, zn_dtype t) {
   const zn_dtype wide = zn_rw_wide(t);
   const zn_vid d = centred(w, zn_rw_cast(w, x, wide), axes, n, &mean, &var);
   const zn_vid sd = zn_rw1(w, ZN_OP_Sqrt, zn_rw2(w, ZN_OP_Add, var, zn_rw_num(w, wide, eps)));
-  zn_vid y =
-      zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), per_channel(w, zn_rw_in(w, 1), rank, wide));
+  const zn_vid scale = per_channel(w, zn_rw_in(w, 1), rank, wide);
+  zn_vid y = zn_rw2(w, ZN_OP_Mul, zn_rw2(w, ZN_OP_Div, d, sd), scale);
   y = zn_rw2(w, ZN_OP_Add, y, per_channel(w, zn_rw_in(w, 2), rank, wide));
   zn_rw_output(w, 0, zn_rw_cast(w, y, t));
   if (zn_rw_wants(w, 1)) zn_rw_output(w, 1, blend(w, zn_rw_in(w, 3), mean, momentum, tm));

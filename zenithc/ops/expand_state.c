@@ -119,27 +119,29 @@ static zn_vid positive(zn_rw *w, const step *p, zn_vid then, zn_vid other) { /* 
 static zn_vid moved(zn_rw *w, zn_vid x, zn_vid rate, zn_vid dir) { return sub(w, x, mul(w, rate, dir)); }
 
 static zn_vid adagrad(zn_rw *w, step *p, double eps, double decay) {
-  const zn_vid rate = quot(w, p->r, add(w, num(w, p->t, 1), scaled(w, p->t, decay)));
+  const zn_vid slower = scaled(w, p->t, decay), rate = quot(w, p->r, add(w, num(w, p->t, 1), slower));
   p->s = add(w, p->s, mul(w, p->g, p->g));
-  const zn_vid root = add(w, zn_rw1(w, ZN_OP_Sqrt, p->s), num(w, p->s, eps));
+  const zn_vid tiny = num(w, p->s, eps), root = add(w, zn_rw1(w, ZN_OP_Sqrt, p->s), tiny);
   return moved(w, p->x, rate, quot(w, p->g, root));
 }
 
 static zn_vid adam(zn_rw *w, step *p, double alpha, double beta, double eps, double post) {
-  p->s = add(w, scaled(w, p->s, alpha), scaled(w, p->g, 1 - alpha));
-  p->h = add(w, scaled(w, p->h, beta), scaled(w, mul(w, p->g, p->g), 1 - beta));
+  const zn_vid g = scaled(w, p->g, 1 - alpha);
+  p->s = add(w, scaled(w, p->s, alpha), g);
+  const zn_vid g2 = scaled(w, mul(w, p->g, p->g), 1 - beta);
+  p->h = add(w, scaled(w, p->h, beta), g2);
   const zn_vid one = num(w, p->t, 1);
   const zn_vid bt = sub(w, one, zn_rw2(w, ZN_OP_Pow, num(w, p->t, beta), p->t));
   const zn_vid at = sub(w, one, zn_rw2(w, ZN_OP_Pow, num(w, p->t, alpha), p->t));
   const zn_vid bias = quot(w, mul(w, p->r, zn_rw1(w, ZN_OP_Sqrt, bt)), at);
-  const zn_vid root = add(w, zn_rw1(w, ZN_OP_Sqrt, p->h), num(w, p->h, eps));
-  const zn_vid x = moved(w, p->x, positive(w, p, bias, p->r), quot(w, p->s, root));
+  const zn_vid tiny = num(w, p->h, eps), root = add(w, zn_rw1(w, ZN_OP_Sqrt, p->h), tiny), way = quot(w, p->s, root);
+  const zn_vid x = moved(w, p->x, positive(w, p, bias, p->r), way);
   return scaled(w, x, 1 - post);
 }
 
 static zn_vid momentum(zn_rw *w, step *p, double alpha, double beta, bool nesterov) {
-  const zn_vid b = positive(w, p, num(w, p->t, beta), num(w, p->t, 1));
-  p->s = add(w, scaled(w, p->s, alpha), mul(w, b, p->g));
+  const zn_vid one = num(w, p->t, 1), b = positive(w, p, num(w, p->t, beta), one), by = mul(w, b, p->g);
+  p->s = add(w, scaled(w, p->s, alpha), by);
   return moved(w, p->x, p->r, nesterov ? add(w, p->g, scaled(w, p->s, alpha)) : p->s);
 }
 
