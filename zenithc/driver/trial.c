@@ -1,6 +1,6 @@
 /* Rounds of both artifacts in turns, so that whatever else the machine does meets both. A candidate must look better in three
  * ways, since a busy machine can fake each of them: in the median of the ratios inside a round, in the best times of both
- * (which nothing can make too small), and in nearly every round. */
+ * (which nothing can make too small), and in more rounds than chance gives. */
 #include "zenithc/driver/trial.h"
 
 #include <errno.h>
@@ -105,7 +105,7 @@ static outcome judge(const zn_trial *t, const side *s, uint32_t rounds, uint32_t
   double noise = 1.2533 * spread / sqrt(rounds), median = ratio[rounds / 2];
   double of_best = best[USUAL] > 0 ? best[OTHER] / best[USUAL] : 1;
   if (of_best > median) median = of_best;
-  if (won * 10 < rounds * 8 && median + noise < 1) noise = 1 - median; /* too often the other way round */
+  if (won < rounds * 0.5 + 1.25 * sqrt(rounds) && median + noise < 1) noise = 1 - median; /* a coin might do as well */
   return (outcome){usual[rounds / 2], median, noise, rounds};
 }
 
