@@ -99,13 +99,19 @@ def ratio_table(rows, threads):
     return out
 
 
+def load_cell(info):
+    """Milliseconds from a file to a model that can run, ours and ONNX Runtime's, and their ratio."""
+    ours, rival = info["ours"]["load_ms"], info.get("best", {}).get("load_ms")
+    return f"{ours:.2f}, {number(rival, '{:.0f}')}" + (f" ({rival / ours:.0f}x)" if rival and ours else "")
+
+
 def size_table(rows):
-    out = ["| model | load ms: ours, ORT | workspace MB | artifact MB | compile s |", "|---|---|---|---|---|"]
+    out = ["| model | load ms: ours, ORT (ratio) | workspace MB | artifact MB | compile s |", "|---|---|---|---|---|"]
     for r in rows:
         if r["threads"] != 1 or "ours" not in r["info"]:
             continue
         i = r["info"]
-        out.append(f"| {r['model']} | {i['ours']['load_ms']:.2f}, {number(i.get('best', {}).get('load_ms'), '{:.0f}')} | "
+        out.append(f"| {r['model']} | {load_cell(i)} | "
                    f"{i['ours']['workspace_bytes'] / 1e6:.3f} | {r['artifact_bytes'] / 1e6:.2f} | {r['compile_s']:.1f} |")
     return out
 

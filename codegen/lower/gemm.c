@@ -383,6 +383,27 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
   zn_lw_kernel_end(lw);
 }
 
+/* 1 when there is one row, else 0. */
+static zn_expr has_one_row(zn_lw *lw, const zn_gemm *g) {
+  zn_exprs *ex = lw->ex;
+  zn_expr one = zn_ex_const(ex, 1);
+  return zn_ex_div(ex, zn_ex_min(ex, g->m, one), zn_ex_max(ex, g->m, one));
+}
+
+/* A number of rows that only the run knows is often one (a batch, a token): a tile would compute that row several times. */
+static void emit_one_row(zn_lw *lw, const zn_gemm *g, zn_expr blocks, zn_expr width) {
+  zn_gemm row = *g;
+  row.m = zn_ex_const(lw->ex, 1);
+  row.rows = 1;
+  emit_kernel(lw, &row, zn_ex_mul(lw->ex, blocks, has_one_row(lw, g)), width);
+}
+
+static bool may_have_one_row(zn_lw *lw, const zn_gemm *g) {
+  int64_t lo, hi;
+  zn_ex_range(lw->ex, g->m, &lo, &hi);
+  return g->rows > 1 && lo <= 1 && hi > 1 && !zn_ex_is_const(lw->ex, g->m, NULL) && lw->opts->opt_level > 1;
+}
+
 void zn_gemm_emit(zn_lw *lw, const zn_gemm *given) {
   zn_exprs *ex = lw->ex;
   zn_gemm g = *given;
@@ -395,7 +416,10 @@ void zn_gemm_emit(zn_lw *lw, const zn_gemm *given) {
   zn_expr width = zn_ex_const(ex, panel), one = zn_ex_const(ex, 1);
   zn_expr blocks = zn_ex_ceildiv(ex, g.n, width);
   if (zn_ex_is_const(ex, g.n, &n)) {
-    emit_kernel(lw, &g, n < panel ? one : blocks, n < panel ? g.n : width);
+    if (n < panel) blocks = one, width = g.n;
+    bool both = may_have_one_row(lw, &g);
+    if (both) emit_one_row(lw, &g, blocks, width);
+    emit_kernel(lw, &g, both ? zn_ex_mul(ex, blocks, zn_ex_sub(ex, one, has_one_row(lw, &g))) : blocks, width);
     return;
   }
   zn_expr wide = zn_ex_min(ex, one, zn_ex_div(ex, g.n, width)); /* 1 when a block fits */

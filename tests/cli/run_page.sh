@@ -73,6 +73,11 @@ expect 1 'expected failure' sh -c 'echo "affine known" > x.txt; zenithc check te
 expect 0 '1 passed, 0 failed, 1 skipped' sh -c 'echo "aff*" > x.txt; zenithc check tests --skip x.txt'
 expect 0 '1 passed, 0 failed' zenithc check bad --spread 0.1
 
+# ---- one artifact at several sizes: a single row has a kernel of its own ----
+for n in 1 2 3 8; do
+  expect 0 'pass: eta' zenithc verify model.so --reference model.onnx --dim batch=$n
+done
+
 # ---- tuning ----
 expect 0 '[0-9]+ trials, [0-9]+ of [1-9][0-9]* kinds of kernels improved' zenithc tune model.onnx --tune fresh.tune --budget 2s
 expect 0 '^0 trials' zenithc tune model.onnx --tune fresh.tune --budget 0.001
