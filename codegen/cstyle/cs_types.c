@@ -62,25 +62,10 @@ const char *cs_ident(cs_state *s, const char *name) {
 }
 
 zn_dtype cs_canon(zn_dtype t) {
-  switch ((int)t) {
-  case ZN_F16:
-  case ZN_BF16:
-    return ZN_U16;
-  case ZN_F8E4M3FN:
-  case ZN_F8E4M3FNUZ:
-  case ZN_F8E5M2:
-  case ZN_F8E5M2FNUZ:
-  case ZN_F4E2M1:
-  case ZN_F8E8M0:
-  case ZN_U4:
-  case ZN_U2:
-    return ZN_U8;
-  case ZN_I4:
-  case ZN_I2:
-    return ZN_I8;
-  default:
-    return t;
-  }
+  if (zn_is_float(t) && zn_dtype_bytes(t) == 2) return ZN_U16;
+  if (zn_is_float(t) && zn_dtype_bytes(t) == 1) return ZN_U8;
+  if (zn_is_int(t) && zn_dtype_bits(t) < 8) return zn_is_signed(t) ? ZN_I8 : ZN_U8;
+  return t;
 }
 
 cs_type cs_scalar(zn_dtype t) { return (cs_type){.dtype = (uint8_t)cs_canon(t), .lanes = 1}; }

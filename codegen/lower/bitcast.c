@@ -23,7 +23,7 @@ static zn_kref bitcast_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *i
     k = zn_kb_cvt(b, k, u);
   else if (s != u)
     k = zn_kb_bitcast(b, k, u);
-  const unsigned bits = zn_is_float(from) ? (from == ZN_F4E2M1 ? 4 : 8) : zn_int_bits(from);
+  const unsigned bits = zn_dtype_bits(from);
   if (u == ZN_U8 && s != ZN_BOOL && bits < 8) k = zn_kb_bin(b, ZN_K_And, k, zn_kb_int(b, ZN_U8, (1 << bits) - 1));
   const zn_dtype ct = zn_lw_ctype(to);
   if (to == ZN_BOOL) return zn_kb_cvt(b, k, ZN_BOOL);

@@ -2,11 +2,9 @@
 #include "codegen/lower/lower.h"
 
 zn_dtype zn_lw_ctype(zn_dtype t) {
+  if (zn_is_float(t) && zn_dtype_bytes(t) < 4) return ZN_F32;
+  if (zn_dtype_bits(t) < 8 && zn_is_int(t)) return zn_is_signed(t) ? ZN_I8 : ZN_U8;
   switch (t) {
-  case ZN_F16: case ZN_BF16: case ZN_F8E4M3FN: case ZN_F8E4M3FNUZ: case ZN_F8E5M2: case ZN_F8E5M2FNUZ:
-  case ZN_F4E2M1: case ZN_F8E8M0: return ZN_F32;
-  case ZN_U4: case ZN_U2: return ZN_U8;
-  case ZN_I4: case ZN_I2: return ZN_I8;
   case ZN_C64: return ZN_U64;
   case ZN_STR: case ZN_C128: return ZN_PTR;
   default: return t;
@@ -33,6 +31,8 @@ static const minifloat minifloats[] = {
     {ZN_F8E5M2, 2, 15, 0x7b, 0x7c, 0x7f, false, 0x80},
     {ZN_F8E5M2FNUZ, 2, 16, 0x7f, -1, 0x80, true, 0x80},
     {ZN_F4E2M1, 1, 1, 0x7, -1, -1, false, 0x8},
+    {ZN_F6E2M3, 3, 1, 0x1f, -1, -1, false, 0x20},
+    {ZN_F6E3M2, 2, 3, 0x1f, -1, -1, false, 0x20},
 };
 
 static const minifloat *minifloat_of(zn_dtype t) {
@@ -145,7 +145,7 @@ static zn_kref wrap_small(zn_kb *b, zn_kref k, zn_dtype t) { /* keep the low bit
   return zn_kb_bin(b, ZN_K_Shr, up, n);
 }
 
-static bool is_small_int(zn_dtype t) { return t == ZN_I4 || t == ZN_U4 || t == ZN_I2 || t == ZN_U2; }
+static bool is_small_int(zn_dtype t) { return zn_is_int(t) && zn_dtype_bits(t) < 8; }
 
 /* `from` names what the bits of k mean (an F8 code is a u8 value); `to` likewise for the result. */
 zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool saturate) {

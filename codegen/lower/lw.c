@@ -378,10 +378,9 @@ bool zn_lw_is_stored(const zn_lw *lw, zn_vid v) {
 }
 
 static zn_dtype storage_ktype(zn_dtype t) { /* what Load and Store move */
+  if (zn_is_float(t) && zn_dtype_bytes(t) == 1) return ZN_U8;
+  if (zn_dtype_bits(t) < 8 && zn_is_int(t)) return zn_is_signed(t) ? ZN_I8 : ZN_U8;
   switch (t) {
-  case ZN_F8E4M3FN: case ZN_F8E4M3FNUZ: case ZN_F8E5M2: case ZN_F8E5M2FNUZ: case ZN_F4E2M1:
-  case ZN_F8E8M0: case ZN_U4: case ZN_U2: return ZN_U8;
-  case ZN_I4: case ZN_I2: return ZN_I8;
   case ZN_STR: case ZN_C64: case ZN_C128: return ZN_U64;
   default: return t;
   }

@@ -104,7 +104,7 @@ static zn_kref gridsample_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr
   s.n = zn_lw_type(lw, s.x)->rank - 2;
   s.mode = !strcmp(mode, "bilinear") ? 'l' : !strcmp(mode, "bicubic") ? 'c' : mode[0];
   zn_dtype t = zn_lw_ctype((zn_dtype)zn_lw_type(lw, s.x)->dtype);
-  s.ct = t == ZN_F64 ? ZN_F64 : ZN_F32;
+  s.ct = zn_is_float(t) ? t : ZN_F64; /* integers are the sums without their fraction */
   zn_expr at[ZN_MAX_RANK], where[ZN_MAX_RANK];
   where[0] = at[0] = idx[0];
   at[1] = idx[1];

@@ -226,7 +226,7 @@ static zn_kref centercroppad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_e
     at[d] = zn_ex_max(ex, zn_ex_min(ex, i, zn_ex_addi(ex, tx.dims[d], -1)), zero);
   }
   const zn_dtype t = zn_lw_ctype((zn_dtype)tx.dtype);
-  zn_kref none = zn_is_float(t) ? zn_kb_float(b, t, 0) : zn_kb_int(b, t, 0);
+  zn_kref none = zn_lw_zero(lw, t);
   zn_kref v = empty ? zn_kb_var(b, none) : 0, e;
   if (empty) zn_kb_if(b, inside);
   e = zn_lw_load(lw, x, at);

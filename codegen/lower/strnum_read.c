@@ -21,6 +21,8 @@ zn_sn_format zn_sn_format_of(zn_dtype t) {
   case ZN_F8E5M2: return (zn_sn_format){ZN_F32, 3, -16};
   case ZN_F8E5M2FNUZ: return (zn_sn_format){ZN_F32, 3, -17};
   case ZN_F4E2M1: return (zn_sn_format){ZN_F32, 2, -1};
+  case ZN_F6E2M3: return (zn_sn_format){ZN_F32, 4, -3};
+  case ZN_F6E3M2: return (zn_sn_format){ZN_F32, 3, -4};
   default: return (zn_sn_format){ZN_F32, 24, -149};
   }
 }

@@ -141,13 +141,8 @@ zn_status zn_pb_read(zn_ctx *c, zn_arena *a, const char *path, zn_vkind kind, zn
 
 /* ---- writing ---- */
 
-static unsigned element_bits(zn_dtype t) {
-  unsigned b = t == ZN_F4E2M1 ? 4 : zn_int_bits(t);
-  return b && b < 8 ? b : 8 * zn_dtype_bytes(t);
-}
-
 static void set_raw(zn_arena *a, const zn_htensor *t, uint64_t count, Pb__TensorProto *p) {
-  unsigned bits = element_bits(t->dtype);
+  unsigned bits = zn_dtype_bits(t->dtype);
   p->has_raw_data = true;
   p->raw_data.len = (count * bits + 7) / 8;
   if (bits >= 8) {
@@ -156,8 +151,13 @@ static void set_raw(zn_arena *a, const zn_htensor *t, uint64_t count, Pb__Tensor
   }
   uint8_t *q = zn_arena_alloc(a, p->raw_data.len);
   const uint8_t *src = t->data;
-  unsigned per = 8 / bits, mask = (1u << bits) - 1;
-  for (uint64_t i = 0; i < count; i++) q[i / per] |= (uint8_t)((src[i] & mask) << (bits * (unsigned)(i % per)));
+  const unsigned mask = (1u << bits) - 1;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t at = i * bits;
+    const unsigned shift = (unsigned)(at % 8), v = (src[i] & mask) << shift;
+    q[at / 8] |= (uint8_t)v;
+    if (shift + bits > 8) q[at / 8 + 1] |= (uint8_t)(v >> 8);
+  }
   p->raw_data.data = q;
 }
 

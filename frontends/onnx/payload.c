@@ -117,12 +117,6 @@ static zn_status external_bytes(zn_payload *s, const Pb__TensorProto *t, const c
 
 /* ---- stored bytes ---- */
 
-static unsigned bits_of(zn_dtype t) {
-  if (t == ZN_F4E2M1) return 4;
-  unsigned b = zn_int_bits(t);
-  return b && b < 8 ? b : 8 * zn_dtype_bytes(t);
-}
-
 /* The typed field that holds elements of type t, 0 for none. */
 static uint32_t typed_field(zn_dtype t) {
   switch (t) {
@@ -213,7 +207,7 @@ static bool fixed_chunks(zn_payload *s, const Pb__TensorProto *t, uint32_t field
 
 static zn_status find_stored(zn_payload *s, const Pb__TensorProto *t, zn_dtype dt, uint64_t count,
                              const char *where, stored *out) {
-  uint64_t want = (count * bits_of(dt) + 7) / 8, payload = 0;
+  uint64_t want = (count * zn_dtype_bits(dt) + 7) / 8, payload = 0;
   const Pb__View *raw = NULL;
   if (t->data_location == 1) {
     *out = (stored){NULL, want, false};
@@ -237,7 +231,7 @@ static zn_status find_stored(zn_payload *s, const Pb__TensorProto *t, zn_dtype d
   if (field == FIELD_FLOAT || field == FIELD_DOUBLE) {
     ok = fixed_chunks(s, t, field, want, out);
   } else {
-    unsigned width = bits_of(dt) < 8 ? 1 : zn_dtype_bytes(dt);
+    unsigned width = zn_dtype_bits(dt) < 8 ? 1 : zn_dtype_bytes(dt);
     ok = decode_varints(s, t, field, width, want / width, payload, out);
   }
   if (ok) return ZN_OK;
@@ -248,11 +242,15 @@ static zn_status find_stored(zn_payload *s, const Pb__TensorProto *t, zn_dtype d
 /* ---- from stored to host form ---- */
 
 static uint8_t *unpack_sub_byte(zn_arena *a, zn_dtype dt, const uint8_t *p, uint64_t count) {
-  unsigned bits = bits_of(dt), per = 8 / bits, mask = (1u << bits) - 1;
+  unsigned bits = zn_dtype_bits(dt), mask = (1u << bits) - 1;
   uint8_t *q = zn_arena_alloc(a, count);
   bool sign = zn_is_signed(dt);
   for (uint64_t i = 0; i < count; i++) {
-    unsigned v = (unsigned)p[i / per] >> (bits * (unsigned)(i % per)) & mask;
+    const uint64_t at = i * bits;
+    const unsigned shift = (unsigned)(at % 8);
+    unsigned v = (unsigned)p[at / 8] >> shift;
+    if (shift + bits > 8) v |= (unsigned)p[at / 8 + 1] << (8 - shift);
+    v &= mask;
     if (sign && v >> (bits - 1)) v |= ~mask;
     q[i] = (uint8_t)v;
   }
@@ -273,7 +271,7 @@ static void drop_pages(const zn_payload *s, const stored *st) {
 }
 
 static void *host_form(zn_payload *s, zn_dtype dt, const stored *st, uint64_t count) {
-  if (bits_of(dt) < 8) return unpack_sub_byte(s->a, dt, st->p, count);
+  if (zn_dtype_bits(dt) < 8) return unpack_sub_byte(s->a, dt, st->p, count);
   uintptr_t align = dt == ZN_C64 ? 4 : dt == ZN_C128 ? 8 : zn_dtype_bytes(dt);
   bool clean = dt != ZN_BOOL || bools_clean(st->p, st->n);
   if (st->owned && clean) return (void *)(uintptr_t)st->p;

@@ -11,6 +11,9 @@ kept() { "$B/fuzz/graphs/fuzz_graphs" -o "$out/cases" --check tests/fuzz/cases/*
     try "corpus of $kind" "$B/fuzz/corpus_$kind" "tests/fuzz/corpus/$kind"
   done
   kept > "$out/cases.txt" 2>&1 &
+  try "operators with other types" "$PYTHON" -W ignore tests/sweep/types/sweep_types.py "$B/fuzz/graphs/fuzz_graphs" \
+    "$B/onnx-data" "$out/types" --small --ways 1 --jobs 2 \
+    --only Where,CenterCropPad,TopK,Scan,SequenceInsert,LabelEncoder,QuantizeLinear,Optional
   try "100 drawn graphs" "$B/fuzz/graphs/fuzz_graphs" -n 100 -s 4000 --c 15 --no-shrink -o "$out/graphs"
   wait
   cat "$out/cases.txt"

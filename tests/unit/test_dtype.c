@@ -142,6 +142,44 @@ static const struct {
     {ZN_F4E2M1, 0x1.098dc00000000p+3, 0x07, 0x07},
     {ZN_F4E2M1, -0x1.06e23c0000000p+4, 0x0f, 0x0f},
     {ZN_F4E2M1, -0x1.489d540000000p+1, 0x0d, 0x0d},
+    {ZN_F6E2M3, 0x0.0p+0, 0x00, 0x00},
+    {ZN_F6E2M3, -0x0.0p+0, 0x20, 0x20},
+    {ZN_F6E2M3, 0x1.0000000000000p+0, 0x08, 0x08},
+    {ZN_F6E2M3, -0x1.8000000000000p+0, 0x2c, 0x2c},
+    {ZN_F6E2M3, 0x1.999999999999ap-4, 0x01, 0x01},
+    {ZN_F6E2M3, 0x1.e000000000000p+2, 0x1f, 0x1f},
+    {ZN_F6E2M3, -0x1.e000000000000p+2, 0x3f, 0x3f},
+    {ZN_F6E2M3, 0x1.f99999999999ap+2, 0x1f, 0x1f},
+    {ZN_F6E2M3, 0x1.c000000000000p+4, 0x1f, 0x1f},
+    {ZN_F6E2M3, -0x1.c000000000000p+4, 0x3f, 0x3f},
+    {ZN_F6E2M3, 0x1.e000000000000p+4, 0x1f, 0x1f},
+    {ZN_F6E2M3, 0x1.5555555555555p-2, 0x03, 0x03},
+    {ZN_F6E2M3, 0x1.8000000000000p-1, 0x06, 0x06},
+    {ZN_F6E2M3, 0x1.0000000000000p-4, 0x00, 0x00},
+    {ZN_F6E2M3, INFINITY, 0x1f, 0x1f},
+    {ZN_F6E2M3, -INFINITY, 0x3f, 0x3f},
+    {ZN_F6E2M3, 0x1.921fb54442d18p+1, 0x15, 0x15},
+    {ZN_F6E2M3, -0x1.5333333333333p+2, 0x3b, 0x3b},
+    {ZN_F6E2M3, 0x1.2000000000000p+1, 0x11, 0x11},
+    {ZN_F6E3M2, 0x0.0p+0, 0x00, 0x00},
+    {ZN_F6E3M2, -0x0.0p+0, 0x20, 0x20},
+    {ZN_F6E3M2, 0x1.0000000000000p+0, 0x0c, 0x0c},
+    {ZN_F6E3M2, -0x1.8000000000000p+0, 0x2e, 0x2e},
+    {ZN_F6E3M2, 0x1.999999999999ap-4, 0x02, 0x02},
+    {ZN_F6E3M2, 0x1.e000000000000p+2, 0x18, 0x18},
+    {ZN_F6E3M2, -0x1.e000000000000p+2, 0x38, 0x38},
+    {ZN_F6E3M2, 0x1.f99999999999ap+2, 0x18, 0x18},
+    {ZN_F6E3M2, 0x1.c000000000000p+4, 0x1f, 0x1f},
+    {ZN_F6E3M2, -0x1.c000000000000p+4, 0x3f, 0x3f},
+    {ZN_F6E3M2, 0x1.e000000000000p+4, 0x1f, 0x1f},
+    {ZN_F6E3M2, 0x1.5555555555555p-2, 0x05, 0x05},
+    {ZN_F6E3M2, 0x1.8000000000000p-1, 0x0a, 0x0a},
+    {ZN_F6E3M2, 0x1.0000000000000p-4, 0x01, 0x01},
+    {ZN_F6E3M2, INFINITY, 0x1f, 0x1f},
+    {ZN_F6E3M2, -INFINITY, 0x3f, 0x3f},
+    {ZN_F6E3M2, 0x1.921fb54442d18p+1, 0x12, 0x12},
+    {ZN_F6E3M2, -0x1.5333333333333p+2, 0x35, 0x35},
+    {ZN_F6E3M2, 0x1.2000000000000p+1, 0x10, 0x10},
     {ZN_F8E8M0, 0x1.0000000000000p+0, 0x7f, 0x7f},
     {ZN_F8E8M0, 0x1.8000000000000p+0, 0x80, 0x80},
     {ZN_F8E8M0, 0x1.7d70a40000000p+0, 0x7f, 0x7f},
@@ -177,7 +215,7 @@ static void test_every_code(void **state) {
   for (int i = 1; i < ZN_DTYPE_COUNT; i++) {
     zn_dtype t = (zn_dtype)i;
     if (!zn_is_float(t) || t == ZN_F32 || t == ZN_F64) continue;
-    uint32_t n = t == ZN_F4E2M1 ? 16 : zn_dtype_bytes(t) == 2 ? 65536 : 256;
+    uint32_t n = 1u << zn_dtype_bits(t);
     double before = -INFINITY;
     for (uint32_t code = 0; code < n; code++) {
       double x = zn_float_decode(t, code);

@@ -613,9 +613,9 @@ static void test_data_files(void **state) {
   char path[64];
   snprintf(path, sizeof path, "/tmp/zn_test_onnx_%d.pb", (int)getpid());
   int64_t dims[2] = {1, 5};
-  static const zn_dtype types[] = {ZN_I4, ZN_U2, ZN_F16, ZN_F32, ZN_I64, ZN_BOOL, ZN_F4E2M1};
+  static const zn_dtype types[] = {ZN_I4, ZN_U2, ZN_F16, ZN_F32, ZN_I64, ZN_BOOL, ZN_F4E2M1, ZN_F6E2M3, ZN_F6E3M2};
   zn_pb_value v;
-  for (int i = 0; i < 7; i++) {
+  for (int i = 0; i < 9; i++) {
     zn_htensor t = zn_htensor_new(&pb, types[i], 2, dims);
     for (uint64_t k = 0; k < 5; k++) zn_store_i64(types[i], t.data, k, (int64_t)k % 2);
     t.name = "t";

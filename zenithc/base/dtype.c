@@ -61,8 +61,17 @@ static bool format_of(zn_dtype t, float_format *out) {
     case ZN_F8E5M2: *out = (float_format){5, 2, 15, TOP_IEEE}; return true;
     case ZN_F8E5M2FNUZ: *out = (float_format){5, 2, 16, TOP_FNUZ}; return true;
     case ZN_F4E2M1: *out = (float_format){2, 1, 1, TOP_NONE}; return true;
+    case ZN_F6E2M3: *out = (float_format){2, 3, 1, TOP_NONE}; return true;
+    case ZN_F6E3M2: *out = (float_format){3, 2, 3, TOP_NONE}; return true;
     default: return false;
   }
+}
+
+unsigned zn_dtype_bits(zn_dtype t) {
+  float_format f;
+  unsigned whole = zn_int_bits(t);
+  if (whole) return whole;
+  return format_of(t, &f) ? (unsigned)(1 + f.exp_bits + f.mant_bits) : 8 * zn_dtype_bytes(t);
 }
 
 static uint32_t sign_bit(const float_format *f) { return 1u << (f->exp_bits + f->mant_bits); }

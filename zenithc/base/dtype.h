@@ -30,6 +30,8 @@ static inline bool zn_is_int(zn_dtype t) { return zn_dtypes[t].cls == 'I' || zn_
 static inline bool zn_is_signed(zn_dtype t) { return zn_dtypes[t].cls == 'I'; }
 /* Significant bits of an integer type (4 for I4, 2 for U2, 64 for I64), 0 for others. */
 unsigned zn_int_bits(zn_dtype t);
+/* Bits of an element where elements are packed (files): 2, 4 and 6 for the types below a byte; first elements in low bits. */
+unsigned zn_dtype_bits(zn_dtype t);
 
 /* Float formats of at most 16 bits <-> double. Encoding rounds to nearest even; `saturate` decides what a
  * finite overflow becomes in the float8/4 kinds (largest finite, or Inf/NaN as the format has). */

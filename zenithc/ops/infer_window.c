@@ -265,6 +265,7 @@ ZN_INFER(col2im) {
   const zn_type *x = zn_inf_in(f, 0);
   uint32_t n, m;
   zn_expr dims[ZN_MAX_RANK], block;
+  ZN_TRY(zn_inf_numbers(f, "Col2Im"));
   ZN_TRY(zn_inf_want_rank(f, 0, 3));
   const zn_expr *im = zn_inf_need(f, 1, &n), *bl = zn_inf_need(f, 2, &m);
   if (!zn_inf_known(f, 0) || !im) return ZN_OK;

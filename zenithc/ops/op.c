@@ -106,7 +106,7 @@ static zn_attr parse_default(cursor *c, const char *name, zn_attr_kind kind) {
     char *end;
     is[i] = strtoll(item, &end, 10);
     if ((kind == ZN_A_INT || kind == ZN_A_INTS) && *end) bad(c, "integer default expected");
-    fs[i] = strtod(item, &end);
+    fs[i] = (float)strtod(item, &end); /* ONNX attributes are binary32 */
     if ((kind == ZN_A_FLOAT || kind == ZN_A_FLOATS) && *end) bad(c, "number default expected");
     ss[i] = (zn_str){item, len};
     v += len + (v[len] == ',');

@@ -32,7 +32,7 @@ static void last_words(const char *path, char *out, size_t room) {
   if (f) fclose(f);
 }
 
-void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out) {
+void fz_apart(fz_job *job, const void *user, const fz_opts *o, fz_result *out) {
   char log[600];
   if (!shared)
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -49,7 +49,7 @@ void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, f
     if (!o->verbose) dup2(fd, 2);
     alarm(30 * SECONDS);
     fz_result r;
-    fz_check(zg, n, seed, o, &r, at_stage);
+    job(user, o, at_stage, &r);
     shared->result = r;
     _exit(0);
   }
@@ -66,4 +66,20 @@ void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, f
     else snprintf(out->what, sizeof out->what, "exit %d %s", WEXITSTATUS(st), words);
   }
   unlink(log);
+}
+
+struct text {
+  const char *zg;
+  size_t n;
+  uint64_t seed;
+};
+
+static void check_text(const void *user, const fz_opts *o, fz_stage *stage, fz_result *out) {
+  const struct text *t = user;
+  fz_check(t->zg, t->n, t->seed, o, out, stage);
+}
+
+void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out) {
+  struct text t = {zg, n, seed};
+  fz_apart(check_text, &t, o, out);
 }

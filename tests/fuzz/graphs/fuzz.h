@@ -89,11 +89,18 @@ void fz_draw_nodes(fz *f, uint32_t count); /* draw.c */
 zn_graph *fz_draw(zn_ctx *c, uint64_t seed, fz *out_f);
 
 /* ---- running (check.c, jit.c) ---- */
+enum { FZ_OPINIONS = 2 };
+/* Inputs and results that somebody else gives. */
+typedef struct fz_given {
+  zn_htensor *in; /* of every input; NULL: drawn */
+  zn_htensor *want[FZ_OPINIONS]; /* of every output; NULL: no such opinion */
+} fz_given;
 typedef struct fz_opts {
   const char *dir; /* scratch files */
   bool use_c; /* the c target too */
   uint32_t only; /* bits of ways; 0: all */
   bool verbose;
+  const fz_given *given; /* or NULL */
 } fz_opts;
 typedef enum fz_outcome {
   FZ_SAME,
@@ -107,12 +114,22 @@ typedef struct fz_result {
   fz_outcome outcome;
   char way[24]; /* "cpu-O3" */
   char what[300]; /* what differs, or the first diagnostic */
+  char opinion[FZ_OPINIONS][200]; /* "" none, "agrees", or what differs from the reference */
 } fz_result;
 /* Runs the graph (as .zg text) every way and compares. Never returns when generated code crashes: call in a child. */
 void fz_check(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out,
               void (*stage)(const char *way));
-/* The same in a child process with a time limit. */
+/* A job in a child process with a time limit; what kills it becomes the result. The job may say by stage where it is. */
+typedef void fz_stage(const char *way);
+typedef void fz_job(const void *user, const fz_opts *o, fz_stage *stage, fz_result *out);
+void fz_apart(fz_job *job, const void *user, const fz_opts *o, fz_result *out);
+/* fz_check in a child. */
 void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out);
+
+/* cases.c: folders with model.onnx and inputs (in/input_N.pb), with opinions what comes out (ref/output_N.pb and
+ * ort/output_N.pb, each optional), checked like drawn graphs. A line of tab-separated fields for each: outcome, folder,
+ * way, what, and the two opinions. Returns whether all are same. */
+bool fz_check_cases(int n, char **dirs, const fz_opts *o);
 
 /* jit.c. The error is the caller's for good. */
 typedef struct fz_jit fz_jit;

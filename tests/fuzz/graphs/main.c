@@ -1,6 +1,7 @@
 /* fuzz_graphs [-n N] [-s SEED] [-o DIR] [--c EVERY] [--onnx DIR EVERY] [--seconds S] [--verbose]
  *                                                                                      draws and compares N graphs
  * fuzz_graphs --check FILE.zg...                                                       compares these
+ * fuzz_graphs [-o DIR] [--c 0] [--ways BITS] --cases DIR...                            models with inputs (cases.c)
  * fuzz_graphs --print SEED                                                             the graph of a seed as text
  * Exit code 1 when something differed; what did lies in DIR as SEED.zg (as drawn) and SEED-min.zg (shrunk). */
 #include <stdio.h>
@@ -219,6 +220,13 @@ int main(int argc, char **argv) {
       o.use_c = a.c_every != 0;
       o.only = 0x3f;
       return check_files(argc - i - 1, argv + i + 1, &o);
+    } else if (!strcmp(s, "--ways") && more) {
+      o.only = (uint32_t)strtoul(argv[++i], NULL, 0);
+    } else if (!strcmp(s, "--cases") && more) {
+      mkdir(a.dir, 0777);
+      o.dir = a.dir;
+      o.use_c = a.c_every != 0;
+      return !fz_check_cases(argc - i - 1, argv + i + 1, &o);
     } else if (!strcmp(s, "--print") && more) {
       drawn *d = mmap(NULL, sizeof *d, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
       if (!draw_apart(strtoull(argv[i + 1], NULL, 10), d)) return 1;
