@@ -488,6 +488,14 @@ static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *lo
   return rc;
 }
 
+/* As artifacts hold it: kernels rely on the alignment. */
+static const void *aligned_data(const zn_kconst *k, zn_arena *a) {
+  const void *p = zn_kconst_data(k, a);
+  if (!p || (uintptr_t)p % ZN_KCONST_ALIGN == 0) return p;
+  char *copy = zn_arena_array(a, zn_kconst_bytes(k) + ZN_KCONST_ALIGN, 1);
+  copy += -(uintptr_t)copy & (ZN_KCONST_ALIGN - 1);
+  return memcpy(copy, p, zn_kconst_bytes(k));
+}
 
 static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_interp_opts *opts) {
   memset(m, 0, sizeof *m);
@@ -497,7 +505,7 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
   zn_arena_init(&m->arena, "interp");
   m->funcs = ZN_ARRAY(&m->arena, zn_ifunc *, mod->num_funcs);
   m->consts = ZN_ARRAY(&m->arena, const void *, mod->num_consts + 1);
-  for (uint32_t i = 0; i < mod->num_consts; i++) m->consts[i] = zn_kconst_data(&mod->consts[i], &m->arena);
+  for (uint32_t i = 0; i < mod->num_consts; i++) m->consts[i] = aligned_data(&mod->consts[i], &m->arena);
   for (uint32_t i = 0; i < mod->num_consts; i++)
     zn_interp_region(m, m->consts[i], mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
 }

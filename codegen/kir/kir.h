@@ -79,6 +79,7 @@ typedef struct zn_kparam {
   const char *name;
   uint8_t kind;  /* zn_kparam_kind; ptr parameters first is not required */
   uint8_t dtype; /* element type for documentation and the interpreter's checks; IDX for INT */
+  uint8_t align; /* bytes that divide the address of a pointer, a power of two; 0: the element's */
 } zn_kparam;
 
 typedef struct zn_kfunc {
@@ -306,6 +307,8 @@ zn_status zn_kpass_simt(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
 uint64_t zn_kfunc_alloc_bytes(const zn_kfunc *f);
 /* expand.c: class M operations, and what caps lack (fma, rounding, f16 conversion), become arithmetic. */
 zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps);
+/* kalign.c: vector accesses of neighbours say how their addresses are aligned, as far as parameters and indexes prove it. */
+zn_status zn_kpass_align(zn_ctx *c, zn_kmod *m);
 /* kclean.c: local CSE, hoisting of loop-invariant scalars, removal of unused values. */
 zn_status zn_kpass_clean(zn_ctx *c, zn_kmod *m);
 

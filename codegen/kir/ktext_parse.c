@@ -414,6 +414,10 @@ static zn_status params(parser *p) {
     zn_lex_next(&p->l);
     ZN_TRY(dtype(p, &t));
     k.dtype = (uint8_t)t;
+    int64_t align = 0;
+    if (accept_word(p, "align")) ZN_TRY(integer(p, 1, 128, "an alignment", &align));
+    if (align & (align - 1)) return unexpected(p, "a power of two");
+    k.align = (uint8_t)align;
     ZN_PUSH(p->a, p->f->params, p->f->num_params, p->f->cap_params, k);
   }
   zn_lex_next(&p->l);

@@ -204,6 +204,7 @@ static void put_head(printer *p) {
     if (i) zn_text_puts(p->t, ", ");
     put_name(p->t, k->name);
     zn_text_printf(p->t, " %s %s", kinds[k->kind & 3], zn_dtypes[k->dtype].name);
+    if (k->align) zn_text_printf(p->t, " align %u", k->align);
   }
   zn_text_puts(p->t, p->f->exported ? ") exported" : ")");
   if (p->f->team) zn_text_printf(p->t, " team %u", p->f->team);

@@ -69,6 +69,7 @@ static void mark_threads(zn_kfunc *f, zn_arena *tmp) {
     if (in->op != ZN_K_For) continue;
     bool inner = i < thread_end;
     if ((in->c & 255) == ZN_FOR_VECTOR) {
+      if (inner && in->c >> 8 > 1) continue; /* elements that one thread moves at once */
       bool threads = !inner && fits_threads(f, i, match[i], scratch);
       set_kind(in, threads ? ZN_FOR_THREAD : ZN_FOR_SERIAL);
     }

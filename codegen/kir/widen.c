@@ -360,6 +360,10 @@ static unsigned choose_factor(const replicas *x, bool known, int64_t trips, unsi
     if (n > MAX_UNROLL) n = MAX_UNROLL;
     return known && trips < (int64_t)n ? (unsigned)trips : n;
   }
+  if (x->w->caps->simt) { /* a thread's own elements: no registers to fill */
+    if (n > MAX_LANES || (known && trips % (int64_t)n)) return 1;
+    return *out_lanes = n;
+  }
   while (regs & (regs - 1)) regs &= regs - 1;
   if (regs > MAX_LANES) regs = MAX_LANES;
   if (regs < 2) return 1;
@@ -408,7 +412,7 @@ static bool widen_loop(rewriter *w, uint32_t loop) {
   bool known = zn_wplan_trips(w->f, loop, &trips, &multiple),
        vector = (in->c & 255) == ZN_FOR_VECTOR;
   if (known && trips == 0) return true;
-  if (vector && w->caps->vector_bytes == 0) return false;
+  if (vector && w->caps->vector_bytes == 0 && !(w->caps->simt && in->c >> 8 > 1)) return false;
   replicas x = {.w = w};
   zn_arena mine;
   unsigned lanes;

@@ -23,7 +23,9 @@ static bool equal(const zn_kfunc *a, const zn_kfunc *b) {
     return false;
   if (a->is_entry || b->is_entry || a->exported || b->exported || a->on_host != b->on_host) return false;
   for (uint32_t i = 0; i < a->num_params; i++)
-    if (a->params[i].kind != b->params[i].kind || a->params[i].dtype != b->params[i].dtype) return false;
+    if (a->params[i].kind != b->params[i].kind || a->params[i].dtype != b->params[i].dtype ||
+        a->params[i].align != b->params[i].align)
+      return false;
   for (uint32_t i = 0; i < a->num_insts; i++) {
     const zn_kinst *p = &a->insts[i], *q = &b->insts[i];
     if (p->op != q->op || p->dtype != q->dtype || p->lanes != q->lanes || p->a != q->a || p->b != q->b ||

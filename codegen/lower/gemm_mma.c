@@ -47,7 +47,7 @@ static bool is_wide(zn_lw *lw, const tile *t, bool is_a) {
   return is_a ? t->g->a_plain : t->g->packed && t->g->b_depth_inner;
 }
 
-static bool lines_inner(const tile *t, bool is_a) { return is_a ? t->g->rows_inner : !t->g->b_depth_inner; }
+static bool lines_inner(const tile *t, bool is_a) { return is_a ? t->g->rows_inner || t->g->a_rows_inner : !t->g->b_depth_inner; }
 
 /* Elements that one place takes: bytes always travel as words. */
 static unsigned chunk(const tile *t, bool wide) { return wide ? WIDE * t->per : t->per == 4 ? 4 : 1; }

@@ -1,12 +1,12 @@
 /* Matrix products of f16 or bf16 operands on matrix units, whose tiles arrive asynchronously: while a step is multiplied, the
  * copies of the next ones are under way. Both operands must lie in memory with the depth innermost. Weights depend on no
- * kernel before this one, so their first tiles are fetched before it waits for those. Results go from registers to the
- * epilogue. */
+ * kernel before this one, so their first tiles are fetched before it waits for those. Results go through shared memory to
+ * the epilogue, which a thread runs for eight neighbours at once. */
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 #include "codegen/lower/index.h"
 
-enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8 }; /* elements; CHUNK: of one copy */
+enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8 }; /* elements; CHUNK: of one copy, and of results that a thread finishes */
 
 typedef zn_gs_tile tile;
 
@@ -17,7 +17,7 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
 
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
-  if (!zn_gs_mma_fits(lw, g) || !g->a_plain || !g->packed || !g->b_depth_inner) return false;
+  if (!zn_gs_mma_fits(lw, g) || (!g->a_plain && !g->spot) || !g->packed || !g->b_depth_inner) return false;
   return zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
 }
 
@@ -29,6 +29,15 @@ static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
 }
 
 static int64_t pitch_of(const tile *t) { return t->s.bk + PAD; }
+
+/* The spot of the load behind element (line `at`, depth k) of a plain operand. */
+static zn_gemm_spot spot_of_load(zn_lw *lw, const tile *t, bool is_a, zn_expr at, zn_expr k) {
+  zn_kb *b = &lw->kb;
+  zn_kref x = is_a ? t->g->a(lw, t->g->user, t->batch, at, k) : zn_gs_load_b(lw, t->g, t->batch, k, at);
+  const zn_kinst *in = &b->f->insts[x];
+  while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
+  return (zn_gemm_spot){in->a, in->b, 0};
+}
 
 /* Copies operand A's or B's part of the step that starts at depth k0 into slot number `slot`. */
 static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) {
@@ -44,13 +53,15 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
     zn_kref k = zn_i_add(b, k0, step), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
     zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zero), g->k);
     zn_expr at = zn_gs_clamped(lw, zn_i_add(b, first, line), is_a ? g->m : g->n, width);
-    zn_kref x = is_a ? g->a(lw, g->user, t->batch, at, ke) : zn_gs_load_b(lw, g, t->batch, ke, at);
-    const zn_kinst *in = &b->f->insts[x];
-    while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
-    zn_kref from = in->a, element = in->b;
+    zn_gemm_spot s = is_a && g->spot ? g->spot(lw, g->user, at, ke) : spot_of_load(lw, t, is_a, at, ke);
+    zn_kref element = s.element, some = whole ? 0 : inside;
+    if (s.inside) {
+      element = zn_kb_select(b, s.inside, element, zero);
+      some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
+    }
     zn_kref to = zn_i_add(b, base, zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2));
-    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), zn_kb_ptradd(b, from, zn_i_muli(b, element, 2)),
-                     whole ? bytes : zn_kb_select(b, inside, bytes, zero));
+    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, 2));
+    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
   }
 }
 
@@ -100,24 +111,46 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kre
 
 /* ---- results ---- */
 
-static void hand_out(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
+static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
+
+/* The thread's accumulators to shared memory; row, col: of its first one in the block. */
+static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
-  const zn_gemm *g = t->g;
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
-  bool all_rows = divides(lw, g->m, t->s.bm), all_cols = divides(lw, g->n, t->s.bn);
+  zn_kref none = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 2);
   for (unsigned i = 0; i < mf; i++)
     for (unsigned half = 0; half < 2; half++) {
-      zn_kref r = zn_i_addi(b, row, i * 16 + half * 8);
-      if (!all_rows) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_lw_ix(lw, g->m)));
-      for (unsigned j = 0; j < nf; j++)
-        for (unsigned e = 0; e < 2; e++) {
-          zn_kref c = zn_i_addi(b, col, j * 8 + e), sum = zn_kb_extract(b, zn_kb_get(b, t->acc[i * nf + j]), half * 2 + e);
-          if (!all_cols) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, c, zn_lw_ix(lw, g->n)));
-          zn_gs_finish(lw, t, zn_lw_as_expr(lw, r, g->m), zn_lw_as_expr(lw, c, g->n), sum);
-          if (!all_cols) zn_kb_end(b);
-        }
-      if (!all_rows) zn_kb_end(b);
+      zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * 16 + half * 8), block_pitch(t)), col);
+      for (unsigned j = 0; j < nf; j++) {
+        zn_kref acc = zn_kb_get(b, t->acc[i * nf + j]), low = zn_kb_extract(b, acc, half * 2);
+        zn_kref pair = zn_kb_insert(b, none, low, 0), high = zn_kb_extract(b, acc, half * 2 + 1);
+        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
+      }
     }
+}
+
+/* The block from shared memory to the epilogue: `run` neighbours of a row a thread at a time. */
+static void hand_out(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  const zn_gemm *g = t->g;
+  int64_t run = divides(lw, g->n, CHUNK) ? CHUNK : 1, across = t->s.bn / run, turns = t->s.bm * across / t->threads;
+  zn_kref turn = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, turns), 1, ZN_FOR_SERIAL, 0);
+  zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
+  zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
+  zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
+  if (!divides(lw, g->m, t->s.bm)) inside = zn_kb_cmp(b, ZN_K_Lt, row, zn_lw_ix(lw, g->m));
+  if (!divides(lw, g->n, t->s.bn)) {
+    zn_kref in_row = zn_kb_cmp(b, ZN_K_Lt, col, zn_lw_ix(lw, g->n));
+    inside = inside ? zn_kb_bin(b, ZN_K_And, inside, in_row) : in_row;
+  }
+  if (inside) zn_kb_if(b, inside);
+  zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
+  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
+  zn_kref sum = zn_kb_load(b, ZN_F32, 1, t->sa, zn_i_add(b, at, lane));
+  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n), sum);
+  zn_kb_end(b);
+  if (inside) zn_kb_end(b);
+  zn_kb_end(b);
 }
 
 /* ---- the kernel ---- */
@@ -168,8 +201,10 @@ static void team_body(zn_lw *lw, tile *t) {
   zn_kb_set(b, put, following(b, t, free_slot));
   zn_kb_end(b);
   zn_kref group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
-  zn_kref out_row = zn_i_add(b, zn_lw_ix(lw, t->row0), zn_i_add(b, row, group));
-  hand_out(lw, t, out_row, zn_i_add(b, zn_lw_ix(lw, t->col0), zn_i_add(b, col, zn_i_muli(b, pair, 2))));
+  zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
+  put_block(lw, t, zn_i_add(b, row, group), zn_i_add(b, col, zn_i_muli(b, pair, 2)));
+  zn_kb_statement(b, ZN_K_Barrier);
+  hand_out(lw, t);
 }
 
 /* ---- choice ---- */
@@ -177,6 +212,12 @@ static void team_body(zn_lw *lw, tile *t) {
 static unsigned threads_of(const zn_gs_shape *s) { return 32u * (s->bm / s->tm) * (s->bn / s->tn); }
 
 static uint64_t slot_bytes(const zn_gs_shape *s) { return ((uint64_t)s->bm + s->bn) * (s->bk + PAD) * 2; }
+
+/* Shared memory: the slots, or the finished block. */
+static uint64_t shared_of(const zn_gs_shape *s, unsigned stages) {
+  uint64_t slots = slot_bytes(s) * stages, block = (uint64_t)s->bm * (s->bn + PAD) * 4;
+  return slots > block ? slots : block;
+}
 
 static double up(double x) { return (double)(int64_t)(x + 0.999); }
 
@@ -193,7 +234,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned s
   double step = 40 + (products > reads ? products : reads);
   if (fetched > step) step = fetched;
   double registers = 40 + s->tm * s->tn / 32.0 + 16, room = 65536 / (threads * registers);
-  double fit = (double)lw->caps->shared_bytes / (double)(slot_bytes(s) * stages);
+  double fit = (double)lw->caps->shared_bytes / (double)shared_of(s, stages);
   if (fit < room) room = fit;
   room = (double)(int64_t)(room < 1 ? 1 : room);
   double queue = up(blocks / cores), together = queue < room ? queue : room, alone = LATENCY / (stages - 1);
@@ -201,7 +242,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned s
   double time = steps * turn * up(queue / together), all = blocks * steps * bytes / 3400;
   if (all > time) time = all;
   time += START + (double)s->bm * s->bn / threads * 12 * queue;
-  if (slot_bytes(s) * stages > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
+  if (shared_of(s, stages) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
   if (parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * parts + m * n * batch * 4 * (parts + 1) / 1700;
   return time;
 }
@@ -209,7 +250,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned s
 static bool usable(zn_lw *lw, const zn_gs_shape *s, unsigned stages) {
   unsigned threads = threads_of(s);
   int64_t chunks = s->bk / CHUNK;
-  return s->bm * chunks % threads == 0 && s->bn * chunks % threads == 0 && slot_bytes(s) * stages <= lw->caps->shared_bytes;
+  return s->bm * chunks % threads == 0 && s->bn * chunks % threads == 0 && shared_of(s, stages) <= lw->caps->shared_bytes;
 }
 
 static bool choose(zn_lw *lw, tile *t) {
@@ -235,7 +276,7 @@ bool zn_gs_pipe(zn_lw *lw, tile *t) {
   t->threads = threads_of(&t->s);
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
   zn_lw_kernel(lw, t->g->node, t->g->hint);
-  t->sa = zn_kb_alloc(b, ZN_F32, slot_bytes(&t->s) / 4 * t->stages);
+  t->sa = zn_kb_alloc(b, ZN_F32, shared_of(&t->s, t->stages) / 4);
   t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * 2));
   zn_gs_open(lw, t);
   team_body(lw, t);

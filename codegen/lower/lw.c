@@ -266,6 +266,14 @@ zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n) {
 
 /* ---------------------------------------------------------------- memory */
 
+/* What is known of a place's address: buffers of ours and constants start at multiples of 64. */
+static uint8_t alignment(const zn_lw *lw, zn_loc loc) {
+  uint64_t at = 0;
+  if (loc.kind == ZN_LOC_PART) at = lw->parts[loc.index].at, loc = lw->parts[loc.index].whole;
+  if (loc.kind != ZN_LOC_WS && loc.kind != ZN_LOC_CONST) return 0;
+  return at % 64 ? (uint8_t)(at & -at & 63) : 64;
+}
+
 zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dtype) {
   for (uint32_t i = 0; i < lw->num_ptrs; i++) {
     if (lw->ptrs[i].loc.kind != loc.kind || lw->ptrs[i].loc.index != loc.index) continue;
@@ -280,6 +288,7 @@ zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dty
   static const char *const stem[] = {"?", "in", "out", "w", "t", "part", "at"};
   const char *name = zn_arena_printf(lw->arena, "%s%u", stem[loc.kind], loc.index);
   zn_kref k = zn_kb_param(&lw->kb, name, access, dtype);
+  lw->kb.f->params[lw->kb.f->insts[k].imm.i].align = alignment(lw, loc);
   if (lw->num_ptrs == lw->cap_ptrs) {
     uint32_t cap = lw->cap_ptrs ? lw->cap_ptrs * 2 : 8;
     lw->ptrs = zn_arena_grow(lw->arena, lw->ptrs, lw->num_ptrs * sizeof *lw->ptrs,
