@@ -438,9 +438,11 @@ static const char *access_type(cs_state *s, cs_type t, bool aligned) {
   return name;
 }
 
-static bool full_alignment(cs_type t, int64_t align) {
-  return t.dtype != ZN_IDX && !t.mask &&
-         align >= (int64_t)zn_dtype_bytes((zn_dtype)t.dtype) * t.lanes;
+/* SIMT: to 16 bytes, the widest access of a thread. */
+static bool full_alignment(const cs_state *s, cs_type t, int64_t align) {
+  int64_t bytes = (int64_t)zn_dtype_bytes((zn_dtype)t.dtype) * t.lanes;
+  if (s->dia->simt && bytes > 16) bytes = 16;
+  return t.dtype != ZN_IDX && !t.mask && align >= bytes;
 }
 
 /* The suffix of the ZN_LD and ZN_ST macros. */
@@ -450,7 +452,7 @@ static const char *mem_tag(cs_state *s, cs_type t) {
 
 const char *cs_vec_load(cs_state *s, cs_type t, int64_t align) {
   cs_type m = memory_type(t);
-  bool al = full_alignment(t, align);
+  bool al = full_alignment(s, t, align);
   const char *name = helper_name(s, al ? "loada" : "load", t);
   if (!cs_once(s, name)) return name;
   if (s->dia->simt && al && !t.mask) { /* vector types are as aligned as an access may be wide */
@@ -473,10 +475,15 @@ const char *cs_vec_load(cs_state *s, cs_type t, int64_t align) {
 
 const char *cs_vec_store(cs_state *s, cs_type t, int64_t align) {
   cs_type m = memory_type(t);
-  bool al = full_alignment(t, align);
+  bool al = full_alignment(s, t, align);
   const char *name = helper_name(s, al ? "storea" : "store", t), *n = cs_name(s, t);
   if (!cs_once(s, name)) return name;
   zn_text *h = &s->helpers;
+  if (s->dia->simt && al) {
+    zn_text_printf(h, "%s void %s(unsigned char *p, zi i, %s a) { *(%s *)(p + i * (zi)sizeof(%s)) = a; }\n",
+                   s->dia->helper_qual, name, n, n, cs_elem(s, m));
+    return name;
+  }
   bool vec = cs_is_pow2(t.lanes);
   const char *acc = vec ? access_type(s, m, al) : "";
   zn_text_printf(h, "%s void %s(unsigned char *p, zi i, %s a) {\n", s->dia->helper_qual, name, n);

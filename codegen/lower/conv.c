@@ -362,7 +362,8 @@ static bool on_bytes(zn_lw *lw, conv *v, zn_gemm *g, const zn_htensor *w, int64_
 
 static void channels(zn_lw *lw, conv *v) {
   zn_exprs *ex = lw->ex;
-  zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = true,
+  zn_gemm g = {.node = v->n, .hint = v->guarded ? "conv" : "conv_small", .rows_inner = !zn_conv_is_nhwc(lw, v->y),
+               .a_rows_inner = !zn_conv_is_nhwc(lw, v->x),
                .num_batch = 2, .n = v->ocg, .t = v->ct,
                .a = gemm_a, .b = gemm_b, .init = gemm_init, .emit = gemm_out, .user = v};
   g.batch[0] = v->ty.dims[0];
@@ -426,7 +427,7 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   zn_ex_range(ex, v.ocg, &olo, &ohi);
   if (lw->caps->simt) { /* no copy: taps outside the image are zeros by a condition */
     v.guarded = true;
-    channels(lw, &v);
+    if (!zn_conv_nhwc(lw, &v)) channels(lw, &v);
     return ZN_OK;
   }
   if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;

@@ -54,6 +54,10 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v);
 bool zn_conv_lanes(zn_lw *lw, zn_conv *v);
 /* The panel schedule (conv_panel.c), likewise. */
 bool zn_conv_panel(zn_lw *lw, zn_conv *v);
+/* SIMT: is value v an image with all channels of a pixel side by side? The schedules for such input and result
+ * (conv_nhwc.c), like the above. */
+bool zn_conv_is_nhwc(const zn_lw *lw, zn_vid v);
+bool zn_conv_nhwc(zn_lw *lw, zn_conv *v);
 /* The depthwise schedule (conv_depth.c), likewise. */
 bool zn_conv_depth(zn_lw *lw, zn_conv *v);
 /* Its form for bytes (conv_depth_int8.c). */

@@ -21,8 +21,17 @@ int zn_lw_over(zn_lw *lw, zn_vid v, unsigned side, zn_expr *idx) {
     return t.rank ? 2 : 1;
   }
   zn_expr extents[ZN_MAX_RANK] = {0}, var[ZN_MAX_RANK] = {0};
-  for (int d = 0; d < last; d++)
+  for (int d = 0; d <= last; d++)
     extents[d] = d == l.axis ? zn_ex_divi(ex, t.dims[d], l.block) : t.dims[d]; /* blocks are full */
+  if (lw->caps->simt) { /* a thread per run of neighbours */
+    unsigned run = l.block % 8 == 0 ? 8 : 1;
+    zn_lw_grid(lw, (uint32_t)t.rank, extents, var);
+    for (int d = 0; d <= last; d++) idx[d] = var[d];
+    zn_expr at = zn_ex_muli(ex, zn_lw_for(lw, zn_ex_const(ex, l.block / run), ZN_FOR_VECTOR, 0), run);
+    at = zn_ex_add(ex, at, zn_lw_for(lw, zn_ex_const(ex, run), ZN_FOR_VECTOR, run));
+    idx[l.axis] = zn_ex_add(ex, zn_ex_muli(ex, var[l.axis], l.block), at);
+    return 3;
+  }
   zn_lw_grid(lw, (uint32_t)last, extents, var);
   for (int d = 0; d < last; d++) idx[d] = var[d];
   unsigned f = pixels_per_step(lw, t.dims[last], side);

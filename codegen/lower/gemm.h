@@ -47,6 +47,8 @@ void zn_gemm_pack(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t 
                   void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);
 /* One kernel; two where n may be smaller than a register tile. */
 void zn_gemm_emit(zn_lw *lw, const zn_gemm *g);
+/* Can a product whose A is given by spots be emitted? Reads sizes and types. */
+bool zn_gemm_spots_fit(zn_lw *lw, const zn_gemm *g);
 /* gemm_simt.c: the same for SIMT targets. Packing there is one panel of all columns. */
 void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user);

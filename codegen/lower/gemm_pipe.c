@@ -21,6 +21,11 @@ bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   return zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
 }
 
+bool zn_gemm_spots_fit(zn_lw *lw, const zn_gemm *g) {
+  int64_t k;
+  return zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
+}
+
 /* ---- copies ---- */
 
 static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
@@ -129,20 +134,21 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
     }
 }
 
+static zn_kref both(zn_kb *b, zn_kref x, zn_kref y) { return x ? zn_kb_bin(b, ZN_K_And, x, y) : y; }
+
 /* The block from shared memory to the epilogue: `run` neighbours of a row a thread at a time. */
 static void hand_out(zn_lw *lw, const tile *t) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t run = divides(lw, g->n, CHUNK) ? CHUNK : 1, across = t->s.bn / run, turns = t->s.bm * across / t->threads;
+  int64_t run = divides(lw, g->n, CHUNK) ? CHUNK : 1, across = t->s.bn / run, runs = t->s.bm * across;
+  int64_t turns = (runs + t->threads - 1) / t->threads;
   zn_kref turn = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, turns), 1, ZN_FOR_SERIAL, 0);
   zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
   zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
   zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
-  if (!divides(lw, g->m, t->s.bm)) inside = zn_kb_cmp(b, ZN_K_Lt, row, zn_lw_ix(lw, g->m));
-  if (!divides(lw, g->n, t->s.bn)) {
-    zn_kref in_row = zn_kb_cmp(b, ZN_K_Lt, col, zn_lw_ix(lw, g->n));
-    inside = inside ? zn_kb_bin(b, ZN_K_And, inside, in_row) : in_row;
-  }
+  if (!divides(lw, g->m, t->s.bm)) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, row, zn_lw_ix(lw, g->m)));
+  if (!divides(lw, g->n, t->s.bn)) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, col, zn_lw_ix(lw, g->n)));
+  if (runs % t->threads) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
   if (inside) zn_kb_if(b, inside);
   zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
   zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);

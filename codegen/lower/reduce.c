@@ -256,6 +256,49 @@ static bool reduce_image(zn_lw *lw, zn_nid n, reduction *r) {
   return true;
 }
 
+/* The same where all channels of a pixel lie side by side: a warp takes 32 channels and every eighth pixel. */
+static bool reduce_pixels(zn_lw *lw, zn_nid n, reduction *r) {
+  enum { SLICES = 8 };
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_layout *l = &lw->g->vals[r->x].layout;
+  int last = r->tx.rank - 1;
+  if (!lw->caps->simt || !l->block || l->axis != 1 || r->axis[0] || r->axis[1] || r->tail != 2) return false;
+  zn_expr pixels = zn_ex_const(ex, 1), ext[2] = {r->tx.dims[0], zn_ex_ceildiv(ex, r->tx.dims[1], zn_ex_const(ex, WARP))}, var[2];
+  for (int d = 2; d <= last; d++) pixels = zn_ex_mul(ex, pixels, r->tx.dims[d]);
+  zn_lw_kernel(lw, n, "reduce");
+  zn_kref partial = zn_kb_alloc(b, r->t, WARP * SLICES), none = zn_kb_idx(b, 0), all = zn_kb_idx(b, WARP * SLICES);
+  zn_lw_grid(lw, 2, ext, var);
+  zn_kref thread = zn_kb_for(b, none, all, 1, ZN_FOR_THREAD, WARP * SLICES), warp = zn_kb_idx(b, WARP);
+  zn_kref lane = zn_kb_bin(b, ZN_K_Rem, thread, warp), slice = zn_kb_bin(b, ZN_K_Div, thread, warp);
+  zn_kref first = zn_lw_ix(lw, zn_ex_muli(ex, var[1], WARP)), channel = zn_kb_bin(b, ZN_K_Add, first, lane);
+  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, channel, zn_lw_ix(lw, r->tx.dims[1]));
+  r->idx[0] = var[0];
+  r->idx[1] = zn_lw_as_expr(lw, zn_kb_select(b, inside, channel, none), r->tx.dims[1]);
+  zn_kref acc = zn_kb_var(b, zn_red_init(lw, r->op, r->t)), end = zn_lw_ix(lw, pixels);
+  zn_expr pixel = zn_lw_as_expr(lw, zn_kb_for(b, slice, end, SLICES, ZN_FOR_SERIAL, 0), pixels);
+  zn_kref x = tail_elem(lw, r, pixel), old = zn_kb_get(b, acc);
+  zn_kb_set(b, acc, zn_red_step(lw, r->op, old, x));
+  zn_kb_end(b);
+  zn_kb_store(b, partial, thread, zn_kb_get(b, acc));
+  zn_kb_statement(b, ZN_K_Barrier);
+  zn_kref finishes = zn_kb_cmp(b, ZN_K_Lt, thread, warp);
+  zn_kb_if(b, zn_kb_bin(b, ZN_K_And, finishes, inside));
+  zn_kref total = zn_kb_load(b, r->t, 1, partial, lane);
+  for (int64_t s = 1; s < SLICES; s++) {
+    zn_kref at = zn_kb_bin(b, ZN_K_Add, lane, zn_kb_idx(b, s * WARP));
+    total = zn_red_step(lw, r->op, total, zn_kb_load(b, r->t, 1, partial, at));
+  }
+  zn_expr to[ZN_MAX_RANK];
+  out_index(lw, r, to);
+  zn_lw_emit(lw, r->y, to, finish(lw, n, r, total));
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
+
 static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   zn_kb *b = &lw->kb;
   const zn_node *node = zn_lw_node(lw, n);
@@ -264,7 +307,7 @@ static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   r.op = zn_red_of(node->op);
   r.t = zn_lw_ctype((zn_dtype)r.tx.dtype);
   if (!find_axes(lw, n, &r)) return zn_lower_reduce_late(lw, n);
-  if (reduce_image(lw, n, &r)) return ZN_OK;
+  if (reduce_pixels(lw, n, &r) || reduce_image(lw, n, &r)) return ZN_OK;
   zn_lw_kernel(lw, n, "reduce");
   bool inner = r.tail < r.tx.rank;
   zn_kref partial = inner ? zn_red_scratch(lw, r.t) : 0;

@@ -3,6 +3,8 @@
  * of form between a producer and its readers is a copy: which operators work on which form so that the estimated time is
  * least is a minimum cut (mincut.h), since there are two forms. It is exact on any graph, where dynamic programming along
  * chains is not once residual connections join.
+ * On targets with threads the other form is channels last: one block of all channels, for types that matrix units take, and
+ * no borders (copies put zeros there).
  * Every lowering reads and writes every layout correctly; this pass decides only what is fast. One rewrite is one value:
  * its layout and the copies of it that its readers want. */
 #include "zenithc/passes/mincut.h"
@@ -24,6 +26,7 @@ typedef struct planner {
   zn_graph *g;
   zn_pass_opts *o;
   int64_t lanes;
+  bool simt;
   zn_mincut *cut;
   uint32_t *in_side, *out_side; /* per node: vertex of its image operands and of its result */
   readers *of;                  /* per value */
@@ -36,16 +39,22 @@ static const zn_type *type_of(const planner *p, zn_vid v) { return &p->g->vals[v
 
 /* Channels of one block when c channels are blocked: a vector register, or half a wide one; 0: c does not fill blocks. */
 static int64_t block_of(const planner *p, int64_t c) {
+  if (p->simt) return c % p->lanes || c > UINT16_MAX ? 0 : c;
   if (c > 0 && c % p->lanes == 0) return p->lanes;
   return c > 0 && p->lanes > 8 && c % (p->lanes / 2) == 0 ? p->lanes / 2 : 0;
 }
+
+static bool fits_type(const planner *p, unsigned t) { return t == ZN_F32 || (p->simt && (t == ZN_F16 || t == ZN_BF16)); }
+
+/* Is there a reason to store image v blocked (others only follow)? */
+static bool gains(const planner *p, zn_vid v) { return !p->simt || type_of(p, v)->dtype != ZN_F32; }
 
 /* An image of full channel blocks and known size: may be stored blocked. */
 static bool is_image(const planner *p, zn_vid v, int64_t *out_pixels) {
   const zn_value *x = &p->g->vals[v];
   const zn_type *t = &x->type;
   int64_t d, pixels = 1;
-  if (!v || x->cst || t->kind != ZN_V_TENSOR || t->dtype != ZN_F32 || t->rank < 3 || t->rank > 4) return false;
+  if (!v || x->cst || t->kind != ZN_V_TENSOR || !fits_type(p, t->dtype) || t->rank < 3 || t->rank > 4) return false;
   if (!zn_ex_is_const(p->g->ex, t->dims[1], &d) || !block_of(p, d)) return false;
   for (int i = 2; i < t->rank; i++) {
     if (!zn_ex_is_const(p->g->ex, t->dims[i], &d) || d < 1) return false;
@@ -115,7 +124,8 @@ static bool is_shared(const planner *p, zn_vid v, const zn_type *like) {
 
 static bool is_map(const planner *p, const zn_node *n) {
   const zn_type *t = type_of(p, n->out[0]);
-  if (!(zn_ops[n->op].flags & ZN_OPF_EW) || n->num_out != 1 || !is_image(p, n->out[0], NULL)) return false;
+  bool cast = p->simt && n->op == ZN_OP_Cast;
+  if (!(cast || zn_ops[n->op].flags & ZN_OPF_EW) || n->num_out != 1 || !is_image(p, n->out[0], NULL)) return false;
   bool any = false;
   for (uint32_t i = 0; i < n->num_in; i++) {
     if (!n->in[i]) continue;
@@ -181,7 +191,7 @@ static void plan_conv(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
   window w;
   int64_t pixels, group = zn_node_int(n, "group");
-  if (!is_image(p, n->out[0], &pixels) || !p->g->vals[n->in[1]].cst || !read_window(p, n, &w)) return;
+  if (!is_image(p, n->out[0], &pixels) || !gains(p, n->out[0]) || !p->g->vals[n->in[1]].cst || !read_window(p, n, &w)) return;
   int64_t ci, co = channels(p, n->out[0]), sd;
   if (!zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[1], &ci)) return;
   for (int i = 0; i < w.rank; i++)
@@ -221,9 +231,9 @@ static void plan_node(planner *p, zn_nid id) {
   p->in_side[id] = p->out_side[id] = zn_mincut_vertex(p->cut);
   window w;
   double count = (double)elements(p, n->out[0]);
-  if (pool && read_window(p, n, &w))
+  if (pool && gains(p, n->out[0]) && read_window(p, n, &w))
     prefer(p, p->in_side[id], count * (double)w.taps * 0.4, count * (double)w.taps / (double)p->lanes);
-  if (resize) prefer(p, p->in_side[id], count, count / 4);
+  if (resize && gains(p, n->out[0])) prefer(p, p->in_side[id], count, count / 4);
 }
 
 /* ---------------------------------------------------------------- the cut */
@@ -316,7 +326,7 @@ static zn_layout borders(const planner *p, const reader *r) {
   const zn_node *n = &p->g->nodes[r->n];
   zn_layout l = {0};
   window w;
-  if (!r->n || n->op != ZN_OP_Conv || r->in != 0 || !p->blocked[p->out_side[r->n]] || !read_window(p, n, &w)) return l;
+  if (p->simt || !r->n || n->op != ZN_OP_Conv || r->in != 0 || !p->blocked[p->out_side[r->n]] || !read_window(p, n, &w)) return l;
   for (int i = 0; i < w.rank; i++) {
     int64_t in = 0, out = 0;
     zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[i + 2], &in);
@@ -392,7 +402,8 @@ static void lay_out(planner *p, zn_vid v) {
 
 zn_status zn_pass_layout(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   planner p = {.c = c, .g = g, .o = o};
-  p.lanes = o->caps ? o->caps->vector_bytes / 4 : 0;
+  p.simt = o->caps && o->caps->mma;
+  p.lanes = p.simt ? 8 : o->caps ? o->caps->vector_bytes / 4 : 0;
   if (p.lanes < 2 || p.lanes > 16 || (p.lanes & (p.lanes - 1))) return ZN_OK;
   p.cut = zn_mincut_new(&c->tmp);
   p.in_side = ZN_ARRAY(&c->tmp, uint32_t, g->num_nodes);

@@ -1,0 +1,198 @@
+/* Convolutions of channels-last images on SIMT targets (zn_layout with one block of all channels). The matrix product whose
+ * rows are the pixels of all images and whose columns are output channels: eight channels under one tap are neighbours in
+ * memory, so tiles of the input are copied asynchronously as they are, zeros outside the image. Depthwise: a thread takes
+ * eight channels of a few pixels of a row. */
+#include "codegen/lower/conv.h"
+#include "codegen/lower/gemm.h"
+
+enum { RUN = 8, MAX_TAPS = 49, MAX_SIDE = 4, FILL = 1 << 17 }; /* FILL: results that keep the machine busy */
+
+bool zn_conv_is_nhwc(const zn_lw *lw, zn_vid v) {
+  const zn_layout *l = &lw->g->vals[v].layout;
+  int64_t channels;
+  return l->block && l->axis == 1 && !l->has_halo && zn_ex_is_const(lw->ex, zn_lw_dim(lw, v, 1), &channels) && channels == l->block;
+}
+
+/* Number m of a pixel over all images, as image and position. */
+static void split_pixel(zn_lw *lw, const zn_conv *v, zn_expr m, zn_expr *image, zn_expr *pos) {
+  for (int i = v->win.rank - 1; i >= 0; i--) {
+    pos[i] = zn_ex_mod(lw->ex, m, v->ty.dims[i + 2]);
+    m = zn_ex_div(lw->ex, m, v->ty.dims[i + 2]);
+  }
+  *image = m;
+}
+
+/* Where eight channels of the input under step k of the depth (tap, then channel) lie. */
+static zn_gemm_spot spot(zn_lw *lw, void *user, zn_expr m, zn_expr k) {
+  const zn_conv *v = user;
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  zn_expr idx[ZN_MAX_RANK], pos[ZN_MAX_RANK], tap = zn_ex_div(ex, k, v->icg);
+  zn_kref inside = zn_kb_int(b, ZN_BOOL, 1);
+  int64_t always;
+  split_pixel(lw, v, m, &idx[0], pos);
+  idx[1] = zn_ex_mod(ex, k, v->icg);
+  for (int i = v->win.rank - 1; i >= 0; i--) {
+    zn_expr step = zn_ex_muli(ex, zn_ex_modi(ex, tap, v->win.kernel[i]), v->win.dilation[i]);
+    tap = zn_ex_divi(ex, tap, v->win.kernel[i]);
+    idx[i + 2] = zn_ex_sub(ex, zn_ex_add(ex, zn_ex_muli(ex, pos[i], v->win.stride[i]), step), v->win.pad_lo[i]);
+    zn_kref in = zn_lw_in_range(lw, idx[i + 2], v->tx.dims[i + 2]);
+    inside = zn_kb_bin(b, ZN_K_And, inside, in);
+  }
+  zn_gemm_spot s = {.from = zn_lw_ptr(lw, v->x, ZN_KP_IN), .element = zn_lw_ix(lw, zn_lw_offset(lw, v->x, idx))};
+  if (!zn_kf_const_int(b->f, inside, &always)) s.inside = inside;
+  return s;
+}
+
+static zn_kref never(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  (void)user, (void)batch, (void)m, (void)k;
+  ZN_BUG(lw->ctx, "a convolution of channels-last images asks for single elements");
+}
+
+static zn_kref init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  (void)batch, (void)m;
+  return zn_conv_bias(lw, user, n);
+}
+
+static void out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref sum) {
+  (void)batch;
+  zn_expr at[ZN_MAX_RANK];
+  split_pixel(lw, user, m, &at[0], at + 2);
+  at[1] = n;
+  zn_conv_emit(lw, user, at, sum);
+}
+
+typedef struct packing {
+  const zn_htensor *w;
+  uint64_t channels, taps;
+  zn_dtype t;
+} packing;
+
+static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
+  const packing *p = user;
+  uint64_t from = (n * p->channels + k % p->channels) * p->taps + k / p->channels;
+  zn_store_f64(p->t, dst, 0, zn_load_f64(p->w->dtype, p->w->data, from));
+}
+
+static bool product(zn_lw *lw, zn_conv *v) {
+  zn_exprs *ex = lw->ex;
+  const zn_htensor *w = zn_lw_cst(lw, v->w);
+  const zn_dtype t = (zn_dtype)v->tx.dtype;
+  int64_t k, n, channels;
+  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_muli(ex, v->icg, v->taps), .t = v->ct, .narrow = t,
+               .a = never, .spot = spot, .init = init, .emit = out, .user = v, .m = v->ty.dims[0]};
+  for (int i = 0; i < v->win.rank; i++) g.m = zn_ex_mul(ex, g.m, v->ty.dims[i + 2]);
+  if (!w || w->dtype != t || !zn_ex_is(ex, v->group, 1) || !zn_gemm_spots_fit(lw, &g)) return false;
+  if (!zn_ex_is_const(ex, g.k, &k) || !zn_ex_is_const(ex, g.n, &n) || !zn_ex_is_const(ex, v->icg, &channels)) return false;
+  if (channels % RUN) return false;
+  packing p = {w, (uint64_t)channels, (uint64_t)v->taps, t};
+  zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, t, copy_weight, &p);
+  zn_gemm_emit(lw, &g);
+  return true;
+}
+
+/* ---- depthwise ---- */
+
+typedef struct depthwise {
+  const zn_conv *v;
+  zn_loc weights; /* [tap][channel] */
+  int64_t channels, side; /* pixels of a row a thread */
+  zn_expr image, channel, row[ZN_MAX_RANK], col; /* the thread's place: its first column */
+} depthwise;
+
+static void pack_taps(zn_lw *lw, depthwise *d) {
+  const zn_htensor *w = zn_lw_cst(lw, d->v->w);
+  uint64_t c = (uint64_t)d->channels, taps = (uint64_t)d->v->taps;
+  char *data = zn_arena_array(&lw->ctx->graph, c * taps, zn_dtype_bytes(w->dtype));
+  for (uint64_t i = 0; i < c * taps; i++) zn_store_f64(w->dtype, data, i % taps * c + i / taps, zn_load_f64(w->dtype, w->data, i));
+  d->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_taps", lw->g->vals[d->v->w].name), w->dtype, c * taps, data);
+}
+
+/* The input at padded position `at`. */
+static zn_kref input(zn_lw *lw, const depthwise *d, const zn_expr *at) {
+  return zn_conv_guarded(lw, d->v, d->image, d->channel, at);
+}
+
+/* All pixels of the thread under the taps of one row of the kernel; each column is read once. */
+static void row_of_taps(zn_lw *lw, const depthwise *d, int64_t first_tap, zn_expr *at, const zn_kref *acc) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_window *w = &d->v->win;
+  int last = w->rank - 1;
+  int64_t stride = w->stride[last], dilation = w->dilation[last], kernel = w->kernel[last];
+  zn_kref weight[MAX_TAPS], p = zn_lw_ptr_loc(lw, d->weights, ZN_KP_IN, (zn_dtype)d->v->tw.dtype);
+  for (int64_t t = 0; t < kernel; t++)
+    weight[t] = zn_lw_load_at(lw, p, (zn_dtype)d->v->tw.dtype, zn_ex_addi(ex, d->channel, (first_tap + t) * d->channels));
+  for (int64_t c = 0; c <= (d->side - 1) * stride + (kernel - 1) * dilation; c++) {
+    zn_kref x = 0;
+    for (int64_t s = 0; s < d->side; s++) {
+      int64_t t = c - s * stride;
+      if (t < 0 || t % dilation || t / dilation >= kernel) continue;
+      at[last] = zn_ex_addi(ex, zn_ex_muli(ex, d->col, stride), c);
+      if (!x) x = input(lw, d, at);
+      zn_kb_set(b, acc[s], zn_kb_fma(b, x, weight[t / dilation], zn_kb_get(b, acc[s])));
+    }
+  }
+}
+
+static void thread_body(zn_lw *lw, const depthwise *d) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_window *w = &d->v->win;
+  int last = w->rank - 1;
+  int64_t rows = d->v->taps / w->kernel[last];
+  zn_kref acc[MAX_SIDE];
+  for (int64_t s = 0; s < d->side; s++) acc[s] = zn_kb_var(b, zn_conv_bias(lw, d->v, d->channel));
+  for (int64_t r = 0; r < rows; r++) {
+    zn_expr at[ZN_MAX_RANK];
+    int64_t left = r;
+    for (int i = last - 1; i >= 0; i--) {
+      int64_t tap = left % w->kernel[i];
+      left /= w->kernel[i];
+      at[i] = zn_ex_addi(ex, zn_ex_muli(ex, d->row[i], w->stride[i]), tap * w->dilation[i]);
+    }
+    row_of_taps(lw, d, r * w->kernel[last], at, acc);
+  }
+  zn_expr to[ZN_MAX_RANK];
+  to[0] = d->image;
+  to[1] = d->channel;
+  for (int i = 0; i < last; i++) to[i + 2] = d->row[i];
+  for (int64_t s = 0; s < d->side; s++) {
+    to[last + 2] = zn_ex_addi(ex, d->col, s);
+    zn_conv_emit(lw, d->v, to, zn_kb_get(b, acc[s]));
+  }
+}
+
+static bool depthwise_product(zn_lw *lw, zn_conv *v) {
+  zn_exprs *ex = lw->ex;
+  depthwise d = {.v = v, .side = 1};
+  int last = v->win.rank - 1;
+  int64_t width, results;
+  if (!zn_lw_cst(lw, v->w) || v->taps > MAX_TAPS || !zn_ex_is(ex, v->icg, 1) || !zn_ex_is(ex, v->ocg, 1)) return false;
+  if (!zn_ex_is_const(ex, v->group, &d.channels) || d.channels % RUN || !zn_is_float(v->ct)) return false;
+  if (zn_ex_is_const(ex, v->ty.dims[last + 2], &width) && zn_ex_is_const(ex, zn_type_count(ex, &v->ty), &results))
+    for (int64_t s = 2; s <= MAX_SIDE; s++)
+      if (width % s == 0 && results / RUN / s >= FILL / 2) d.side = s;
+  pack_taps(lw, &d);
+  zn_lw_kernel(lw, v->n, "conv_depth");
+  zn_expr extents[ZN_MAX_RANK], var[ZN_MAX_RANK];
+  extents[0] = v->ty.dims[0];
+  for (int i = 0; i <= last; i++) extents[i + 1] = v->ty.dims[i + 2];
+  extents[last + 1] = zn_ex_divi(ex, extents[last + 1], d.side);
+  zn_lw_grid(lw, (uint32_t)last + 2, extents, var);
+  d.image = var[0];
+  for (int i = 0; i < last; i++) d.row[i] = var[i + 1];
+  d.col = zn_ex_muli(ex, var[last + 1], d.side);
+  zn_expr run = zn_lw_for(lw, zn_ex_const(ex, d.channels / RUN), ZN_FOR_VECTOR, 0);
+  zn_expr lane = zn_lw_for(lw, zn_ex_const(ex, RUN), ZN_FOR_VECTOR, RUN);
+  d.channel = zn_ex_add(ex, zn_ex_muli(ex, run, RUN), lane);
+  thread_body(lw, &d);
+  for (int i = 0; i < 3; i++) zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
+
+bool zn_conv_nhwc(zn_lw *lw, zn_conv *v) {
+  if (v->zx || v->zw || v->sy || !zn_lw_is_stored(lw, v->x) || !zn_conv_is_nhwc(lw, v->x) || !zn_conv_is_nhwc(lw, v->y)) return false;
+  return depthwise_product(lw, v) || product(lw, v);
+}
