@@ -521,6 +521,11 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
     define_now(p, r, fmt(p, "%s(%s, %s)", cs_vec_ldmatrix(p->s, in->lanes, in->imm.i == 1), base, at));
     break;
   }
+  case ZN_K_GroupMma: {
+    const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
+    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i == 1), a, b, c));
+    break;
+  }
   case ZN_K_PtrAdd: {
     const char *a = use(p, in->a), *b = use(p, in->b);
     define(p, r, fmt(p, "(%s + %s)", a, b), NULL);
@@ -731,10 +736,12 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_AsyncGroup:
   case ZN_K_AsyncWait:
+  case ZN_K_AsyncShare:
   case ZN_K_Await:
     flush(p, FLUSH_MEMORY, 0);
     indent(p);
     if (in->op == ZN_K_AsyncWait) zn_text_printf(p->out, "ZN_ASYNC_WAIT(%" PRId64 ");\n", in->imm.i);
+    else if (in->op == ZN_K_AsyncShare) zn_text_puts(p->out, "ZN_ASYNC_SHARE();\n");
     else if (in->op == ZN_K_AsyncGroup) zn_text_puts(p->out, "ZN_ASYNC_GROUP();\n");
     else print_await(p);
     break;

@@ -541,6 +541,32 @@ const char *cs_vec_mma(cs_state *s, zn_mma_format format) {
   return name;
 }
 
+/* Four steps of 16 along the depth, which the swizzle lets advance by 32 bytes each. The descriptor of a tile: its address in
+ * shared memory, 1024 bytes from eight rows to the next eight, pieces of 16 bytes exchanged within 128. */
+const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16) {
+  const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *t = bf16 ? "bf16" : "f16";
+  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u", t, lanes);
+  zn_text *h = &s->helpers;
+  if (!cs_once(s, name)) return name;
+  if (cs_once(s, "zn_tile_place"))
+    zn_text_printf(h, "%s uint64_t zn_tile_place(const unsigned char *p) {\n"
+                   "  return ((uint64_t)((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | (UINT64_C(1) << 16) |\n"
+                   "         (UINT64_C(64) << 32) | (UINT64_C(1) << 62);\n}\n", s->dia->helper_qual);
+  zn_text_printf(h, "%s %s %s(const unsigned char *a, const unsigned char *b, %s c) {\n", s->dia->helper_qual, type, name, type);
+  zn_text_printf(h, "  asm volatile(\"{\\n.reg .pred p;\\n.reg .b64 x, y;\\nsetp.ne.b32 p, %%%u, 0;\\n\"\n", lanes + 2);
+  zn_text_printf(h, "      \"mov.b64 x, %%%u;\\nmov.b64 y, %%%u;\\nwgmma.fence.sync.aligned;\\n\"\n", lanes, lanes + 1);
+  for (unsigned step = 0; step < 4; step++) {
+    zn_text_printf(h, "      \"wgmma.mma_async.sync.aligned.m64n%uk16.f32.%s.%s {", 2 * lanes, t, t);
+    for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s%%%u", i ? ", " : "", i);
+    zn_text_puts(h, "}, x, y, p, 1, 1, 0, 0;\\n\"\n");
+    if (step < 3) zn_text_puts(h, "      \"add.s64 x, x, 2;\\nadd.s64 y, y, 2;\\n\"\n");
+  }
+  zn_text_puts(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;\\n}\" : ");
+  for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s\"+f\"(c.v[%u])", i ? ", " : "", i);
+  zn_text_puts(h, "\n      : \"l\"(zn_tile_place(a)), \"l\"(zn_tile_place(b)), \"r\"(1) : \"memory\");\n  return c;\n}\n");
+  return name;
+}
+
 const char *cs_vec_ldmatrix(cs_state *s, unsigned squares, bool transposed) {
   static const char *const outs[] = {"%0", "%0, %1", "%0, %1, %2, %3"};
   const char *name = zn_arena_printf(&s->arena, "zn_ldmatrix%u%s", squares, transposed ? "t" : "");

@@ -59,7 +59,7 @@ static const char *const prologue[] = {
     "typedef uint64_t zn_u64_m;",
     "typedef uint8_t zn_bool_m;",
     "typedef zi zn_idx_m;",
-    "extern __shared__ __align__(128) unsigned char zn_shared[];",
+    "extern __shared__ __align__(1024) unsigned char zn_shared[];",
     "ZN_INLINE float zn_f16_f32(uint16_t a) { float r; asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(r) : \"h\"(a)); return r; }",
     "ZN_INLINE uint16_t zn_f32_f16(float a) {",
     "  uint16_t r; asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(r) : \"f\"(a)); return r;",
@@ -76,6 +76,7 @@ static const char *const prologue[] = {
     "#define ZN_ASYNC_COPY(to, from, n) \\",
     "  asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16, %2;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \\",
     "               \"l\"(from), \"r\"((unsigned)(n)) : \"memory\")",
+    "#define ZN_ASYNC_SHARE() asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\")",
     "#define ZN_ASYNC_GROUP() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")",
     "#define ZN_ASYNC_WAIT(n) asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(n) : \"memory\")",
     NULL};

@@ -94,6 +94,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_Barrier: return ZN_IK_BARRIER;
     case ZN_K_Mma:
     case ZN_K_LdMatrix:
+    case ZN_K_GroupMma:
     case ZN_K_LaneXor: return ZN_IK_WARP;
     case ZN_K_AsyncCopy: return ZN_IK_MEM;
     case ZN_K_Ret: return ZN_IK_RET;
@@ -423,12 +424,49 @@ static void warp_exchange(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int6
   for (unsigned l = 0; l < 32; l++) memcpy(operand(m, f, first + l, d->r), &x[l ^ (unsigned)d->imm], 4);
 }
 
-/* What threads first .. first + 31 do together. */
+/* `rows` rows of a GroupMma's tile, as numbers. */
+static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot, unsigned rows, bool brain, double *to) {
+  const char *base;
+  memcpy(&base, operand(m, f, thread, slot), sizeof base);
+  if ((uintptr_t)base % 16 || !zn_interp_reachable(m, base, rows * 128u)) {
+    zn_error(m->c, f->f->name, "interp: a tile at a bad place");
+    return false;
+  }
+  for (unsigned r = 0; r < rows; r++)
+    for (unsigned k = 0; k < 64; k++) {
+      unsigned piece = (k / 8) ^ (r % 8);
+      to[r * 64 + k] = zn_load_f64(brain ? ZN_BF16 : ZN_F16, base, (uint64_t)r * 64 + piece * 8 + k % 8);
+    }
+  return true;
+}
+
+/* The GroupMma of threads first .. first + 127. */
+static bool group_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
+  double a[64 * 64], *b = zn_arena_alloc(&m->arena, 256 * 64 * sizeof *b);
+  unsigned n = 2u * d->n, row, col;
+  if (!read_tile(m, f, first, d->a, 64, d->imm == 1, a) || !read_tile(m, f, first, d->b, n, d->imm == 1, b)) return false;
+  for (unsigned t = 0; t < 128; t++) {
+    const float *c = operand(m, f, first + t, d->c);
+    float *to = operand(m, f, first + t, d->r);
+    for (unsigned e = 0; e < d->n; e++) {
+      zn_group_place(t, e, &row, &col);
+      double sum = (double)c[e];
+      for (unsigned k = 0; k < 64; k++) sum += a[row * 64 + k] * b[col * 64 + k];
+      to[e] = (float)sum;
+    }
+  }
+  return true;
+}
+
+static unsigned threads_together(const zn_idec *d) { return d->op == ZN_K_GroupMma ? 128 : 32; }
+
+/* What threads from `first` on do together. */
 static bool warp_operation(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first, int64_t n) {
-  if (first + 32 > n) {
+  if (first + threads_together(d) > n) {
     zn_error(m->c, f->f->name, "interp: a warp's operation by less than a warp");
     return false;
   }
+  if (d->op == ZN_K_GroupMma) return group_product(m, f, d, first);
   if (d->op == ZN_K_LdMatrix) return warp_squares(m, f, d, first);
   if (d->op == ZN_K_Mma) warp_product(m, f, d, first);
   else warp_exchange(m, f, d, first);
@@ -456,7 +494,7 @@ static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32
     }
     if (state == RAN_TO_END) return 0;
     const zn_idec *d = &f->code[there - 1];
-    for (int64_t t = 0; d->kind == ZN_IK_WARP && t < n; t += 32)
+    for (int64_t t = 0; d->kind == ZN_IK_WARP && t < n; t += threads_together(d))
       if (!warp_operation(m, f, d, t, n)) return -1;
     here = there;
   }

@@ -244,6 +244,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Share: /* here all memory is one */
     case ZN_K_AsyncGroup:
     case ZN_K_AsyncWait:
+    case ZN_K_AsyncShare:
     case ZN_K_Await: return nothing;
     case ZN_K_AsyncCopy: return async_copy;
     case ZN_K_Load:

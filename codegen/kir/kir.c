@@ -463,6 +463,11 @@ zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr,
   return put(b, ZN_K_LdMatrix, ZN_U32, squares, ptr, word, 0, transposed);
 }
 
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16) {
+  if (b->error) return 0;
+  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, bf16);
+}
+
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits) {
   if (!ok1(b, ZN_K_LaneXor, a)) return 0;
   return put(b, ZN_K_LaneXor, type_of(b, a), 1, a, 0, 0, bits);

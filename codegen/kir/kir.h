@@ -127,9 +127,16 @@ static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned
 /* Share's immediate: who uses the memory next, and whether it may write there. */
 typedef enum zn_share_flags { ZN_SHARE_HOST = 0, ZN_SHARE_DEVICE = 1, ZN_SHARE_OWNER = 2, ZN_SHARE_WRITE = 4 } zn_share_flags;
 
+/* GroupMma: row and column of the result's element `e` that thread `t` of the 128 holds. */
+static inline void zn_group_place(unsigned t, unsigned e, unsigned *row, unsigned *col) {
+  zn_mma_place('C', t % 32, e % 4, row, col);
+  *row += t / 32 * 16, *col += e / 4 * 8;
+}
+
 /* Operations that the threads of a warp or team do together. */
 static inline bool zn_kop_joins(uint8_t op) {
-  return op == ZN_K_Barrier || op == ZN_K_Mma || op == ZN_K_LdMatrix || op == ZN_K_LaneXor;
+  return op == ZN_K_Barrier || op == ZN_K_Mma || op == ZN_K_LdMatrix || op == ZN_K_LaneXor ||
+         op == ZN_K_GroupMma;
 }
 
 /* Type of the value r. An Alloc's dtype is its element type; its value is a pointer. */
@@ -254,8 +261,9 @@ zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
 void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags); /* zn_share_flags */
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
-void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, Await */
+void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, AsyncShare, Await */
 zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word);
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16);
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);

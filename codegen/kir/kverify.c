@@ -185,6 +185,13 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
     CHECK(v->depth == 0, "alloc inside a region");
     return;
   }
+  if (in->op == ZN_K_GroupMma) {
+    const zn_kinst *acc = &v->f->insts[in->c];
+    bool power = in->lanes >= 32 && in->lanes <= 128 && (in->lanes & (in->lanes - 1)) == 0;
+    CHECK(t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes && power, "sum or result is not f32 of 32, 64 or 128 lanes");
+    CHECK(in->imm.i == 0 || in->imm.i == 1, "neither f16 nor bf16");
+    return;
+  }
   unsigned nx = v->f->insts[in->b].lanes;
   if (in->op == ZN_K_HostImage) {
     CHECK(v->f->is_entry && t == ZN_I32 && in->lanes == 1, "only entry functions ask the host, for an i32");

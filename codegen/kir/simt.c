@@ -146,7 +146,8 @@ static void thread_loop(walker *w, uint32_t i, pending *s) {
   bool fenced = false;
   for (uint32_t k = i + 1; k < w->match[i]; k++) {
     const zn_kinst *in = &w->f->insts[k];
-    if (in->op == ZN_K_Load || in->op == ZN_K_LdMatrix) reads |= w->bit[in->a];
+    if (in->op == ZN_K_Load || in->op == ZN_K_LdMatrix || in->op == ZN_K_GroupMma) reads |= w->bit[in->a];
+    if (in->op == ZN_K_GroupMma) reads |= w->bit[in->b];
     if (in->op == ZN_K_Store || in->op == ZN_K_AsyncCopy) writes |= w->bit[in->a];
     if (in->op == ZN_K_AsyncCopy) reads |= w->bit[in->b];
     fenced |= zn_kop_joins(in->op);

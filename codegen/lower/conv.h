@@ -23,6 +23,7 @@ typedef struct zn_conv {
   unsigned maps;
   zn_loc packed;
   bool is_packed;
+  const zn_htensor *w_data;  /* constant weights, or NULL (conv_nhwc.c) */
   bool guarded;              /* elements are read through conditions (SIMT) */
   zn_loc sums;               /* with raw: what the weights of each output channel add up to */
 } zn_conv;

@@ -1,7 +1,8 @@
 /* Convolutions of channels-last images on SIMT targets (zn_layout with one block of all channels). The matrix product whose
  * rows are the pixels of all images and whose columns are output channels: eight channels under one tap are neighbours in
  * memory, so tiles of the input are copied asynchronously as they are, zeros outside the image. Depthwise: a thread takes
- * eight channels of a few pixels of a row. */
+ * eight channels of a few pixels of a row. Few channels (the image that a network is given): the input is copied first, with a
+ * border, its channels filled up with zeros to four or eight, so that all taps of a row of the kernel are neighbours. */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/gemm.h"
 
@@ -87,6 +88,102 @@ static bool product(zn_lw *lw, zn_conv *v) {
   if (channels % RUN) return false;
   packing p = {w, (uint64_t)channels, (uint64_t)v->taps, t};
   zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)k, (uint64_t)n, t, copy_weight, &p);
+  zn_gemm_emit(lw, &g);
+  return true;
+}
+
+/* ---- few channels ---- */
+
+typedef struct bordered {
+  zn_conv *v;
+  zn_loc at;                     /* [image][rows][width][channels] */
+  int64_t rows, width, channels; /* of the copy */
+  int64_t run;                   /* elements under a row of the kernel, filled up to whole runs */
+} bordered;
+
+static zn_kref few_pixel(zn_lw *lw, const bordered *c, zn_expr image, const zn_expr *at) {
+  zn_kb *b = &lw->kb;
+  const zn_dtype t = (zn_dtype)c->v->tx.dtype;
+  int64_t have = 0;
+  zn_ex_is_const(lw->ex, c->v->icg, &have);
+  zn_kref pixel = zn_kb_splat(b, zn_kb_cvt(b, zn_kb_float(b, ZN_F32, 0), t), (unsigned)c->channels);
+  for (int64_t ch = 0; ch < have; ch++) {
+    zn_kref x = zn_conv_guarded(lw, c->v, image, zn_ex_const(lw->ex, ch), at);
+    pixel = zn_kb_insert(b, pixel, zn_kb_cvt(b, x, t), (unsigned)ch);
+  }
+  return pixel;
+}
+
+static void copy_few(zn_lw *lw, bordered *c) {
+  zn_exprs *ex = lw->ex;
+  zn_expr image = c->v->ty.dims[0], bytes = zn_ex_muli(ex, image, c->rows * c->width * c->channels * 2), var[2], at[2];
+  zn_expr extents[2] = {image, zn_ex_const(ex, c->rows)};
+  c->at = zn_lw_scratch(lw, bytes);
+  zn_lw_kernel(lw, c->v->n, "conv_border");
+  lw->num_epilogue = 0;
+  zn_lw_grid(lw, 2, extents, var);
+  at[0] = var[1];
+  at[1] = zn_lw_for(lw, zn_ex_const(ex, c->width), ZN_FOR_VECTOR, 0);
+  zn_expr row = zn_ex_add(ex, zn_ex_muli(ex, var[0], c->rows), var[1]);
+  zn_expr to = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, row, c->width), at[1]), c->channels);
+  zn_kref pixel = few_pixel(lw, c, var[0], at), p = zn_lw_ptr_loc(lw, c->at, ZN_KP_OUT, (zn_dtype)c->v->tx.dtype);
+  zn_kb_store(&lw->kb, p, zn_lw_ix(lw, to), pixel);
+  zn_lw_end(lw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+static zn_gemm_spot few_spot(zn_lw *lw, void *user, zn_expr m, zn_expr k) {
+  const bordered *c = user;
+  const zn_window *w = &c->v->win;
+  zn_exprs *ex = lw->ex;
+  zn_expr image, pos[ZN_MAX_RANK];
+  split_pixel(lw, c->v, m, &image, pos);
+  zn_expr row = zn_ex_add(ex, zn_ex_muli(ex, pos[0], w->stride[0]), zn_ex_muli(ex, zn_ex_divi(ex, k, c->run), w->dilation[0]));
+  row = zn_ex_add(ex, zn_ex_muli(ex, image, c->rows), row);
+  zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, row, c->width), zn_ex_muli(ex, pos[1], w->stride[1]));
+  at = zn_ex_add(ex, zn_ex_muli(ex, at, c->channels), zn_ex_modi(ex, k, c->run));
+  return (zn_gemm_spot){.from = zn_lw_ptr_loc(lw, c->at, ZN_KP_IN, (zn_dtype)c->v->tx.dtype), .element = zn_lw_ix(lw, at)};
+}
+
+static zn_kref few_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
+  return init(lw, ((const bordered *)user)->v, batch, m, n);
+}
+
+static void few_out(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n, zn_kref sum) {
+  out(lw, ((const bordered *)user)->v, batch, m, n, sum);
+}
+
+static void copy_few_weight(void *user, uint64_t k, uint64_t n, void *dst) {
+  const bordered *c = user;
+  const zn_htensor *w = c->v->w_data;
+  uint64_t run = (uint64_t)c->run, channels = (uint64_t)c->channels, have = (uint64_t)w->dims[1], width = (uint64_t)w->dims[3];
+  uint64_t row = k / run, tap = k % run / channels, ch = k % channels;
+  double x = 0;
+  if (tap < width && ch < have) x = zn_load_f64(w->dtype, w->data, ((n * have + ch) * (uint64_t)w->dims[2] + row) * width + tap);
+  zn_store_f64(w->dtype, dst, 0, x);
+}
+
+static bool few_channels(zn_lw *lw, zn_conv *v) {
+  zn_exprs *ex = lw->ex;
+  const zn_window *w = &v->win;
+  bordered c = {.v = v};
+  int64_t have, high, wide, n;
+  const zn_dtype t = (zn_dtype)v->tx.dtype;
+  v->w_data = zn_lw_cst(lw, v->w);
+  if (w->rank != 2 || w->dilation[1] != 1 || !v->w_data || v->w_data->dtype != t || !zn_ex_is(ex, v->group, 1)) return false;
+  if (!zn_ex_is_const(ex, v->icg, &have) || have > RUN || !zn_ex_is_const(ex, v->ocg, &n)) return false;
+  if (!zn_ex_is_const(ex, v->ty.dims[2], &high) || !zn_ex_is_const(ex, v->ty.dims[3], &wide) || high < 1 || wide < 1) return false;
+  c.channels = have <= RUN / 2 && w->stride[1] % 2 == 0 ? RUN / 2 : RUN; /* each pixel's taps start at 16 bytes */
+  c.run = (w->kernel[1] * c.channels + RUN - 1) / RUN * RUN;
+  c.rows = (high - 1) * w->stride[0] + (w->kernel[0] - 1) * w->dilation[0] + 1;
+  c.width = (wide - 1) * w->stride[1] + c.run / c.channels;
+  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_const(ex, w->kernel[0] * c.run), .t = v->ct, .narrow = t,
+               .a = never, .spot = few_spot, .init = few_init, .emit = few_out, .user = &c,
+               .m = zn_ex_muli(ex, v->ty.dims[0], high * wide)};
+  if (!zn_gemm_spots_fit(lw, &g)) return false;
+  copy_few(lw, &c);
+  zn_gemm_pack(lw, &g, lw->g->vals[v->w].name, (uint64_t)(w->kernel[0] * c.run), (uint64_t)n, t, copy_few_weight, &c);
   zn_gemm_emit(lw, &g);
   return true;
 }
@@ -193,6 +290,8 @@ static bool depthwise_product(zn_lw *lw, zn_conv *v) {
 }
 
 bool zn_conv_nhwc(zn_lw *lw, zn_conv *v) {
-  if (v->zx || v->zw || v->sy || !zn_lw_is_stored(lw, v->x) || !zn_conv_is_nhwc(lw, v->x) || !zn_conv_is_nhwc(lw, v->y)) return false;
+  if (v->tx.dtype != ZN_F16 && v->tx.dtype != ZN_BF16) return false;
+  if (v->zx || v->zw || v->sy || !zn_lw_is_stored(lw, v->x) || !zn_conv_is_nhwc(lw, v->y)) return false;
+  if (!zn_conv_is_nhwc(lw, v->x)) return few_channels(lw, v);
   return depthwise_product(lw, v) || product(lw, v);
 }

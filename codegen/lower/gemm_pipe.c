@@ -1,12 +1,13 @@
 /* Matrix products of f16 or bf16 operands on matrix units, whose tiles arrive asynchronously: while a step is multiplied, the
- * copies of the next ones are under way. Both operands must lie in memory with the depth innermost. Weights depend on no
+ * copies of the next ones are under way. Warps multiply from registers (Mma), or four of them together straight from shared
+ * memory (GroupMma), where the target has that: large products then need half the reads. Both operands must lie in memory with the depth innermost. Weights depend on no
  * kernel before this one, so their first tiles are fetched before it waits for those. Results go through shared memory to
  * the epilogue, which a thread runs for eight neighbours at once. */
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 #include "codegen/lower/index.h"
 
-enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8 }; /* elements; CHUNK: of one copy, and of results that a thread finishes */
+enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8, GROUP = 128 }; /* elements; CHUNK: of one copy, and of results that a thread finishes */
 
 typedef zn_gs_tile tile;
 
@@ -14,6 +15,10 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
                                      {64, 64, 64, 32, 32},   {64, 64, 128, 32, 32}, {64, 32, 64, 32, 16},  {64, 32, 128, 32, 16},
                                      {32, 64, 64, 16, 32},   {32, 64, 128, 16, 32}, {32, 32, 64, 16, 16},  {32, 32, 128, 16, 16},
                                      {16, 64, 128, 16, 16},  {16, 32, 128, 16, 8}};
+
+/* By groups of four warps: tm rows and all columns of the block each. */
+static const zn_gs_shape group_shapes[] = {{128, 256, 64, 64, 256}, {256, 128, 64, 128, 128}, {128, 128, 64, 64, 128},
+                                           {64, 256, 64, 64, 256},  {64, 128, 64, 64, 128},   {64, 64, 64, 64, 64}};
 
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
@@ -33,7 +38,15 @@ static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
   return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
 }
 
-static int64_t pitch_of(const tile *t) { return t->s.bk + PAD; }
+/* Elements from row to row. Squares of neighbouring rows lie in different banks: by padding, or by exchanged pieces. */
+static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : PAD); }
+
+/* Bytes from the start of a slot's tile at which the run at (line, step) stands. */
+static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref step) {
+  if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2);
+  zn_kref piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, CHUNK), zn_i_remi(b, line, 8));
+  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * 2), zn_i_muli(b, piece, CHUNK * 2));
+}
 
 /* The spot of the load behind element (line `at`, depth k) of a plain operand. */
 static zn_gemm_spot spot_of_load(zn_lw *lw, const tile *t, bool is_a, zn_expr at, zn_expr k) {
@@ -64,7 +77,7 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
       element = zn_kb_select(b, s.inside, element, zero);
       some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
     }
-    zn_kref to = zn_i_add(b, base, zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2));
+    zn_kref to = zn_i_add(b, base, place_of(b, t, line, step));
     zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, 2));
     zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
   }
@@ -114,21 +127,35 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kre
   }
 }
 
+/* The same by groups: each has its rows of A. */
+static void multiply_groups(zn_lw *lw, const tile *t, zn_kref slot) {
+  zn_kb *b = &lw->kb;
+  int64_t row = pitch_of(t) * 2;
+  zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * row), own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm * row);
+  zn_kref cols = zn_kb_ptradd(b, t->sb, base), rows = zn_kb_ptradd(b, t->sa, zn_i_add(b, base, own));
+  for (unsigned i = 0; i < t->s.tm / 64u; i++) {
+    zn_kref at = zn_kb_ptradd(b, rows, zn_kb_idx(b, i * 64 * row)), old = zn_kb_get(b, t->acc[i]);
+    zn_kb_set(b, t->acc[i], zn_kb_groupmma(b, at, cols, old, t->g->narrow == ZN_BF16));
+  }
+}
+
 /* ---- results ---- */
 
 static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
 
-/* The thread's accumulators to shared memory; row, col: of its first one in the block. */
+/* The thread's accumulators to shared memory; row, col: of its first one in the block. One accumulator holds 16 rows of
+ * eight columns, or 64 of all. */
 static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
-  unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
+  unsigned height = t->group ? 64 : 16, mf = t->s.tm / height, nf = t->s.tn / 8u;
   zn_kref none = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 2);
   for (unsigned i = 0; i < mf; i++)
     for (unsigned half = 0; half < 2; half++) {
-      zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * 16 + half * 8), block_pitch(t)), col);
+      zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * height + half * 8), block_pitch(t)), col);
       for (unsigned j = 0; j < nf; j++) {
-        zn_kref acc = zn_kb_get(b, t->acc[i * nf + j]), low = zn_kb_extract(b, acc, half * 2);
-        zn_kref pair = zn_kb_insert(b, none, low, 0), high = zn_kb_extract(b, acc, half * 2 + 1);
+        zn_kref acc = zn_kb_get(b, t->acc[t->group ? i : i * nf + j]);
+        unsigned lane = (t->group ? j * 4 : 0) + half * 2;
+        zn_kref low = zn_kb_extract(b, acc, lane), high = zn_kb_extract(b, acc, lane + 1), pair = zn_kb_insert(b, none, low, 0);
         zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
       }
     }
@@ -185,16 +212,26 @@ static zn_kref following(zn_kb *b, const tile *t, zn_kref slot) {
 static void team_body(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
-  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32);
-  zn_kref row = zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm), col = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn);
-  zn_kref a_row = square_row(b, t, true, row, lane), b_row = square_row(b, t, false, col, lane);
-  zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
-  for (unsigned i = 0; i < t->s.tm / 16u * (t->s.tn / 8u); i++) t->acc[i] = zn_kb_var(b, zero);
+  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32), row, col, a_row = 0, b_row = 0;
+  unsigned sums = t->group ? t->s.tm / 64u : t->s.tm / 16u * (t->s.tn / 8u);
+  zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), t->group ? t->s.bn / 2u : 4);
+  if (t->group) {
+    zn_kref own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm), place = zn_i_muli(b, zn_i_remi(b, warp, GROUP / 32), 16);
+    row = zn_i_add(b, own, place);
+    col = zn_kb_idx(b, 0);
+  } else {
+    row = zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm);
+    col = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn);
+    a_row = square_row(b, t, true, row, lane);
+    b_row = square_row(b, t, false, col, lane);
+  }
+  for (unsigned i = 0; i < sums; i++) t->acc[i] = zn_kb_var(b, zero);
   zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
   fill_pipe(lw, t, begin);
   zn_kref use = zn_kb_var(b, zn_kb_idx(b, 0)), put = zn_kb_var(b, zn_kb_idx(b, t->stages - 1));
   zn_kref k0 = zn_kb_for(b, begin, end, t->s.bk, ZN_FOR_SERIAL, 0);
   zn_kb_async_wait(b, t->stages - 2);
+  if (t->group) zn_kb_statement(b, ZN_K_AsyncShare);
   zn_kb_statement(b, ZN_K_Barrier); /* the step's tiles are there, and nobody reads the slot that is filled next */
   zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = zn_i_addi(b, k0, (int64_t)(t->stages - 1) * t->s.bk);
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, end));
@@ -202,7 +239,8 @@ static void team_body(zn_lw *lw, tile *t) {
   fetch(lw, t, false, free_slot, next);
   zn_kb_end(b);
   zn_kb_statement(b, ZN_K_AsyncGroup);
-  multiply(lw, t, slot, a_row, b_row);
+  if (t->group) multiply_groups(lw, t, slot);
+  else multiply(lw, t, slot, a_row, b_row);
   zn_kb_set(b, use, following(b, t, slot));
   zn_kb_set(b, put, following(b, t, free_slot));
   zn_kb_end(b);
@@ -215,63 +253,90 @@ static void team_body(zn_lw *lw, tile *t) {
 
 /* ---- choice ---- */
 
-static unsigned threads_of(const zn_gs_shape *s) { return 32u * (s->bm / s->tm) * (s->bn / s->tn); }
+typedef struct candidate {
+  const zn_gs_shape *s;
+  bool group;
+  unsigned stages, parts;
+} candidate;
 
-static uint64_t slot_bytes(const zn_gs_shape *s) { return ((uint64_t)s->bm + s->bn) * (s->bk + PAD) * 2; }
+static unsigned threads_of(const candidate *c) {
+  return c->group ? (unsigned)GROUP * (c->s->bm / c->s->tm) : 32u * (c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
+}
+
+static uint64_t slot_bytes(const candidate *c) {
+  return ((uint64_t)c->s->bm + c->s->bn) * (c->s->bk + (c->group ? 0u : PAD)) * 2;
+}
 
 /* Shared memory: the slots, or the finished block. */
-static uint64_t shared_of(const zn_gs_shape *s, unsigned stages) {
-  uint64_t slots = slot_bytes(s) * stages, block = (uint64_t)s->bm * (s->bn + PAD) * 4;
+static uint64_t shared_of(const candidate *c) {
+  uint64_t slots = slot_bytes(c) * c->stages, block = (uint64_t)c->s->bm * (c->s->bn + PAD) * 4;
   return slots > block ? slots : block;
 }
 
 static double up(double x) { return (double)(int64_t)(x + 0.999); }
 
-/* Cycles until the last block is done. A step costs its products, its reads of shared memory or its bytes from L2 (64 a cycle
- * for one multiprocessor, 3400 for all), or its share of a load's latency when too few blocks hide it. */
-static double cost(zn_lw *lw, const zn_gemm *g, const zn_gs_shape *s, unsigned stages, unsigned parts) {
+/* Cycles of one step of a block, with its multiprocessor to itself: products, or reads of shared memory for them. */
+static double step_cost(const candidate *c) {
+  const zn_gs_shape *s = c->s;
+  double products = (double)s->bm * s->bn * s->bk / 2048, warps = threads_of(c) / 32;
+  if (c->group) return 150 + products * 1.1;
+  double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4;
+  return 40 + (products * 2 > reads ? products * 2 : reads);
+}
+
+/* Cycles until the last block is done. A step costs its products or its bytes from L2 (64 a cycle for one multiprocessor, 3400
+ * for all), or its share of a load's latency when too few blocks hide it. */
+static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700;
+  const zn_gs_shape *s = c->s;
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
-  double blocks = batch * parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(s);
-  double steps = up(zn_gs_extent(lw, g->k) / s->bk / parts), bytes = (double)(s->bm + s->bn) * s->bk * 2;
-  double products = (double)s->bm * s->bn * s->bk / 2048 * 1.6;
-  double reads = threads / 32 * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4, fetched = bytes / 64;
-  double step = 40 + (products > reads ? products : reads);
+  double blocks = batch * c->parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(c);
+  double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * 2;
+  double step = step_cost(c), fetched = bytes / 64;
   if (fetched > step) step = fetched;
-  double registers = 40 + s->tm * s->tn / 32.0 + 16, room = 65536 / (threads * registers);
-  double fit = (double)lw->caps->shared_bytes / (double)shared_of(s, stages);
+  double registers = 40 + (double)s->bm * s->bn / threads + 16, room = 65536 / (threads * registers);
+  double fit = (double)lw->caps->shared_bytes / (double)shared_of(c);
   if (fit < room) room = fit;
   room = (double)(int64_t)(room < 1 ? 1 : room);
-  double queue = up(blocks / cores), together = queue < room ? queue : room, alone = LATENCY / (stages - 1);
+  double queue = up(blocks / cores), together = queue < room ? queue : room, alone = LATENCY / (c->stages - 1);
   double turn = step * together > alone ? step * together : alone;
   double time = steps * turn * up(queue / together), all = blocks * steps * bytes / 3400;
   if (all > time) time = all;
   time += START + (double)s->bm * s->bn / threads * 12 * queue;
-  if (shared_of(s, stages) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
-  if (parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * parts + m * n * batch * 4 * (parts + 1) / 1700;
+  if (shared_of(c) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
+  if (c->parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
   return time;
 }
 
-static bool usable(zn_lw *lw, const zn_gs_shape *s, unsigned stages) {
-  unsigned threads = threads_of(s);
-  int64_t chunks = s->bk / CHUNK;
-  return s->bm * chunks % threads == 0 && s->bn * chunks % threads == 0 && shared_of(s, stages) <= lw->caps->shared_bytes;
+static bool usable(zn_lw *lw, const candidate *c) {
+  unsigned threads = threads_of(c);
+  int64_t chunks = c->s->bk / CHUNK;
+  return c->s->bm * chunks % threads == 0 && c->s->bn * chunks % threads == 0 && shared_of(c) <= lw->caps->shared_bytes;
+}
+
+static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
+  if (!usable(lw, &c) || (c.parts > 1 && zn_gs_extent(lw, t->g->k) / c.parts < 2 * c.s->bk)) return;
+  double time = cost(lw, t->g, &c);
+  if (*best != 0 && time >= *best) return;
+  *best = time;
+  t->s = *c.s;
+  t->group = c.group;
+  t->parts = c.parts;
+  t->stages = c.stages;
+  t->threads = threads_of(&c);
+  t->shared = shared_of(&c);
 }
 
 static bool choose(zn_lw *lw, tile *t) {
+  enum { PLAIN = sizeof shapes / sizeof *shapes, GROUPS = sizeof group_shapes / sizeof *group_shapes };
   double best = 0;
-  unsigned most = t->g->rows_inner ? 1 : 16;
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+  unsigned most = t->g->rows_inner ? 1 : 16, all = PLAIN + (lw->caps->group_mma ? GROUPS : 0);
+  for (unsigned i = 0; i < all; i++)
     for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
       for (unsigned parts = 1; parts <= most; parts++) {
-        if (!usable(lw, &shapes[i], stages) || (parts > 1 && zn_gs_extent(lw, t->g->k) / parts < 2 * shapes[i].bk)) continue;
-        double time = cost(lw, t->g, &shapes[i], stages, parts);
-        if (best != 0 && time >= best) continue;
-        best = time;
-        t->s = shapes[i];
-        t->parts = parts;
-        t->stages = stages;
+        bool group = i >= PLAIN;
+        consider(lw, t, (candidate){group ? &group_shapes[i - PLAIN] : &shapes[i], group, stages, parts}, &best);
       }
   return best != 0;
 }
@@ -279,10 +344,9 @@ static bool choose(zn_lw *lw, tile *t) {
 bool zn_gs_pipe(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   if (!zn_gs_pipe_fits(lw, t->g) || !choose(lw, t)) return false;
-  t->threads = threads_of(&t->s);
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
   zn_lw_kernel(lw, t->g->node, t->g->hint);
-  t->sa = zn_kb_alloc(b, ZN_F32, shared_of(&t->s, t->stages) / 4);
+  t->sa = zn_kb_alloc(b, ZN_F32, t->shared / 4);
   t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * 2));
   zn_gs_open(lw, t);
   team_body(lw, t);

@@ -110,6 +110,7 @@ zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .simt = true,
                    .sm = a->sm,
                    .mma = a->sm >= 80,
+                   .group_mma = !strcmp(a->name, "sm_90a"),
                    .cores = a->cores,
                    .warp = 32,
                    .team_max = 1024,

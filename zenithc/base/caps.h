@@ -43,6 +43,7 @@ typedef struct zn_caps {
   uint64_t l1_bytes, l2_bytes;
   bool simt;            /* kernels run as teams of threads (codegen/kir/simt.c); vector_bytes is then 0 */
   bool mma;             /* SIMT: the matrix operation of kops.def (Mma) */
+  bool group_mma;       /* SIMT: GroupMma of kops.def */
   unsigned sm;          /* SIMT: generation of the instruction set, e.g. 90 */
   unsigned warp;        /* SIMT: threads in lockstep */
   unsigned team_max;    /* SIMT: largest team */
