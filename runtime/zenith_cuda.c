@@ -419,14 +419,17 @@ static int32_t enqueue(zn_session *s, zn_tensor *in, zn_tensor *out) {
   return zn_cuda_fail(s, s->cu.graph_launch(r->exec, s->stream), "launching the graph");
 }
 
+/* Kernels take device memory at multiples of 16 bytes. */
+static int needs_copy(zn_session *s, const zn_tensor *t) { return t->u.data_bits % 16 || zn_cuda_is_host(s, t->u.data); }
+
 static int32_t stage_inputs(zn_session *s, const zn_tensor *in, zn_tensor *dev) {
   for (uint32_t i = 0; i < zn_model_main.num_inputs; i++) {
     dev[i] = in[i];
-    if (!in[i].u.data || !zn_cuda_is_host(s, in[i].u.data)) continue;
+    if (!in[i].u.data || !needs_copy(s, &in[i])) continue;
     int32_t rc = zn_cuda_grow(s, &s->in_stage[i], in[i].bytes ? in[i].bytes : 1);
     if (rc) return rc;
     dev[i].u.data_bits = s->in_stage[i].p;
-    if (in[i].bytes) TRY(copy_in(s->in_stage[i].p, in[i].u.data, in[i].bytes, s->stream), "copying an input");
+    if (in[i].bytes) TRY(copy(s->in_stage[i].p, in[i].u.data_bits, in[i].bytes, s->stream), "copying an input");
   }
   return ZN_RUN_OK;
 }
@@ -434,7 +437,7 @@ static int32_t stage_inputs(zn_session *s, const zn_tensor *in, zn_tensor *dev) 
 static int32_t stage_outputs(zn_session *s, const zn_tensor *out, zn_tensor *dev, int *any) {
   for (uint32_t i = 0; i < zn_model_main.num_outputs; i++) {
     dev[i] = out[i];
-    if (!out[i].u.data || !zn_cuda_is_host(s, out[i].u.data)) continue;
+    if (!out[i].u.data || !needs_copy(s, &out[i])) continue;
     int32_t rc = zn_cuda_grow(s, &s->out_stage[i], out[i].bytes ? out[i].bytes : 1);
     if (rc) return rc;
     dev[i].u.data_bits = s->out_stage[i].p;
@@ -458,7 +461,7 @@ static int32_t collect(zn_session *s, zn_tensor *out, const zn_tensor *dev, cons
     out[i].u.data = data;
     out[i].bytes = room;
     if (data && dev[i].u.data != data && n)
-      TRY(copy_out(data, dev[i].u.data_bits, n, s->stream), "copying an output");
+      TRY(copy((uint64_t)(uintptr_t)data, dev[i].u.data_bits, n, s->stream), "copying an output");
   }
   return ZN_RUN_OK;
 }

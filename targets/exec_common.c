@@ -98,8 +98,9 @@ void zn_exec_to_abi(zn_arena *a, const zn_htensor *t, zn_tensor *out) {
   memcpy(out->shape, t->dims, sizeof out->shape);
   out->dtype = list_code(t);
   if (t->kind == ZN_V_TENSOR) {
-    out->u.data = t->data ? t->data : alloc64(a, 1); /* empty tensors may have no buffer */
     out->bytes = zn_htensor_bytes(t);
+    out->u.data = t->data ? t->data : alloc64(a, 1); /* empty tensors may have no buffer */
+    if ((uintptr_t)t->data % 16) out->u.data = memcpy(alloc64(a, out->bytes + 1), t->data, out->bytes); /* inside a file */
     return;
   }
   const zn_htensor *items = t->data;

@@ -427,6 +427,11 @@ static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
     define(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_mma(p->s, (zn_mma_format)in->imm.i), x, y, z), NULL);
     break;
   }
+  case ZN_K_GroupWait: {
+    const char *x = use_bare(p, in->a);
+    define_now(p, r, fmt(p, "%s(%s)", cs_vec_groupwait(p->s, in->lanes), x));
+    break;
+  }
   case ZN_K_LaneXor: {
     const char *x = use_bare(p, in->a);
     /* all threads of the warp are here, maybe not at its use */
@@ -523,7 +528,7 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_GroupMma: {
     const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
-    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i == 1), a, b, c));
+    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i & 1, in->imm.i & 2), a, b, c));
     break;
   }
   case ZN_K_PtrAdd: {

@@ -541,11 +541,25 @@ const char *cs_vec_mma(cs_state *s, zn_mma_format format) {
   return name;
 }
 
+static void put_sums(zn_text *h, unsigned lanes) {
+  for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s\"+f\"(c.v[%u])", i ? ", " : "", i);
+}
+
+const char *cs_vec_groupwait(cs_state *s, unsigned lanes) {
+  const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *name = zn_arena_printf(&s->arena, "zn_groupwait_%u", lanes);
+  if (!cs_once(s, name)) return name;
+  zn_text_printf(&s->helpers, "%s %s %s(%s c) {\n", s->dia->helper_qual, type, name, type);
+  zn_text_puts(&s->helpers, "  asm volatile(\"wgmma.wait_group.sync.aligned 0;\" : ");
+  put_sums(&s->helpers, lanes);
+  zn_text_puts(&s->helpers, " :: \"memory\");\n  return c;\n}\n");
+  return name;
+}
+
 /* Four steps of 16 along the depth, which the swizzle lets advance by 32 bytes each. The descriptor of a tile: its address in
  * shared memory, 1024 bytes from eight rows to the next eight, pieces of 16 bytes exchanged within 128. */
-const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16) {
+const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, bool deferred) {
   const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *t = bf16 ? "bf16" : "f16";
-  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u", t, lanes);
+  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u%s", t, lanes, deferred ? "_deferred" : "");
   zn_text *h = &s->helpers;
   if (!cs_once(s, name)) return name;
   if (cs_once(s, "zn_tile_place"))
@@ -561,8 +575,8 @@ const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16) {
     zn_text_puts(h, "}, x, y, p, 1, 1, 0, 0;\\n\"\n");
     if (step < 3) zn_text_puts(h, "      \"add.s64 x, x, 2;\\nadd.s64 y, y, 2;\\n\"\n");
   }
-  zn_text_puts(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;\\n}\" : ");
-  for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s\"+f\"(c.v[%u])", i ? ", " : "", i);
+  zn_text_printf(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned %d;\\n}\" : ", deferred);
+  put_sums(h, lanes);
   zn_text_puts(h, "\n      : \"l\"(zn_tile_place(a)), \"l\"(zn_tile_place(b)), \"r\"(1) : \"memory\");\n  return c;\n}\n");
   return name;
 }

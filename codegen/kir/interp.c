@@ -444,7 +444,7 @@ static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t s
 static bool group_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
   double a[64 * 64], *b = zn_arena_alloc(&m->arena, 256 * 64 * sizeof *b);
   unsigned n = 2u * d->n, row, col;
-  if (!read_tile(m, f, first, d->a, 64, d->imm == 1, a) || !read_tile(m, f, first, d->b, n, d->imm == 1, b)) return false;
+  if (!read_tile(m, f, first, d->a, 64, d->imm & 1, a) || !read_tile(m, f, first, d->b, n, d->imm & 1, b)) return false;
   for (unsigned t = 0; t < 128; t++) {
     const float *c = operand(m, f, first + t, d->c);
     float *to = operand(m, f, first + t, d->r);

@@ -236,6 +236,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_Bitcast:
     case ZN_K_Var:
     case ZN_K_Get:
+    case ZN_K_GroupWait:
     case ZN_K_Set: return d->n * d->elem <= 8 ? copy_8 : copy;
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_HostAlloc: return host_alloc;

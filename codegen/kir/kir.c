@@ -463,9 +463,14 @@ zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr,
   return put(b, ZN_K_LdMatrix, ZN_U32, squares, ptr, word, 0, transposed);
 }
 
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16) {
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, bool deferred) {
   if (b->error) return 0;
-  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, bf16);
+  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, (bf16 ? 1 : 0) + (deferred ? 2 : 0));
+}
+
+zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc) {
+  if (!ok1(b, ZN_K_GroupWait, acc)) return 0;
+  return put(b, ZN_K_GroupWait, ZN_F32, b->f->insts[acc].lanes, acc, 0, 0, 0);
 }
 
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits) {

@@ -263,7 +263,8 @@ void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
 void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, AsyncShare, Await */
 zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word);
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16);
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, bool deferred);
+zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc);
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);
 zn_kref zn_kb_alloc(zn_kb *b, zn_dtype t, uint64_t count);

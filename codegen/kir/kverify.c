@@ -153,6 +153,7 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
       CHECK(in->lanes == 1 && n == 1 && zn_dtype_bytes(t) == 4, "not one lane of 32 bits");
       CHECK(in->imm.i > 0 && in->imm.i < 32, "no such thread");
       break;
+    case ZN_K_GroupWait: CHECK(in->lanes == n && t == ZN_F32, "not a sum of GroupMma"); break;
     case ZN_K_Splat: CHECK(n == 1, "operand is not a scalar"); break;
     case ZN_K_Extract:
       CHECK(in->lanes == 1 && in->imm.i >= 0 && in->imm.i < n, "no such lane");
@@ -189,7 +190,7 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
     const zn_kinst *acc = &v->f->insts[in->c];
     bool power = in->lanes >= 32 && in->lanes <= 128 && (in->lanes & (in->lanes - 1)) == 0;
     CHECK(t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes && power, "sum or result is not f32 of 32, 64 or 128 lanes");
-    CHECK(in->imm.i == 0 || in->imm.i == 1, "neither f16 nor bf16");
+    CHECK(in->imm.i >= 0 && in->imm.i < 4, "neither f16 nor bf16");
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;

@@ -17,7 +17,7 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
                                      {16, 64, 128, 16, 16},  {16, 32, 128, 16, 8}};
 
 /* By groups of four warps: tm rows and all columns of the block each. */
-static const zn_gs_shape group_shapes[] = {{128, 256, 64, 64, 256}, {256, 128, 64, 128, 128}, {128, 128, 64, 64, 128},
+static const zn_gs_shape group_shapes[] = {{128, 256, 64, 64, 256}, {256, 128, 64, 64, 128}, {128, 128, 64, 64, 128},
                                            {64, 256, 64, 64, 256},  {64, 128, 64, 64, 128},   {64, 64, 64, 64, 64}};
 
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
@@ -127,16 +127,13 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kre
   }
 }
 
-/* The same by groups: each has its rows of A. */
+/* The same by groups: each has its rows of A. Deferred, the products go on while the next step's tiles are waited for. */
 static void multiply_groups(zn_lw *lw, const tile *t, zn_kref slot) {
   zn_kb *b = &lw->kb;
   int64_t row = pitch_of(t) * 2;
   zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * row), own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm * row);
   zn_kref cols = zn_kb_ptradd(b, t->sb, base), rows = zn_kb_ptradd(b, t->sa, zn_i_add(b, base, own));
-  for (unsigned i = 0; i < t->s.tm / 64u; i++) {
-    zn_kref at = zn_kb_ptradd(b, rows, zn_kb_idx(b, i * 64 * row)), old = zn_kb_get(b, t->acc[i]);
-    zn_kb_set(b, t->acc[i], zn_kb_groupmma(b, at, cols, old, t->g->narrow == ZN_BF16));
-  }
+  zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->g->narrow == ZN_BF16, t->deferred));
 }
 
 /* ---- results ---- */
@@ -147,13 +144,13 @@ static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
  * eight columns, or 64 of all. */
 static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
-  unsigned height = t->group ? 64 : 16, mf = t->s.tm / height, nf = t->s.tn / 8u;
+  unsigned mf = t->group ? 1 : t->s.tm / 16u, nf = t->s.tn / 8u;
   zn_kref none = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 2);
   for (unsigned i = 0; i < mf; i++)
     for (unsigned half = 0; half < 2; half++) {
-      zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * height + half * 8), block_pitch(t)), col);
+      zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * 16 + half * 8), block_pitch(t)), col);
       for (unsigned j = 0; j < nf; j++) {
-        zn_kref acc = zn_kb_get(b, t->acc[t->group ? i : i * nf + j]);
+        zn_kref acc = zn_kb_get(b, t->acc[t->group ? 0 : i * nf + j]);
         unsigned lane = (t->group ? j * 4 : 0) + half * 2;
         zn_kref low = zn_kb_extract(b, acc, lane), high = zn_kb_extract(b, acc, lane + 1), pair = zn_kb_insert(b, none, low, 0);
         zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
@@ -192,7 +189,7 @@ static void fill_pipe(zn_lw *lw, const tile *t, zn_kref begin) {
   zn_kb *b = &lw->kb;
   zn_kref end = zn_lw_ix(lw, t->k_end);
   for (int side = 1; side >= 0; side--) { /* weights first */
-    for (unsigned s = 0; s + 1 < t->stages; s++) {
+    for (unsigned s = 0; s < t->ahead; s++) {
       zn_kref k0 = zn_i_addi(b, begin, (int64_t)s * t->s.bk);
       if (s > 0) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, k0, end));
       fetch(lw, t, side == 0, zn_kb_idx(b, s), k0);
@@ -213,7 +210,7 @@ static void team_body(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
   zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32), row, col, a_row = 0, b_row = 0;
-  unsigned sums = t->group ? t->s.tm / 64u : t->s.tm / 16u * (t->s.tn / 8u);
+  unsigned sums = t->group ? 1 : t->s.tm / 16u * (t->s.tn / 8u);
   zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), t->group ? t->s.bn / 2u : 4);
   if (t->group) {
     zn_kref own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm), place = zn_i_muli(b, zn_i_remi(b, warp, GROUP / 32), 16);
@@ -228,12 +225,12 @@ static void team_body(zn_lw *lw, tile *t) {
   for (unsigned i = 0; i < sums; i++) t->acc[i] = zn_kb_var(b, zero);
   zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
   fill_pipe(lw, t, begin);
-  zn_kref use = zn_kb_var(b, zn_kb_idx(b, 0)), put = zn_kb_var(b, zn_kb_idx(b, t->stages - 1));
+  zn_kref use = zn_kb_var(b, zn_kb_idx(b, 0)), put = zn_kb_var(b, zn_kb_idx(b, t->ahead));
   zn_kref k0 = zn_kb_for(b, begin, end, t->s.bk, ZN_FOR_SERIAL, 0);
-  zn_kb_async_wait(b, t->stages - 2);
+  zn_kb_async_wait(b, t->ahead - 1);
   if (t->group) zn_kb_statement(b, ZN_K_AsyncShare);
   zn_kb_statement(b, ZN_K_Barrier); /* the step's tiles are there, and nobody reads the slot that is filled next */
-  zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = zn_i_addi(b, k0, (int64_t)(t->stages - 1) * t->s.bk);
+  zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = zn_i_addi(b, k0, (int64_t)t->ahead * t->s.bk);
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, end));
   fetch(lw, t, true, free_slot, next);
   fetch(lw, t, false, free_slot, next);
@@ -244,6 +241,7 @@ static void team_body(zn_lw *lw, tile *t) {
   zn_kb_set(b, use, following(b, t, slot));
   zn_kb_set(b, put, following(b, t, free_slot));
   zn_kb_end(b);
+  if (t->deferred) zn_kb_set(b, t->acc[0], zn_kb_groupwait(b, zn_kb_get(b, t->acc[0])));
   zn_kref group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
   zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
   put_block(lw, t, zn_i_add(b, row, group), zn_i_add(b, col, zn_i_muli(b, pair, 2)));
@@ -255,9 +253,11 @@ static void team_body(zn_lw *lw, tile *t) {
 
 typedef struct candidate {
   const zn_gs_shape *s;
-  bool group;
+  bool group, deferred; /* deferred: a slot is read for one step longer */
   unsigned stages, parts;
 } candidate;
+
+static unsigned ahead_of(const candidate *c) { return c->stages - (c->deferred ? 2 : 1); }
 
 static unsigned threads_of(const candidate *c) {
   return c->group ? (unsigned)GROUP * (c->s->bm / c->s->tm) : 32u * (c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
@@ -279,31 +279,33 @@ static double up(double x) { return (double)(int64_t)(x + 0.999); }
 static double step_cost(const candidate *c) {
   const zn_gs_shape *s = c->s;
   double products = (double)s->bm * s->bn * s->bk / 2048, warps = threads_of(c) / 32;
-  if (c->group) return 150 + products * 1.1;
+  if (c->group) return 60 + products * 1.2;
   double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4;
   return 40 + (products * 2 > reads ? products * 2 : reads);
 }
 
-/* Cycles until the last block is done. A step costs its products or its bytes from L2 (64 a cycle for one multiprocessor, 3400
- * for all), or its share of a load's latency when too few blocks hide it. */
+/* Cycles until the last block is done. A multiprocessor runs as many blocks at once as fit: together they take their work, but
+ * no less than the chain of one of them: the first tiles' way, a step each at the pace of the copies, the epilogue. L2 gives
+ * 64 bytes a cycle to a multiprocessor, 3400 to all. */
 static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
-  const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700;
+  const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700, EPILOGUE = 900, ISSUE = 150;
   const zn_gs_shape *s = c->s;
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
   double blocks = batch * c->parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(c);
   double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * 2;
-  double step = step_cost(c), fetched = bytes / 64;
+  double step = step_cost(c), fetched = bytes / 64, finish = (double)s->bm * s->bn / 128 * 10;
   if (fetched > step) step = fetched;
   double registers = 40 + (double)s->bm * s->bn / threads + 16, room = 65536 / (threads * registers);
   double fit = (double)lw->caps->shared_bytes / (double)shared_of(c);
   if (fit < room) room = fit;
   room = (double)(int64_t)(room < 1 ? 1 : room);
-  double queue = up(blocks / cores), together = queue < room ? queue : room, alone = LATENCY / (c->stages - 1);
-  double turn = step * together > alone ? step * together : alone;
-  double time = steps * turn * up(queue / together), all = blocks * steps * bytes / 3400;
+  double alone = LATENCY / ahead_of(c), own = step + (c->group && !c->deferred ? ISSUE : 0);
+  double chain = START + steps * (own > alone ? own : alone) + finish + EPILOGUE, work = steps * step + finish;
+  double queue = up(blocks / cores), full = (double)(int64_t)(queue / room), rest = queue - full * room;
+  double time = full * (room * work > chain ? room * work : chain), all = blocks * steps * bytes / 3400;
+  if (rest > 0) time += rest * work > chain ? rest * work : chain;
   if (all > time) time = all;
-  time += START + (double)s->bm * s->bn / threads * 12 * queue;
   if (shared_of(c) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
   if (c->parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
   return time;
@@ -322,6 +324,8 @@ static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
   *best = time;
   t->s = *c.s;
   t->group = c.group;
+  t->deferred = c.deferred;
+  t->ahead = ahead_of(&c);
   t->parts = c.parts;
   t->stages = c.stages;
   t->threads = threads_of(&c);
@@ -335,8 +339,10 @@ static bool choose(zn_lw *lw, tile *t) {
   for (unsigned i = 0; i < all; i++)
     for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
       for (unsigned parts = 1; parts <= most; parts++) {
-        bool group = i >= PLAIN;
-        consider(lw, t, (candidate){group ? &group_shapes[i - PLAIN] : &shapes[i], group, stages, parts}, &best);
+        candidate c = {.s = i < PLAIN ? &shapes[i] : &group_shapes[i - PLAIN], .group = i >= PLAIN, .stages = stages, .parts = parts};
+        consider(lw, t, c, &best);
+        c.deferred = c.group && stages > 3;
+        if (c.deferred) consider(lw, t, c, &best);
       }
   return best != 0;
 }

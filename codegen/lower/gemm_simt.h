@@ -15,7 +15,8 @@ typedef struct zn_gs_tile {
   zn_mma_format format; /* matrix units (gemm_mma.c): of the words in the shared tiles, */
   unsigned per;         /* and their elements */
   unsigned threads, parts, stages; /* stages: slots for tiles that are there or on their way (gemm_pipe.c) */
-  bool group;                      /* four warps multiply together (gemm_pipe.c) */
+  unsigned ahead;                  /* steps that the copies are ahead (gemm_pipe.c) */
+  bool group, deferred;            /* four warps multiply together; over the end of a step (gemm_pipe.c) */
   uint64_t shared;                 /* bytes of shared memory (gemm_pipe.c) */
   zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
   zn_kref thread, sa, sb; /* the thread's number; the shared tiles */

@@ -243,7 +243,7 @@ zn_kref zn_lw_round_to(zn_lw *lw, zn_kref k, zn_dtype t);
 
 /* ---- raw memory, for schedules that know what they do ---- */
 bool zn_lw_is_stored(const zn_lw *lw, zn_vid v); /* lives in memory (not inlined) */
-/* Stored plainly in a buffer of ours, which is aligned to 64 bytes (a caller's tensor need not be). */
+/* Stored plainly and aligned to 16 bytes at least: in a buffer of ours, or anywhere on a device. */
 bool zn_lw_in_workspace(zn_lw *lw, zn_vid v);
 /* Flat element offset of idx in v's layout. */
 zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx);

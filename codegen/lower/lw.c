@@ -266,12 +266,14 @@ zn_kref zn_lw_in_range(zn_lw *lw, zn_expr e, zn_expr n) {
 
 /* ---------------------------------------------------------------- memory */
 
-/* What is known of a place's address: buffers of ours and constants start at multiples of 64. */
+/* What is known of a place's address: buffers of ours and constants start at multiples of 64, what the caller gives a device
+ * at 16 (other tensors are copied first). */
 static uint8_t alignment(const zn_lw *lw, zn_loc loc) {
-  uint64_t at = 0;
+  uint64_t at = 0, most = 64;
   if (loc.kind == ZN_LOC_PART) at = lw->parts[loc.index].at, loc = lw->parts[loc.index].whole;
-  if (loc.kind != ZN_LOC_WS && loc.kind != ZN_LOC_CONST) return 0;
-  return at % 64 ? (uint8_t)(at & -at & 63) : 64;
+  if (loc.kind == ZN_LOC_INPUT || loc.kind == ZN_LOC_OUTPUT) most = lw->caps->simt ? 16 : 1;
+  else if (loc.kind != ZN_LOC_WS && loc.kind != ZN_LOC_CONST) return 0;
+  return at % most ? (uint8_t)(at & -at) : most > 1 ? (uint8_t)most : 0;
 }
 
 zn_kref zn_lw_ptr_loc(zn_lw *lw, zn_loc loc, zn_kparam_kind access, zn_dtype dtype) {
@@ -378,7 +380,8 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
 bool zn_lw_in_workspace(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
   if (val->cst || val->inlined || zn_value_known(val) || val->layout.block || val->layout.has_halo) return false;
-  return zn_lw_loc(lw, v).kind == ZN_LOC_WS;
+  zn_loc_kind kind = zn_lw_loc(lw, v).kind;
+  return kind == ZN_LOC_WS || (lw->caps->simt && (kind == ZN_LOC_INPUT || kind == ZN_LOC_OUTPUT));
 }
 
 bool zn_lw_is_stored(const zn_lw *lw, zn_vid v) {

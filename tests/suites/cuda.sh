@@ -49,8 +49,14 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
   fi
   for p in fp16 bf16; do try "digits as $p on cpu" reduced "$digits" cpu $p; done
   for m in tests/cuda/kernels/*.zg; do
-    for p in model tf32 fp16 bf16; do try "$(basename "$m" .zg)'s kernels, $p" kernel_ir "$m" --precision=$p; done
-    try "$(basename "$m" .zg): its attention is one kernel" grep -q "_attention" "$out/kernels.zk"
+    name=$(basename "$m" .zg)
+    for p in model tf32 fp16 bf16; do try "$name's kernels, $p" kernel_ir "$m" --precision=$p; done
+    case $name in
+    block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
+    wide) try "$name: four warps multiply together, over the end of a step" grep -q "groupwait" "$out/kernels.zk" ;;
+    images) try "$name: a border for few channels" grep -q "_conv_border" "$out/kernels.zk"
+            try "$name: channels last to the end" ! grep -q "_Identity" "$out/kernels.zk" ;;
+    esac
   done
   for m in mlperf-tiny-kws-int8 micro-kws-qoperator; do # bytes on matrix units
     if [ -f "$MODELS/$m/model.onnx" ]; then
