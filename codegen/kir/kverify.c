@@ -189,7 +189,8 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   if (in->op == ZN_K_GroupMma) {
     const zn_kinst *acc = &v->f->insts[in->c];
     bool power = in->lanes >= 32 && in->lanes <= 128 && (in->lanes & (in->lanes - 1)) == 0;
-    CHECK(t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes && power, "sum or result is not f32 of 32, 64 or 128 lanes");
+    bool alike = t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes;
+    CHECK(alike && power, "sum or result is not f32 of 32, 64 or 128 lanes");
     CHECK(in->imm.i >= 0 && in->imm.i < 4, "neither f16 nor bf16");
     return;
   }

@@ -11,7 +11,8 @@ enum { RUN = 8, MAX_TAPS = 49, MAX_SIDE = 4, FILL = 1 << 17 }; /* FILL: results 
 bool zn_conv_is_nhwc(const zn_lw *lw, zn_vid v) {
   const zn_layout *l = &lw->g->vals[v].layout;
   int64_t channels;
-  return l->block && l->axis == 1 && !l->has_halo && zn_ex_is_const(lw->ex, zn_lw_dim(lw, v, 1), &channels) && channels == l->block;
+  if (!l->block || l->axis != 1 || l->has_halo) return false;
+  return zn_ex_is_const(lw->ex, zn_lw_dim(lw, v, 1), &channels) && channels == l->block;
 }
 
 /* Number m of a pixel over all images, as image and position. */
@@ -173,7 +174,8 @@ static bool few_channels(zn_lw *lw, zn_conv *v) {
   v->w_data = zn_lw_cst(lw, v->w);
   if (w->rank != 2 || w->dilation[1] != 1 || !v->w_data || v->w_data->dtype != t || !zn_ex_is(ex, v->group, 1)) return false;
   if (!zn_ex_is_const(ex, v->icg, &have) || have > RUN || !zn_ex_is_const(ex, v->ocg, &n)) return false;
-  if (!zn_ex_is_const(ex, v->ty.dims[2], &high) || !zn_ex_is_const(ex, v->ty.dims[3], &wide) || high < 1 || wide < 1) return false;
+  if (!zn_ex_is_const(ex, v->ty.dims[2], &high) || !zn_ex_is_const(ex, v->ty.dims[3], &wide)) return false;
+  if (high < 1 || wide < 1) return false;
   c.channels = have <= RUN / 2 && w->stride[1] % 2 == 0 ? RUN / 2 : RUN; /* each pixel's taps start at 16 bytes */
   c.run = (w->kernel[1] * c.channels + RUN - 1) / RUN * RUN;
   c.rows = (high - 1) * w->stride[0] + (w->kernel[0] - 1) * w->dilation[0] + 1;
@@ -201,7 +203,8 @@ static void pack_taps(zn_lw *lw, depthwise *d) {
   const zn_htensor *w = zn_lw_cst(lw, d->v->w);
   uint64_t c = (uint64_t)d->channels, taps = (uint64_t)d->v->taps;
   char *data = zn_arena_array(&lw->ctx->graph, c * taps, zn_dtype_bytes(w->dtype));
-  for (uint64_t i = 0; i < c * taps; i++) zn_store_f64(w->dtype, data, i % taps * c + i / taps, zn_load_f64(w->dtype, w->data, i));
+  for (uint64_t i = 0; i < c * taps; i++)
+    zn_store_f64(w->dtype, data, i % taps * c + i / taps, zn_load_f64(w->dtype, w->data, i));
   d->weights = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_taps", lw->g->vals[d->v->w].name), w->dtype, c * taps, data);
 }
 

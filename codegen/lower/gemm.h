@@ -4,7 +4,8 @@
 #define ZN_GEMM_H
 #include "codegen/lower/lower.h"
 
-typedef struct zn_gemm_spot { /* where neighbours along the depth lie: element `element` of `from`; zeros unless `inside` (0: always) */
+/* Where neighbours along the depth lie: from element `element` of `from` on; zeros unless `inside` (0: always). */
+typedef struct zn_gemm_spot {
   zn_kref from, element, inside;
 } zn_gemm_spot;
 

@@ -1,13 +1,14 @@
 /* Matrix products of f16 or bf16 operands on matrix units, whose tiles arrive asynchronously: while a step is multiplied, the
  * copies of the next ones are under way. Warps multiply from registers (Mma), or four of them together straight from shared
- * memory (GroupMma), where the target has that: large products then need half the reads. Both operands must lie in memory with the depth innermost. Weights depend on no
- * kernel before this one, so their first tiles are fetched before it waits for those. Results go through shared memory to
- * the epilogue, which a thread runs for eight neighbours at once. */
+ * memory (GroupMma), where the target has that: large products then need half the reads. Both operands must lie in memory with
+ * the depth innermost. Weights depend on no kernel before this one, so their first tiles are fetched before it waits for those.
+ * Results go through shared memory to the epilogue, which a thread runs for eight neighbours at once. */
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 #include "codegen/lower/index.h"
 
-enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8, GROUP = 128 }; /* elements; CHUNK: of one copy, and of results that a thread finishes */
+/* CHUNK: elements of one copy, and of results that a thread finishes; PAD: elements; GROUP: threads */
+enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8, GROUP = 128 };
 
 typedef zn_gs_tile tile;
 
@@ -307,8 +308,9 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   if (rest > 0) time += rest * work > chain ? rest * work : chain;
   if (all > time) time = all;
   if (shared_of(c) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
-  if (c->parts > 1) time += (zn_deferred_reader(lw, g) ? 0 : LAUNCH) + PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
-  return time;
+  if (c->parts == 1) return time;
+  double adding = PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
+  return time + adding + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
 }
 
 static bool usable(zn_lw *lw, const candidate *c) {
@@ -339,7 +341,8 @@ static bool choose(zn_lw *lw, tile *t) {
   for (unsigned i = 0; i < all; i++)
     for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
       for (unsigned parts = 1; parts <= most; parts++) {
-        candidate c = {.s = i < PLAIN ? &shapes[i] : &group_shapes[i - PLAIN], .group = i >= PLAIN, .stages = stages, .parts = parts};
+        candidate c = {.group = i >= PLAIN, .stages = stages, .parts = parts};
+        c.s = c.group ? &group_shapes[i - PLAIN] : &shapes[i];
         consider(lw, t, c, &best);
         c.deferred = c.group && stages > 3;
         if (c.deferred) consider(lw, t, c, &best);
