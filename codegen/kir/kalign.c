@@ -68,7 +68,7 @@ static void align_function(zn_kfunc *f, zn_arena *tmp) {
 
 zn_status zn_kpass_align(zn_ctx *c, zn_kmod *m) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
-    if (m->funcs[i]->is_entry) continue;
+    if (m->funcs[i]->is_entry || m->funcs[i]->on_host) continue;
     zn_arena tmp;
     zn_arena_init(&tmp, "align");
     align_function(m->funcs[i], &tmp);
