@@ -250,9 +250,11 @@ static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, 
 }
 
 int zn_cuda_is_host(zn_session *s, const void *p) {
-  unsigned type = 0;
-  int rc = s->cu.pointer_attribute(&type, ATTR_MEMORY_TYPE, (uint64_t)(uintptr_t)p);
-  return rc != 0 || type == MEMORY_HOST;
+  unsigned type = 0; /* stays so for memory that the driver does not know */
+  const int which = ATTR_MEMORY_TYPE;
+  void *out = &type;
+  int rc = s->cu.pointer_attributes(1, &which, &out, (uint64_t)(uintptr_t)p);
+  return rc != 0 || type <= MEMORY_HOST;
 }
 
 static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t bytes, uint32_t last) {

@@ -164,6 +164,11 @@ static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_e
 /* Weight i as it is packed, minus its zero point. */
 static void store_weight(const zn_htensor *w, const zn_htensor *zero, uint64_t i, zn_dtype t, void *dst,
                          uint64_t to) {
+  if (zn_is_float(t) && t == w->dtype) {
+    const unsigned size = zn_dtype_bytes(t);
+    memcpy((char *)dst + to * size, (const char *)w->data + i * size, size);
+    return;
+  }
   if (zn_is_float(t)) {
     zn_store_f64(t, dst, to, zn_load_f64(w->dtype, w->data, i));
     return;

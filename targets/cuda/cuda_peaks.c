@@ -7,7 +7,7 @@
 
 #define THREADS 256
 #define CHAINS 16
-#define ROUNDS 2000
+#define ROUNDS 8000
 #define MMA_CHAINS 8
 #define WG_COLUMNS 256
 enum { COPY_BYTES = 512 << 20, REPEATS = 6, WG_REGS = WG_COLUMNS / 2, WG_SHARED = 48 << 10 };
@@ -78,8 +78,10 @@ static const char *fma_kernel(zn_arena *a) {
   zn_text t;
   zn_text_init(&t, a);
   open_kernel(&t, "sm_75", "7.0");
-  zn_text_printf(&t, " .reg .f32 %%x<%d>, %%m, %%b;\n mov.f32 %%m, 0f3F7FFFF0;\n mov.f32 %%b, 0f3A83126F;\n", CHAINS);
-  for (unsigned k = 0; k < CHAINS; k++) zn_text_printf(&t, " mov.f32 %%x%u, 0f3F8%u0000;\n", k, k % 10);
+  zn_text_printf(&t, " .reg .f32 %%x<%d>, %%m, %%b;\n .reg .u32 %%t;\n mov.u32 %%t, %%tid.x;\n", CHAINS);
+  zn_text_puts(&t, " mov.f32 %m, 0f3F7FFFF0;\n mov.f32 %b, 0f3A83126F;\n");
+  for (unsigned k = 0; k < CHAINS; k++) /* no two chains alike */
+    zn_text_printf(&t, " mad.lo.u32 %%t, %%t, 3, %u;\n cvt.rn.f32.u32 %%x%u, %%t;\n", k + 1, k);
   zn_text_puts(&t, "again:\n");
   for (unsigned k = 0; k < CHAINS; k++) zn_text_printf(&t, " fma.rn.f32 %%x%u, %%x%u, %%m, %%b;\n", k, k);
   close_kernel(&t, "%x", CHAINS);

@@ -83,10 +83,10 @@ STUB(cuMemsetD32Async, uint64_t to, unsigned v, size_t n, void *stream) {
   for (size_t i = 0; i < n; i++) memcpy((char *)(uintptr_t)to + 4 * i, &v, 4);
   return OK;
 }
-STUB(cuPointerGetAttribute, void *out, int attribute, uint64_t p) {
-  unsigned type = 2; /* device */
-  if (attribute != 2 || !inside(p, 1)) return INVALID;
-  return memcpy(out, &type, sizeof type), OK;
+STUB(cuPointerGetAttributes, unsigned n, const int *attributes, void **out, uint64_t p) {
+  unsigned type = inside(p, 1) ? 2 : 0; /* of the device, or unknown */
+  if (n != 1 || attributes[0] != 2) return INVALID;
+  return memcpy(out[0], &type, sizeof type), OK;
 }
 STUB(cuStreamCreate, void **out, unsigned flags) { return flags == 1 ? make(out) : INVALID; }
 STUB(cuStreamDestroy_v2, void *stream) { return stream ? OK : INVALID; }

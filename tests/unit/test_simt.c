@@ -303,6 +303,36 @@ static void exchange(zn_kb *b, zn_kref y, zn_kref x) {
   zn_kb_end(b);
 }
 
+/* Says itself where it waits for the kernels before it. */
+static void patient(zn_kb *b, zn_kref y, zn_kref x) {
+  zn_kref k = zn_kb_float(b, ZN_F32, 2), l = loop(b, 32, ZN_FOR_THREAD, 32);
+  zn_kb_statement(b, ZN_K_Await);
+  zn_kb_store(b, y, l, zn_kb_bin(b, ZN_K_Mul, k, zn_kb_load(b, ZN_F32, 1, x, l)));
+  zn_kb_end(b);
+}
+
+/* Every kernel waits once: where it says, else before anything else. */
+static void waits_once(void **state) {
+  (void)state;
+  static const builder fn[] = {exchange, patient};
+  for (int i = 0; i < 2; i++) {
+    zn_ctx c;
+    zn_text t;
+    zn_ctx_init(&c);
+    zn_text_init(&t, &c.graph);
+    zn_kmod *m = make(&c, fn[i]);
+    assert_int_equal(count(m, ZN_K_Await), 1);
+    assert_int_equal(m->funcs[0]->insts[1].op == ZN_K_Await, i == 0);
+    zn_cprint_cuda(&c, m, 0, 1, true, &t); /* behind it, buffers go by names that depend on it */
+    const char *wait = strstr(t.s, "ZN_AWAIT(zn_after);"), *load = strstr(t.s, "ZN_LD(f32, q");
+    assert_non_null(wait);
+    assert_non_null(load);
+    assert_true(wait < load);
+    assert_null(strstr(t.s, "ZN_LD(f32, p_"));
+    zn_ctx_fini(&c);
+  }
+}
+
 /* The CUDA text promises `restrict` only for what threads do not tell each other through: a compiler that was promised more
  * keeps values across barriers. */
 static void promises(void **state) {
@@ -356,6 +386,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
                                      cmocka_unit_test(matrix_units),       cmocka_unit_test(words_of_units),
                                      cmocka_unit_test(text),
-                                     cmocka_unit_test(promises),           cmocka_unit_test(two_parts)};
+                                     cmocka_unit_test(waits_once),         cmocka_unit_test(promises),
+                                     cmocka_unit_test(two_parts)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,6 +99,14 @@ static double decode_e8m0(uint32_t bits) {
   return bits == 0xff ? (double)NAN : ldexp(1.0, (int)bits - 127);
 }
 
+/* 2^e times 1 and the fraction's 52 bits. */
+static double double_of(int e, uint64_t fraction) {
+  uint64_t bits = (uint64_t)(e + 1023) << 52 | fraction;
+  double x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 double zn_float_decode(zn_dtype t, uint32_t bits) {
   if (t == ZN_F8E8M0) return decode_e8m0(bits & 0xff);
   float_format f;
@@ -113,8 +121,7 @@ double zn_float_decode(zn_dtype t, uint32_t bits) {
     double special = f.top == TOP_IEEE && mant == 0 ? (double)INFINITY : (double)NAN;
     return sign ? -special : special;
   }
-  double v = exp ? ldexp((double)(mant + (1u << f.mant_bits)), exp - f.bias - f.mant_bits)
-                 : ldexp((double)mant, 1 - f.bias - f.mant_bits);
+  double v = exp ? double_of(exp - f.bias, (uint64_t)mant << (52 - f.mant_bits)) : ldexp((double)mant, 1 - f.bias - f.mant_bits);
   return sign ? -v : v;
 }
 
@@ -141,6 +148,22 @@ static uint32_t encode_e8m0(double x, bool saturate) {
   return (uint32_t)code;
 }
 
+/* Code of |x| = 2^e * 1.fraction, whose exponent the format has: the fraction rounded on the bits, to nearest even. */
+static uint32_t normal_code(const float_format *f, double x) {
+  const int drop = 52 - f->mant_bits;
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  bits &= UINT64_MAX >> 1;
+  bits += (UINT64_C(1) << (drop - 1)) - 1 + (bits >> drop & 1);
+  return (uint32_t)((bits >> drop) - ((uint64_t)(1023 - f->bias) << f->mant_bits));
+}
+
+static int exponent_of(double x) {
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return (int)(bits >> 52 & 2047) - 1023;
+}
+
 uint32_t zn_float_encode(zn_dtype t, double x, bool saturate) {
   if (t == ZN_F8E8M0) return encode_e8m0(x, saturate);
   float_format f;
@@ -152,16 +175,10 @@ uint32_t zn_float_encode(zn_dtype t, double x, bool saturate) {
   if (isinf(x)) return overflow_code(&f, t, negative, saturate);
   uint32_t mag = 0;
   if (x != 0) {
-    int e;
-    frexp(x, &e);
-    e--; /* 1 <= |x| / 2^e < 2 */
-    int emin = 1 - f.bias;
+    const int e = exponent_of(x), emin = 1 - f.bias; /* 1 <= |x| / 2^e < 2 */
     if (e > f.bias + 2) return overflow_code(&f, t, negative, saturate);
-    if (e < emin) e = emin;
-    /* |x| in units of the last place: below 2^(mant_bits + 1), exact but for the rounding here */
-    uint32_t units = (uint32_t)rint(ldexp(fabs(x), f.mant_bits - e));
-    uint32_t hidden = 1u << f.mant_bits;
-    mag = units < hidden ? units : ((uint32_t)(e - emin) << f.mant_bits) + units;
+    if (e >= emin) mag = normal_code(&f, x);
+    else mag = (uint32_t)rint(ldexp(fabs(x), f.mant_bits - emin)); /* in units of the last place; exact but for the rounding */
     if (mag > max_code(&f)) return overflow_code(&f, t, negative, saturate);
   }
   if (mag == 0 && f.top == TOP_FNUZ) return 0;
