@@ -77,6 +77,9 @@ conformance contrib: all
 conformance-full: all
 	@tools/install_deps.sh test
 	@TARGETS='cpu:0 cpu:2 cpu:3 c:2:gcc c:2:clang-19 interp' $(RUN) conformance
+models-full: all
+	@tools/install_deps.sh test
+	@TARGETS='cpu:0 cpu:2 cpu:3 c:0 c:2' $(RUN) models
 sizes: all
 	@tools/install_deps.sh test
 	@$(RUN) sizes
@@ -109,5 +112,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-asan
 .PHONY: all demo install test unit models embed firmware reproduce docs conformance contrib conformance-full conformance-rebase \
-  sizes cuda cuda-full asan asan-run valgrind bench bench-docs generated lint format clean
+  models-full sizes cuda cuda-full asan asan-run valgrind bench bench-docs generated lint format clean
 -include $(OBJ:.o=.d) $(UNIT:=.d)

@@ -1,4 +1,5 @@
-# Real models against their stored outputs (tests/models/models.txt), on the targets and levels named there.
+# Real models against their stored outputs (tests/models/models.txt), on the targets and levels named there; TARGETS
+# (TARGET:LEVEL ...; `make models-full`): on these instead.
 . tests/suites/lib.sh
 
 one() { # NAME SPREAD TARGET LEVEL [OPTION]
@@ -17,7 +18,8 @@ export -f one
 grep -v '^#' tests/models/models.txt | while read -r name spread runs _; do
   opt=
   case $runs in *,*) opt=${runs#*,} runs=${runs%%,*} ;; esac
-  case $runs in
+  case ${TARGETS:+given}$runs in
+    given*) read -ra given <<< "$TARGETS" && set -- "${given[@]/:/ }" ;;
     all) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 0" "interp 2" ;;
     all2) set -- "cpu 0" "cpu 2" "c 0" "c 2" "interp 2" ;;
     native) set -- "cpu 0" "cpu 2" "c 0" "c 2" ;;
