@@ -86,8 +86,8 @@ static void copy_chunk(zn_lw *lw, const attend *a, zn_vid v, bool turned, bool w
     const zn_kinst *in = &b->f->insts[x];
     while (in->op != ZN_K_Load) in = &b->f->insts[in->a];
     zn_kref from = in->a, element = in->b;
-    zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_i_muli(b, at, 2)), zn_kb_ptradd(b, from, zn_i_muli(b, element, 2)),
-                     zn_kb_idx(b, 16));
+    zn_kref bytes = zn_kb_idx(b, 16), source = zn_kb_ptradd(b, from, zn_i_muli(b, element, 2));
+    zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_i_muli(b, at, 2)), source, bytes);
   }
 }
 
@@ -158,7 +158,7 @@ static zn_kref own_keys(zn_kb *b, const attend *a, zn_kref slot, int64_t pitch) 
 static void scores(zn_lw *lw, const attend *a, zn_kref slot, zn_kref *s) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.d + PAD;
-  zn_kref at = zn_i_add(b, square_row(b, a, pitch, false), own_keys(b, a, slot, pitch));
+  zn_kref keys = own_keys(b, a, slot, pitch), at = zn_i_add(b, square_row(b, a, pitch, false), keys);
   for (int64_t j = 0; j < a->keys / 8; j++) s[j] = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
   for (int64_t k = 0; k < a->o.d / 16; k++)
     for (int64_t j = 0; j < a->keys / 8; j += 2) {
@@ -234,7 +234,7 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
 static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MAX_FRAGMENTS * 2], const zn_kref *factor) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.dv + PAD, nf = a->o.dv / 8;
-  zn_kref at = zn_i_add(b, square_row(b, a, pitch, true), own_keys(b, a, slot, pitch)), acc[MAX_FRAGMENTS];
+  zn_kref keys = own_keys(b, a, slot, pitch), at = zn_i_add(b, square_row(b, a, pitch, true), keys), acc[MAX_FRAGMENTS];
   zn_kref scale = zn_kb_splat(b, factor[0], 4);
   scale = zn_kb_insert(b, zn_kb_insert(b, scale, factor[1], 2), factor[1], 3);
   for (int64_t j = 0; j < nf; j++) acc[j] = zn_kb_bin(b, ZN_K_Mul, zn_kb_get(b, a->out[j]), scale);
@@ -310,7 +310,8 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
       factor[s] = zn_kb_load(b, ZN_F32, 1, tops, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
       top = top ? zn_kb_bin(b, ZN_K_Max, top, factor[s]) : factor[s];
     }
-    top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), zn_kb_float(b, ZN_F32, 0), top);
+    zn_kref none = zn_kb_float(b, ZN_F32, 0);
+    top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), none, top);
     for (int64_t s = 0; s < n; s++) {
       factor[s] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
       zn_kref part = zn_kb_load(b, ZN_F32, 1, sums, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
@@ -406,7 +407,8 @@ zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
   zn_lw_grid(lw, (uint32_t)a.rank - 1, extents, var);
   for (int d = 0; d < a.rank - 2; d++) a.batch[d] = var[d];
   a.row0 = zn_ex_muli(lw->ex, var[a.rank - 2], rows_of(&a));
-  a.thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, 32 * (int64_t)a.warps), 1, ZN_FOR_THREAD, 32 * a.warps);
+  zn_kref threads = zn_kb_idx(b, 32 * (int64_t)a.warps);
+  a.thread = zn_kb_for(b, zn_kb_idx(b, 0), threads, 1, ZN_FOR_THREAD, 32 * a.warps);
   team_body(lw, &a);
   zn_kb_end(b);
   zn_lw_end(lw);

@@ -125,7 +125,8 @@ static void deal_row(zn_lw *lw, const depth *d, int64_t pr, zn_expr r, zn_expr r
     zn_expr col = zn_ex_addi(ex, zn_ex_muli(ex, c, d->c.stride), pc - d->c.pad);
     zn_expr from = zn_ex_addi(ex, zn_ex_add(ex, zn_ex_muli(ex, row, d->c.in), col), SLACK / 2);
     zn_kref x = zn_lw_load_at(lw, d->image, ZN_F32, from);
-    x = zn_kb_select(b, zn_lw_in_range(lw, col, zn_ex_const(ex, d->c.in)), x, zn_kb_float(b, ZN_F32, 0));
+    zn_kref none = zn_kb_float(b, ZN_F32, 0);
+    x = zn_kb_select(b, zn_lw_in_range(lw, col, zn_ex_const(ex, d->c.in)), x, none);
     zn_lw_store_at(lw, d->plane, ZN_F32, plane_at(lw, d, pr, pc, r, c), x);
     zn_lw_end(lw);
     zn_lw_end(lw);

@@ -407,9 +407,10 @@ static void check_overlays(entry *e) {
   zn_kref y = zn_kb_ptradd(b, e->out, zn_kb_bin(b, ZN_K_Mul, o, size));
   zn_kref from = zn_kb_bitcast(b, zn_kb_load(b, ZN_PTR, 1, x, zero), ZN_IDX);
   zn_kref to = zn_kb_bitcast(b, zn_kb_load(b, ZN_PTR, 1, y, zero), ZN_IDX), one = zn_kb_idx(b, 1);
-  zn_kref some = zn_kb_cmp(b, ZN_K_Ne, zn_kb_load(b, ZN_U64, 1, x, one), zn_kb_int(b, ZN_U64, 0));
-  zn_kref same = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Eq, from, to), zn_kb_cmp(b, ZN_K_Ne, from, zero));
-  zn_kref other = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Ne, allowed, i), zn_kb_cmp(b, ZN_K_Ne, allowed, zn_kb_idx(b, -2)));
+  zn_kref none = zn_kb_int(b, ZN_U64, 0), some = zn_kb_cmp(b, ZN_K_Ne, zn_kb_load(b, ZN_U64, 1, x, one), none);
+  zn_kref set = zn_kb_cmp(b, ZN_K_Ne, from, zero), same = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Eq, from, to), set);
+  zn_kref decided = zn_kb_cmp(b, ZN_K_Ne, allowed, zn_kb_idx(b, -2));
+  zn_kref other = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Ne, allowed, i), decided);
   zn_kref bad = zn_kb_bin(b, ZN_K_And, zn_kb_bin(b, ZN_K_And, same, some), other);
   fail_if(e, bad, ZN_RUN_OVERLAP);
   zn_kb_end(b);
@@ -523,14 +524,14 @@ static zn_kref allocate(entry *e, zn_kref bytes) {
   need_hook(e, HOST_ALLOC, ZN_RUN_ALLOC);
   zn_kref p = zn_kb_hostalloc(b, e->host, round64(e, bytes));
   fail_if(e, is_null(e, p), ZN_RUN_ALLOC);
-  zn_kref low = zn_kb_bin(b, ZN_K_And, zn_kb_bitcast(b, p, ZN_IDX), zn_kb_idx(b, 63));
+  zn_kref mask = zn_kb_idx(b, 63), low = zn_kb_bin(b, ZN_K_And, zn_kb_bitcast(b, p, ZN_IDX), mask);
   fail_if(e, zn_kb_cmp(b, ZN_K_Ne, low, zn_kb_idx(b, 0)), ZN_RUN_ALLOC);
   return p;
 }
 
 static void copy_words(entry *e, zn_kref to, zn_kref from, zn_kref bytes) {
   zn_kb *b = e->b;
-  zn_kref zero = zn_kb_idx(b, 0), words = zn_kb_bin(b, ZN_K_Div, round64(e, bytes), zn_kb_idx(b, 8));
+  zn_kref zero = zn_kb_idx(b, 0), word = zn_kb_idx(b, 8), words = zn_kb_bin(b, ZN_K_Div, round64(e, bytes), word);
   zn_kref i = zn_kb_for(b, zero, words, 1, ZN_FOR_SERIAL, 0);
   zn_kref x = zn_kb_load(b, ZN_U64, 1, from, i);
   zn_kb_store(b, to, i, x);
@@ -542,7 +543,7 @@ static void copy_words(entry *e, zn_kref to, zn_kref from, zn_kref bytes) {
 static void grow(entry *e, uint32_t buf, zn_expr bytes, zn_expr used) {
   zn_kb *b = e->b;
   const zn_wsbuf *w = &e->lw->bufs[buf];
-  zn_kref need = zn_kb_bin(b, ZN_K_Max, ix(e, bytes), zn_kb_idx(b, 1));
+  zn_kref one = zn_kb_idx(b, 1), need = zn_kb_bin(b, ZN_K_Max, ix(e, bytes), one);
   zn_kref limit = zn_kb_idx(b, e->lw->caps->idx_bytes == 4 ? max_dim / 4 : max_bytes);
   fail_if(e, zn_kb_cmp(b, ZN_K_Gt, need, limit), ZN_RUN_OVERFLOW);
   zn_kref old_bytes = used ? ix(e, used) : 0, zero = zn_kb_idx(b, 0);

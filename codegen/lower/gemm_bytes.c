@@ -45,6 +45,6 @@ bool zn_gemm_bytes(zn_lw *lw, zn_gemm *g, zn_dtype a, const char *name, int64_t 
 zn_kref zn_bytes_initial(zn_lw *lw, zn_loc sums, zn_kref zero, zn_expr n, zn_kref start) {
   zn_kb *b = &lw->kb;
   zn_kref p = zn_lw_ptr_loc(lw, sums, ZN_KP_IN, ZN_I32);
-  zn_kref part = zn_kb_bin(b, ZN_K_Mul, zn_kb_cvt(b, zero, ZN_I32), zn_lw_load_at(lw, p, ZN_I32, n));
+  zn_kref sum = zn_lw_load_at(lw, p, ZN_I32, n), part = zn_kb_bin(b, ZN_K_Mul, zn_kb_cvt(b, zero, ZN_I32), sum);
   return zn_kb_bin(b, ZN_K_Sub, start, part);
 }

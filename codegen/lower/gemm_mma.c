@@ -103,7 +103,8 @@ static zn_kref word_of_bytes(zn_lw *lw, const tile *t, bool is_a, zn_expr at, zn
   for (unsigned j = 0; j < 4; j++) {
     zn_kref kj = zn_i_addi(b, k, j), inside = zn_kb_cmp(b, ZN_K_Lt, kj, end);
     zn_kref x = element(lw, t, is_a, at, whole ? kj : zn_kb_select(b, inside, kj, zn_kb_idx(b, 0)));
-    x = zn_kb_bin(b, ZN_K_And, zn_kb_cvt(b, x, ZN_U32), zn_kb_int(b, ZN_U32, 255));
+    zn_kref byte = zn_kb_int(b, ZN_U32, 255);
+    x = zn_kb_bin(b, ZN_K_And, zn_kb_cvt(b, x, ZN_U32), byte);
     if (!whole) x = zn_kb_select(b, inside, x, zn_kb_int(b, ZN_U32, 0));
     if (j) x = zn_kb_bin(b, ZN_K_Shl, x, zn_kb_int(b, ZN_U32, 8 * j));
     word = j ? zn_kb_bin(b, ZN_K_Or, word, x) : x;

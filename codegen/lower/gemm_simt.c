@@ -142,7 +142,8 @@ static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shar
       zn_kref x = zn_kb_load(b, g->t, 1, shared, zn_kb_bin(b, ZN_K_Add, base, zn_kb_idx(b, i * THIN_COLS)));
       sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
     }
-    thin_store(lw, t, var, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, col, g->n), sum);
+    zn_expr at_col = zn_lw_as_expr(lw, col, g->n);
+    thin_store(lw, t, var, zn_lw_as_expr(lw, row, g->m), at_col, sum);
     zn_kb_end(b);
   }
 }
@@ -159,7 +160,7 @@ static void thin_kernel(zn_lw *lw, const thin *t) {
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i + 1] = g->batch[i];
   extents[g->num_batch + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, THIN_COLS));
   zn_lw_grid(lw, g->num_batch + 2, extents, var);
-  zn_kref thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, threads), 1, ZN_FOR_THREAD, threads);
+  zn_kref end = zn_kb_idx(b, threads), thread = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_THREAD, threads);
   thin_body(lw, t, var, shared, thread);
   zn_kb_end(b);
   zn_lw_end(lw);
@@ -311,7 +312,8 @@ void zn_gs_hand_out(zn_lw *lw, const tile *t, zn_kref sc) {
   zn_kb_if(b, zn_kb_bin(b, ZN_K_And, in_rows, in_cols));
   zn_kref at = g->rows_inner ? ix_add(b, ix_mul(b, c, s->bm), r) : ix_add(b, ix_mul(b, r, s->bn), c);
   zn_kref sum = zn_kb_load(b, g->t, 1, sc, at);
-  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, col, g->n), sum);
+  zn_expr at_col = zn_lw_as_expr(lw, col, g->n);
+  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), at_col, sum);
   zn_kb_end(b);
   zn_kb_end(b);
 }
@@ -370,7 +372,8 @@ void zn_gs_open(zn_lw *lw, tile *t) {
   zn_expr each = zn_ex_muli(ex, zn_ex_ceildiv(ex, steps, zn_ex_const(ex, t->parts)), s->bk);
   t->k_begin = zn_ex_mul(ex, t->part, each);
   t->k_end = t->parts == 1 ? g->k : zn_ex_min(ex, zn_ex_add(ex, t->k_begin, each), g->k);
-  t->thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->threads), 1, ZN_FOR_THREAD, t->threads);
+  zn_kref end = zn_kb_idx(b, t->threads);
+  t->thread = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_THREAD, t->threads);
 }
 
 static void tiles_kernel(zn_lw *lw, tile *t) {

@@ -348,7 +348,8 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
   const zn_type t = *zn_lw_type(lw, v);
   zn_exprs *ex = lw->ex;
   if (t.kind != ZN_V_TENSOR) { /* Identity */
-    zn_lw_copy(lw, n, &t, zn_lw_loc(lw, node->in[0]), zn_lw_loc(lw, v));
+    zn_loc to = zn_lw_loc(lw, v);
+    zn_lw_copy(lw, n, &t, zn_lw_loc(lw, node->in[0]), to);
     return ZN_OK;
   }
   zn_lw_kernel(lw, n, zn_op_name(node->op));

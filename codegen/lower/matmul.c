@@ -190,7 +190,8 @@ static int32_t centred_weight(void *user, int64_t k, int64_t n) {
 
 static zn_kref bytes_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
   const operands *o = user;
-  return zn_bytes_initial(lw, o->sums, row_zero(lw, user, batch, m), n, zn_kb_int(&lw->kb, ZN_I32, 0));
+  zn_kref none = zn_kb_int(&lw->kb, ZN_I32, 0);
+  return zn_bytes_initial(lw, o->sums, row_zero(lw, user, batch, m), n, none);
 }
 
 /* The same on matrix units. */

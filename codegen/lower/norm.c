@@ -90,7 +90,7 @@ static zn_kref team_sum(zn_lw *lw, const team_row *r, const zn_kref *x, int64_t 
   int64_t warps = TEAM / WARP;
   for (int64_t e = 1; e < r->each; e++) sum = zn_kb_bin(b, ZN_K_Add, sum, x[e]);
   sum = zn_red_warp(lw, ZN_RED_SUM, sum);
-  zn_kref at = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Div, r->thread, warp), zn_kb_idx(b, slot * warps));
+  zn_kref first = zn_kb_idx(b, slot * warps), at = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Div, r->thread, warp), first);
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, zn_kb_bin(b, ZN_K_Rem, r->thread, warp), zero));
   zn_kb_store(b, r->partial, at, sum);
   zn_kb_end(b);
@@ -133,7 +133,7 @@ static void centred(zn_lw *lw, const team_row *r, zn_kref mean, const zn_kref *x
   for (int64_t e = 0; e < r->each; e++) {
     d[e] = mean ? zn_kb_bin(b, ZN_K_Sub, x[e], mean) : x[e];
     if (mean && !all_inside(r, e)) {
-      zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, place(lw, r, e), zn_kb_idx(b, r->len));
+      zn_kref len = zn_kb_idx(b, r->len), inside = zn_kb_cmp(b, ZN_K_Lt, place(lw, r, e), len);
       d[e] = zn_kb_select(b, inside, d[e], zn_kb_float(b, ZN_F32, 0));
     }
   }
@@ -152,7 +152,8 @@ static void layernorm_team(zn_lw *lw, const zn_node *node, norm *s, bool rms) {
   zn_ex_is_const(lw->ex, s->len, &r.len);
   r.each = (r.len + TEAM - 1) / TEAM;
   zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
-  r.thread = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, TEAM), 1, ZN_FOR_THREAD, TEAM);
+  zn_kref team = zn_kb_idx(b, TEAM);
+  r.thread = zn_kb_for(b, zn_kb_idx(b, 0), team, 1, ZN_FOR_THREAD, TEAM);
   row_elements(lw, &r, x);
   zn_kref count = zn_kb_float(b, ZN_F32, (double)r.len), mean = 0;
   if (!rms) mean = zn_kb_bin(b, ZN_K_Div, team_sum(lw, &r, x, 0), count);

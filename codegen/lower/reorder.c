@@ -57,11 +57,15 @@ bool zn_lower_reorder(zn_lw *lw, zn_nid n) {
   }
   idx[last] = w;
   zn_kref v[MAX_LANES];
-  for (unsigned k = 0; k < lanes; k++)
-    v[k] = zn_kb_load(b, ZN_F32, lanes, zn_lw_ptr(lw, in, ZN_KP_IN), vector_at(lw, in, idx, k));
+  for (unsigned k = 0; k < lanes; k++) {
+    zn_kref at = vector_at(lw, in, idx, k);
+    v[k] = zn_kb_load(b, ZN_F32, lanes, zn_lw_ptr(lw, in, ZN_KP_IN), at);
+  }
   transpose(lw, v, lanes);
-  for (unsigned k = 0; k < lanes; k++)
-    zn_kb_store(b, zn_lw_ptr(lw, out, ZN_KP_OUT), vector_at(lw, out, idx, k), v[k]);
+  for (unsigned k = 0; k < lanes; k++) {
+    zn_kref at = vector_at(lw, out, idx, k);
+    zn_kb_store(b, zn_lw_ptr(lw, out, ZN_KP_OUT), at, v[k]);
+  }
   zn_lw_end(lw);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

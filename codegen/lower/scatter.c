@@ -39,7 +39,8 @@ static void copy_operand(zn_lw *lw, zn_nid n) {
   zn_vid x = zn_lw_node(lw, n)->in[0], y = zn_lw_node(lw, n)->out[0];
   const zn_type t = *zn_lw_type(lw, x);
   if (!lw->g->vals[x].elems || lw->g->vals[x].cst) {
-    zn_lw_copy(lw, n, &t, zn_lw_loc(lw, x), zn_lw_loc(lw, y));
+    zn_loc to = zn_lw_loc(lw, y);
+    zn_lw_copy(lw, n, &t, zn_lw_loc(lw, x), to);
     return;
   }
   zn_expr idx[ZN_MAX_RANK]; /* shape arithmetic: not in memory */
@@ -137,7 +138,8 @@ static zn_status tensorscatter_kernel(zn_lw *lw, zn_nid n) {
   zn_kref p = zn_lw_ptr(lw, y, ZN_KP_INOUT);
   zn_dtype t = (zn_dtype)tu.dtype;
   zn_kref old = zn_lw_load_at(lw, p, t, zn_lw_offset(lw, y, at));
-  zn_lw_store_at(lw, p, t, zn_lw_offset(lw, y, at), zn_kb_select(b, ok, x, old));
+  zn_kref kept = zn_kb_select(b, ok, x, old);
+  zn_lw_store_at(lw, p, t, zn_lw_offset(lw, y, at), kept);
   for (int d = axis; d < tu.rank; d++) zn_lw_end(lw);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

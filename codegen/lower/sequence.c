@@ -23,7 +23,8 @@ static zn_status construct(zn_lw *lw, zn_nid n) {
     zn_kref k = zn_kb_idx(&lw->kb, i);
     zn_ls_put(lw, zn_ls_at(lw, to, k), &held[i]);
   }
-  zn_ls_write_list(lw, zn_ls_ptr(lw, y, ZN_KP_OUT), to, zn_kb_idx(&lw->kb, num), code_of(lw, y));
+  zn_kref count = zn_kb_idx(&lw->kb, num);
+  zn_ls_write_list(lw, zn_ls_ptr(lw, y, ZN_KP_OUT), to, count, code_of(lw, y));
   zn_lw_kernel_end(lw);
   zn_ls_know_len(lw, y, len);
   return ZN_OK;
@@ -34,7 +35,8 @@ static void copy_items(zn_lw *lw, zn_kref to, zn_kref from, zn_kref n, zn_kref g
   zn_kb *b = &lw->kb;
   zn_kref k = zn_s_for(lw, n), later = zn_kb_cmp(b, ZN_K_Ge, k, gap), next = zn_s_inc(lw, k);
   zn_kref other = zn_kb_select(b, later, next, k);
-  zn_ls_copy(lw, zn_ls_at(lw, to, insert ? other : k), zn_ls_item(lw, from, insert ? k : other));
+  zn_kref item = zn_ls_item(lw, from, insert ? k : other);
+  zn_ls_copy(lw, zn_ls_at(lw, to, insert ? other : k), item);
   zn_kb_end(b);
 }
 
@@ -207,7 +209,8 @@ static void write_pieces(zn_lw *lw, const cut *c, zn_loc elements, zn_loc items)
   for (int d = 0; d < c->t.rank; d++)
     if (d != c->axis || !c->drop) dims[rank++] = d == c->axis ? size : zn_lw_ix(lw, c->t.dims[d]);
   zn_kref where = zn_kb_ptradd(b, data, zn_s_mul(lw, first, esize));
-  zn_ls_write(lw, zn_ls_at(lw, to, k), where, zn_s_mul(lw, count, esize), zn_lw_code(&c->t), rank, dims);
+  zn_kref bytes = zn_s_mul(lw, count, esize);
+  zn_ls_write(lw, zn_ls_at(lw, to, k), where, bytes, zn_lw_code(&c->t), rank, dims);
   zn_kb_set(b, at_var, zn_s_add(lw, start, size));
   zn_kb_end(b);
   zn_ls_write_list(lw, zn_ls_ptr(lw, c->y, ZN_KP_OUT), to, len, code_of(lw, c->y));
@@ -272,11 +275,14 @@ static void measure(zn_lw *lw, const joint *j, zn_loc cells) {
     }
     zn_kref want = j->own[d] ? zn_ls_dim(lw, first, e) : zn_lw_ix(lw, j->t.dims[d]);
     zn_lw_fail_if(lw, zn_kb_cmp(b, ZN_K_Ne, have, want), ZN_RUN_SHAPE);
-    if (j->own[d]) zn_kb_store(b, out, zn_kb_idx(b, d), zn_kb_cvt(b, have, ZN_I64));
+    if (!j->own[d]) continue;
+    zn_kref size = zn_kb_cvt(b, have, ZN_I64);
+    zn_kb_store(b, out, zn_kb_idx(b, d), size);
   }
   zn_kb_end(b);
   zn_kref all = j->fresh ? n : zn_kb_get(b, total);
-  zn_kb_store(b, out, zn_kb_idx(b, j->axis), zn_kb_cvt(b, all, ZN_I64));
+  zn_kref whole = zn_kb_cvt(b, all, ZN_I64);
+  zn_kb_store(b, out, zn_kb_idx(b, j->axis), whole);
 }
 
 static void join(zn_lw *lw, const joint *j) {
@@ -357,7 +363,8 @@ static zn_status optional_new(zn_lw *lw, zn_nid n) {
   zn_lw_kernel(lw, n, "optional");
   zn_kref to = item_array(lw, item);
   if (x) zn_ls_put(lw, to, &held);
-  zn_ls_write_list(lw, zn_ls_ptr(lw, y, ZN_KP_OUT), to, zn_kb_idx(&lw->kb, x != 0), code_of(lw, y));
+  zn_kref count = zn_kb_idx(&lw->kb, x != 0);
+  zn_ls_write_list(lw, zn_ls_ptr(lw, y, ZN_KP_OUT), to, count, code_of(lw, y));
   zn_lw_kernel_end(lw);
   return ZN_OK;
 }
@@ -398,7 +405,10 @@ static zn_status has_element(zn_lw *lw, zn_nid n) {
   zn_lw_kernel(lw, n, "has_element");
   zn_kb *b = &lw->kb;
   zn_kref has = zn_kb_int(b, ZN_BOOL, x != 0);
-  if (list) has = zn_kb_cmp(b, ZN_K_Gt, zn_ls_count(lw, zn_ls_ptr(lw, x, ZN_KP_IN)), zn_kb_idx(b, 0));
+  if (list) {
+    zn_kref none = zn_kb_idx(b, 0);
+    has = zn_kb_cmp(b, ZN_K_Gt, zn_ls_count(lw, zn_ls_ptr(lw, x, ZN_KP_IN)), none);
+  }
   zn_lw_store(lw, y, &zero, has);
   zn_lw_kernel_end(lw);
   return ZN_OK;
@@ -408,7 +418,8 @@ static zn_status get_element(zn_lw *lw, zn_nid n) {
   zn_vid x = zn_lw_node(lw, n)->in[0], y = zn_lw_node(lw, n)->out[0];
   const zn_type from = *zn_lw_type(lw, x), to = *zn_lw_type(lw, y);
   if (from.kind != ZN_V_OPT) { /* the value itself */
-    zn_lw_copy(lw, n, &to, zn_lw_source(lw, n, x), zn_lw_loc(lw, y));
+    zn_loc at = zn_lw_loc(lw, y);
+    zn_lw_copy(lw, n, &to, zn_lw_source(lw, n, x), at);
     return ZN_OK;
   }
   bool list = to.kind != ZN_V_TENSOR;

@@ -17,7 +17,7 @@ static zn_kref to_out(zn_lw *lw, zn_kref k, zn_vid v) {
 /* a + b cos(x) */
 static zn_kref cosine(zn_lw *lw, double a, double c, zn_kref x) {
   zn_kb *b = &lw->kb;
-  zn_kref p = zn_kb_bin(b, ZN_K_Mul, zn_kb_un(b, ZN_K_Cos, x), f64(lw, c));
+  zn_kref by = f64(lw, c), p = zn_kb_bin(b, ZN_K_Mul, zn_kb_un(b, ZN_K_Cos, x), by);
   return zn_kb_bin(b, ZN_K_Add, p, f64(lw, a));
 }
 
@@ -29,7 +29,7 @@ static zn_kref window_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *id
   const bool periodic = zn_node_int(node, "periodic") != 0;
   zn_expr size = zn_lw_dim(lw, y, 0);
   zn_kref len = f64_of(lw, periodic ? size : zn_ex_addi(lw->ex, size, -1));
-  zn_kref t = zn_kb_bin(b, ZN_K_Mul, f64_of(lw, idx[0]), f64(lw, TAU));
+  zn_kref turn = f64(lw, TAU), t = zn_kb_bin(b, ZN_K_Mul, f64_of(lw, idx[0]), turn);
   t = zn_kb_bin(b, ZN_K_Div, t, len);
   zn_kref w;
   if (op == ZN_OP_HannWindow) {
@@ -88,7 +88,7 @@ static zn_kref mel_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) 
   zn_kref top = hz_to_mel(lw, scalar_f64(lw, hi));
   zn_kref points = f64_of(lw, zn_ex_addi(lw->ex, zn_lw_dim(lw, y, 1), 2));
   m.step = zn_kb_bin(b, ZN_K_Div, zn_kb_bin(b, ZN_K_Sub, top, m.low), points);
-  zn_kref l1 = zn_kb_bin(b, ZN_K_Add, scalar_f64(lw, len), f64(lw, 1));
+  zn_kref unit = f64(lw, 1), l1 = zn_kb_bin(b, ZN_K_Add, scalar_f64(lw, len), unit);
   m.scale = zn_kb_bin(b, ZN_K_Div, l1, scalar_f64(lw, rate));
   zn_kref l = mel_bin(lw, &m, idx[1]), c = mel_bin(lw, &m, zn_ex_addi(lw->ex, idx[1], 1));
   zn_kref h = mel_bin(lw, &m, zn_ex_addi(lw->ex, idx[1], 2)), j = f64_of(lw, idx[0]);
@@ -173,13 +173,13 @@ static zn_kref grid_coord(zn_lw *lw, zn_expr i, zn_expr n, bool corners) {
   zn_kref one = f64(lw, 1);
   if (corners) {
     zn_expr last = zn_ex_max(lw->ex, zn_ex_addi(lw->ex, n, -1), zn_ex_const(lw->ex, 1));
-    zn_kref q = zn_kb_bin(b, ZN_K_Div, f64_of(lw, zn_ex_muli(lw->ex, i, 2)), f64_of(lw, last));
+    zn_kref by = f64_of(lw, last), q = zn_kb_bin(b, ZN_K_Div, f64_of(lw, zn_ex_muli(lw->ex, i, 2)), by);
     zn_kref v = zn_kb_bin(b, ZN_K_Sub, q, one);
-    zn_kref single = zn_kb_cmp(b, ZN_K_Eq, zn_lw_ix(lw, n), zn_kb_idx(b, 1)), zero = f64(lw, 0);
+    zn_kref unit = zn_kb_idx(b, 1), single = zn_kb_cmp(b, ZN_K_Eq, zn_lw_ix(lw, n), unit), zero = f64(lw, 0);
     return zn_kb_select(b, single, zero, v);
   }
   zn_expr odd = zn_ex_addi(lw->ex, zn_ex_muli(lw->ex, i, 2), 1);
-  zn_kref q = zn_kb_bin(b, ZN_K_Div, f64_of(lw, odd), f64_of(lw, n));
+  zn_kref by = f64_of(lw, n), q = zn_kb_bin(b, ZN_K_Div, f64_of(lw, odd), by);
   return zn_kb_bin(b, ZN_K_Sub, q, one);
 }
 

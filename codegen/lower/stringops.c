@@ -39,11 +39,15 @@ static zn_status concat(zn_lw *lw, zn_nid n) {
     zn_kref start = zn_kb_get(b, used);
     for (int k = 0; k < 2; k++) {
       zn_kref s = zn_lw_load_bcast(lw, x[k], t.rank, t.dims, idx), len = zn_sv_len(lw, s);
-      if (pass) zn_sv_move(lw, zn_kb_ptradd(b, pool, zn_kb_get(b, used)), zn_sv_data(lw, s), len);
+      if (pass) {
+        zn_kref from = zn_sv_data(lw, s);
+        zn_sv_move(lw, zn_kb_ptradd(b, pool, zn_kb_get(b, used)), from, len);
+      }
       add_to(lw, used, len);
     }
     if (pass) {
-      zn_kref to = zn_lw_load_at(lw, zn_lw_ptr(lw, y, ZN_KP_OUT), ZN_STR, zn_lw_offset(lw, y, idx));
+      zn_expr at = zn_lw_offset(lw, y, idx);
+      zn_kref to = zn_lw_load_at(lw, zn_lw_ptr(lw, y, ZN_KP_OUT), ZN_STR, at);
       zn_kref len = zn_kb_bin(b, ZN_K_Sub, zn_kb_get(b, used), start);
       zn_sv_set(lw, to, zn_kb_ptradd(b, pool, start), len);
     }
@@ -80,9 +84,10 @@ static zn_kref is_space(zn_lw *lw, zn_kref c) { /* blank, \t \n \v \f \r */
 static void found(zn_lw *lw, const splitter *s, zn_kref data, zn_kref from, zn_kref to) {
   zn_kb *b = &lw->kb;
   if (s->table) {
-    zn_kref at = zn_s_mul(lw, zn_kb_get(b, s->count), zn_kb_idx(b, ZN_STR_BYTES));
+    zn_kref size = zn_kb_idx(b, ZN_STR_BYTES), at = zn_s_mul(lw, zn_kb_get(b, s->count), size);
     zn_kref len = zn_kb_bin(b, ZN_K_Sub, to, from);
-    zn_sv_set(lw, zn_kb_ptradd(b, s->table, at), zn_kb_ptradd(b, data, from), len);
+    zn_kref text = zn_kb_ptradd(b, data, from);
+    zn_sv_set(lw, zn_kb_ptradd(b, s->table, at), text, len);
   }
   zn_s_bump(lw, s->count);
 }
@@ -130,7 +135,7 @@ static void split_by_delim(zn_lw *lw, const splitter *s, zn_kref data, zn_kref l
   zn_kb_break(b, zn_kb_cmp(b, ZN_K_Gt, i, len));
   zn_kref left = zn_kb_bin(b, ZN_K_Sub, len, i), part = zn_kb_bin(b, ZN_K_Min, left, n);
   zn_kref diff = zn_sv_compare_bytes(lw, zn_kb_ptradd(b, data, i), part, delim, n);
-  zn_kref hit = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Eq, diff, zero), may_cut(lw, s));
+  zn_kref may = may_cut(lw, s), hit = zn_kb_bin(b, ZN_K_And, zn_kb_cmp(b, ZN_K_Eq, diff, zero), may);
   zn_kref end = zn_kb_cmp(b, ZN_K_Eq, i, len);
   zn_kb_if(b, zn_kb_bin(b, ZN_K_Or, hit, end));
   found(lw, s, data, first, i);
@@ -169,7 +174,8 @@ static void write_pieces(zn_lw *lw, splitter *s, zn_vid x, zn_vid y, zn_loc empt
   open_loops(lw, &t, idx);
   zn_kref nothing = zn_lw_ptr_loc(lw, empty, ZN_KP_IN, ZN_U64), width = zn_lw_ix(lw, zn_lw_dim(lw, y, t.rank));
   idx[t.rank] = zn_ex_const(lw->ex, 0);
-  s->table = zn_lw_load_at(lw, zn_lw_ptr(lw, y, ZN_KP_OUT), ZN_STR, zn_lw_offset(lw, y, idx));
+  zn_expr row = zn_lw_offset(lw, y, idx);
+  s->table = zn_lw_load_at(lw, zn_lw_ptr(lw, y, ZN_KP_OUT), ZN_STR, row);
   zn_kref k = zn_s_for(lw, width), at = zn_s_mul(lw, k, zn_kb_idx(b, ZN_STR_BYTES));
   zn_sv_copy(lw, zn_kb_ptradd(b, s->table, at), nothing);
   zn_kb_end(b);
@@ -238,17 +244,17 @@ static void change_case(zn_lw *lw, zn_loc table, zn_kref dst, zn_kref src, zn_kr
   zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
   zn_kref c = byte_at(lw, src, i), one = zn_kb_cmp(b, ZN_K_Lt, c, zn_kb_idx(b, 0x80));
   zn_kref lead = zn_kb_cmp(b, ZN_K_Ge, c, zn_kb_idx(b, 0xc2)), short2 = zn_kb_cmp(b, ZN_K_Lt, c, zn_kb_idx(b, 0xe0));
-  zn_kref two = zn_kb_bin(b, ZN_K_And, zn_kb_bin(b, ZN_K_And, lead, short2), zn_kb_cmp(b, ZN_K_Lt, next, n));
+  zn_kref whole = zn_kb_cmp(b, ZN_K_Lt, next, n), two = zn_kb_bin(b, ZN_K_And, zn_kb_bin(b, ZN_K_And, lead, short2), whole);
   zn_kref last = zn_kb_bin(b, ZN_K_Sub, n, zn_kb_idx(b, 1)), safe = zn_kb_bin(b, ZN_K_Min, next, last);
   zn_kref tail = zn_kb_bin(b, ZN_K_And, byte_at(lw, src, safe), low6);
   zn_kref wide = zn_kb_bin(b, ZN_K_Or, zn_kb_bin(b, ZN_K_Shl, zn_kb_bin(b, ZN_K_And, c, zn_kb_idx(b, 31)), six), tail);
   zn_kref code = zn_kb_select(b, two, wide, zn_kb_select(b, one, c, zn_kb_idx(b, 0)));
   zn_kref to = zn_kb_cvt(b, zn_kb_load(b, ZN_U16, 1, map, code), ZN_IDX);
-  zn_kref head = zn_kb_bin(b, ZN_K_Or, zn_kb_bin(b, ZN_K_Shr, to, six), zn_kb_idx(b, 0xc0));
+  zn_kref lead2 = zn_kb_idx(b, 0xc0), head = zn_kb_bin(b, ZN_K_Or, zn_kb_bin(b, ZN_K_Shr, to, six), lead2);
   zn_kref plain = zn_kb_select(b, one, to, c), first = zn_kb_select(b, two, head, plain);
   zn_kb_store(b, dst, i, zn_kb_cvt(b, first, ZN_U8));
   zn_kb_if(b, two);
-  zn_kref second = zn_kb_bin(b, ZN_K_Or, zn_kb_bin(b, ZN_K_And, to, low6), zn_kb_idx(b, 0x80));
+  zn_kref mark = zn_kb_idx(b, 0x80), second = zn_kb_bin(b, ZN_K_Or, zn_kb_bin(b, ZN_K_And, to, low6), mark);
   zn_kb_store(b, dst, next, zn_kb_cvt(b, second, ZN_U8));
   zn_kb_end(b);
   zn_kref behind = zn_s_inc(lw, next);
@@ -328,7 +334,8 @@ static void choose(zn_lw *lw, const normalizer *s, zn_loc cell) {
     stays = zn_kb_cmp(b, ZN_K_Eq, hit, zn_kb_idx(b, zn_lookup_count(s->stop)));
   }
   zn_kb_if(b, stays);
-  zn_s_store(lw, kept, zn_kb_get(b, n), zn_lw_ix(lw, i));
+  zn_kref which = zn_lw_ix(lw, i);
+  zn_s_store(lw, kept, zn_kb_get(b, n), which);
   zn_s_bump(lw, n);
   zn_kb_end(b);
   zn_lw_end(lw);
@@ -346,7 +353,8 @@ static void write_kept(zn_lw *lw, const normalizer *s, zn_loc bytes, zn_loc empt
   zn_kref pool = s->action == 'N' ? 0 : zn_lw_ptr_loc(lw, bytes, ZN_KP_OUT, ZN_U8);
   zn_expr i = zn_lw_for(lw, zn_lw_dim(lw, s->y, s->rank - 1), ZN_FOR_SERIAL, 0);
   zn_expr at[2] = {zn_ex_const(lw->ex, 0), i};
-  zn_kref to = zn_lw_load_at(lw, zn_lw_ptr(lw, s->y, ZN_KP_OUT), ZN_STR, zn_lw_offset(lw, s->y, s->rank == 2 ? at : &i));
+  zn_expr place = zn_lw_offset(lw, s->y, s->rank == 2 ? at : &i);
+  zn_kref to = zn_lw_load_at(lw, zn_lw_ptr(lw, s->y, ZN_KP_OUT), ZN_STR, place);
   zn_kref k = zn_s_load(lw, kept, zn_lw_ix(lw, i));
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, k, zero));
   zn_sv_copy(lw, to, nothing);
