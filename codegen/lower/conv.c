@@ -430,7 +430,8 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
   int64_t lo, hi, olo, ohi;
   zn_ex_range(ex, flat ? area : width, &lo, &hi);
   zn_ex_range(ex, v.ocg, &olo, &ohi);
-  if (lw->caps->simt) { /* no copy: taps outside the image are zeros by a condition */
+  /* no copy: taps outside the image are zeros by a condition */
+  if (lw->caps->simt || (lw->opts->frugal && zn_is_float(v.ct) && zn_conv_needs_copy(lw, &v) && !zn_ex_is(ex, v.icg, 1))) {
     v.guarded = true;
     if (!zn_conv_nhwc(lw, &v)) channels(lw, &v);
     return ZN_OK;

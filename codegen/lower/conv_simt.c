@@ -1,5 +1,5 @@
-/* Convolution on SIMT targets: the implicit matrix product of conv.c, whose input elements are read through a condition
- * instead of from a zero-bordered copy. */
+/* Convolution on SIMT targets, and where memory is scarce: the implicit matrix product of conv.c, whose input elements are
+ * read through a condition instead of from a zero-bordered copy. */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/requant.h"
 

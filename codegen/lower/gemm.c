@@ -68,7 +68,8 @@ static void choose(zn_lw *lw, zn_gemm *g) {
     unsigned regs = (unsigned)s->rows * s->vectors + (s->rows > 1 ? s->vectors : 1) + 1;
     if (regs > lw->caps->vector_regs || s->rows > m) continue;
     if (s->vectors > 1 && s->vectors * lanes > n) continue;
-    double score = s->speed * use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes);
+    double fill = use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes), score = s->speed * fill;
+    if (lw->opts->frugal && fill < 1) score /= 4; /* tiles that overlap cannot be written over an operand */
     codes[num++] = s->rows * 16 + s->vectors;
     if (score <= best) continue;
     best = score;

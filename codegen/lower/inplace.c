@@ -33,8 +33,8 @@ static bool is_candidate(const search *s, zn_vid v) {
   const zn_sharing *sh = s->lw->sharing;
   zn_vid root = zn_sharing_alias_root(g, v);
   const zn_value *r = &g->vals[root];
-  return from->type.dtype == to->type.dtype && !r->cst && !r->is_input && r->def && !from->layout.has_halo &&
-         !r->layout.has_halo && !memcmp(&from->layout, &to->layout, sizeof to->layout) &&
+  return from->type.dtype == to->type.dtype && !r->cst && !r->is_input && r->def &&
+         !memcmp(&from->layout, &to->layout, sizeof to->layout) && !memcmp(&r->layout, &to->layout, sizeof to->layout) &&
          s->lw->loc[root].kind == ZN_LOC_WS && sh->last_use[root] <= sh->position && !sh->part_of[root];
 }
 
@@ -64,7 +64,7 @@ void zn_lw_in_place(zn_lw *lw, uint32_t own) {
   if (lw->opts->opt_level == 0 || lw->num_epilogue > 1 || (!lw->num_epilogue && root->num_out != 1)) return;
   if (g->vals[result].alias || g->vals[result].inlined || lw->loc[result].kind != ZN_LOC_NONE) return;
   if (lw->sharing->part_of[result]) return;
-  if (g->vals[result].layout.has_halo || (lw->num_epilogue && !g->vals[root->out[0]].inlined)) return;
+  if (lw->num_epilogue && !g->vals[root->out[0]].inlined) return;
   search s = {.lw = lw, .result = result};
   for (uint32_t i = 0; i < lw->num_epilogue; i++) {
     const zn_node *n = &g->nodes[lw->epilogue[i]];
@@ -73,5 +73,7 @@ void zn_lw_in_place(zn_lw *lw, uint32_t own) {
   for (uint32_t k = 0; k < root->num_in; k++) visit(&s, root->in[k], own >> (k < 31 ? k : 31) & 1);
   for (uint32_t i = 0; i < s.num_elsewhere && s.found; i++)
     if (s.elsewhere[i] == s.found) s.found = 0;
-  if (s.found) lw->loc[result] = lw->loc[s.found];
+  if (!s.found) return;
+  lw->loc[result] = lw->loc[s.found];
+  lw->sharing->took_over[result] = true;
 }

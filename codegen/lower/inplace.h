@@ -11,6 +11,7 @@ typedef struct zn_sharing {
   zn_vid *part_of;    /* operands of Concat, pieces of Split: the value in whose buffer they lie; 0: none */
   uint64_t *part_at;  /* at this byte offset */
   uint32_t *last_use; /* by root: last position that reads it; UINT32_MAX: it never dies */
+  bool *took_over;    /* the value lies in the buffer of an operand of its kernel */
   uint32_t position;  /* in g->order, of what is being lowered */
 } zn_sharing;
 

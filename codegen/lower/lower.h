@@ -29,6 +29,7 @@ typedef struct zn_lower_opts {
   bool no_alloc; /* refuse models that need an allocator */
   bool math_fast;
   bool tf32;     /* products of f32 may round their operands to tf32 */
+  bool frugal; /* the least memory counts: nothing is copied for the sake of speed */
   const char *provenance;
   const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
 } zn_lower_opts;

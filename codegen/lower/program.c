@@ -91,8 +91,9 @@ zn_status zn_lower_nodes(zn_lw *lw) {
     lw->sharing->position = i;
     zn_lower_require(lw, n);
     if (!is_silent(lw->g, zn_lw_node(lw, n))) {
-      for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
       ZN_TRY(lower_group(lw, n));
+      for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++) /* an operand's halo is clear already */
+        if (!lw->sharing->took_over[zn_lw_node(lw, n)->out[k]]) zn_lw_clear_halo(lw, n, zn_lw_node(lw, n)->out[k]);
       zn_lw_side(lw, false);
     }
     for (uint32_t k = 0; k < zn_lw_node(lw, n)->num_out; k++)

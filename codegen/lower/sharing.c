@@ -200,6 +200,7 @@ zn_sharing *zn_sharing_find(zn_lw *lw, const zn_graph *g) {
   s->run_at = run_positions(g, a);
   s->part_of = ZN_ARRAY(a, zn_vid, g->num_vals + 1);
   s->part_at = ZN_ARRAY(a, uint64_t, g->num_vals + 1);
+  s->took_over = ZN_ARRAY(a, bool, g->num_vals + 1);
   s->last_use = ZN_ARRAY(a, uint32_t, g->num_vals + 1);
   find_last_uses(s);
   for (uint32_t i = 0; i < g->num_order && lw->opts->opt_level > 0; i++) {

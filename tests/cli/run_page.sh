@@ -62,6 +62,32 @@ expect 0 '0\.1\.0' zenithc --version
 # ---- models that fail ----
 expect 1 "Frobnicate" zenithc unsupported.onnx -o z.so
 expect 1 'needs [0-9]+ bytes of RAM, --max-ram allows 16' zenithc model.onnx --dim batch=1 --max-ram=16 -o z.so
+cat > blocks.zg << 'END'
+zg 1
+const $w1 f32[16,16,3,3] = rand(1, -0.1, 0.1)
+const $w2 f32[16,16,3,3] = rand(2, -0.1, 0.1)
+const $w3 f32[64,16,1,1] = rand(3, -0.3, 0.3)
+const $w4 f32[64,1,3,3] = rand(4, -0.3, 0.3)
+const $w5 f32[16,64,1,1] = rand(5, -0.3, 0.3)
+const $axes i64[2] = [2, 3]
+graph @main(%x: f32[1,16,16,16]) -> (%y) {
+  %a: ?[*] = Relu(%x)
+  %b: ?[*] = Conv(%a, $w1) {pads=[1,1,1,1]}
+  %c: ?[*] = Relu(%b)
+  %d: ?[*] = Conv(%c, $w2) {pads=[1,1,1,1]}
+  %e: ?[*] = Add(%a, %d)
+  %f: ?[*] = Conv(%e, $w3)
+  %g: ?[*] = Conv(%f, $w4) {group=64, strides=[2,2], pads=[1,1,1,1]}
+  %h: ?[*] = Conv(%g, $w5)
+  %y: ?[*] = ReduceMean(%h, $axes)
+}
+END
+expect 0 'workspace 9[0-9]{4},' zenithc blocks.zg -o blocks.so
+expect 0 'workspace 7[0-9]{4},' zenithc blocks.zg --max-ram=100K -o blocks.so
+expect 0 'workspace 5[0-9]{4},' zenithc blocks.zg --max-ram=72K -o blocks.so
+expect 0 'workspace 49152,' zenithc blocks.zg --max-ram=65600 -o blocks.so
+expect 1 'needs [0-9]+ bytes of RAM, --max-ram allows 40960' zenithc blocks.zg --max-ram=40K -o blocks2.so
+expect 1 'is the least that works' zenithc blocks.zg --max-ram=40K -o blocks2.so
 expect 1 'allows 100' zenithc model.onnx --max-flash=100 -o z.so
 expect 1 'symbolic' zenithc model.onnx --max-ram=1K -o z.so
 expect 1 'infeasible' zenithc model.onnx --tolerance=1e-12 -o z.so

@@ -110,18 +110,20 @@ static uint64_t io_bytes(const zn_kio *io, uint32_t n, bool *known) {
   return sum;
 }
 
-/* --max-ram: where the plan needs more, convolutions are cut into ever smaller slices; the smallest plan stays. */
+/* --max-ram: where the plan needs more, convolutions are cut into ever smaller slices, at last without borders and copies
+ * that make them fast; the smallest plan stays. */
 static zn_status fit_ram(zn_job *j) {
-  enum { TRIES = 5 };
+  enum { TRIES = 4 };
   const uint64_t ram = zn_opt_bytes(j->o, ZN_O_max_ram);
   bool known = true;
   uint64_t io = io_bytes(j->k.mod->inputs, j->k.mod->num_inputs, &known);
   io += io_bytes(j->k.mod->outputs, j->k.mod->num_outputs, &known);
   if (!ram || !known || j->co.opt_level == 0) return ZN_OK;
-  uint64_t budget = ram > io ? ram - io : 1;
-  for (int i = 0; i < TRIES && j->k.mod->workspace_bytes > (ram > io ? ram - io : 0); i++, budget = budget * 3 / 4 + 1) {
+  const uint64_t room = ram > io ? ram - io : 1;
+  for (int i = 0; i < 2 * TRIES && j->k.mod->workspace_bytes > room; i++) {
     zn_compiled smaller = {0};
-    j->co.pass.ram_bytes = (int64_t)budget;
+    j->co.pass.frugal = i >= TRIES;
+    j->co.pass.ram_bytes = (int64_t)(room >> i % TRIES);
     ZN_TRY(zn_compile(j->c, &j->co, &smaller));
     if (smaller.mod->workspace_bytes < j->k.mod->workspace_bytes) j->k = smaller;
   }

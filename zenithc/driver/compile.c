@@ -76,6 +76,7 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
   zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware,
                       .math_fast = o->math_fast, .tf32 = o->tf32,
+                      .frugal = o->pass.frugal,
                       .provenance = o->provenance ? o->provenance : "", .knobs = o->opt_level >= 2 ? o->knobs : NULL};
   const char *name = o->name ? o->name : zn_identifier_from_path(&c->graph, o->model);
   ZN_TRY(zn_lower_graph(c, g, &caps, &lo, name, &out->mod, &out->plan));

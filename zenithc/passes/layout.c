@@ -29,7 +29,8 @@ typedef struct planner {
   bool simt;
   zn_mincut *cut;
   uint32_t *in_side, *out_side; /* per node: vertex of its image operands and of its result */
-  readers *of;                  /* per value */
+  readers *of;                  /* per value below known */
+  uint32_t known;
   bool *blocked;                /* per vertex, solved */
 } planner;
 
@@ -400,18 +401,58 @@ static void lay_out(planner *p, zn_vid v) {
   if (any_border) copy_for(p, v, bordered, border, "bordered");
 }
 
+/* ---------------------------------------------------------------- equal borders */
+
+/* What v becomes behind elementwise operators that alone read it. */
+static zn_vid behind_maps(const planner *p, zn_vid v) {
+  for (;;) {
+    if (v >= p->known || p->of[v].num != 1 || !p->of[v].list[0].n) return v;
+    const zn_node *n = &p->g->nodes[p->of[v].list[0].n];
+    if (!(zn_ops[n->op].flags & ZN_OPF_EW) || !takes_part(p, n, p->of[v].list[0].in)) return v;
+    v = n->out[0];
+  }
+}
+
+static bool read_last_by(const planner *p, zn_vid v, uint32_t position) {
+  for (uint32_t i = position + 1; i < p->g->num_order; i++)
+    for (uint32_t k = 0; k < p->g->nodes[p->g->order[i]].num_in; k++)
+      if (p->g->nodes[p->g->order[i]].in[k] == v) return false;
+  return !p->g->vals[v].is_output;
+}
+
+/* A residual whose last reader is this sum, and what the sum becomes, get the same borders: then it takes over the
+ * residual's memory. */
+static void match_borders(planner *p, uint32_t position) {
+  zn_graph *g = p->g;
+  const zn_node *n = &g->nodes[g->order[position]];
+  if (!(zn_ops[n->op].flags & ZN_OPF_EW) || n->num_in != 2 || !is_map(p, n)) return;
+  const zn_vid v = behind_maps(p, n->out[0]);
+  zn_layout *to = &g->vals[v].layout;
+  for (uint32_t k = 0; k < 2; k++) {
+    const zn_vid u = n->in[k];
+    zn_layout *from = &g->vals[u].layout;
+    if (u >= p->known || !takes_part(p, n, k) || g->vals[v].is_output) continue;
+    if (p->of[u].num < 2 || !read_last_by(p, u, position)) continue;
+    if (from->block != to->block || from->axis != to->axis || !from->block || (!from->has_halo && !to->has_halo)) continue;
+    if (!memcmp(from, to, sizeof *to) || !zn_pass_may_rewrite(p->o)) continue;
+    widen(to, from);
+    widen(from, to);
+  }
+}
+
 zn_status zn_pass_layout(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   planner p = {.c = c, .g = g, .o = o};
   p.simt = o->caps && o->caps->mma;
-  p.lanes = p.simt ? 8 : o->caps ? o->caps->vector_bytes / 4 : 0;
+  p.lanes = p.simt ? 8 : o->caps && !o->frugal ? o->caps->vector_bytes / 4 : 0;
   if (p.lanes < 2 || p.lanes > 16 || (p.lanes & (p.lanes - 1))) return ZN_OK;
   p.cut = zn_mincut_new(&c->tmp);
   p.in_side = ZN_ARRAY(&c->tmp, uint32_t, g->num_nodes);
   p.out_side = ZN_ARRAY(&c->tmp, uint32_t, g->num_nodes);
   p.of = ZN_ARRAY(&c->tmp, readers, g->num_vals);
+  p.known = g->num_vals;
   solve(&p);
-  const uint32_t n = g->num_vals;
-  for (zn_vid v = 1; v < n; v++)
+  for (zn_vid v = 1; v < p.known; v++)
     if (p.of[v].num && !g->vals[v].cst) lay_out(&p, v);
+  for (uint32_t i = g->num_order; i-- > 0;) match_borders(&p, i);
   return zn_pass_bodies(c, g, o, zn_pass_layout);
 }

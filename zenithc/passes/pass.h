@@ -12,6 +12,7 @@ typedef struct zn_pass_opts {
   bool math_fast;
   const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
   zn_dtype precision;  /* ZN_F16 or ZN_BF16: how f32 tensors are stored; else as the model says */
+  bool frugal;         /* plain layouts without borders */
   int64_t ram_bytes;   /* of intermediate values at a time, as far as slicing can help; 0: no limit */
   const char *dump; /* letters to dump after; NULL */
   FILE *dump_to;
