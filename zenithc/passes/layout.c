@@ -433,7 +433,8 @@ static void match_borders(planner *p, uint32_t position) {
     zn_layout *from = &g->vals[u].layout;
     if (u >= p->known || !takes_part(p, n, k) || g->vals[v].is_output) continue;
     if (p->of[u].num < 2 || !read_last_by(p, u, position)) continue;
-    if (from->block != to->block || from->axis != to->axis || !from->block || (!from->has_halo && !to->has_halo)) continue;
+    if (from->block != to->block || from->axis != to->axis || !from->block) continue;
+    if (!(from->has_halo && to->has_halo) && !p->o->ram_bytes) continue; /* without borders a 1x1 layer is one long row */
     if (!memcmp(from, to, sizeof *to) || !zn_pass_may_rewrite(p->o)) continue;
     widen(to, from);
     widen(from, to);
