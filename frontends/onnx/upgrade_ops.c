@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "frontends/onnx/upgrade.h"
+#include "frontends/onnx/upgrade_tools.h"
 
 static int rank_of(zn_unode *u, zn_vid v) { return v ? zn_u_type(u, v)->rank : -1; }
 
@@ -298,7 +299,11 @@ void zn_up_slice(zn_unode *u) {
   zn_up_ints_to_input(u, "axes", 3);
 }
 
-void zn_up_split(zn_unode *u) { zn_up_ints_to_input(u, "split", 1); }
+void zn_up_split(zn_unode *u) {
+  const zn_vid sizes = zn_u_in(u, 1); /* version 1 had them as numbers of the type of the data */
+  if (sizes) u->in[1] = zn_u_cast(u, sizes, ZN_I64);
+  zn_up_ints_to_input(u, "split", 1);
+}
 
 void zn_up_split_outputs(zn_unode *u) {
   if (!zn_u_in(u, 1)) zn_u_set_int(u, "num_outputs", u->num_out);

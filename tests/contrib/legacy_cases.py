@@ -92,6 +92,7 @@ def shapes():
     case("Slice_all", "Slice", {"x": x}, x[0:1, 1:2], 9, starts=[0, 1], ends=[1, 2])
     first, second = np.split(x, [1], 1)
     case("Split", "Split", {"x": x}, [first, second], 1, axis=1, split=[1, 2])
+    case("Split_input", "Split", {"x": x, "sizes": np.array([1, 2], np.float32)}, [first, second], 1, axis=1)
     case("Split_halves", "Split", {"x": x}, np.split(x, 2, 0), 2)
     case("Split_sizes", "Split", {"x": x}, np.split(x, [3], -1), 11, axis=-1, split=[3, 1])
     case("Squeeze", "Squeeze", {"x": x[:, :1]}, x[:, 0], 1, axes=[1])

@@ -8,7 +8,7 @@ KERNELS = ["LINEAR", "POLY", "RBF", "SIGMOID"]
 
 def make():
     ml = {"domain": "ai.onnx.ml"}
-    for norm in ("L1", "L2"):
+    for norm in ("MAX", "L1", "L2"):
         case(f"normalizer_{norm}", "Normalizer", {"x": f(4, 5)}, norm=norm, **ml)
     categories = {"cats_int64s": [3, 1, 7], "zeros": 1}
     case("one_hot_encoder", "OneHotEncoder", {"x": np.array([[1, 3], [9, 7]])}, **categories, **ml)

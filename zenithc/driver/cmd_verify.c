@@ -75,7 +75,7 @@ int zn_cmd_verify(zn_ctx *c, const zn_opts *o) {
   st = zn_load_graph(c, model, &co.onnx, &ref);
   if (st == ZN_OK) {
     int64_t n = zn_opt_int(o, ZN_O_samples, 1);
-    zn_verify v = {.c = c, .o = o, .s = &s, .ref = ref, .user_tol = zn_opt_real(o, ZN_O_tolerance, -1),
+    zn_verify v = {.c = c, .o = o, .s = &s, .model = model, .ref = ref, .user_tol = zn_opt_real(o, ZN_O_tolerance, -1),
                    .samples = n < 1 ? 1 : (uint32_t)n, .seed = (uint64_t)zn_opt_int(o, ZN_O_random, 0)};
     code = finish(&v, &co);
   } else {

@@ -23,7 +23,7 @@ zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t) {
 typedef struct sizes {
   zn_exprs *ex;
   const zn_opts *o;
-  int64_t otherwise;
+  int64_t otherwise, grow;
   struct {
     const char *name;
     int64_t value;
@@ -56,6 +56,7 @@ static bool size_of(void *user, zn_expr sym, int64_t *out) {
 static zn_expr parse_dim(zn_ctx *c, sizes *s, const char *text) {
   zn_lexer l;
   zn_expr e = ZN_EX_NONE;
+  if (!text || !*text) return e; /* maps have no dimensions to speak of */
   zn_lex_init(&l, c, &c->perm, text, strlen(text));
   return zn_ex_parse(s->ex, &l, &e) == ZN_OK ? e : ZN_EX_NONE;
 }
@@ -74,7 +75,7 @@ static zn_status dims_of(zn_ctx *c, sizes *s, const zn_kio *io, int64_t *dims) {
   for (uint32_t d = 0; d < io->rank; d++) {
     dims[d] = io->dims[d];
     if (dims[d] >= 0) continue;
-    zn_expr e = parse_dim(c, s, io->dim_text[d] ? io->dim_text[d] : "");
+    zn_expr e = parse_dim(c, s, io->dim_text[d]);
     if (e == ZN_EX_NONE || !zn_ex_eval(s->ex, e, size_of, s, &dims[d]) || dims[d] < 0)
       dims[d] = s->otherwise;
   }
@@ -120,6 +121,7 @@ static zn_status from_graph(zn_ctx *c, zn_arena *a, const sizes *s, const zn_kio
                             zn_htensor *out) {
   given v = {0};
   give_dims(a, s, io, g, &v);
+  if (s->grow > 1) v.d = zn_gen_dims(g, a, v.d, v.n, s->grow, &v.n);
   return zn_gen_inputs(c, g, a, (zn_gen_kind)(seed / 1000003u % ZN_GEN_ZEROS), seed, v.d, v.n, out);
 }
 
@@ -175,7 +177,7 @@ zn_status zn_inputs_make(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_kio 
                          uint64_t seed, int64_t otherwise, zn_htensor **out) {
   zn_htensor *in = ZN_ARRAY(a, zn_htensor, n), *made = ZN_ARRAY(a, zn_htensor, n);
   bool fit = g && g->num_inputs == n, all = true;
-  sizes s = {.ex = zn_exprs_new(&c->perm), .o = o, .otherwise = otherwise};
+  sizes s = {.ex = zn_exprs_new(&c->perm), .o = o, .otherwise = otherwise > 0 ? otherwise : 0, .grow = -otherwise};
   ZN_TRY(from_files(c, o, a, io, n, in));
   for (uint32_t i = 0; i < n; i++)
     if (in[i].data || in[i].dtype != ZN_NONE) learn(c, &s, &io[i], &in[i]);

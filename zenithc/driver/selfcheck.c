@@ -45,7 +45,7 @@ static zn_status compare(zn_job *j, zn_session *s) {
   const zn_dtype rounded = j->co.tf32 ? ZN_F16 : j->co.pass.precision; /* tf32 has the mantissa of f16 */
   if (t < 0 && rounded) t = 8 * zn_verify_delta(rounded); /* roundings add up over layers */
   int64_t samples = zn_opt_int(j->o, ZN_O_samples, 1);
-  j->v = (zn_verify){.c = c, .o = j->o, .s = s, .ref = ref, .user_tol = t,
+  j->v = (zn_verify){.c = c, .o = j->o, .s = s, .model = j->co.model, .ref = ref, .user_tol = t,
                      .samples = samples < 1 ? 1 : (uint32_t)samples,
                      .seed = (uint64_t)zn_opt_int(j->o, ZN_O_random, 0)};
   zn_status st = zn_verify_run(&j->v);

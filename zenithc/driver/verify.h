@@ -29,6 +29,7 @@ typedef struct zn_verify {
   zn_ctx *c;
   const zn_opts *o;
   zn_session *s;        /* runs the artifact */
+  const char *model;    /* its file: data sets beside it are used where generated inputs do not fit it */
   const zn_graph *ref;  /* unoptimised */
   double user_tol;      /* < 0: the default */
   uint32_t samples;

@@ -220,10 +220,10 @@ zn_status zn_eval_ml_normalizer(zn_ev *e) {
   ZN_TRY(zn_ev_out(e, 0, ZN_F32, x->rank, x->dims));
   double *t = ZN_ARRAY(e->tmp, double, cols + 1);
   for (int64_t r = 0; r < rows; r++) {
-    double m = 0, s;
+    double m = -(double)INFINITY, s;
     for (int64_t c = 0; c < cols; c++) {
       double v = zn_ev_get(x, (uint64_t)(r * cols + c));
-      m = fmax(m, fabs(v));
+      m = fmax(m, v); /* the specification: X / max(X), signs and all */
       t[c] = norm[1] == '2' ? zn_ev_r(e, v * v) : fabs(v);
     }
     s = norm[0] == 'M' ? m : zn_ev_sum(e, t, (uint64_t)cols, 1);

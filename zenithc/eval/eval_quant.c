@@ -65,7 +65,7 @@ zn_status zn_eval_quantizelinear(zn_ev *e) {
                          zn_ev_get(x, i));
     v = zn_ev_key(div, v / scale_key(s, k));
     if (zn_is_float(t))
-      e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, v + zero_at(&sc, k), sat));
+      e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, (double)(float)(v + zero_at(&sc, k)), sat));
     else zn_ev_set(&e->out[0], i, rint(v) + zero_at(&sc, k));
   }
   return ZN_OK;

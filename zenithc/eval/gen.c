@@ -204,7 +204,7 @@ static void follow(dims *d, const zn_graph *g, zn_vid v, use *u, int depth) {
 }
 
 zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
-                        uint32_t *out_n) {
+                        int64_t grow, uint32_t *out_n) {
   dims d = {.ex = g->ex, .a = a};
   for (uint32_t i = 0; i < num_given; i++) ZN_PUSH(a, d.v, d.n, d.cap, given[i]);
   for (uint32_t i = 0; i < g->num_inputs; i++) {
@@ -212,7 +212,8 @@ zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given,
     use u = {0};
     if (t->dtype == ZN_U8 && t->rank == 1) follow(&d, g, g->inputs[i], &u, 0);
     for (int k = 0; k < t->rank; k++)
-      add_symbols(&d, t->dims[k], u.picture ? 400 : k == 0 && t->rank > 1 ? 2 : t->rank == 4 && k >= 2 ? 32 : 8);
+      add_symbols(&d, t->dims[k],
+                  u.picture ? 400 : k == 0 && t->rank > 1 ? 2 : grow * (t->rank == 4 && k >= 2 ? 32 : 8));
   }
   *out_n = d.n;
   return d.v;
@@ -403,7 +404,7 @@ static void draw_list(zn_arena *a, const dims *d, const zn_type *t, int64_t len,
 zn_status zn_gen_inputs(zn_ctx *c, const zn_graph *g, zn_arena *a, zn_gen_kind kind, uint64_t seed,
                         const zn_gen_dim *given, uint32_t num_given, zn_htensor *out) {
   dims d = {.ex = g->ex, .a = a};
-  d.v = zn_gen_dims(g, a, given, num_given, &d.n);
+  d.v = zn_gen_dims(g, a, given, num_given, 1, &d.n);
   for (uint32_t i = 0; i < g->num_inputs; i++) {
     const zn_value *v = &g->vals[g->inputs[i]];
     int64_t shape[ZN_MAX_RANK];

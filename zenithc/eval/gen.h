@@ -21,9 +21,9 @@ typedef struct zn_gen_dim { /* a symbol's value */
 } zn_gen_dim;
 
 /* Values of the symbols in the dims of g's inputs: those given, the rest chosen (batch-like 2,
- * spatial 32, others 8, within the symbol's bounds). Array of *out_n from a. */
+ * spatial 32 * grow, others 8 * grow, within the symbol's bounds). Array of *out_n from a. */
 zn_gen_dim *zn_gen_dims(const zn_graph *g, zn_arena *a, const zn_gen_dim *given, uint32_t num_given,
-                        uint32_t *out_n);
+                        int64_t grow, uint32_t *out_n);
 /* out: g->num_inputs values from a. given/num_given as above. Strings are often words that the model looks for, bytes
  * for an ImageDecoder an image file; the
  * items of a sequence have one shape. */

@@ -72,11 +72,11 @@ static zn_vid post_transform(zn_rw *w, zn_vid y) {
 ZN_EXPAND(ml_normalizer) {
   const char *norm = zn_node_str(zn_rw_node(w), "norm");
   const int64_t last = -1;
-  const zn_vid x = real_input(w), size = zn_rw1(w, ZN_OP_Abs, x);
+  const zn_vid x = real_input(w);
   if (w->st != ZN_OK || zn_rw_type(w, x)->rank < 1) return w->st;
   zn_vid s;
-  if (norm[0] == 'M') s = zn_rw_reduce(w, ZN_OP_ReduceMax, size, &last, 1, true);
-  else if (norm[1] == '1') s = zn_rw_reduce(w, ZN_OP_ReduceSum, size, &last, 1, true);
+  if (norm[0] == 'M') s = zn_rw_reduce(w, ZN_OP_ReduceMax, x, &last, 1, true);
+  else if (norm[1] == '1') s = zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw1(w, ZN_OP_Abs, x), &last, 1, true);
   else s = zn_rw1(w, ZN_OP_Sqrt, zn_rw_reduce(w, ZN_OP_ReduceSum, zn_rw2(w, ZN_OP_Mul, x, x), &last, 1, true));
   const zn_vid none = num(w, s, 0), one = num(w, s, 1);
   const zn_vid by = zn_rw3(w, ZN_OP_Where, zn_rw2(w, ZN_OP_Equal, s, none), one, s);

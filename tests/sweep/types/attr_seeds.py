@@ -39,7 +39,7 @@ def convolutions():
             0, 0])
     yield seed("groups", "DeformConv", [f(1, 2, 4, 4), f(2, 1, 2, 2), f(1, 8, 3, 3) * 0.3], group=2, pads=[0, 0, 0, 0])
     yield seed("ceil", "LpPool", [f(1, 2, 6, 6)], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, p=3)
-    yield seed("unpads", "MaxUnpool", [f(1, 1, 2, 2), i64(0, 2, 8, 10).reshape(1, 1, 2, 2)], kernel_shape=[2, 2],
+    yield seed("unpads", "MaxUnpool", [f(1, 1, 2, 2), i64(0, 2, 6, 8).reshape(1, 1, 2, 2)], kernel_shape=[2, 2],
             strides=[2, 2],
                pads=[1, 0, 0, 1])
 
