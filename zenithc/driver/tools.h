@@ -76,8 +76,8 @@ zn_status zn_inspect_artifact(zn_ctx *c, const char *path, bool json);
 /* Does t fit what the model declares (dtype, rank, static dims)? Reports what differs. */
 zn_status zn_value_fits(zn_ctx *c, const zn_kio *io, const zn_htensor *t);
 /* Values from --input files; the others are generated from the seed. Symbolic dimensions of generated inputs take
- * --dim NAME=VALUE, what the files' shapes say, or `otherwise` (0: small values that suit them; -n: n times these, batches apart). g may be NULL: then
- * integers are 0 and 1, as they may index something. */
+ * --dim NAME=VALUE, what the files' shapes say, or `otherwise` (0: small values that suit them; -n: n times these, batches
+ * apart). g may be NULL: then integers are 0 and 1, as they may index something. */
 zn_status zn_inputs_make(zn_ctx *c, const zn_opts *o, zn_arena *a, const zn_kio *io, uint32_t n, const zn_graph *g,
                          uint64_t seed, int64_t otherwise, zn_htensor **out);
 
