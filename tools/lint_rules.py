@@ -53,6 +53,17 @@ FORBIDDEN = {
     "rand": (None, "use a seeded generator"),
     "srand": (None, "use a seeded generator"),
 }
+# Calls that append to a graph or a kernel: two of them as arguments of one call are appended in the order that the compiler
+# of the compiler likes (C leaves it open), and gcc and clang differ. Static ones are found by their type.
+BUILDING = ("zenithc/ops/", "zenithc/passes/", "frontends/onnx/", "codegen/lower/", "codegen/kir/")
+BUILDERS = (
+    r"zn_rw(?:[123]|_(?:op|raw|infer|attr_int|reduce|transpose|cast|ints|num|reshape|reshape_to|squeeze|unsqueeze|slice|extent"
+    r"|extent1|repeat_heads))|zn_grad_(?:sum_to|expand_to|shaped|zeros)|zn_graph_(?:node|const|const_i64s|const_scalar)"
+    r"|zn_u_(?:op[123]?|nodes?|with_attrs|num|i64s?|scalar_like|cast|concat|unsqueeze|reshape|transpose|slice|gather|dim|range"
+    r"|swapped|channels|scaled_product|activation)|zn_ua_(?:attend|apart|together|penalty|rotate|positions)"
+    r"|zn_(?:kb|s|r|i|sv|ls)_\w+|zn_lw_(?:load\w*|ix|as_expr|in_range|checked_index|convert|round_to|ptr|ptr_loc|loc|source"
+    r"|keep|scratch|zero)"
+)
 COMPILER = ("zenithc/", "frontends/", "codegen/", "targets/", "runtime/")
 
 
@@ -75,6 +86,29 @@ def without_comments(text):
     return re.sub(r'/\*.*?\*/|//[^\n]*|"(\\.|[^"\\\n])*"', blank, text, flags=re.S)
 
 
+def arguments(code, at):
+    """The arguments of a call whose parenthesis is open at `at`."""
+    found, depth, start = [], 0, at
+    while at < len(code):
+        c = code[at]
+        if c in ")]}" and depth == 0:
+            return found + [code[start:at]]
+        depth += (c in "([{") - (c in ")]}")
+        if c == "," and depth == 0:
+            found.append(code[start:at])
+            start = at + 1
+        at += 1
+    return found
+
+
+def check_order(path, code, say):
+    own = re.findall(r"^static zn_(?:vid|nid|kref) (\w+)\(", code, flags=re.M)
+    builds = re.compile(r"\b(?:" + "|".join([BUILDERS] + own) + r")\(")
+    for m in re.finditer(r"\b(?!(?:if|while|for|switch|return|sizeof|assert)\b)\w+\(", code):
+        if sum(1 for a in arguments(code, m.end()) if builds.search(a)) > 1:
+            say(path, code.count("\n", 0, m.start()) + 1, "two arguments append code: their order is open; name one first")
+
+
 def check_source(path, text, say):
     mine = layer_of(path)
     if mine is None and path.startswith(COMPILER):
@@ -86,6 +120,8 @@ def check_source(path, text, say):
     if not path.startswith(COMPILER):
         return
     code = without_comments(text)
+    if path.startswith(BUILDING) and path.endswith(".c"):
+        check_order(path, code, say)
     for m in re.finditer(r"(?<![\w.>])(\w+)\s*\(", code):
         where, instead = FORBIDDEN.get(m.group(1), ("", ""))
         if instead and not (where and re.match(where, path)):

@@ -80,7 +80,8 @@ static void copy_chunk(zn_lw *lw, const attend *a, zn_vid v, bool turned, bool w
     i[r - 1] = turned ? row : k;
     zn_kref x = zn_lw_load(lw, v, i);
     if (!whole) {
-      zn_kb_store(b, to, zn_i_addi(b, at, e), zn_kb_cvt(b, x, a->brain ? ZN_BF16 : ZN_F16));
+      zn_kref half = zn_kb_cvt(b, x, a->brain ? ZN_BF16 : ZN_F16);
+      zn_kb_store(b, to, zn_i_addi(b, at, e), half);
       continue;
     }
     const zn_kinst *in = &b->f->insts[x];
@@ -139,14 +140,15 @@ static void two_fragments(zn_kb *b, zn_kref squares, zn_kref *out) {
  * the words; 2 and 3 the other way. */
 static zn_kref square_row(zn_kb *b, const attend *a, int64_t pitch, bool down) {
   zn_kref near = zn_i_remi(b, zn_i_divi(b, a->lane, 8), 2), far = zn_i_divi(b, a->lane, 16);
-  zn_kref row = zn_i_add(b, zn_i_remi(b, a->lane, 8), zn_i_muli(b, down ? near : far, 8));
-  return zn_i_add(b, zn_i_muli(b, row, pitch / 2), zn_i_muli(b, down ? far : near, 4));
+  zn_kref square = zn_i_muli(b, down ? near : far, 8), row = zn_i_add(b, zn_i_remi(b, a->lane, 8), square);
+  zn_kref word = zn_i_muli(b, down ? far : near, 4);
+  return zn_i_add(b, zn_i_muli(b, row, pitch / 2), word);
 }
 
 static void load_queries(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
   int64_t pitch = a->o.d + PAD;
-  zn_kref at = zn_i_add(b, square_row(b, a, pitch, true), zn_i_muli(b, a->warp, ROWS * pitch / 2));
+  zn_kref first = zn_i_muli(b, a->warp, ROWS * pitch / 2), at = zn_i_add(b, square_row(b, a, pitch, true), first);
   for (int64_t k = 0; k < a->o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, zn_i_addi(b, at, k * 8));
 }
 
@@ -213,8 +215,8 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
   zn_kref top = 0, low = zn_kb_float(b, ZN_F32, -(double)INFINITY), zero = zn_kb_float(b, ZN_F32, 0);
   unsigned n = (unsigned)a->keys / 8 * 2;
   for (unsigned j = 0; j < n; j++) {
-    e[j] = mapped(lw, a, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), zn_i_addi(b, row, 8 * h),
-                  zn_i_addi(b, key, j / 2 * 8 + j % 2));
+    zn_kref at_key = zn_i_addi(b, key, j / 2 * 8 + j % 2), at_row = zn_i_addi(b, row, 8 * h);
+    e[j] = mapped(lw, a, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), at_row, at_key);
     top = top ? zn_kb_bin(b, ZN_K_Max, top, e[j]) : e[j];
   }
   zn_kref before = zn_kb_get(b, a->max[h]);
@@ -281,7 +283,7 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
 static void meet(zn_lw *lw, const attend *a, zn_kref base) {
   zn_kb *b = &lw->kb;
   int64_t n = a->shares, rows = rows_of(a), pitch = a->o.dv + MEET_PAD, threads = 32 * (int64_t)a->warps;
-  zn_kref row = zn_i_add(b, zn_i_muli(b, a->warp, ROWS), zn_i_divi(b, a->lane, 4)),
+  zn_kref quad = zn_i_divi(b, a->lane, 4), row = zn_i_add(b, zn_i_muli(b, a->warp, ROWS), quad),
           pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
   zn_kref tops = a->sq, sums = zn_kb_ptradd(b, a->sq, zn_kb_idx(b, rows * n * 4)), parts = a->sk; /* a->sv lies behind a->sk */
   zn_kref first = zn_kb_idx(b, 0);
@@ -293,11 +295,12 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
     zn_kb_store(b, tops, at, zn_kb_get(b, a->max[h]));
     zn_kb_store(b, sums, at, total);
     zn_kb_end(b);
-    zn_kref line = zn_i_muli(b, zn_i_add(b, zn_i_muli(b, a->share, rows), zn_i_addi(b, row, 8 * h)), pitch);
+    zn_kref own = zn_i_addi(b, row, 8 * h), line = zn_i_muli(b, zn_i_add(b, zn_i_muli(b, a->share, rows), own), pitch);
     for (int64_t j = 0; j < a->o.dv / 8; j++)
-      for (unsigned e = 0; e < 2; e++)
-        zn_kb_store(b, parts, zn_i_add(b, line, zn_i_addi(b, pair, j * 8 + e)),
-                    zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e));
+      for (unsigned e = 0; e < 2; e++) {
+        zn_kref x = zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e);
+        zn_kb_store(b, parts, zn_i_add(b, line, zn_i_addi(b, pair, j * 8 + e)), x);
+      }
   }
   zn_kb_statement(b, ZN_K_Barrier);
   zn_expr i[ZN_MAX_RANK];
@@ -307,14 +310,15 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
             top = 0, sum = 0, x = 0;
     zn_kref low = zn_kb_float(b, ZN_F32, -(double)INFINITY), factor[WARPS];
     for (int64_t s = 0; s < n; s++) {
-      factor[s] = zn_kb_load(b, ZN_F32, 1, tops, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
+      zn_kref nth = zn_kb_idx(b, s);
+      factor[s] = zn_kb_load(b, ZN_F32, 1, tops, zn_i_add(b, zn_i_muli(b, r, n), nth));
       top = top ? zn_kb_bin(b, ZN_K_Max, top, factor[s]) : factor[s];
     }
     zn_kref none = zn_kb_float(b, ZN_F32, 0);
     top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), none, top);
     for (int64_t s = 0; s < n; s++) {
       factor[s] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
-      zn_kref part = zn_kb_load(b, ZN_F32, 1, sums, zn_i_add(b, zn_i_muli(b, r, n), zn_kb_idx(b, s)));
+      zn_kref nth = zn_kb_idx(b, s), part = zn_kb_load(b, ZN_F32, 1, sums, zn_i_add(b, zn_i_muli(b, r, n), nth));
       zn_kref y = zn_kb_load(b, ZN_F32, 1, parts, zn_i_add(b, zn_i_muli(b, zn_i_addi(b, r, s * rows), pitch), c));
       sum = s ? zn_kb_fma(b, part, factor[s], sum) : zn_kb_bin(b, ZN_K_Mul, part, factor[s]);
       x = s ? zn_kb_fma(b, y, factor[s], x) : zn_kb_bin(b, ZN_K_Mul, y, factor[s]);
@@ -346,7 +350,7 @@ static void team_body(zn_lw *lw, attend *a) {
   zn_kb_async_wait(b, 0);
   zn_kb_statement(b, ZN_K_Barrier);
   load_queries(lw, a);
-  zn_kref row = zn_i_add(b, base, zn_i_add(b, zn_i_muli(b, a->warp, ROWS), zn_i_divi(b, a->lane, 4))),
+  zn_kref quad = zn_i_divi(b, a->lane, 4), row = zn_i_add(b, base, zn_i_add(b, zn_i_muli(b, a->warp, ROWS), quad)),
           pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
   zn_kref use = zn_kb_var(b, zero);
   zn_kref key0 = zn_kb_for(b, zero, keys, a->keys * a->shares, ZN_FOR_SERIAL, 0);

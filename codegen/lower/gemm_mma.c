@@ -178,8 +178,9 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref row, zn_kref col, zn_kref
   zn_kref fa[ZN_GS_REG], fb[ZN_GS_REG];
   zn_dtype sum = zn_mma_sum(t->format);
   for (int64_t k = 0; k < (int64_t)(t->s.bk / t->per); k += PIECE) {
-    for (unsigned i = 0; i < mf; i++) fa[i] = fragment(lw, t, true, zn_i_addi(b, row, i * 16), zn_kb_idx(b, k), pair);
-    for (unsigned j = 0; j < nf; j++) fb[j] = fragment(lw, t, false, zn_i_addi(b, col, j * 8), zn_kb_idx(b, k), pair);
+    zn_kref depth = zn_kb_idx(b, k);
+    for (unsigned i = 0; i < mf; i++) fa[i] = fragment(lw, t, true, zn_i_addi(b, row, i * 16), depth, pair);
+    for (unsigned j = 0; j < nf; j++) fb[j] = fragment(lw, t, false, zn_i_addi(b, col, j * 8), depth, pair);
     for (unsigned i = 0; i < mf; i++)
       for (unsigned j = 0; j < nf; j++) {
         zn_kref acc = t->acc[i * nf + j];

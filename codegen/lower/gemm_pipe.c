@@ -45,8 +45,9 @@ static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : PAD); 
 /* Bytes from the start of a slot's tile at which the run at (line, step) stands. */
 static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref step) {
   if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2);
-  zn_kref piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, CHUNK), zn_i_remi(b, line, 8));
-  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * 2), zn_i_muli(b, piece, CHUNK * 2));
+  zn_kref turn = zn_i_remi(b, line, 8), piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, CHUNK), turn);
+  zn_kref behind = zn_i_muli(b, piece, CHUNK * 2);
+  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * 2), behind);
 }
 
 /* The spot of the load behind element (line `at`, depth k) of a plain operand. */
@@ -80,7 +81,8 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
     }
     zn_kref to = zn_i_add(b, base, place_of(b, t, line, step));
     zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, 2));
-    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
+    zn_kref size = some ? zn_kb_select(b, some, bytes, zero) : bytes;
+    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, size);
   }
 }
 
@@ -154,7 +156,8 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
         zn_kref acc = zn_kb_get(b, t->acc[t->group ? 0 : i * nf + j]);
         unsigned lane = (t->group ? j * 4 : 0) + half * 2;
         zn_kref low = zn_kb_extract(b, acc, lane), high = zn_kb_extract(b, acc, lane + 1), pair = zn_kb_insert(b, none, low, 0);
-        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
+        zn_kref both = zn_kb_insert(b, pair, high, 1);
+        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), both);
       }
     }
 }
@@ -167,7 +170,7 @@ static void hand_out(zn_lw *lw, const tile *t) {
   const zn_gemm *g = t->g;
   int64_t run = divides(lw, g->n, CHUNK) ? CHUNK : 1, across = t->s.bn / run, runs = t->s.bm * across;
   int64_t turns = (runs + t->threads - 1) / t->threads;
-  zn_kref turn = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, turns), 1, ZN_FOR_SERIAL, 0);
+  zn_kref end = zn_kb_idx(b, turns), turn = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_SERIAL, 0);
   zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
   zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
   zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
@@ -176,9 +179,10 @@ static void hand_out(zn_lw *lw, const tile *t) {
   if (runs % t->threads) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
   if (inside) zn_kb_if(b, inside);
   zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
-  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
+  zn_kref lanes = zn_kb_idx(b, run), lane = zn_kb_for(b, zn_kb_idx(b, 0), lanes, 1, ZN_FOR_VECTOR, (unsigned)run);
   zn_kref sum = zn_kb_load(b, ZN_F32, 1, t->sa, zn_i_add(b, at, lane));
-  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n), sum);
+  zn_expr at_col = zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n);
+  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), at_col, sum);
   zn_kb_end(b);
   if (inside) zn_kb_end(b);
   zn_kb_end(b);
@@ -245,7 +249,8 @@ static void team_body(zn_lw *lw, tile *t) {
   if (t->deferred) zn_kb_set(b, t->acc[0], zn_kb_groupwait(b, zn_kb_get(b, t->acc[0])));
   zn_kref group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
   zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
-  put_block(lw, t, zn_i_add(b, row, group), zn_i_add(b, col, zn_i_muli(b, pair, 2)));
+  zn_kref at_col = zn_i_add(b, col, zn_i_muli(b, pair, 2));
+  put_block(lw, t, zn_i_add(b, row, group), at_col);
   zn_kb_statement(b, ZN_K_Barrier);
   hand_out(lw, t);
 }
