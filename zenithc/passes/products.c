@@ -1,8 +1,11 @@
-/* Products in the shape that schedules like. Two rewrites, the second one for GPUs:
+/* Products in the shape that schedules like. Three rewrites, the second one for GPUs, the third one for CPUs:
  *   rows      Reshape to rows, Gemm, Reshape back (how exporters write a linear layer over a sequence) becomes MatMul and Add
  *             on the tensor as it is, so that elementwise operators behind it can join the product's kernel;
  *   siblings  MatMuls of one operand with constant matrices, whose results are taken apart into heads, become one MatMul
- *             with a wider matrix, then Split. */
+ *             with a wider matrix, then Split;
+ *   one row   MatMul of one row with a transposed matrix that a run computes (the scores of one query) becomes a sum along the
+ *             rows of the matrix as it lies in memory, which is then not transposed first. */
+#include "zenithc/ops/expand_util.h"
 #include "zenithc/passes/pass.h"
 
 enum { MAX_SIBLINGS = 8 };
@@ -188,6 +191,33 @@ static zn_status join_siblings(zn_ctx *c, zn_graph *g, zn_pass_opts *o, const ui
   return n > 1 && zn_pass_may_rewrite(o) ? merge(c, g, s, n, x) : ZN_OK;
 }
 
+/* ---- one row ---- */
+
+static bool exchanges_last_two(const zn_node *n, int rank) {
+  uint32_t count = 0;
+  const int64_t *perm = n->op == ZN_OP_Transpose ? zn_node_ints(n, "perm", &count) : NULL;
+  if (!perm || (int)count != rank || rank < 2) return false;
+  for (int d = 0; d < rank - 2; d++)
+    if (perm[d] != d) return false;
+  return perm[rank - 2] == rank - 1;
+}
+
+static zn_status sum_rows(zn_ctx *c, zn_graph *g, zn_pass_opts *o, const uint32_t *uses, zn_nid n) {
+  const zn_vid a = g->nodes[n].in[0], b = g->nodes[n].in[1];
+  const zn_type *ta = &g->vals[a].type, *tb = &g->vals[b].type;
+  const zn_nid turn = g->vals[b].def;
+  if (!turn || uses[b] != 1 || g->vals[b].is_output || ta->rank != tb->rank || ta->dtype != ZN_F32) return ZN_OK;
+  const int rank = tb->rank;
+  if (rank >= ZN_MAX_RANK || !exchanges_last_two(&g->nodes[turn], rank) || !zn_ex_is(g->ex, ta->dims[rank - 2], 1)) return ZN_OK;
+  if (g->vals[g->nodes[turn].in[0]].cst || !zn_pass_may_rewrite(o)) return ZN_OK;
+  const int64_t rows_at = rank - 2, row_at = rank - 1, along = rank;
+  zn_rw w = {c, g, n, ZN_OK};
+  zn_vid rows = zn_rw_unsqueeze(&w, g->nodes[turn].in[0], &rows_at, 1);
+  zn_vid row = zn_rw_unsqueeze(&w, a, &row_at, 1);
+  zn_rw_output(&w, 0, zn_rw_reduce(&w, ZN_OP_ReduceSum, zn_rw2(&w, ZN_OP_Mul, rows, row), &along, 1, false));
+  return zn_rw_done(&w);
+}
+
 static zn_status each_product(zn_ctx *c, zn_graph *g, zn_pass_opts *o, bool rows) {
   const uint32_t *uses = zn_graph_uses(g, &c->tmp);
   const uint32_t known = g->num_vals;
@@ -195,7 +225,9 @@ static zn_status each_product(zn_ctx *c, zn_graph *g, zn_pass_opts *o, bool rows
     const zn_node *n = &g->nodes[g->order[i]];
     const uint32_t before = g->num_order;
     if (n->dead || (n->op != ZN_OP_MatMul && n->op != ZN_OP_Gemm) || n->out[0] >= known) continue;
-    ZN_TRY(rows ? keep_rows(c, g, o, uses, g->order[i]) : n->op == ZN_OP_MatMul ? join_siblings(c, g, o, uses, i) : ZN_OK);
+    const zn_nid id = g->order[i];
+    if (rows) ZN_TRY(keep_rows(c, g, o, uses, id));
+    else if (n->op == ZN_OP_MatMul) ZN_TRY(o->caps->simt ? join_siblings(c, g, o, uses, i) : sum_rows(c, g, o, uses, id));
     i += g->num_order - before;
   }
   zn_graph_compact(g);
@@ -205,6 +237,6 @@ static zn_status each_product(zn_ctx *c, zn_graph *g, zn_pass_opts *o, bool rows
 zn_status zn_pass_products(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   if (!o->caps) return ZN_OK;
   ZN_TRY(each_product(c, g, o, true));
-  if (o->caps->simt) ZN_TRY(each_product(c, g, o, false));
+  ZN_TRY(each_product(c, g, o, false));
   return zn_pass_bodies(c, g, o, zn_pass_products);
 }
