@@ -11,7 +11,7 @@
 #include "codegen/llvm/elf_data.h"
 #include "codegen/llvm/llvm_priv.h"
 
-static void init_targets(void) { /* idempotent inside LLVM */
+void zn_llvm_init(void) { /* idempotent inside LLVM */
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86Target();
   LLVMInitializeX86TargetMC();
@@ -66,7 +66,7 @@ static zn_status find_arch(zn_lmod *m) {
 }
 
 static zn_status make_machine(zn_lmod *m, LLVMTargetMachineRef *out_tm) {
-  init_targets();
+  zn_llvm_init();
   LLVMTargetRef target;
   char *msg = NULL;
   if (LLVMGetTargetFromTriple(m->caps->triple, &target, &msg))
@@ -141,11 +141,12 @@ static void build_module(zn_lmod *m) {
     enter_variant(m, v);
     zn_lm_declare(m);
     for (uint32_t i = 0; i < m->mod->num_funcs; i++)
-      if (!m->o->device_blob || !zn_kfunc_on_device(m->mod->funcs[i])) zn_lf_emit(m, i);
+      if (zn_lm_holds(m, i)) zn_lf_emit(m, i);
     for (uint32_t i = 0; i < m->mod->num_funcs; i++) m->first_kernel += !m->mod->funcs[i]->is_entry;
+    m->first_func += m->mod->num_funcs;
   }
   enter_variant(m, 0);
-  zn_lm_descriptor(m);
+  if (m->o->part == 0) zn_lm_descriptor(m);
   char *msg = NULL;
   if (LLVMVerifyModule(m->lm, LLVMReturnStatusAction, &msg))
     ZN_BUG(m->ctx, "LLVM module of '%s' does not verify: %s", m->mod->name, msg);
@@ -205,6 +206,7 @@ static zn_status emit_with(zn_lmod *m, LLVMTargetMachineRef tm) {
 }
 
 static void list_variants(zn_lmod *m) {
+  if (m->o->parts > 1) m->shares = zn_llvm_shares(m->a, m->mod, m->o);
   m->num_variants = m->o->num_more + 1;
   m->variants = ZN_ARRAY(m->a, zn_variant, m->num_variants);
   m->variants[0] = (zn_variant){m->mod, m->caps};

@@ -11,12 +11,15 @@ typedef struct zn_llvm_opts {
   const char *out;       /* path to write */
   zn_llvm_kind kind;
   int opt_level;         /* 0..3 */
-  bool keep_names;       /* local symbols for kernels, else none */
+  bool keep_names;       /* local symbols for kernels, else none (but between parts) */
   bool export_main;      /* alias zn_model_main -> NAME_model (shared objects) */
   /* Further instruction sets of the same architecture, the preferred first: NAME_plan and NAME_run then hand over to the
    * first module, mod before these, whose features the processor and the system have. */
   const zn_variant *more;
   uint32_t num_more;
+  /* Objects for linking into one shared object: this one has the kernels of share `part` of `parts` alone, and number 0 also
+   * all that is no kernel. parts 0: everything is in one. */
+  uint32_t part, parts;
   bool raw_data;         /* objects: the section of large constants is left to the caller (elf_data.h) */
   bool defer_data;       /* objects: large constants stay out, for zn_elf_fill_shared behind the linker */
   /* Host side of a device artifact: entries only, launching and touching device memory through the hooks of
@@ -33,6 +36,12 @@ zn_status zn_llvm_emit(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const
 
 /* What compiles: LLVM's version and a digest of the files here. In a. */
 const char *zn_llvm_identity(zn_arena *a);
+/* How many parts are worth their cost, the same on every machine; and each function's part (of mod, then of more), in a. */
+uint32_t zn_llvm_parts(const zn_kmod *mod, const zn_llvm_opts *o);
+const uint32_t *zn_llvm_shares(zn_arena *a, const zn_kmod *mod, const zn_llvm_opts *o);
+/* Once per process, before zn_llvm_emit runs in several threads. */
+void zn_llvm_init(void);
+enum { ZN_LLVM_MAX_PARTS = 8 };
 enum { ZN_LLVM_INLINE_BYTES = 64 * 1024 }; /* constants up to this in all are part of what LLVM compiles */
 
 /* The running machine as LLVM names it; strings from a. */

@@ -21,15 +21,28 @@ static const char *symbol(const zn_lmod *m, uint32_t fn) {
   return zn_arena_printf(m->a, "%s%s", prefix, f->name);
 }
 
+bool zn_lm_holds(const zn_lmod *m, uint32_t fn) {
+  const zn_kfunc *f = m->mod->funcs[fn];
+  if (m->o->device_blob && zn_kfunc_on_device(f)) return false;
+  if (f->is_entry) return m->o->part == 0;
+  return !m->shares || m->shares[m->first_func + fn] == m->o->part;
+}
+
+static void set_linkage(const zn_lmod *m, zn_lval fn, const zn_kfunc *f) {
+  bool local = (!f->is_entry && !f->exported) || m->num_variants > 1;
+  if (m->shares && local && !f->is_entry) LLVMSetVisibility(fn, LLVMHiddenVisibility); /* other parts refer to it */
+  else if (local) LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
+}
+
 void zn_lm_declare(zn_lmod *m) {
   const zn_kmod *k = m->mod;
   m->funcs = ZN_ARRAY(m->a, zn_lval, k->num_funcs + 1);
   for (uint32_t i = 0; i < k->num_funcs; i++) {
     const zn_kfunc *f = k->funcs[i];
     if (m->o->device_blob && zn_kfunc_on_device(f)) continue;
+    if (m->o->part && !zn_lm_holds(m, i)) continue;
     zn_lval fn = LLVMAddFunction(m->lm, symbol(m, i), f->is_entry ? m->entry_type : m->kernel_type);
-    if ((!f->is_entry && !f->exported) || m->num_variants > 1)
-      LLVMSetLinkage(fn, m->o->keep_names ? LLVMInternalLinkage : LLVMPrivateLinkage);
+    set_linkage(m, fn, f);
     if (m->o->device_blob && f->is_entry) LLVMSetVisibility(fn, LLVMHiddenVisibility);
     zn_lm_function_attrs(m, fn, f->is_entry);
     if (!f->is_entry)
@@ -39,7 +52,7 @@ void zn_lm_declare(zn_lmod *m) {
       }
     m->funcs[i] = fn;
   }
-  if (!zn_lm_has_entries(k)) return;
+  if (!zn_lm_has_entries(k) || m->o->part) return;
   m->plans[m->variant] = m->funcs[k->plan_fn];
   m->runs[m->variant] = m->funcs[k->run_fn];
 }
@@ -55,7 +68,8 @@ static void inline_data(zn_lmod *m) {
   zn_lval init = LLVMConstStringInContext2(m->lc, all, m->weights_bytes, 1);
   LLVMSetInitializer(m->weights, init);
   LLVMSetGlobalConstant(m->weights, 1);
-  LLVMSetLinkage(m->weights, LLVMInternalLinkage);
+  if (m->shares) LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
+  else LLVMSetLinkage(m->weights, LLVMInternalLinkage);
   LLVMSetSection(m->weights, ".rodata.zn");
 }
 
@@ -93,7 +107,10 @@ void zn_lm_constants(zn_lmod *m) {
   const char *name = m->o->device_blob ? "zn_device_weights" : zn_arena_printf(m->a, "%s_weights", k->name);
   m->weights = LLVMAddGlobal(m->lm, LLVMArrayType2(m->i8, m->weights_bytes), name);
   LLVMSetAlignment(m->weights, ZN_KCONST_ALIGN);
-  if (m->weights_bytes <= ZN_LLVM_INLINE_BYTES && !m->o->device_blob) {
+  if (m->o->part) { /* another object has them */
+    LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
+    LLVMSetGlobalConstant(m->weights, 1);
+  } else if (m->weights_bytes <= ZN_LLVM_INLINE_BYTES && !m->o->device_blob) {
     inline_data(m);
   } else if (m->o->kind == ZN_LLVM_OBJECT && !m->o->device_blob) {
     empty_section(m);

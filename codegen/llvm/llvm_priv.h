@@ -18,6 +18,8 @@ typedef struct zn_lmod {
   const zn_kmod *mod;   /* of the current variant */
   const zn_caps *caps;
   zn_lval *plans, *runs; /* entries, by variant */
+  const uint32_t *shares; /* part of each function of all variants; NULL: there is one part */
+  uint32_t first_func;    /* place of the current variant's functions there */
   uint32_t first_kernel; /* number of the current variant's first kernel in the descriptor */
   const zn_llvm_opts *o;
   zn_larch arch;
@@ -86,6 +88,8 @@ void zn_lf_emit(zn_lmod *m, uint32_t fn);
 /* llvm_model.c: declarations first, the descriptor last. */
 void zn_lm_declare(zn_lmod *m);
 bool zn_lm_has_entries(const zn_kmod *k);
+/* Does this object hold function fn of the current variant? */
+bool zn_lm_holds(const zn_lmod *m, uint32_t fn);
 void zn_lm_constants(zn_lmod *m);
 zn_status zn_lm_write_bin(zn_lmod *m);
 void zn_lm_descriptor(zn_lmod *m);

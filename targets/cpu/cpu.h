@@ -10,6 +10,8 @@ zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const
 
 /* zn_llvm_emit of an object, through a folder of objects compiled earlier (cache, NULL: none): the same bytes. */
 zn_status zn_cpu_object(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o, const char *cache);
+/* The folder, made when it is missing; NULL after a warning when it cannot be used. */
+const char *zn_cpu_cache_ready(zn_ctx *c, const char *folder);
 
 /* Links one object into a shared object that needs nothing: lld where found, else the system's ld. */
 zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out);

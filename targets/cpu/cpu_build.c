@@ -1,4 +1,5 @@
 /* Builds one artifact of the cpu target; the suffix of the output chooses its kind. */
+#include <pthread.h>
 #include <unistd.h>
 
 #include "codegen/cstyle/cstyle.h"
@@ -21,6 +22,51 @@ static const char *temporary(zn_arena *a, const char *out) {
   return zn_arena_printf(a, "%s.zn-obj-%ld", out, (long)getpid());
 }
 
+/* ---- the objects of a shared object, compiled side by side ---- */
+
+typedef struct parts {
+  zn_ctx *c;
+  const zn_kmod *mod;
+  const zn_caps *caps;
+  const zn_llvm_opts *o;
+  const char *cache, *out[ZN_LLVM_MAX_PARTS + 1];
+  uint32_t n, next;
+  zn_status st;
+  pthread_mutex_t lock;
+} parts;
+
+static void *compile_parts(void *user) {
+  parts *p = user;
+  for (;;) {
+    pthread_mutex_lock(&p->lock);
+    uint32_t i = p->next++;
+    pthread_mutex_unlock(&p->lock);
+    if (i >= p->n) return NULL;
+    zn_llvm_opts e = *p->o;
+    e.out = p->out[i];
+    e.part = i;
+    e.parts = p->n;
+    zn_status st = zn_cpu_object(p->c, p->mod, p->caps, &e, p->cache);
+    pthread_mutex_lock(&p->lock);
+    if (st != ZN_OK) p->st = st;
+    pthread_mutex_unlock(&p->lock);
+  }
+}
+
+static zn_status compile_all(parts *p) {
+  pthread_t t[ZN_LLVM_MAX_PARTS];
+  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  uint32_t want = cpus < 1 ? 1 : cpus > (long)p->n ? p->n : (uint32_t)cpus, started = 0;
+  zn_llvm_init();
+  pthread_mutex_init(&p->lock, NULL);
+  for (; started + 1 < want; started++)
+    if (pthread_create(&t[started], NULL, compile_parts, p)) break;
+  compile_parts(p);
+  for (uint32_t i = 0; i < started; i++) pthread_join(t[i], NULL);
+  pthread_mutex_destroy(&p->lock);
+  return p->st;
+}
+
 static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e, const char *cache) {
   if (strstr(caps->triple, "-none-")) {
     zn_fail(c, ZN_ERR_USAGE, e.out, "%s has no operating system to load a shared object", caps->arch);
@@ -28,11 +74,12 @@ static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps
     return ZN_ERR_USAGE;
   }
   const char *out = e.out;
-  e.out = temporary(&c->tmp, out);
   e.export_main = e.defer_data = true;
-  zn_status st = zn_cpu_object(c, mod, caps, &e, cache);
-  if (st == ZN_OK) st = zn_cpu_link(c, e.out, out);
-  remove(e.out);
+  parts p = {.c = c, .mod = mod, .caps = caps, .o = &e, .cache = cache, .n = zn_llvm_parts(mod, &e)};
+  for (uint32_t i = 0; i < p.n; i++) p.out[i] = zn_arena_printf(&c->tmp, "%s-%u", temporary(&c->tmp, out), i);
+  zn_status st = compile_all(&p);
+  if (st == ZN_OK) st = zn_cpu_link_all(c, p.out, true, out);
+  for (uint32_t i = 0; i < p.n; i++) remove(p.out[i]);
   return st == ZN_OK ? zn_elf_fill_shared(c, out, mod) : st;
 }
 
@@ -66,10 +113,11 @@ static bool has_model(const zn_kmod *mod) {
 zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_build_opts *o) {
   zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names, .more = o->more,
                     .num_more = o->num_more};
-  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e, o->cache);
+  const char *cache = zn_cpu_cache_ready(c, o->cache);
+  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e, cache);
   bool archive = ends_with(o->out, ".a");
   if (archive || ends_with(o->out, ".o")) {
-    ZN_TRY(archive ? build_archive(c, mod, caps, e, o->cache) : zn_cpu_object(c, mod, caps, &e, o->cache));
+    ZN_TRY(archive ? build_archive(c, mod, caps, e, cache) : zn_cpu_object(c, mod, caps, &e, cache));
     return has_model(mod) ? zn_write_typed_header(c, mod, sibling(&c->tmp, o->out, ".h")) : ZN_OK;
   }
   bool ir = ends_with(o->out, ".ll");

@@ -38,14 +38,24 @@ static void put_consts(zn_text *t, const zn_kmod *m) {
   }
 }
 
-static void put_variant(zn_text *t, const zn_kmod *m, const zn_caps *k) {
-  zn_text_printf(t, "module %s run %u plan %u workspace %" PRIu64 "\n", m->name, m->run_fn, m->plan_fn, m->workspace_bytes);
+/* share: each function's part, or NULL. Of a part with kernels alone, what the descriptor says does not matter. */
+static void put_variant(zn_text *t, const zn_kmod *m, const zn_caps *k, const uint32_t *share, uint32_t part) {
+  if (part == 0)
+    zn_text_printf(t, "module %s run %u plan %u workspace %" PRIu64 "\n", m->name, m->run_fn, m->plan_fn,
+                   m->workspace_bytes);
   zn_text_printf(t, "for %s %s %s %s %u %u %u\n", k->arch ? k->arch : "", k->triple ? k->triple : "", k->cpu ? k->cpu : "",
                  k->features ? k->features : "", k->feature_bits, k->idx_bytes, k->vector_bytes);
   zn_text_printf(t, "can %d %d %d %d %d\n", k->fma, k->f16_convert, k->round_native, k->dot2, k->dot4);
-  put_io(t, m->inputs, m->num_inputs);
-  put_io(t, m->outputs, m->num_outputs);
+  if (part == 0) put_io(t, m->inputs, m->num_inputs);
+  if (part == 0) put_io(t, m->outputs, m->num_outputs);
   for (uint32_t i = 0; i < m->num_funcs; i++) {
+    bool here = m->funcs[i]->is_entry ? part == 0 : !share || share[i] == part;
+    if (!here && part) continue;
+    if (!here) {
+      zn_text_printf(t, "elsewhere %s '%s' %d\n", m->funcs[i]->name, m->funcs[i]->note ? m->funcs[i]->note : "",
+                     m->funcs[i]->serial);
+      continue;
+    }
     zn_text_printf(t, "function %d %d %d ", m->funcs[i]->is_entry, m->funcs[i]->exported, m->funcs[i]->serial);
     zn_kfunc_print(m, m->funcs[i], t);
   }
@@ -55,11 +65,14 @@ static const char *file_of(zn_arena *a, const char *folder, const zn_kmod *mod, 
   zn_text t;
   char hex[HEX + 1];
   zn_text_init(&t, a);
-  zn_text_printf(&t, "%s\nlevel %d names %d main %d defer %d provenance %zu\n", zn_llvm_identity(a), o->opt_level,
-                 o->keep_names, o->export_main, o->defer_data, strlen(mod->provenance));
+  zn_text_printf(&t, "%s\nlevel %d names %d main %d defer %d part %d of %d provenance %zu\n",
+                 zn_llvm_identity(a), o->opt_level, o->keep_names, o->export_main, o->defer_data, o->part > 0, o->parts > 1,
+                 o->part ? 0 : strlen(mod->provenance));
+  const uint32_t *share = o->parts > 1 ? zn_llvm_shares(a, mod, o) : NULL;
   put_consts(&t, mod); /* one list for all variants */
-  put_variant(&t, mod, caps);
-  for (uint32_t i = 0; i < o->num_more; i++) put_variant(&t, o->more[i].mod, o->more[i].caps);
+  put_variant(&t, mod, caps, share, o->part);
+  for (uint32_t i = 0, at = mod->num_funcs; i < o->num_more; at += o->more[i++].mod->num_funcs)
+    put_variant(&t, o->more[i].mod, o->more[i].caps, share ? share + at : NULL, o->part);
   zn_sha256(t.s, t.len, hex);
   return zn_arena_printf(a, "%s/%s.o", folder, hex);
 }
@@ -95,15 +108,18 @@ static bool write_file(const char *path, const char *p, size_t n, const char *ta
   return ok;
 }
 
-/* Failing to write costs nothing but time, and is said. */
-static void write_cached(zn_ctx *c, const char *folder, const char *path, const char *p, size_t n) {
-  const char *temp = zn_arena_printf(&c->tmp, "%s.%ld", path, (long)getpid());
+/* Failing to write costs nothing but time. */
+static void write_cached(zn_arena *a, const char *path, const char *p, size_t n) {
+  const char *temp = zn_arena_printf(a, "%s.%ld", path, (long)getpid());
   char hex[HEX + 1];
   zn_sha256(p, n, hex);
-  bool ok = (mkdir(folder, 0777) == 0 || errno == EEXIST) && write_file(temp, p, n, hex) && rename(temp, path) == 0;
-  if (ok) return;
-  zn_warn(c, NULL, "--cache: %s: cannot be written: %s", path, strerror(errno));
-  remove(temp);
+  if (!write_file(temp, p, n, hex) || rename(temp, path) != 0) remove(temp);
+}
+
+const char *zn_cpu_cache_ready(zn_ctx *c, const char *folder) {
+  if (!folder || ((mkdir(folder, 0777) == 0 || errno == EEXIST) && access(folder, W_OK | X_OK) == 0)) return folder;
+  zn_warn(c, NULL, "--cache: %s: cannot be written: %s", folder, strerror(errno));
+  return NULL;
 }
 
 /* The only run of `len` gap bytes; NULL when there is none, or more. */
@@ -125,31 +141,41 @@ static zn_status finish(zn_ctx *c, const zn_kmod *mod, const zn_llvm_opts *o) {
   return o->defer_data ? zn_elf_defer(c, o->out) : zn_elf_fill_object(c, o->out, mod);
 }
 
-static zn_status through_cache(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o, const char *folder) {
+/* The object without provenance and large constants, from the cache or compiled into it; NULL: it cannot be had that way. */
+static char *bare_object(zn_ctx *c, zn_arena *a, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o,
+                         const char *path, size_t *out_n) {
+  size_t len = strlen(mod->provenance);
+  char *p = read_cached(a, path, out_n), *filler = zn_arena_alloc(a, len + 1);
+  if (p) return p;
+  zn_kmod open = *mod;
+  zn_llvm_opts raw = *o;
+  memset(filler, GAP, len);
+  filler[len] = 0;
+  open.provenance = filler;
+  raw.raw_data = true;
+  if (zn_llvm_emit(c, &open, caps, &raw) != ZN_OK) return NULL;
+  p = read_whole(a, o->out, out_n);
+  if (p && (o->part || find_gap(p, *out_n, len))) write_cached(a, path, p, *out_n);
+  return p;
+}
+
+static zn_status through_cache(zn_ctx *c, zn_arena *a, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o,
+                               const char *folder) {
   size_t n, len = strlen(mod->provenance);
-  const char *path = file_of(&c->tmp, folder, mod, caps, o);
-  char *p = read_cached(&c->tmp, path, &n), *gap;
-  if (!p) {
-    zn_kmod open = *mod;
-    zn_llvm_opts raw = *o;
-    char *filler = zn_arena_alloc(&c->tmp, len + 1);
-    memset(filler, GAP, len);
-    filler[len] = 0;
-    open.provenance = filler;
-    raw.raw_data = true;
-    ZN_TRY(zn_llvm_emit(c, &open, caps, &raw));
-    p = read_whole(&c->tmp, o->out, &n);
-    if (p && find_gap(p, n, len)) write_cached(c, folder, path, p, n);
-  }
-  gap = p ? find_gap(p, n, len) : NULL;
-  if (!gap) return zn_llvm_emit(c, mod, caps, o); /* bytes that look like a gap: without the cache */
-  memcpy(gap, mod->provenance, len);
+  char *p = bare_object(c, a, mod, caps, o, file_of(a, folder, mod, caps, o), &n);
+  char *gap = p && !o->part ? find_gap(p, n, len) : NULL;
+  if (!p || (!o->part && !gap)) return zn_llvm_emit(c, mod, caps, o); /* bytes that look like a gap: without the cache */
+  if (gap) memcpy(gap, mod->provenance, len);
   errno = 0;
   if (!write_file(o->out, p, n, "")) return zn_fail(c, ZN_ERR_IO, o->out, "cannot be written: %s", strerror(errno));
   return finish(c, mod, o);
 }
 
 zn_status zn_cpu_object(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const zn_llvm_opts *o, const char *cache) {
-  bool apt = cache && mod->provenance && strlen(mod->provenance) >= MIN_GAP;
-  return apt ? through_cache(c, mod, caps, o, cache) : zn_llvm_emit(c, mod, caps, o);
+  if (!cache || !mod->provenance || strlen(mod->provenance) < MIN_GAP) return zn_llvm_emit(c, mod, caps, o);
+  zn_arena a;
+  zn_arena_init(&a, "cache");
+  zn_status st = through_cache(c, &a, mod, caps, o, cache);
+  zn_arena_reset(&a);
+  return st;
 }

@@ -205,14 +205,15 @@ static void print_kernels(const zn_compiled *k) {
     fprintf(stderr, ", %u for %s", k->more[i].mod->num_funcs - 2, k->more[i].caps.arch);
 }
 
-static void print_summary(const zn_job *j) {
+/* verdict: made before the file was in place, since what fails behind that leaves it there. */
+static void print_summary(const zn_job *j, const char *verdict) {
   if (zn_opt_given(j->o, ZN_O_quiet)) return;
   fprintf(stderr, "%s: %" PRId64 " bytes", j->out, j->artifact_bytes);
   if (j->k.mod) {
     print_kernels(&j->k);
     if (j->k.mod->workspace_bytes) fprintf(stderr, ", workspace %" PRIu64, j->k.mod->workspace_bytes);
   }
-  if (j->v.verdict == ZN_VERDICT_PASS) fprintf(stderr, ", %s", zn_verify_summary(&j->c->graph, &j->v));
+  if (j->v.verdict == ZN_VERDICT_PASS) fprintf(stderr, ", %s", verdict);
   else fputs(", not compared with the reference", stderr);
   if (j->checked_on && strcmp(j->checked_on, "artifact")) fprintf(stderr, " on %s", j->checked_on);
   fputc('\n', stderr);
@@ -235,8 +236,9 @@ static zn_status run_job(zn_job *j) {
   if (st == ZN_OK && !j->artifact_bytes) j->artifact_bytes = folder_bytes(c, j->temp_dir);
   zn_status reported = zn_job_report(j, st);
   if (st == ZN_OK) st = reported;
+  const char *verdict = j->v.verdict == ZN_VERDICT_PASS ? zn_verify_summary(&c->graph, &j->v) : NULL;
   if (st == ZN_OK) st = zn_tmp_publish(c, j->temp_dir, j->out);
-  if (st == ZN_OK) print_summary(j);
+  if (st == ZN_OK) print_summary(j, verdict);
   return st;
 }
 

@@ -57,47 +57,6 @@ static void dump_graph(zn_ctx *c, FILE *f) {
   fputs(t.s ? t.s : "", f);
 }
 
-zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out) {
-  zn_pass_opts pass = o->pass;
-  out->graph = g;
-  out->emulate = o->emulate;
-  out->no_build = o->no_build;
-  if (c->verbosity >= 0) c->crash_dump = dump_graph;
-  c->crash_user = g;
-  ZN_TRY(o->target->caps(c, o->arch, &out->caps));
-  pass.opt_level = o->opt_level;
-  pass.math_fast = o->math_fast;
-  pass.caps = &out->caps;
-  pass.knobs = o->opt_level >= 2 ? o->knobs : NULL;
-  double t0 = zn_now();
-  ZN_TRY(zn_passes_run(c, g, &pass));
-  double t1 = zn_now();
-  zn_caps caps = caps_of_level(c, &out->caps, o->opt_level);
-  bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
-  zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware,
-                      .math_fast = o->math_fast, .tf32 = o->tf32,
-                      .frugal = o->pass.frugal,
-                      .provenance = o->provenance ? o->provenance : "", .knobs = o->opt_level >= 2 ? o->knobs : NULL};
-  const char *name = o->name ? o->name : zn_identifier_from_path(&c->graph, o->model);
-  ZN_TRY(zn_lower_graph(c, g, &caps, &lo, name, &out->mod, &out->plan));
-  double t2 = zn_now();
-  ZN_TRY(kernel_passes(c, o, out));
-  out->seconds_passes = t1 - t0;
-  out->seconds_lower = t2 - t1;
-  out->seconds_kernels = zn_now() - t2;
-  zn_arena_reset(&c->tmp);
-  return ZN_OK;
-}
-
-static zn_status compile_one(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
-  zn_graph *g;
-  double t0 = zn_now();
-  memset(out, 0, sizeof *out);
-  ZN_TRY(zn_load_graph(c, o->model, &o->onnx, &g));
-  out->seconds_load = zn_now() - t0;
-  return zn_compile_graph(c, g, o, out);
-}
-
 /* ---- several instruction sets ---- */
 
 enum { MAX_VARIANTS = 8 };
@@ -145,6 +104,61 @@ static zn_status split_archs(zn_ctx *c, const zn_compile_opts *o, zn_caps *out, 
   return ZN_OK;
 }
 
+static bool names_several(const zn_compile_opts *o) { return o->target->several && o->arch && strchr(o->arch, ','); }
+
+/* Of a list the one that this machine would run. */
+static zn_status caps_of(zn_ctx *c, const zn_compile_opts *o, zn_caps *out) {
+  zn_caps caps[MAX_VARIANTS];
+  const char *why;
+  uint32_t n, at = 0;
+  if (!names_several(o)) return o->target->caps(c, o->arch, out);
+  ZN_TRY(split_archs(c, o, caps, &n));
+  while (at < n && !o->target->can_run(&caps[at], &why)) at++;
+  *out = caps[at < n ? at : 0];
+  return ZN_OK;
+}
+
+zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out) {
+  zn_pass_opts pass = o->pass;
+  out->graph = g;
+  out->emulate = o->emulate;
+  out->no_build = o->no_build;
+  if (c->verbosity >= 0) c->crash_dump = dump_graph;
+  c->crash_user = g;
+  ZN_TRY(caps_of(c, o, &out->caps));
+  pass.opt_level = o->opt_level;
+  pass.math_fast = o->math_fast;
+  pass.caps = &out->caps;
+  pass.knobs = o->opt_level >= 2 ? o->knobs : NULL;
+  double t0 = zn_now();
+  ZN_TRY(zn_passes_run(c, g, &pass));
+  double t1 = zn_now();
+  zn_caps caps = caps_of_level(c, &out->caps, o->opt_level);
+  bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
+  zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware,
+                      .math_fast = o->math_fast, .tf32 = o->tf32,
+                      .frugal = o->pass.frugal,
+                      .provenance = o->provenance ? o->provenance : "", .knobs = o->opt_level >= 2 ? o->knobs : NULL};
+  const char *name = o->name ? o->name : zn_identifier_from_path(&c->graph, o->model);
+  ZN_TRY(zn_lower_graph(c, g, &caps, &lo, name, &out->mod, &out->plan));
+  double t2 = zn_now();
+  ZN_TRY(kernel_passes(c, o, out));
+  out->seconds_passes = t1 - t0;
+  out->seconds_lower = t2 - t1;
+  out->seconds_kernels = zn_now() - t2;
+  zn_arena_reset(&c->tmp);
+  return ZN_OK;
+}
+
+static zn_status compile_one(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
+  zn_graph *g;
+  double t0 = zn_now();
+  memset(out, 0, sizeof *out);
+  ZN_TRY(zn_load_graph(c, o->model, &o->onnx, &g));
+  out->seconds_load = zn_now() - t0;
+  return zn_compile_graph(c, g, o, out);
+}
+
 static zn_status compile_several(zn_ctx *c, const zn_compile_opts *o, zn_compiled *out) {
   zn_caps caps[MAX_VARIANTS];
   zn_kmod *mods[MAX_VARIANTS];
@@ -167,8 +181,6 @@ static zn_status compile_several(zn_ctx *c, const zn_compile_opts *o, zn_compile
   out->seconds_load = load, out->seconds_passes = passes, out->seconds_lower = lower, out->seconds_kernels = kernels;
   return ZN_OK;
 }
-
-static bool names_several(const zn_compile_opts *o) { return o->target->several && o->arch && strchr(o->arch, ','); }
 
 zn_status zn_compile_archs(zn_ctx *c, const zn_compile_opts *o) {
   zn_caps caps[MAX_VARIANTS];

@@ -43,7 +43,7 @@ zn_status zn_compile_archs(zn_ctx *c, const zn_compile_opts *o);
 zn_variant *zn_compiled_variants(zn_arena *a, const zn_compiled *k);
 /* .zg text or ONNX, by suffix. Constants may be views of files that stay mapped until the process ends. */
 zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out);
-/* From a graph that is loaded already (borrowed and rewritten). */
+/* From a graph that is loaded already (borrowed and rewritten). Of several --arch, for the one that this machine prefers. */
 zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_compiled *out);
 /* "My model-v2.onnx" -> "my_model_v2": a C identifier in a. */
 const char *zn_identifier_from_path(zn_arena *a, const char *path);
