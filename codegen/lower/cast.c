@@ -7,6 +7,8 @@
 static zn_kref to_type(zn_lw *lw, const zn_node *node, zn_kref k, zn_dtype from, zn_dtype to) {
   bool saturate = zn_node_int(node, "saturate") != 0;
   zn_dtype ct = zn_lw_ctype(to);
+  if (to == ZN_F8E8M0 && from != to)
+    return zn_lw_convert(lw, zn_lw_to_e8m0(lw, k, zn_node_str(node, "round_mode"), saturate), to, ct, saturate);
   if (ct == to && !zn_is_float(from)) return zn_lw_convert(lw, k, zn_lw_ctype(from), to, saturate);
   zn_kref narrow = zn_lw_convert(lw, k, zn_lw_ctype(from), to, saturate);
   return ct == to ? narrow : zn_lw_convert(lw, narrow, to, ct, saturate);

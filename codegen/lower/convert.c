@@ -128,13 +128,40 @@ static zn_kref decode_e8m0(zn_kb *b, zn_kref code8) {
   return zn_kb_select(b, is_nan, nan, v);
 }
 
-static zn_kref encode_e8m0(zn_kb *b, zn_kref x) { /* rounds up to a power of two */
-  zn_kref bits = bini(b, ZN_K_And, zn_kb_bitcast(b, x, ZN_I32), 0x7fffffff);
-  zn_kref up = bini(b, ZN_K_Add, bits, 0x7fffff);
-  zn_kref code = bini(b, ZN_K_Min, bini(b, ZN_K_Shr, up, 23), 254);
-  zn_kref is_nan = cmpi(b, ZN_K_Gt, bits, 0x7f800000);
+/* A power of two, 2^-127 at least; negative numbers have none. mode: up, down or nearest (ties go up). */
+static zn_kref encode_e8m0(zn_kb *b, zn_kref x, const char *mode, bool saturate) {
+  const bool up = !strcmp(mode, "up"), down = !strcmp(mode, "down");
+  zn_kref bits = zn_kb_bitcast(b, x, ZN_I32), abits = bini(b, ZN_K_And, bits, 0x7fffffff);
+  zn_kref sum = bini(b, ZN_K_Add, abits, up ? 0x7fffff : down ? 0 : 0x400000), code = bini(b, ZN_K_Shr, sum, 23);
+  zn_kref tiny = cmpi(b, ZN_K_Lt, abits, 0x800000); /* subnormal: 2^-127 is 0x400000 */
+  zn_kref above = down ? zn_kb_int(b, ZN_BOOL, 0) : cmpi(b, ZN_K_Ge, abits, up ? 0x400001 : 0x600000);
+  zn_kref small = zn_kb_cvt(b, above, ZN_I32);
+  code = zn_kb_select(b, tiny, small, code);
+  zn_kref big = cmpi(b, ZN_K_Gt, code, 254), most = ki(b, saturate ? 254 : 255);
+  code = zn_kb_select(b, big, most, code);
+  zn_kref is_nan = cmpi(b, ZN_K_Gt, abits, 0x7f800000), negative = cmpi(b, ZN_K_Lt, bits, 0);
+  zn_kref something = cmpi(b, ZN_K_Ne, abits, 0), none = zn_kb_bin(b, ZN_K_And, negative, something);
   zn_kref nan = ki(b, 255);
-  return zn_kb_cvt(b, zn_kb_select(b, is_nan, nan, code), ZN_U8);
+  return zn_kb_cvt(b, zn_kb_select(b, zn_kb_bin(b, ZN_K_Or, is_nan, none), nan, code), ZN_U8);
+}
+
+/* x, a f64, as the f32 next to it whose last bit says that there was more (rounding to odd): a second rounding to few bits
+ * then gives what one gives. */
+static zn_kref odd_f32(zn_kb *b, zn_kref x) {
+  zn_kref f = zn_kb_cvt(b, x, ZN_F32), back = zn_kb_cvt(b, f, ZN_F64), bits = zn_kb_bitcast(b, f, ZN_I32);
+  zn_kref a = zn_kb_un(b, ZN_K_Abs, back), ax = zn_kb_un(b, ZN_K_Abs, x), over = zn_kb_cmp(b, ZN_K_Gt, a, ax);
+  zn_kref lower = bini(b, ZN_K_Sub, bits, 1), cut = zn_kb_select(b, over, lower, bits), odd = bini(b, ZN_K_Or, cut, 1);
+  zn_kref inexact = zn_kb_cmp(b, ZN_K_Ne, a, ax), some = zn_kb_cmp(b, ZN_K_Eq, x, x);
+  return f32_of_bits(b, zn_kb_select(b, zn_kb_bin(b, ZN_K_And, inexact, some), odd, bits));
+}
+
+zn_kref zn_lw_to_e8m0(zn_lw *lw, zn_kref k, const char *mode, bool saturate) {
+  zn_kb *b = &lw->kb;
+  const zn_dtype t = zn_lw_kdtype(lw, k);
+  if (t == ZN_F32) return encode_e8m0(b, k, mode, saturate);
+  if (zn_is_int(t) && zn_dtype_bytes(t) >= 4) k = zn_kb_cvt(b, k, ZN_F64);
+  k = zn_lw_kdtype(lw, k) == ZN_F64 ? odd_f32(b, k) : zn_kb_cvt(b, k, ZN_F32);
+  return encode_e8m0(b, k, mode, saturate);
 }
 
 static zn_kref wrap_small(zn_kb *b, zn_kref k, zn_dtype t) { /* keep the low bits of a 4- or 2-bit int */
@@ -157,8 +184,9 @@ zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool sat
     from = ZN_F32;
   }
   if ((mf = minifloat_of(to)) || to == ZN_F8E8M0) {
+    if (!mf) return zn_lw_to_e8m0(lw, k, "up", saturate);
     if (from != ZN_F32) k = zn_kb_cvt(b, k, ZN_F32);
-    return mf ? encode_minifloat(b, k, mf, saturate) : encode_e8m0(b, k);
+    return encode_minifloat(b, k, mf, saturate);
   }
   if (is_small_int(to)) {
     if (from == to) return k;

@@ -237,6 +237,8 @@ void zn_lw_store(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k);
 void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k);
 /* Converts between kernel types; `saturate` only for float8/4 encodings. */
 zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool saturate);
+/* A number to the code of an f8e8m0, by Cast's round_mode (zn_lw_convert: up). */
+zn_kref zn_lw_to_e8m0(zn_lw *lw, zn_kref k, const char *mode, bool saturate);
 /* dtype of a kernel value */
 zn_dtype zn_lw_kdtype(const zn_lw *lw, zn_kref k);
 /* Rounds a ctype value to what storing it as t and loading it back gives (f16, bf16, float8, 4-bit). */

@@ -95,18 +95,28 @@ static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   zn_vid zp = zn_node_in(node, 2);
   zn_kref x = zn_lw_load(lw, node->in[0], idx);
   zn_kref s = zn_lw_load(lw, zn_lw_node(lw, n)->in[1], at);
+  const zn_dtype st = (zn_dtype)zn_lw_type(lw, zn_lw_node(lw, n)->in[1])->dtype;
+  const int64_t precision = zn_node_int(zn_lw_node(lw, n), "precision");
+  const zn_dtype div = precision ? zn_dtype_from_onnx((int)precision) : st == ZN_F16 || st == ZN_BF16 ? st : ZN_F32;
   if (zn_lw_kdtype(lw, x) != ZN_F32) x = zn_kb_cvt(b, x, ZN_F32);
   if (zn_lw_kdtype(lw, s) != ZN_F32) s = zn_kb_cvt(b, s, ZN_F32);
+  const bool narrow = div == ZN_F16 || div == ZN_BF16;
+  if (precision && narrow) {
+    x = zn_lw_round_to(lw, x, div);
+    s = zn_lw_round_to(lw, s, div);
+  }
   zn_kref kz = zp ? zn_lw_load(lw, zp, at) : 0;
   int64_t z = 0;
-  if (!zn_is_float(to) && zn_int_bits(to) <= 16 && has_reciprocal(lw, s) && (!kz || zn_kf_const_int(b->f, kz, &z))) {
+  if (!narrow && !zn_is_float(to) && zn_int_bits(to) <= 16 && has_reciprocal(lw, s) && (!kz || zn_kf_const_int(b->f, kz, &z))) {
     double v = 0;
     zn_kf_const_float(b->f, s, &v);
     return quantize_constant(lw, x, (float)v, (double)z, to);
   }
   zn_kref q = zn_kb_bin(b, ZN_K_Div, x, s);
+  if (narrow) q = zn_lw_round_to(lw, q, div);
   if (zn_is_float(to)) { /* float8, float4: the encoding rounds */
     bool saturate = zn_node_int(zn_lw_node(lw, n), "saturate") != 0;
+    if (zp) q = zn_kb_bin(b, ZN_K_Add, q, kz);
     zn_kref code = zn_lw_convert(lw, q, ZN_F32, to, saturate);
     return zn_lw_convert(lw, code, to, zn_lw_ctype(to), saturate);
   }

@@ -251,9 +251,7 @@ static zn_status treeensemble_kernel(zn_lw *lw, zn_nid n) {
   t.targets = nt ? nt->u.i : 1;
   t.aggregate = zn_node_int(node, "aggregate_function");
   t.post = zn_node_int(node, "post_transform");
-  if (!sp || !mo || !we || t.targets < 1 || t.post < 0 || t.post > 4) return invalid(lw, &t, "attributes");
-  if (t.post == 4)
-    return zn_fail(lw->ctx, ZN_ERR_UNSUPPORTED, zn_node_where(lw->ctx, node), "PROBIT cannot be compiled yet");
+  if (!sp || !mo || !we || t.targets < 1 || t.post < 0 || t.post > 3) return invalid(lw, &t, "attributes");
   t.splits = sp->u.t, t.modes = mo->u.t, t.weights = we->u.t, t.members = me ? me->u.t : NULL;
   ZN_TRY(read_nodes(lw, &t));
   t.split = list_float(lw, &t, "tree_split", t.splits);

@@ -63,7 +63,9 @@ zn_status zn_eval_quantizelinear(zn_ev *e) {
     uint64_t k = scale_index(&sc, i);
     double v = zn_ev_key((zn_dtype)(zn_is_float((zn_dtype)x->dtype) ? x->dtype : ZN_F64),
                          zn_ev_get(x, i));
-    v = zn_ev_key(div, v / scale_key(s, k));
+    double by = scale_key(s, k);
+    if (prec) v = zn_ev_key(div, v), by = zn_ev_key(div, by);
+    v = zn_ev_key(div, v / by);
     if (zn_is_float(t))
       e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, (double)(float)(v + zero_at(&sc, k)), sat));
     else zn_ev_set(&e->out[0], i, rint(v) + zero_at(&sc, k));

@@ -67,6 +67,22 @@ static zn_vid post_transform(zn_rw *w, zn_vid y) {
   return strcmp(how, "PROBIT") == 0 ? probit(w, y) : y;
 }
 
+/* ---- TreeEnsemble: PROBIT in elementwise operators ---- */
+
+ZN_EXPAND(ml_treeensemble) {
+  enum { PROBIT = 4 };
+  const zn_vid x = zn_rw_in(w, 0);
+  const zn_dtype t = dtype_of(w, x);
+  if (zn_node_int(zn_rw_node(w), "post_transform") != PROBIT) return ZN_OK;
+  const zn_nid sums = zn_rw_raw(w, ZN_OP_TreeEnsemble, &x, 1, 1);
+  if (!sums) return w->st;
+  for (uint32_t i = 0; i < zn_rw_node(w)->num_attrs; i++) zn_node_set_attr(w->g, sums, zn_rw_node(w)->attrs[i]);
+  zn_node_set_int(w->g, sums, "post_transform", 0);
+  const zn_vid y = zn_rw_cast(w, zn_rw_infer(w, sums), t == ZN_F64 ? ZN_F64 : ZN_F32);
+  zn_rw_output(w, 0, zn_rw_cast(w, probit(w, y), t));
+  return zn_rw_done(w);
+}
+
 /* ---- Normalizer ---- */
 
 ZN_EXPAND(ml_normalizer) {

@@ -245,6 +245,7 @@ static bool cast_like(zn_canon *k, zn_nid n) {
   const zn_nid c = zn_rw_raw(&w, ZN_OP_Cast, &x, 1, 1);
   zn_node_set_int(g, c, "to", zn_dtypes[t].onnx);
   zn_node_set_int(g, c, "saturate", zn_node_int(&g->nodes[n], "saturate"));
+  zn_node_set_str(g, c, "round_mode", zn_node_str(&g->nodes[n], "round_mode"));
   zn_rw_output(&w, 0, zn_rw_infer(&w, c));
   k->st = zn_rw_done(&w);
   return k->st == ZN_OK;
