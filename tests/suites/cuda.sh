@@ -28,6 +28,11 @@ says_host() {
   "$ZENITHC" "$B/onnx-data/test_string_concat/model.onnx" --target=cuda -o "$out/s.so" 2>&1 |
     grep -q 'run on the host: StringConcat 2'
 }
+shares() { # memory of the caller's on either side
+  "$ZENITHC" tests/cuda/host_parts.zg --target=cuda --verify=off -o "$out/parts.so" &&
+    ${CC:-cc} -std=c11 -O1 -I. -o "$out/share_check" tests/cuda/share_check.c -ldl &&
+    LD_LIBRARY_PATH=$out/fake "$out/share_check" "$out/parts.so"
+}
 host_cases() {
   LD_LIBRARY_PATH=$out/fake "$ZENITHC" check "${on_host[@]/#/$B/onnx-data/test_}" --target=cuda --jobs "$JOBS"
 }
@@ -43,6 +48,7 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
   if [ -d "$B/onnx-data/test_string_concat" ]; then
     try "says what runs on the host" says_host
     try "a driver without kernels" fake_driver
+    try "memory on either side" shares
     host_cases | grep -v ' passed, '
     mixed_cases | grep -v ' passed, '
   else echo "skip host kernels: no data"
