@@ -15,6 +15,8 @@ bool zn_conv_is_nhwc(const zn_lw *lw, zn_vid v) {
   return zn_ex_is_const(lw->ex, zn_lw_dim(lw, v, 1), &channels) && channels == l->block;
 }
 
+static zn_dtype narrow_of(zn_dtype t) { return t == ZN_F32 ? ZN_NONE : t; }
+
 /* Number m of a pixel over all images, as image and position. */
 static void split_pixel(zn_lw *lw, const zn_conv *v, zn_expr m, zn_expr *image, zn_expr *pos) {
   for (int i = v->win.rank - 1; i >= 0; i--) {
@@ -81,8 +83,8 @@ static bool product(zn_lw *lw, zn_conv *v) {
   const zn_htensor *w = zn_lw_cst(lw, v->w);
   const zn_dtype t = (zn_dtype)v->tx.dtype;
   int64_t k, n, channels;
-  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_muli(ex, v->icg, v->taps), .t = v->ct, .narrow = t,
-               .a = never, .spot = spot, .init = init, .emit = out, .user = v, .m = v->ty.dims[0]};
+  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_muli(ex, v->icg, v->taps), .t = v->ct,
+               .narrow = narrow_of(t), .a = never, .spot = spot, .init = init, .emit = out, .user = v, .m = v->ty.dims[0]};
   for (int i = 0; i < v->win.rank; i++) g.m = zn_ex_mul(ex, g.m, v->ty.dims[i + 2]);
   if (!w || w->dtype != t || !zn_ex_is(ex, v->group, 1) || !zn_gemm_spots_fit(lw, &g)) return false;
   if (!zn_ex_is_const(ex, g.k, &k) || !zn_ex_is_const(ex, g.n, &n) || !zn_ex_is_const(ex, v->icg, &channels)) return false;
@@ -117,7 +119,8 @@ static zn_kref few_pixel(zn_lw *lw, const bordered *c, zn_expr image, const zn_e
 
 static void copy_few(zn_lw *lw, bordered *c) {
   zn_exprs *ex = lw->ex;
-  zn_expr image = c->v->ty.dims[0], bytes = zn_ex_muli(ex, image, c->rows * c->width * c->channels * 2), var[2], at[2];
+  int64_t size = zn_dtype_bytes((zn_dtype)c->v->tx.dtype);
+  zn_expr image = c->v->ty.dims[0], bytes = zn_ex_muli(ex, image, c->rows * c->width * c->channels * size), var[2], at[2];
   zn_expr extents[2] = {image, zn_ex_const(ex, c->rows)};
   c->at = zn_lw_scratch(lw, bytes);
   zn_lw_kernel(lw, c->v->n, "conv_border");
@@ -176,12 +179,13 @@ static bool few_channels(zn_lw *lw, zn_conv *v) {
   if (!zn_ex_is_const(ex, v->icg, &have) || have > RUN || !zn_ex_is_const(ex, v->ocg, &n)) return false;
   if (!zn_ex_is_const(ex, v->ty.dims[2], &high) || !zn_ex_is_const(ex, v->ty.dims[3], &wide)) return false;
   if (high < 1 || wide < 1) return false;
-  c.channels = have <= RUN / 2 && w->stride[1] % 2 == 0 ? RUN / 2 : RUN; /* each pixel's taps start at 16 bytes */
-  c.run = (w->kernel[1] * c.channels + RUN - 1) / RUN * RUN;
+  int64_t copy = t == ZN_F32 ? 4 : RUN; /* elements in 16 bytes, where each pixel's taps start */
+  c.channels = have <= 4 && (4 * w->stride[1]) % copy == 0 ? 4 : RUN;
+  c.run = (w->kernel[1] * c.channels + copy - 1) / copy * copy;
   c.rows = (high - 1) * w->stride[0] + (w->kernel[0] - 1) * w->dilation[0] + 1;
   c.width = (wide - 1) * w->stride[1] + c.run / c.channels;
-  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_const(ex, w->kernel[0] * c.run), .t = v->ct, .narrow = t,
-               .a = never, .spot = few_spot, .init = few_init, .emit = few_out, .user = &c,
+  zn_gemm g = {.node = v->n, .hint = "conv", .n = v->ocg, .k = zn_ex_const(ex, w->kernel[0] * c.run), .t = v->ct,
+               .narrow = narrow_of(t), .a = never, .spot = few_spot, .init = few_init, .emit = few_out, .user = &c,
                .m = zn_ex_muli(ex, v->ty.dims[0], high * wide)};
   if (!zn_gemm_spots_fit(lw, &g)) return false;
   copy_few(lw, &c);
@@ -293,7 +297,7 @@ static bool depthwise_product(zn_lw *lw, zn_conv *v) {
 }
 
 bool zn_conv_nhwc(zn_lw *lw, zn_conv *v) {
-  if (v->tx.dtype != ZN_F16 && v->tx.dtype != ZN_BF16) return false;
+  if (v->tx.dtype != ZN_F16 && v->tx.dtype != ZN_BF16 && v->tx.dtype != ZN_F32) return false;
   if (v->zx || v->zw || v->sy || !zn_lw_is_stored(lw, v->x) || !zn_conv_is_nhwc(lw, v->y)) return false;
   if (!zn_conv_is_nhwc(lw, v->x)) return few_channels(lw, v);
   return depthwise_product(lw, v) || product(lw, v);

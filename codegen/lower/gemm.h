@@ -35,8 +35,8 @@ typedef struct zn_gemm {
   zn_dtype narrow;        /* F16 or BF16: elements of A and B are values of that type (for matrix units); else ZN_NONE */
   zn_dtype bytes;         /* U8 or I8: elements of A are those, of B (packed) I8, t is I32 (matrix units); else ZN_NONE */
   bool a_plain;           /* A is stored as `narrow` (bytes, f32), in aligned rows: neighbours along k may be read together */
-  /* The same for an A that is spread over memory in runs of eight: the spot of elements (m, k) to (m, k + 7), k a multiple of
-   * eight. Then `a` is not called. */
+  /* The same for an A that is spread over memory in runs of 16 bytes: the spot of the run that starts at (m, k), k a multiple
+   * of its length. Then `a` is not called. */
   zn_gemm_spot (*spot)(zn_lw *lw, void *user, zn_expr m, zn_expr k);
   bool a_rows_inner;      /* neighbouring rows of A are neighbours in memory, whatever the results are */
   unsigned rows, vectors; /* the register tile; 0: chosen when packing or emitting */

@@ -1,14 +1,15 @@
-/* Matrix products of f16 or bf16 operands on matrix units, whose tiles arrive asynchronously: while a step is multiplied, the
- * copies of the next ones are under way. Warps multiply from registers (Mma), or four of them together straight from shared
- * memory (GroupMma), where the target has that: large products then need half the reads. Both operands must lie in memory with
- * the depth innermost. Weights depend on no kernel before this one, so their first tiles are fetched before it waits for those.
- * Results go through shared memory to the epilogue, which a thread runs for eight neighbours at once. */
+/* Matrix products whose tiles arrive asynchronously: while a step is multiplied, the copies of the next ones are under way. Who
+ * multiplies: warps from registers (Mma), four of them together straight from shared memory (GroupMma, where the target has
+ * that: large products then need half the reads), or, for f32, each thread a register tile of its own (fma). Both operands must
+ * lie in memory with the depth innermost. Weights depend on no kernel before this one, so their first tiles are fetched before
+ * it waits for those. Results go through shared memory to the epilogue, which a thread runs for eight neighbours at once. */
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/gemm_simt.h"
 #include "codegen/lower/index.h"
 
-/* CHUNK: elements of one copy, and of results that a thread finishes; PAD: elements; GROUP: threads */
-enum { PAD = 8, CHUNK = 8, MAX_STAGES = 8, GROUP = 128 };
+/* COPY: bytes of one, which also pad the rows of a tile; RUN: results that a thread finishes at once; PAD: words behind them;
+ * GROUP: threads */
+enum { COPY = 16, RUN = 8, PAD = 8, MAX_STAGES = 8, GROUP = 128 };
 
 typedef zn_gs_tile tile;
 
@@ -21,15 +22,30 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
 static const zn_gs_shape group_shapes[] = {{128, 256, 64, 64, 256}, {256, 128, 64, 64, 128}, {128, 128, 64, 64, 128},
                                            {64, 256, 64, 64, 256},  {64, 128, 64, 64, 128},   {64, 64, 64, 64, 64}};
 
+/* By single threads: tm x tn results each. */
+static const zn_gs_shape fma_shapes[] = {{128, 128, 16, 8, 8}, {128, 64, 16, 8, 4}, {64, 128, 16, 8, 8}, {64, 64, 16, 8, 4},
+                                         {64, 32, 16, 4, 4},   {32, 64, 16, 4, 4},  {32, 32, 16, 4, 2},  {32, 32, 32, 4, 4}};
+
+static int64_t run_of(const zn_gemm *g) { return COPY / (g->narrow ? 2 : 4); } /* elements of one copy */
+
+bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g) {
+  int64_t k;
+  if (g->t != ZN_F32 || g->narrow != ZN_NONE || g->bytes != ZN_NONE || lw->opts->tf32) return false;
+  if (!lw->caps->mma || (!g->a_plain && !g->spot)) return false; /* asynchronous copies came with matrix units */
+  if (zn_gs_extent(lw, g->m) < 16 || zn_gs_extent(lw, g->n) < 16) return false;
+  return zn_ex_is_const(lw->ex, g->k, &k) && k >= 16 && k % run_of(g) == 0;
+}
+
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
-  if (!zn_gs_mma_fits(lw, g) || (!g->a_plain && !g->spot) || !g->packed || !g->b_depth_inner) return false;
-  return zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
+  if ((!g->a_plain && !g->spot) || !g->packed || !g->b_depth_inner) return false;
+  if (zn_gs_fma_fits(lw, g)) return g->panel_dtype == ZN_F32;
+  return zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0;
 }
 
 bool zn_gemm_spots_fit(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
-  return zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % CHUNK == 0;
+  return zn_gs_fma_fits(lw, g) || (zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0);
 }
 
 /* ---- copies ---- */
@@ -39,15 +55,16 @@ static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
   return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
 }
 
-/* Elements from row to row. Squares of neighbouring rows lie in different banks: by padding, or by exchanged pieces. */
-static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : PAD); }
+static int64_t size_of(const tile *t) { return COPY / run_of(t->g); }
+
+/* Elements from row to row. What a warp reads of neighbouring rows lies in different banks: by padding or exchanged pieces. */
+static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : run_of(t->g)); }
 
 /* Bytes from the start of a slot's tile at which the run at (line, step) stands. */
 static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref step) {
-  if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), 2);
-  zn_kref turn = zn_i_remi(b, line, 8), piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, CHUNK), turn);
-  zn_kref behind = zn_i_muli(b, piece, CHUNK * 2);
-  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * 2), behind);
+  if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), size_of(t));
+  zn_kref piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, run_of(t->g)), zn_i_remi(b, line, 8));
+  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * size_of(t)), zn_i_muli(b, piece, COPY));
 }
 
 /* The spot of the load behind element (line `at`, depth k) of a plain operand. */
@@ -63,13 +80,13 @@ static zn_gemm_spot spot_of_load(zn_lw *lw, const tile *t, bool is_a, zn_expr at
 static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / CHUNK;
+  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / run_of(g), size = size_of(t);
   bool whole = divides(lw, g->k, (int64_t)t->s.bk * t->parts);
   zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0), end = zn_lw_ix(lw, t->k_end), zero = zn_kb_idx(b, 0);
-  zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * 2), bytes = zn_kb_idx(b, 16);
+  zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * size), bytes = zn_kb_idx(b, COPY);
   for (int64_t e = 0; e < width * chunks / t->threads; e++) {
     zn_kref i = zn_i_addi(b, t->thread, e * t->threads), line = zn_i_divi(b, i, chunks),
-            step = zn_i_muli(b, zn_i_remi(b, i, chunks), CHUNK);
+            step = zn_i_muli(b, zn_i_remi(b, i, chunks), run_of(g));
     zn_kref k = zn_i_add(b, k0, step), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
     zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zero), g->k);
     zn_expr at = zn_gs_clamped(lw, zn_i_add(b, first, line), is_a ? g->m : g->n, width);
@@ -80,9 +97,8 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
       some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
     }
     zn_kref to = zn_i_add(b, base, place_of(b, t, line, step));
-    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, 2));
-    zn_kref size = some ? zn_kb_select(b, some, bytes, zero) : bytes;
-    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, size);
+    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size));
+    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
   }
 }
 
@@ -139,6 +155,36 @@ static void multiply_groups(zn_lw *lw, const tile *t, zn_kref slot) {
   zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->g->narrow == ZN_BF16, t->deferred));
 }
 
+/* The thread's first row and column of the block; its others follow at the distance of all threads' first ones. */
+static void fma_place(zn_kb *b, const tile *t, zn_kref *row, zn_kref *col) {
+  int64_t across = t->s.bn / t->s.tn;
+  *row = zn_i_divi(b, t->thread, across);
+  *col = zn_i_remi(b, t->thread, across);
+}
+
+/* The same by single threads: four steps of the depth from each row and column at once. */
+static void multiply_fma(zn_lw *lw, const tile *t, zn_kref slot) {
+  zn_kb *b = &lw->kb;
+  unsigned rows = t->s.tm, cols = t->s.tn;
+  zn_kref row, col, x[ZN_GS_REG], y, base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t));
+  fma_place(b, t, &row, &col);
+  zn_kref kk = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->s.bk), 4, ZN_FOR_SERIAL, 0), at = zn_i_add(b, base, kk);
+  zn_kref from = zn_i_add(b, at, zn_i_muli(b, row, pitch_of(t))), other = zn_i_add(b, at, zn_i_muli(b, col, pitch_of(t)));
+  for (unsigned i = 0; i < rows; i++)
+    x[i] = zn_kb_load(b, ZN_F32, 4, t->sa, zn_i_addi(b, from, i * (t->s.bm / rows) * pitch_of(t)));
+  for (unsigned j = 0; j < cols; j++) {
+    y = zn_kb_load(b, ZN_F32, 4, t->sb, zn_i_addi(b, other, j * (t->s.bn / cols) * pitch_of(t)));
+    for (unsigned q = 0; q < 4; q++) {
+      zn_kref yq = zn_kb_extract(b, y, q);
+      for (unsigned i = 0; i < rows; i++) {
+        zn_kref acc = t->acc[i * cols + j], xq = zn_kb_extract(b, x[i], q);
+        zn_kb_set(b, acc, zn_kb_fma(b, xq, yq, zn_kb_get(b, acc)));
+      }
+    }
+  }
+  zn_kb_end(b);
+}
+
 /* ---- results ---- */
 
 static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
@@ -156,21 +202,31 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
         zn_kref acc = zn_kb_get(b, t->acc[t->group ? 0 : i * nf + j]);
         unsigned lane = (t->group ? j * 4 : 0) + half * 2;
         zn_kref low = zn_kb_extract(b, acc, lane), high = zn_kb_extract(b, acc, lane + 1), pair = zn_kb_insert(b, none, low, 0);
-        zn_kref both = zn_kb_insert(b, pair, high, 1);
-        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), both);
+        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
       }
     }
 }
 
 static zn_kref both(zn_kb *b, zn_kref x, zn_kref y) { return x ? zn_kb_bin(b, ZN_K_And, x, y) : y; }
 
+static void put_fma_block(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  zn_kref row, col;
+  fma_place(b, t, &row, &col);
+  for (unsigned i = 0; i < t->s.tm; i++) {
+    zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * (t->s.bm / t->s.tm)), block_pitch(t)), col);
+    for (unsigned j = 0; j < t->s.tn; j++)
+      zn_kb_store(b, t->sa, zn_i_addi(b, at, j * (t->s.bn / t->s.tn)), zn_kb_get(b, t->acc[i * t->s.tn + j]));
+  }
+}
+
 /* The block from shared memory to the epilogue: `run` neighbours of a row a thread at a time. */
 static void hand_out(zn_lw *lw, const tile *t) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t run = divides(lw, g->n, CHUNK) ? CHUNK : 1, across = t->s.bn / run, runs = t->s.bm * across;
+  int64_t run = divides(lw, g->n, RUN) ? RUN : 1, across = t->s.bn / run, runs = t->s.bm * across;
   int64_t turns = (runs + t->threads - 1) / t->threads;
-  zn_kref end = zn_kb_idx(b, turns), turn = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_SERIAL, 0);
+  zn_kref turn = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, turns), 1, ZN_FOR_SERIAL, 0);
   zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
   zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
   zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
@@ -179,10 +235,9 @@ static void hand_out(zn_lw *lw, const tile *t) {
   if (runs % t->threads) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
   if (inside) zn_kb_if(b, inside);
   zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
-  zn_kref lanes = zn_kb_idx(b, run), lane = zn_kb_for(b, zn_kb_idx(b, 0), lanes, 1, ZN_FOR_VECTOR, (unsigned)run);
+  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
   zn_kref sum = zn_kb_load(b, ZN_F32, 1, t->sa, zn_i_add(b, at, lane));
-  zn_expr at_col = zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n);
-  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), at_col, sum);
+  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n), sum);
   zn_kb_end(b);
   if (inside) zn_kb_end(b);
   zn_kb_end(b);
@@ -211,23 +266,52 @@ static zn_kref following(zn_kb *b, const tile *t, zn_kref slot) {
   return zn_kb_select(b, last, zn_kb_idx(b, 0), next);
 }
 
-static void team_body(zn_lw *lw, tile *t) {
-  zn_kb *b = &lw->kb;
+typedef struct mapping { /* where the thread's warp works */
+  zn_kref row, col;     /* first ones in the block */
+  zn_kref a_row, b_row; /* Mma: square_row */
+} mapping;
+
+static mapping map_thread(zn_kb *b, const tile *t) {
   int64_t across = t->s.bn / t->s.tn; /* warps along a row of the block */
-  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32), row, col, a_row = 0, b_row = 0;
-  unsigned sums = t->group ? 1 : t->s.tm / 16u * (t->s.tn / 8u);
-  zn_kref zero = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), t->group ? t->s.bn / 2u : 4);
+  zn_kref warp = zn_i_divi(b, t->thread, 32), lane = zn_i_remi(b, t->thread, 32);
+  mapping m = {0};
   if (t->group) {
     zn_kref own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm), place = zn_i_muli(b, zn_i_remi(b, warp, GROUP / 32), 16);
-    row = zn_i_add(b, own, place);
-    col = zn_kb_idx(b, 0);
-  } else {
-    row = zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm);
-    col = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn);
-    a_row = square_row(b, t, true, row, lane);
-    b_row = square_row(b, t, false, col, lane);
+    m.row = zn_i_add(b, own, place);
+    m.col = zn_kb_idx(b, 0);
+    return m;
   }
+  m.row = zn_i_muli(b, zn_i_divi(b, warp, across), t->s.tm);
+  m.col = zn_i_muli(b, zn_i_remi(b, warp, across), t->s.tn);
+  m.a_row = square_row(b, t, true, m.row, lane);
+  m.b_row = square_row(b, t, false, m.col, lane);
+  return m;
+}
+
+static void clear_sums(zn_kb *b, tile *t) {
+  unsigned sums = t->fma ? (unsigned)t->s.tm * t->s.tn : t->group ? 1 : t->s.tm / 16u * (t->s.tn / 8u);
+  unsigned lanes = t->fma ? 1 : t->group ? t->s.bn / 2u : 4;
+  zn_kref zero = zn_kb_float(b, ZN_F32, 0);
+  if (lanes > 1) zero = zn_kb_splat(b, zero, lanes);
   for (unsigned i = 0; i < sums; i++) t->acc[i] = zn_kb_var(b, zero);
+}
+
+static void finish_block(zn_lw *lw, const tile *t, const mapping *m) {
+  zn_kb *b = &lw->kb;
+  zn_kref lane = zn_i_remi(b, t->thread, 32), group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
+  if (t->deferred) zn_kb_set(b, t->acc[0], zn_kb_groupwait(b, zn_kb_get(b, t->acc[0])));
+  zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
+  if (t->fma) put_fma_block(lw, t);
+  else put_block(lw, t, zn_i_add(b, m->row, group), zn_i_add(b, m->col, zn_i_muli(b, pair, 2)));
+  zn_kb_statement(b, ZN_K_Barrier);
+  hand_out(lw, t);
+}
+
+static void team_body(zn_lw *lw, tile *t) {
+  zn_kb *b = &lw->kb;
+  mapping m = {0};
+  if (!t->fma) m = map_thread(b, t);
+  clear_sums(b, t);
   zn_kref begin = zn_lw_ix(lw, t->k_begin), end = zn_lw_ix(lw, t->k_end);
   fill_pipe(lw, t, begin);
   zn_kref use = zn_kb_var(b, zn_kb_idx(b, 0)), put = zn_kb_var(b, zn_kb_idx(b, t->ahead));
@@ -241,36 +325,32 @@ static void team_body(zn_lw *lw, tile *t) {
   fetch(lw, t, false, free_slot, next);
   zn_kb_end(b);
   zn_kb_statement(b, ZN_K_AsyncGroup);
-  if (t->group) multiply_groups(lw, t, slot);
-  else multiply(lw, t, slot, a_row, b_row);
+  if (t->fma) multiply_fma(lw, t, slot);
+  else if (t->group) multiply_groups(lw, t, slot);
+  else multiply(lw, t, slot, m.a_row, m.b_row);
   zn_kb_set(b, use, following(b, t, slot));
   zn_kb_set(b, put, following(b, t, free_slot));
   zn_kb_end(b);
-  if (t->deferred) zn_kb_set(b, t->acc[0], zn_kb_groupwait(b, zn_kb_get(b, t->acc[0])));
-  zn_kref group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
-  zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
-  zn_kref at_col = zn_i_add(b, col, zn_i_muli(b, pair, 2));
-  put_block(lw, t, zn_i_add(b, row, group), at_col);
-  zn_kb_statement(b, ZN_K_Barrier);
-  hand_out(lw, t);
+  finish_block(lw, t, &m);
 }
 
 /* ---- choice ---- */
 
 typedef struct candidate {
   const zn_gs_shape *s;
-  bool group, deferred; /* deferred: a slot is read for one step longer */
+  bool group, deferred, fma; /* deferred: a slot is read for one step longer */
   unsigned stages, parts;
 } candidate;
 
 static unsigned ahead_of(const candidate *c) { return c->stages - (c->deferred ? 2 : 1); }
 
 static unsigned threads_of(const candidate *c) {
+  if (c->fma) return (unsigned)(c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
   return c->group ? (unsigned)GROUP * (c->s->bm / c->s->tm) : 32u * (c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
 }
 
 static uint64_t slot_bytes(const candidate *c) {
-  return ((uint64_t)c->s->bm + c->s->bn) * (c->s->bk + (c->group ? 0u : PAD)) * 2;
+  return ((uint64_t)c->s->bm + c->s->bn) * (c->s->bk * (c->fma ? 4u : 2u) + (c->group ? 0u : COPY));
 }
 
 /* Shared memory: the slots, or the finished block. */
@@ -286,6 +366,7 @@ static double step_cost(const candidate *c) {
   const zn_gs_shape *s = c->s;
   double products = (double)s->bm * s->bn * s->bk / 2048, warps = threads_of(c) / 32;
   if (c->group) return 60 + products * 1.2;
+  if (c->fma) return 40 + (double)s->bm * s->bn * s->bk / 128 * (1 + 0.4 * (1.0 / s->tm + 1.0 / s->tn));
   double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4;
   return 40 + (products * 2 > reads ? products * 2 : reads);
 }
@@ -299,10 +380,10 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
   double blocks = batch * c->parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(c);
-  double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * 2;
+  double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * (c->fma ? 4 : 2);
   double step = step_cost(c), fetched = bytes / 64, finish = (double)s->bm * s->bn / 128 * 10;
   if (fetched > step) step = fetched;
-  double registers = 40 + (double)s->bm * s->bn / threads + 16, room = 65536 / (threads * registers);
+  double registers = (c->fma ? 80 : 56) + (double)s->bm * s->bn / threads, room = 65536 / (threads * registers);
   double fit = (double)lw->caps->shared_bytes / (double)shared_of(c);
   if (fit < room) room = fit;
   room = (double)(int64_t)(room < 1 ? 1 : room);
@@ -320,7 +401,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
 
 static bool usable(zn_lw *lw, const candidate *c) {
   unsigned threads = threads_of(c);
-  int64_t chunks = c->s->bk / CHUNK;
+  int64_t chunks = c->s->bk * (c->fma ? 4 : 2) / COPY;
   return c->s->bm * chunks % threads == 0 && c->s->bn * chunks % threads == 0 && shared_of(c) <= lw->caps->shared_bytes;
 }
 
@@ -331,6 +412,7 @@ static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
   *best = time;
   t->s = *c.s;
   t->group = c.group;
+  t->fma = c.fma;
   t->deferred = c.deferred;
   t->ahead = ahead_of(&c);
   t->parts = c.parts;
@@ -340,14 +422,16 @@ static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
 }
 
 static bool choose(zn_lw *lw, tile *t) {
-  enum { PLAIN = sizeof shapes / sizeof *shapes, GROUPS = sizeof group_shapes / sizeof *group_shapes };
+  enum { WARPS = sizeof shapes / sizeof *shapes, GROUPS = sizeof group_shapes / sizeof *group_shapes };
+  enum { THREADS = sizeof fma_shapes / sizeof *fma_shapes };
   double best = 0;
-  unsigned most = t->g->rows_inner ? 1 : 16, all = PLAIN + (lw->caps->group_mma ? GROUPS : 0);
+  bool fma = t->g->narrow == ZN_NONE;
+  unsigned most = t->g->rows_inner ? 1 : 16, all = fma ? THREADS : WARPS + (lw->caps->group_mma ? GROUPS : 0);
   for (unsigned i = 0; i < all; i++)
     for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
       for (unsigned parts = 1; parts <= most; parts++) {
-        candidate c = {.group = i >= PLAIN, .stages = stages, .parts = parts};
-        c.s = c.group ? &group_shapes[i - PLAIN] : &shapes[i];
+        candidate c = {.group = !fma && i >= WARPS, .fma = fma, .stages = stages, .parts = parts};
+        c.s = fma ? &fma_shapes[i] : c.group ? &group_shapes[i - WARPS] : &shapes[i];
         consider(lw, t, c, &best);
         c.deferred = c.group && stages > 3;
         if (c.deferred) consider(lw, t, c, &best);
@@ -361,7 +445,7 @@ bool zn_gs_pipe(zn_lw *lw, tile *t) {
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
   zn_lw_kernel(lw, t->g->node, t->g->hint);
   t->sa = zn_kb_alloc(b, ZN_F32, t->shared / 4);
-  t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * 2));
+  t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * size_of(t)));
   zn_gs_open(lw, t);
   team_body(lw, t);
   zn_kb_end(b);

@@ -20,7 +20,7 @@ void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
   unsigned size = zn_dtype_bytes(dtype);
   char *data = zn_arena_array(&lw->ctx->graph, k * n, size);
-  g->b_depth_inner = zn_gs_units_fit(lw, g); /* matrix units want neighbours along the depth */
+  g->b_depth_inner = zn_gs_units_fit(lw, g) || zn_gs_fma_fits(lw, g); /* they want neighbours along the depth */
   for (uint64_t i = 0; i < k; i++)
     for (uint64_t j = 0; j < n; j++) copy(user, i, j, data + (g->b_depth_inner ? j * k + i : i * n + j) * size);
   g->packed = true;
@@ -83,11 +83,11 @@ static void points(zn_lw *lw, const zn_gemm *g) {
 
 enum { THIN_ROWS = 8, THIN_COLS = 32, THIN_SLICES = 8 };
 
-/* A few rows: a team takes 32 columns, each of its eight warps a slice of the depth, so that B streams past once; the slices
- * meet in shared memory. `part` and `parts` cut the depth over teams as well. */
+/* A few rows: a team takes 32 runs of columns, each of its eight warps a slice of the depth, so that B streams past once; the
+ * slices meet in shared memory. `part` and `parts` cut the depth over teams as well. */
 typedef struct thin {
   const zn_gemm *g;
-  unsigned rows, parts;
+  unsigned rows, parts, run; /* run: neighbouring columns of a thread, which divide n */
   zn_loc partial;
 } thin;
 
@@ -106,18 +106,18 @@ static void thin_store(zn_lw *lw, const thin *t, const zn_expr *var, zn_expr m, 
   zn_lw_store_at(lw, zn_lw_ptr_loc(lw, t->partial, ZN_KP_OUT, g->t), g->t, off, sum);
 }
 
-static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shared, zn_kref thread) {
+/* Sums of the thread's slice for its columns, to shared memory. */
+static void thin_slice(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shared, zn_kref thread, zn_kref col) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   const zn_gemm *g = t->g;
-  zn_kref acc[THIN_ROWS], lane = zn_kb_bin(b, ZN_K_Rem, thread, zn_kb_idx(b, THIN_COLS));
-  zn_kref slice = zn_kb_bin(b, ZN_K_Div, thread, zn_kb_idx(b, THIN_COLS));
-  zn_kref first = zn_lw_ix(lw, zn_ex_muli(ex, var[g->num_batch + 1], THIN_COLS)), col = zn_kb_bin(b, ZN_K_Add, first, lane);
-  zn_kref last = zn_lw_ix(lw, zn_ex_addi(ex, g->n, -1));
-  zn_expr n = zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Min, col, last), g->n);
+  zn_kref acc[THIN_ROWS], slice = zn_kb_bin(b, ZN_K_Div, thread, zn_kb_idx(b, THIN_COLS));
+  zn_kref last = zn_lw_ix(lw, zn_ex_addi(ex, g->n, -(int64_t)t->run)), first = zn_kb_bin(b, ZN_K_Min, col, last);
   zn_expr each = zn_ex_ceildiv(ex, g->k, zn_ex_const(ex, t->parts)), from = zn_ex_mul(ex, var[0], each);
   zn_kref begin = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, from), slice);
   zn_kref end = zn_lw_ix(lw, zn_ex_min(ex, zn_ex_add(ex, from, each), g->k));
+  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->run), 1, ZN_FOR_VECTOR, t->run);
+  zn_expr n = zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Add, first, lane), g->n);
   for (unsigned r = 0; r < t->rows; r++) acc[r] = zn_kb_var(b, zero_of(lw, g->t));
   zn_kref k = zn_kb_for(b, begin, end, THIN_SLICES, ZN_FOR_SERIAL, 0);
   zn_expr ke = zn_lw_as_expr(lw, k, g->k);
@@ -129,21 +129,44 @@ static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shar
   zn_kb_end(b);
   for (unsigned r = 0; r < t->rows; r++) {
     zn_kref at = zn_kb_bin(b, ZN_K_Add, thread, zn_kb_idx(b, (int64_t)r * THIN_SLICES * THIN_COLS));
-    zn_kb_store(b, shared, at, zn_kb_get(b, acc[r]));
+    at = zn_kb_bin(b, ZN_K_Mul, at, zn_kb_idx(b, t->run));
+    zn_kb_store(b, shared, zn_kb_bin(b, ZN_K_Add, at, lane), zn_kb_get(b, acc[r]));
   }
+  zn_kb_end(b);
+}
+
+/* The sums of all slices for row `row` and the thread's columns. */
+static void thin_finish(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shared, zn_kref row, zn_kref place, zn_kref col) {
+  zn_kb *b = &lw->kb;
+  const zn_gemm *g = t->g;
+  zn_kref base = zn_kb_bin(b, ZN_K_Mul, row, zn_kb_idx(b, (int64_t)THIN_SLICES * THIN_COLS * t->run)), sum = 0;
+  base = zn_kb_bin(b, ZN_K_Add, base, zn_kb_bin(b, ZN_K_Mul, place, zn_kb_idx(b, t->run)));
+  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->run), 1, ZN_FOR_VECTOR, t->run);
+  base = zn_kb_bin(b, ZN_K_Add, base, lane);
+  for (int64_t i = 0; i < THIN_SLICES; i++) {
+    zn_kref at = zn_kb_bin(b, ZN_K_Add, base, zn_kb_idx(b, i * THIN_COLS * t->run)), x = zn_kb_load(b, g->t, 1, shared, at);
+    sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
+  }
+  zn_expr n = zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Add, col, lane), g->n);
+  thin_store(lw, t, var, zn_lw_as_expr(lw, row, g->m), n, sum);
+  zn_kb_end(b);
+}
+
+static void thin_body(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref shared, zn_kref thread) {
+  zn_kb *b = &lw->kb;
+  zn_exprs *ex = lw->ex;
+  const zn_gemm *g = t->g;
+  zn_kref place = zn_kb_bin(b, ZN_K_Rem, thread, zn_kb_idx(b, THIN_COLS));
+  zn_kref slice = zn_kb_bin(b, ZN_K_Div, thread, zn_kb_idx(b, THIN_COLS));
+  zn_kref first = zn_lw_ix(lw, zn_ex_muli(ex, var[g->num_batch + 1], (int64_t)THIN_COLS * t->run));
+  zn_kref col = zn_kb_bin(b, ZN_K_Add, first, zn_kb_bin(b, ZN_K_Mul, place, zn_kb_idx(b, t->run)));
+  thin_slice(lw, t, var, shared, thread, col);
   zn_kb_raw(b, (zn_kinst){.op = ZN_K_Barrier, .lanes = 1});
   for (unsigned r0 = 0; r0 < t->rows; r0 += THIN_SLICES) { /* the warp of slice r finishes row r */
     zn_kref row = zn_kb_bin(b, ZN_K_Add, slice, zn_kb_idx(b, r0)), some = zn_lw_ix(lw, g->m), cols = zn_lw_ix(lw, g->n);
     zn_kref in_rows = zn_kb_cmp(b, ZN_K_Lt, row, some), in_cols = zn_kb_cmp(b, ZN_K_Lt, col, cols);
     zn_kb_if(b, zn_kb_bin(b, ZN_K_And, in_rows, in_cols));
-    zn_kref base = zn_kb_bin(b, ZN_K_Mul, row, zn_kb_idx(b, THIN_SLICES * THIN_COLS)), sum = 0;
-    base = zn_kb_bin(b, ZN_K_Add, base, lane);
-    for (int64_t i = 0; i < THIN_SLICES; i++) {
-      zn_kref x = zn_kb_load(b, g->t, 1, shared, zn_kb_bin(b, ZN_K_Add, base, zn_kb_idx(b, i * THIN_COLS)));
-      sum = i ? zn_kb_bin(b, ZN_K_Add, sum, x) : x;
-    }
-    zn_expr at_col = zn_lw_as_expr(lw, col, g->n);
-    thin_store(lw, t, var, zn_lw_as_expr(lw, row, g->m), at_col, sum);
+    thin_finish(lw, t, var, shared, row, place, col);
     zn_kb_end(b);
   }
 }
@@ -155,10 +178,10 @@ static void thin_kernel(zn_lw *lw, const thin *t) {
   zn_expr extents[ZN_MAX_RANK + 2], var[ZN_MAX_RANK + 2];
   unsigned threads = THIN_COLS * THIN_SLICES;
   zn_lw_kernel(lw, g->node, g->hint);
-  zn_kref shared = zn_kb_alloc(b, g->t, (uint64_t)threads * t->rows);
+  zn_kref shared = zn_kb_alloc(b, g->t, (uint64_t)threads * t->rows * t->run);
   extents[0] = zn_ex_const(ex, t->parts);
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i + 1] = g->batch[i];
-  extents[g->num_batch + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, THIN_COLS));
+  extents[g->num_batch + 1] = zn_ex_ceildiv(ex, g->n, zn_ex_const(ex, (int64_t)THIN_COLS * t->run));
   zn_lw_grid(lw, g->num_batch + 2, extents, var);
   zn_kref end = zn_kb_idx(b, threads), thread = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_THREAD, threads);
   thin_body(lw, t, var, shared, thread);
@@ -482,8 +505,11 @@ zn_loc zn_gs_scratch(zn_lw *lw, const zn_gemm *g, unsigned parts) {
 }
 
 static void emit_thin(zn_lw *lw, const zn_gemm *g, unsigned rows) {
-  thin t = {.g = g, .rows = rows, .parts = 1};
-  double teams = ceil_div(zn_gs_extent(lw, g->n), THIN_COLS), cores = lw->caps->cores ? lw->caps->cores : 64;
+  thin t = {.g = g, .rows = rows, .parts = 1, .run = 1};
+  bool neighbours = g->packed && !g->b_depth_inner && g->t == ZN_F32 && !g->rows_inner;
+  if (neighbours && is_multiple(lw, g->n, 4)) t.run = rows <= 4 && is_multiple(lw, g->n, 8) ? 8 : 4;
+  while (t.run > 1 && zn_gs_extent(lw, g->n) < THIN_COLS * t.run) t.run /= 2; /* all threads have columns */
+  double teams = ceil_div(zn_gs_extent(lw, g->n), THIN_COLS * t.run), cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) teams *= zn_gs_extent(lw, g->batch[i]);
   while (g->t == ZN_F32 && teams * t.parts < 2 * cores && zn_gs_extent(lw, g->k) / (t.parts * 2) >= 32 * THIN_SLICES)
     t.parts *= 2;

@@ -16,6 +16,7 @@ typedef struct zn_gs_tile {
   unsigned per;         /* and their elements */
   unsigned threads, parts, stages; /* stages: slots for tiles that are there or on their way (gemm_pipe.c) */
   unsigned ahead;                  /* steps that the copies are ahead (gemm_pipe.c) */
+  bool fma;                        /* threads multiply, each for itself (gemm_pipe.c) */
   bool group, deferred;            /* four warps multiply together; over the end of a step (gemm_pipe.c) */
   uint64_t shared;                 /* bytes of shared memory (gemm_pipe.c) */
   zn_expr batch[ZN_MAX_RANK], part, row0, col0, k_begin, k_end;
@@ -43,6 +44,7 @@ void zn_gs_add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts
 void zn_gs_sum_kernel(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts);
 
 /* gemm_pipe.c: matrix units, tiles copied asynchronously. false: does not apply, nothing was emitted. */
+bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g); /* f32 by single threads: reads sizes and A only */
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_pipe(zn_lw *lw, zn_gs_tile *t);
 /* gemm_mma.c: matrix units. fits: the schedule applies (decides how weights are packed, so it reads sizes only) to f16 and

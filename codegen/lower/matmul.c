@@ -145,7 +145,7 @@ static zn_status product(zn_lw *lw, zn_nid n, const operands *given, const char 
     g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
     g.b_depth_inner = o->trans_b;
   }
-  if (lw->opts->tf32 && g.t == ZN_F32 && o->ta.dtype == ZN_F32) g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
+  if (lw->caps->simt && g.t == ZN_F32 && o->ta.dtype == ZN_F32) g.a_plain = !o->trans_a && ra > 1 && zn_lw_in_workspace(lw, o->a);
   g.num_batch = (uint32_t)(o->ty.rank - (o->vec_a ? 0 : 1) - (o->vec_b ? 0 : 1));
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
   const zn_htensor *w = zn_lw_cst(lw, o->b);

@@ -129,6 +129,7 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   pass.opt_level = o->opt_level;
   pass.math_fast = o->math_fast;
   pass.caps = &out->caps;
+  pass.tf32 = o->tf32;
   pass.knobs = o->opt_level >= 2 ? o->knobs : NULL;
   double t0 = zn_now();
   ZN_TRY(zn_passes_run(c, g, &pass));

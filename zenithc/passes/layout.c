@@ -3,8 +3,8 @@
  * of form between a producer and its readers is a copy: which operators work on which form so that the estimated time is
  * least is a minimum cut (mincut.h), since there are two forms. It is exact on any graph, where dynamic programming along
  * chains is not once residual connections join.
- * On targets with threads the other form is channels last: one block of all channels, for types that matrix units take, and
- * no borders (copies put zeros there).
+ * On targets with threads the other form is channels last: one block of all channels, and no borders (copies put zeros
+ * there).
  * Every lowering reads and writes every layout correctly; this pass decides only what is fast. One rewrite is one value:
  * its layout and the copies of it that its readers want. */
 #include "zenithc/passes/mincut.h"
@@ -47,8 +47,8 @@ static int64_t block_of(const planner *p, int64_t c) {
 
 static bool fits_type(const planner *p, unsigned t) { return t == ZN_F32 || (p->simt && (t == ZN_F16 || t == ZN_BF16)); }
 
-/* Is there a reason to store image v blocked (others only follow)? */
-static bool gains(const planner *p, zn_vid v) { return !p->simt || type_of(p, v)->dtype != ZN_F32; }
+/* Is there a reason to store image v blocked (others only follow)? The schedule of tf32 reads plain images. */
+static bool gains(const planner *p, zn_vid v) { return !p->simt || !p->o->tf32 || type_of(p, v)->dtype != ZN_F32; }
 
 /* An image of full channel blocks and known size: may be stored blocked. */
 static bool is_image(const planner *p, zn_vid v, int64_t *out_pixels) {

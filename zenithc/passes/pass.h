@@ -11,6 +11,7 @@ typedef struct zn_pass_opts {
   const zn_caps *caps; /* may be NULL before a target is chosen */
   bool math_fast;
   const zn_knobs *knobs; /* measured choices; NULL: the analytic model alone */
+  bool tf32;           /* products of f32 on matrix units, rounded to tf32 */
   zn_dtype precision;  /* ZN_F16 or ZN_BF16: how f32 tensors are stored; else as the model says */
   bool frugal;         /* plain layouts without borders */
   int64_t ram_bytes;   /* of intermediate values at a time, as far as slicing can help; 0: no limit */
