@@ -75,8 +75,9 @@ STUB(cuMemcpyDtoHAsync_v2, void *to, uint64_t from, size_t n, void *stream) {
   if (!inside(from, n) || inside((uint64_t)(uintptr_t)to, 1) || !stream) return INVALID;
   return memcpy(to, (const void *)(uintptr_t)from, n), OK;
 }
-STUB(cuMemcpyAsync, uint64_t to, uint64_t from, size_t n, void *stream) {
-  return stream ? memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, n), OK : INVALID;
+STUB(cuMemcpyAsync, uint64_t to, uint64_t from, size_t n, void *stream) { /* in, out or within */
+  if ((!inside(to, n) && !inside(from, n)) || !stream) return INVALID;
+  return memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, n), OK;
 }
 STUB(cuMemsetD8Async, uint64_t to, unsigned char v, size_t n, void *stream) {
   return inside(to, n) && stream ? memset((void *)(uintptr_t)to, v, n), OK : INVALID;

@@ -10,6 +10,7 @@ exports() { nm -D "$1" | grep -q ' zn_device_main$' && ! nm -D "$1" | grep -q ' 
 without_nvrtc() { # a build without CUDA says what is missing
   ! said=$(ZENITH_NVRTC=/nowhere/libnvrtc.so "$ZENITHC" "$digits" --target=cuda -o "$out/no.so" 2>&1) && grep -q NVRTC <<< "$said"
 }
+lacks() { ! grep -q "$1" "$2"; }
 # The kernels of a model, checked by the interpreter: needs no NVRTC.
 kernel_ir() { "$ZENITHC" "$1" --target=cuda --arch=sm_90a -o "$out/kernels.zk" "${@:2}"; }
 nodes() {
@@ -60,8 +61,9 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
     case $name in
     block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
     wide) try "$name: four warps multiply together, over the end of a step" grep -q "groupwait" "$out/kernels.zk" ;;
+    rows) try "$name: runs of columns" grep -q "store.f32x8" "$out/kernels.zk" ;;
     images) try "$name: a border for few channels" grep -q "_conv_border" "$out/kernels.zk"
-            try "$name: channels last to the end" ! grep -q "_Identity" "$out/kernels.zk" ;;
+            try "$name: channels last to the end" lacks "_Identity" "$out/kernels.zk" ;;
     esac
   done
   for m in mlperf-tiny-kws-int8 micro-kws-qoperator; do # bytes on matrix units
