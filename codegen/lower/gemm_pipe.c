@@ -63,8 +63,9 @@ static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : run_of
 /* Bytes from the start of a slot's tile at which the run at (line, step) stands. */
 static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref step) {
   if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), size_of(t));
-  zn_kref piece = zn_kb_bin(b, ZN_K_Xor, zn_i_divi(b, step, run_of(t->g)), zn_i_remi(b, line, 8));
-  return zn_i_add(b, zn_i_muli(b, line, pitch_of(t) * size_of(t)), zn_i_muli(b, piece, COPY));
+  zn_kref piece = zn_i_divi(b, step, run_of(t->g)), turn = zn_i_remi(b, line, 8);
+  piece = zn_i_muli(b, zn_kb_bin(b, ZN_K_Xor, piece, turn), COPY);
+  return zn_i_add(b, piece, zn_i_muli(b, line, pitch_of(t) * size_of(t)));
 }
 
 /* The spot of the load behind element (line `at`, depth k) of a plain operand. */
@@ -98,7 +99,8 @@ static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0)
     }
     zn_kref to = zn_i_add(b, base, place_of(b, t, line, step));
     zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size));
-    zn_kb_async_copy(b, zn_kb_ptradd(b, is_a ? t->sa : t->sb, to), source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
+    zn_kref place = zn_kb_ptradd(b, is_a ? t->sa : t->sb, to);
+    zn_kb_async_copy(b, place, source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
   }
 }
 
@@ -168,7 +170,8 @@ static void multiply_fma(zn_lw *lw, const tile *t, zn_kref slot) {
   unsigned rows = t->s.tm, cols = t->s.tn;
   zn_kref row, col, x[ZN_GS_REG], y, base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t));
   fma_place(b, t, &row, &col);
-  zn_kref kk = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->s.bk), 4, ZN_FOR_SERIAL, 0), at = zn_i_add(b, base, kk);
+  zn_kref none = zn_kb_idx(b, 0), depth = zn_kb_idx(b, t->s.bk), kk = zn_kb_for(b, none, depth, 4, ZN_FOR_SERIAL, 0);
+  zn_kref at = zn_i_add(b, base, kk);
   zn_kref from = zn_i_add(b, at, zn_i_muli(b, row, pitch_of(t))), other = zn_i_add(b, at, zn_i_muli(b, col, pitch_of(t)));
   for (unsigned i = 0; i < rows; i++)
     x[i] = zn_kb_load(b, ZN_F32, 4, t->sa, zn_i_addi(b, from, i * (t->s.bm / rows) * pitch_of(t)));
@@ -202,7 +205,8 @@ static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
         zn_kref acc = zn_kb_get(b, t->acc[t->group ? 0 : i * nf + j]);
         unsigned lane = (t->group ? j * 4 : 0) + half * 2;
         zn_kref low = zn_kb_extract(b, acc, lane), high = zn_kb_extract(b, acc, lane + 1), pair = zn_kb_insert(b, none, low, 0);
-        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), zn_kb_insert(b, pair, high, 1));
+        pair = zn_kb_insert(b, pair, high, 1);
+        zn_kb_store(b, t->sa, zn_i_addi(b, at, j * 8), pair);
       }
     }
 }
@@ -215,8 +219,10 @@ static void put_fma_block(zn_lw *lw, const tile *t) {
   fma_place(b, t, &row, &col);
   for (unsigned i = 0; i < t->s.tm; i++) {
     zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * (t->s.bm / t->s.tm)), block_pitch(t)), col);
-    for (unsigned j = 0; j < t->s.tn; j++)
-      zn_kb_store(b, t->sa, zn_i_addi(b, at, j * (t->s.bn / t->s.tn)), zn_kb_get(b, t->acc[i * t->s.tn + j]));
+    for (unsigned j = 0; j < t->s.tn; j++) {
+      zn_kref sum = zn_kb_get(b, t->acc[i * t->s.tn + j]);
+      zn_kb_store(b, t->sa, zn_i_addi(b, at, j * (t->s.bn / t->s.tn)), sum);
+    }
   }
 }
 
@@ -226,7 +232,7 @@ static void hand_out(zn_lw *lw, const tile *t) {
   const zn_gemm *g = t->g;
   int64_t run = divides(lw, g->n, RUN) ? RUN : 1, across = t->s.bn / run, runs = t->s.bm * across;
   int64_t turns = (runs + t->threads - 1) / t->threads;
-  zn_kref turn = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, turns), 1, ZN_FOR_SERIAL, 0);
+  zn_kref none = zn_kb_idx(b, 0), last = zn_kb_idx(b, turns), turn = zn_kb_for(b, none, last, 1, ZN_FOR_SERIAL, 0);
   zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
   zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
   zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
@@ -235,9 +241,10 @@ static void hand_out(zn_lw *lw, const tile *t) {
   if (runs % t->threads) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
   if (inside) zn_kb_if(b, inside);
   zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
-  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
+  zn_kref lane = zn_kb_for(b, none, zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
   zn_kref sum = zn_kb_load(b, ZN_F32, 1, t->sa, zn_i_add(b, at, lane));
-  zn_gs_finish(lw, t, zn_lw_as_expr(lw, row, g->m), zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n), sum);
+  zn_expr m = zn_lw_as_expr(lw, row, g->m), n = zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n);
+  zn_gs_finish(lw, t, m, n, sum);
   zn_kb_end(b);
   if (inside) zn_kb_end(b);
   zn_kb_end(b);
@@ -299,10 +306,11 @@ static void clear_sums(zn_kb *b, tile *t) {
 static void finish_block(zn_lw *lw, const tile *t, const mapping *m) {
   zn_kb *b = &lw->kb;
   zn_kref lane = zn_i_remi(b, t->thread, 32), group = zn_i_divi(b, lane, 4), pair = zn_i_remi(b, lane, 4);
+  zn_kref row = t->fma ? 0 : zn_i_add(b, m->row, group), col = t->fma ? 0 : zn_i_add(b, m->col, zn_i_muli(b, pair, 2));
   if (t->deferred) zn_kb_set(b, t->acc[0], zn_kb_groupwait(b, zn_kb_get(b, t->acc[0])));
   zn_kb_statement(b, ZN_K_Barrier); /* the last step's tiles are read */
   if (t->fma) put_fma_block(lw, t);
-  else put_block(lw, t, zn_i_add(b, m->row, group), zn_i_add(b, m->col, zn_i_muli(b, pair, 2)));
+  else put_block(lw, t, row, col);
   zn_kb_statement(b, ZN_K_Barrier);
   hand_out(lw, t);
 }

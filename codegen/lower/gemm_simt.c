@@ -116,7 +116,7 @@ static void thin_slice(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref sha
   zn_expr each = zn_ex_ceildiv(ex, g->k, zn_ex_const(ex, t->parts)), from = zn_ex_mul(ex, var[0], each);
   zn_kref begin = zn_kb_bin(b, ZN_K_Add, zn_lw_ix(lw, from), slice);
   zn_kref end = zn_lw_ix(lw, zn_ex_min(ex, zn_ex_add(ex, from, each), g->k));
-  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->run), 1, ZN_FOR_VECTOR, t->run);
+  zn_kref none = zn_kb_idx(b, 0), all = zn_kb_idx(b, t->run), lane = zn_kb_for(b, none, all, 1, ZN_FOR_VECTOR, t->run);
   zn_expr n = zn_lw_as_expr(lw, zn_kb_bin(b, ZN_K_Add, first, lane), g->n);
   for (unsigned r = 0; r < t->rows; r++) acc[r] = zn_kb_var(b, zero_of(lw, g->t));
   zn_kref k = zn_kb_for(b, begin, end, THIN_SLICES, ZN_FOR_SERIAL, 0);
@@ -130,7 +130,8 @@ static void thin_slice(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref sha
   for (unsigned r = 0; r < t->rows; r++) {
     zn_kref at = zn_kb_bin(b, ZN_K_Add, thread, zn_kb_idx(b, (int64_t)r * THIN_SLICES * THIN_COLS));
     at = zn_kb_bin(b, ZN_K_Mul, at, zn_kb_idx(b, t->run));
-    zn_kb_store(b, shared, zn_kb_bin(b, ZN_K_Add, at, lane), zn_kb_get(b, acc[r]));
+    zn_kref sum = zn_kb_get(b, acc[r]);
+    zn_kb_store(b, shared, zn_kb_bin(b, ZN_K_Add, at, lane), sum);
   }
   zn_kb_end(b);
 }
@@ -141,7 +142,7 @@ static void thin_finish(zn_lw *lw, const thin *t, const zn_expr *var, zn_kref sh
   const zn_gemm *g = t->g;
   zn_kref base = zn_kb_bin(b, ZN_K_Mul, row, zn_kb_idx(b, (int64_t)THIN_SLICES * THIN_COLS * t->run)), sum = 0;
   base = zn_kb_bin(b, ZN_K_Add, base, zn_kb_bin(b, ZN_K_Mul, place, zn_kb_idx(b, t->run)));
-  zn_kref lane = zn_kb_for(b, zn_kb_idx(b, 0), zn_kb_idx(b, t->run), 1, ZN_FOR_VECTOR, t->run);
+  zn_kref none = zn_kb_idx(b, 0), all = zn_kb_idx(b, t->run), lane = zn_kb_for(b, none, all, 1, ZN_FOR_VECTOR, t->run);
   base = zn_kb_bin(b, ZN_K_Add, base, lane);
   for (int64_t i = 0; i < THIN_SLICES; i++) {
     zn_kref at = zn_kb_bin(b, ZN_K_Add, base, zn_kb_idx(b, i * THIN_COLS * t->run)), x = zn_kb_load(b, g->t, 1, shared, at);
