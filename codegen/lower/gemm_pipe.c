@@ -407,6 +407,19 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   return time + adding + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
 }
 
+/* Blocks start while the kernel before still runs, wherever it leaves room, and would crowd there. Those of a long kernel ask
+ * for so much shared memory that each multiprocessor takes its even share of them. */
+static uint64_t spread(zn_lw *lw, const zn_gemm *g, const candidate *c, double time) {
+  const double LONG = 12000, MOST = 4;
+  double cores = lw->caps->cores ? lw->caps->cores : 64, blocks = c->parts;
+  blocks *= up(zn_gs_extent(lw, g->m) / c->s->bm) * up(zn_gs_extent(lw, g->n) / c->s->bn);
+  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
+  double share = up(blocks / cores);
+  if (!c->fma || time < LONG || share > MOST) return shared_of(c);
+  uint64_t least = (lw->caps->shared_bytes / ((uint64_t)share + 1) + 16) / 16 * 16;
+  return least > shared_of(c) ? least : shared_of(c);
+}
+
 static bool usable(zn_lw *lw, const candidate *c) {
   unsigned threads = threads_of(c);
   int64_t chunks = c->s->bk * (c->fma ? 4 : 2) / COPY;
@@ -426,7 +439,7 @@ static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
   t->parts = c.parts;
   t->stages = c.stages;
   t->threads = threads_of(&c);
-  t->shared = shared_of(&c);
+  t->shared = spread(lw, t->g, &c, time);
 }
 
 static bool choose(zn_lw *lw, tile *t) {
