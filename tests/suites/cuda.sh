@@ -59,6 +59,8 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
     name=$(basename "$m" .zg)
     for p in model tf32 fp16 bf16; do try "$name's kernels, $p" kernel_ir "$m" --precision=$p; done
     case $name in
+    long) kernel_ir "$m" > "$out/long.log" 2>&1
+          try "$name: copies under way while threads multiply" grep -q asynccopy "$out/kernels.zk" ;;
     block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
     wide) try "$name: four warps multiply together, over the end of a step" grep -q "groupwait" "$out/kernels.zk" ;;
     rows) try "$name: runs of columns" grep -q "store.f32x8" "$out/kernels.zk" ;;
