@@ -388,7 +388,8 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
 static zn_expr has_one_row(zn_lw *lw, const zn_gemm *g) {
   zn_exprs *ex = lw->ex;
   zn_expr one = zn_ex_const(ex, 1);
-  return zn_ex_div(ex, zn_ex_min(ex, g->m, one), zn_ex_max(ex, g->m, one));
+  zn_expr some = zn_ex_min(ex, g->m, one), most = zn_ex_max(ex, g->m, one);
+  return zn_ex_div(ex, some, most);
 }
 
 /* A number of rows that only the run knows is often one (a batch, a token): a tile would compute that row several times. */
