@@ -18,6 +18,7 @@ def reductions():
         x = np.abs(f(2, 3)) + 0.5
         yield seed("noop", "Reduce" + op, [x], noop_with_empty_axes=1)
         yield seed("noop_empty", "Reduce" + op, [x, i64()], noop_with_empty_axes=1)
+        yield seed("axes", "Reduce" + op, [x], axes=[1], keepdims=0)  # as versions before 18 (13) had them
         yield seed("noop_axis", "Reduce" + op, [x, i64(1)], noop_with_empty_axes=1, keepdims=0)
 
 

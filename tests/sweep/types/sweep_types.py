@@ -283,15 +283,18 @@ def make_versions(key, every, mine, found, out, args):
         folder = os.path.join(out, f"{folder_of(key)}-{v}")
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
-        for s in chosen(mine.get(key, []) + found.get(key, []), args.seeds):
-            for assign in [current(schema, s)]:
-                made = None
-                try:
-                    made = retyped(schema, s, assign, opset=v)
-                except Exception as e:  # pylint: disable=broad-except
-                    print("version", key, v, s.name, repr(e)[:150], flush=True)
-                if made is not None:
-                    write_case(os.path.join(folder, s.name[:200]), *made)
+        every_seed = mine.get(key, []) + found.get(key, [])
+        first = chosen(every_seed, len(every_seed))
+        count = 0
+        for s in first + [s for s in every_seed if s not in first]:
+            path = os.path.join(folder, s.name[:200])
+            made = retyped(schema, s, current(schema, s), opset=v)
+            if made is None or os.path.exists(path):
+                continue
+            write_case(path, *made)
+            count += 1
+            if count == args.seeds:
+                break
 
 
 def said(schema, model):
