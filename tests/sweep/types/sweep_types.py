@@ -138,8 +138,9 @@ def retyped(schema, seed, assign, opset=None):
     try:
         if node.op_type not in BODIES:  # bodies read values of the graph around them
             onnx.checker.check_node(node, context(imports))
-            if schema.deprecated:
-                return None
+    except onnx.checker.ValidationError:
+        return None
+    try:
         full = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception:  # pylint: disable=broad-except
         if not schema.has_function or not all(t in assign for _, t, _ in formals(schema, node)[1]):
