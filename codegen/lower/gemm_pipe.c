@@ -35,7 +35,7 @@ bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g) {
   if (!lw->caps->mma || (!g->a_plain && !g->spot)) return false; /* asynchronous copies came with matrix units */
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), results = m * n;
   for (uint32_t i = 0; i < g->num_batch; i++) results *= zn_gs_extent(lw, g->batch[i]);
-  if (m < 16 || n < 16 || (!g->spot && results < FEW)) return false;
+  if (m < 16 || n < 16 || (!g->spot && results < (double)FEW)) return false;
   return zn_ex_is_const(lw->ex, g->k, &k) && k >= 16 && k % run_of(g) == 0;
 }
 
