@@ -68,7 +68,7 @@ zn_status zn_eval_quantizelinear(zn_ev *e) {
     v = zn_ev_key(div, v / by);
     if (zn_is_float(t))
       e->out[0].u.f[i] = zn_float_decode(t, zn_float_encode(t, (double)(float)(v + zero_at(&sc, k)), sat));
-    else zn_ev_set(&e->out[0], i, rint(v) + zero_at(&sc, k));
+    else zn_ev_set(&e->out[0], i, isnan(v) ? -(double)INFINITY : rint(v) + zero_at(&sc, k)); /* NaN clips to the least */
   }
   return ZN_OK;
 }
