@@ -535,6 +535,12 @@ static const void *aligned_data(const zn_kconst *k, zn_arena *a) {
   return memcpy(copy, p, zn_kconst_bytes(k));
 }
 
+const void *const *zn_interp_consts(const zn_kmod *mod, zn_arena *a) {
+  const void **all = ZN_ARRAY(a, const void *, mod->num_consts + 1);
+  for (uint32_t i = 0; i < mod->num_consts; i++) all[i] = aligned_data(&mod->consts[i], a);
+  return all;
+}
+
 static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_interp_opts *opts) {
   memset(m, 0, sizeof *m);
   m->c = c;
@@ -542,8 +548,7 @@ static void init_machine(zn_imach *m, zn_ctx *c, const zn_kmod *mod, const zn_in
   if (opts) m->opts = *opts;
   zn_arena_init(&m->arena, "interp");
   m->funcs = ZN_ARRAY(&m->arena, zn_ifunc *, mod->num_funcs);
-  m->consts = ZN_ARRAY(&m->arena, const void *, mod->num_consts + 1);
-  for (uint32_t i = 0; i < mod->num_consts; i++) m->consts[i] = aligned_data(&mod->consts[i], &m->arena);
+  m->consts = m->opts.consts ? m->opts.consts : zn_interp_consts(mod, &m->arena);
   for (uint32_t i = 0; i < mod->num_consts; i++)
     zn_interp_region(m, m->consts[i], mod->consts[i].count * elem_bytes(mod->consts[i].dtype));
 }

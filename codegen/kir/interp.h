@@ -58,7 +58,7 @@ struct zn_imach {
   char *slots; /* of the running function */
   zn_ctx *c;
   const zn_kmod *mod;
-  const void **consts; /* elements of each constant */
+  const void *const *consts; /* elements of each constant */
   zn_arena arena;
   zn_interp_opts opts;
   zn_ifunc **funcs; /* per function number, NULL until first use */

@@ -83,6 +83,20 @@ static void renumber(zn_kmod *m, const uint32_t *to) {
     }
 }
 
+void zn_kmod_drop_consts(zn_kmod *m) {
+  uint32_t *to = ZN_ARRAY(m->arena, uint32_t, m->num_consts + 1), n = 0;
+  for (uint32_t i = 0; i < m->num_funcs; i++)
+    for (uint32_t k = 1; k < m->funcs[i]->num_insts; k++)
+      if (m->funcs[i]->insts[k].op == ZN_K_ConstAddr) to[m->funcs[i]->insts[k].imm.i] = 1;
+  for (uint32_t i = 0; i < m->num_consts; i++) {
+    if (!to[i]) continue;
+    m->consts[n] = m->consts[i];
+    to[i] = n++;
+  }
+  m->num_consts = n;
+  renumber(m, to);
+}
+
 void zn_kmod_unite(zn_kmod *const *mods, uint32_t n, zn_arena *a) {
   united u = {0};
   uint64_t workspace = 0;

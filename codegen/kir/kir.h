@@ -215,6 +215,8 @@ enum { ZN_KCONST_ALIGN = 64 };
 uint64_t *zn_kmod_const_places(const zn_kmod *m, zn_arena *a);
 uint64_t zn_kmod_consts_bytes(const zn_kmod *m);
 bool zn_kmod_write_consts(const zn_kmod *m, FILE *f);
+/* Removes the constants that no function names: tables that a lowering prepared and then had no use for. */
+void zn_kmod_drop_consts(zn_kmod *m);
 /* The same model lowered for several instruction sets: afterwards all modules name the same list of constants (in a), in
  * which equal bytes are one, and state the largest workspace. */
 void zn_kmod_unite(zn_kmod *const *mods, uint32_t n, zn_arena *a);
@@ -325,7 +327,10 @@ zn_status zn_kpass_clean(zn_ctx *c, zn_kmod *m);
 typedef struct zn_interp_opts {
   bool check_bounds;   /* loads and stores stay inside known buffers */
   uint64_t max_steps;  /* 0 = unlimited */
+  const void *const *consts; /* of zn_interp_consts; null: outputs that point into constants are gone after the run */
 } zn_interp_opts;
+/* Contents of the module's constants, aligned as artifacts align them, in the arena. */
+const void *const *zn_interp_consts(const zn_kmod *m, zn_arena *a);
 /* Runs an entry function on ABI tensors exactly as compiled code would; returns its code (zn_result of zenith.h),
  * or a negative number when the interpreter itself refuses (bounds, steps; message through ctx). */
 int32_t zn_interp_entry(zn_ctx *c, const zn_kmod *m, uint32_t fn, void *in, void *out, void *ws, uint64_t ws_bytes,

@@ -10,6 +10,12 @@ static void put_name(zn_text *t, const char *s) {
     zn_text_quote(t, s, n);
 }
 
+/* Quoted where it is no identifier: a name may have line ends in it. */
+static void put_comment(zn_text *t, const char *name) {
+  zn_text_puts(t, " # ");
+  put_name(t, name);
+}
+
 static void put_type(zn_text *t, zn_dtype dt, unsigned lanes) {
   zn_text_puts(t, zn_dtypes[dt].name);
   if (lanes > 1) zn_text_printf(t, "x%u", lanes);
@@ -139,7 +145,7 @@ static void put_call(printer *p, const zn_kinst *in) {
   zn_text_puts(p->t, ") grid ");
   put_ref(p, in->c);
   if (p->m && in->imm.i >= 0 && in->imm.i < p->m->num_funcs)
-    zn_text_printf(p->t, " # %s", p->m->funcs[in->imm.i]->name);
+    put_comment(p->t, p->m->funcs[in->imm.i]->name);
 }
 
 static void put_operands(printer *p, const zn_kinst *in) {
@@ -164,9 +170,9 @@ static void put_operands(printer *p, const zn_kinst *in) {
     zn_text_printf(p->t, "%s%lld", sep, (long long)in->imm.i);
   }
   if (in->op == ZN_K_Param && (uint64_t)in->imm.i < p->f->num_params)
-    zn_text_printf(p->t, " # %s", p->f->params[in->imm.i].name);
+    put_comment(p->t, p->f->params[in->imm.i].name);
   if (in->op == ZN_K_ConstAddr && p->m && (uint64_t)in->imm.i < p->m->num_consts)
-    zn_text_printf(p->t, " # %s", p->m->consts[in->imm.i].name);
+    put_comment(p->t, p->m->consts[in->imm.i].name);
 }
 
 static void put_inst(printer *p, const zn_kinst *in) {

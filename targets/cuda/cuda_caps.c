@@ -40,35 +40,62 @@ static bool open_asker(asker *a) {
   return a->init && a->count && a->get && a->attribute;
 }
 
-static const char *const reasons[] = {"no CUDA driver (libcuda.so.1)", "the CUDA driver finds no device",
-                                      "the CUDA driver does not answer"};
+/* Why no device can be used: the driver's own codes (CUresult), and two of ours for what comes before it answers. */
+enum { ASK_NO_DRIVER = -1, ASK_NO_ANSWER = -2 };
 
-/* Generation of the first device, or minus the number of a reason, less one. */
-static int ask_driver(void) {
+static const struct {
+  int code;
+  const char *text;
+} reasons[] = {
+    {ASK_NO_DRIVER, "no CUDA driver (libcuda.so.1)"},
+    {2, "the CUDA driver has no memory (error 2): is the address space limited?"},
+    {100, "the CUDA driver finds no device (error 100)"},
+    {304, "the CUDA driver cannot use the system (error 304): are /dev/nvidia* there?"},
+    {802, "the CUDA driver waits for the system's fabric manager (error 802)"},
+    {803, "libcuda.so.1 and the kernel's driver differ in version (error 803)"},
+    {999, "the CUDA driver does not start (error 999)"},
+};
+
+static const char *reason_of(int code) {
+  for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+    if (reasons[i].code == code) return reasons[i].text;
+  return "the CUDA driver does not answer";
+}
+
+typedef struct answer {
+  int sm;   /* generation of the first device: 90 */
+  int code; /* or, with sm 0, why there is none */
+} answer;
+
+static answer ask_driver(void) {
   asker a = {0};
-  int n = 0, dev, major = 0, minor = 0;
-  if (!open_asker(&a)) return -1;
-  if (a.init(0) || a.count(&n) || n == 0) return -2;
-  return a.get(&dev, 0) || a.attribute(&major, 75, dev) || a.attribute(&minor, 76, dev) ? -3 : 10 * major + minor;
+  int n = 0, dev, major = 0, minor = 0, e;
+  if (!open_asker(&a)) return (answer){0, ASK_NO_DRIVER};
+  if ((e = a.init(0)) != 0 || (e = a.count(&n)) != 0) return (answer){0, e};
+  if (n == 0) return (answer){0, 100};
+  if ((e = a.get(&dev, 0)) != 0 || (e = a.attribute(&major, 75, dev)) != 0 || (e = a.attribute(&minor, 76, dev)) != 0)
+    return (answer){0, e};
+  return (answer){10 * major + minor, 0};
 }
 
 /* Generation of the first device, or 0 with the reason. A process of its own asks: one that has started the driver cannot fork
  * processes that use it, as `check` does. */
 static unsigned first_device(const char **why) {
-  int fd[2], answer = -3, status;
-  if (pipe(fd)) return *why = reasons[2], 0;
-  pid_t pid = fork();
-  if (pid == 0) {
-    answer = ask_driver();
-    _exit(write(fd[1], &answer, sizeof answer) != sizeof answer);
+  int fd[2], status;
+  answer got = {0, ASK_NO_ANSWER};
+  if (pipe(fd) == 0) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      got = ask_driver();
+      _exit(write(fd[1], &got, sizeof got) != sizeof got);
+    }
+    close(fd[1]);
+    if (pid > 0 && read(fd[0], &got, sizeof got) != sizeof got) got = (answer){0, ASK_NO_ANSWER};
+    close(fd[0]);
+    if (pid > 0) waitpid(pid, &status, 0);
   }
-  close(fd[1]);
-  if (pid > 0 && read(fd[0], &answer, sizeof answer) != sizeof answer) answer = -3;
-  close(fd[0]);
-  if (pid > 0) waitpid(pid, &status, 0);
-  if (answer > 0) return *why = NULL, (unsigned)answer;
-  *why = reasons[answer == -1 ? 0 : answer == -2 ? 1 : 2];
-  return 0;
+  *why = got.sm > 0 ? NULL : reason_of(got.code);
+  return got.sm > 0 ? (unsigned)got.sm : 0;
 }
 
 static const arch_row *find_arch(const char *name) {

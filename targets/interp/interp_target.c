@@ -11,6 +11,7 @@ struct zn_exec {
   zn_arena arena; /* holds this struct and a parsed module */
   zn_ctx *c;
   const zn_kmod *mod;
+  const void *const *consts; /* results may point into them: keys of a map */
 };
 
 static const char *const suffixes[] = {".zk", NULL};
@@ -120,6 +121,7 @@ static zn_status interp_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn
     zn_arena_reset(&arena);
     return st;
   }
+  e->consts = zn_interp_consts(e->mod, &arena);
   e->arena = arena;
   *out = e;
   return ZN_OK;
@@ -128,7 +130,7 @@ static zn_status interp_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn
 static int32_t call_entry(void *user, bool plan, zn_tensor *in, zn_tensor *out, void *ws,
                           uint64_t ws_bytes, const zn_host *host) {
   const zn_exec *e = user;
-  const zn_interp_opts o = {.check_bounds = true};
+  const zn_interp_opts o = {.check_bounds = true, .consts = e->consts};
   uint32_t fn = plan ? e->mod->plan_fn : e->mod->run_fn;
   return zn_interp_entry(e->c, e->mod, fn, in, out, ws, ws_bytes, host, &o);
 }

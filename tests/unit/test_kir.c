@@ -275,11 +275,29 @@ static void test_unite(void **state) {
   assert_int_equal(mods[1]->workspace_bytes, 128);
 }
 
+/* Constants that nothing names go, the others keep their contents under new numbers. */
+static void test_drop_consts(void **state) {
+  fixture *f = *state;
+  static const float ramp[4] = {1, 2, 3, 4};
+  zn_kmod *m = zn_kmod_new(&f->c.graph, "u");
+  zn_kb b = {0};
+  zn_kmod_add_const(m, "first", ZN_F32, 4, ramp);
+  uint32_t used = zn_kmod_add_const(m, "used", ZN_F32, 4, ramp);
+  zn_kmod_add_const(m, "last", ZN_F32, 4, ramp);
+  zn_kb_begin(&b, &f->c, m, "k", false);
+  zn_kb_load(&b, ZN_F32, 1, zn_kb_constaddr(&b, used), zn_kb_idx(&b, 0));
+  zn_kmod_drop_consts(m);
+  assert_int_equal(m->num_consts, 1);
+  assert_int_equal(const_of(m), 0);
+  assert_string_equal(m->consts[0].name, "used");
+}
+
 int main(void) {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
   const struct CMUnitTest tests[] = {
       T(test_folding),      T(test_sticky_error),   T(test_verify_scope), T(test_verify_grid),
       T(test_verify_break), T(test_verify_types),   T(test_verify_ret),   T(test_round_trip),
-      T(test_parse_errors), T(test_parse_truncated), T(test_unite)};
+      T(test_parse_errors), T(test_parse_truncated), T(test_unite),
+      T(test_drop_consts)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,6 +47,7 @@ static zn_status kernel_passes(zn_ctx *c, const zn_compile_opts *o, zn_compiled 
   if (o->opt_level > 0) ZN_TRY(zn_kpass_clean(c, r->mod));
   if (caps.simt) ZN_TRY(zn_kpass_align(c, r->mod));
   if (caps.simt) ZN_TRY(zn_kpass_simt(c, r->mod, &caps));
+  zn_kmod_drop_consts(r->mod);
   return zn_kmod_verify(c, r->mod);
 }
 
