@@ -157,8 +157,8 @@ def chart(rows, path):
                    f'stroke="{"#333333" if tick == 1 else "#dddddd"}"/>')
         svg.append(f'<text x="{x(tick):.1f}" y="30" text-anchor="middle">{tick:g}</text>')
     for k, side in enumerate(COLOURS):
-        svg.append(f'<rect x="{left + 150 * k}" y="6" width="10" height="10" fill="{COLOURS[side]}"/>')
-        svg.append(f'<text x="{left + 150 * k + 14}" y="15">{TITLES[side]} / ours, 1 thread</text>')
+        svg.append(f'<rect x="{left + 190 * k}" y="6" width="10" height="10" fill="{COLOURS[side]}"/>')
+        svg.append(f'<text x="{left + 190 * k + 14}" y="15">{TITLES[side]} / ours, 1 thread</text>')
     for i, r in enumerate(rows):
         top = 40 + group * i
         svg.append(f'<text x="{left - 6}" y="{top + 15}" text-anchor="end">{r["model"]}</text>')
@@ -167,6 +167,8 @@ def chart(rows, path):
                 a, b = sorted((x(1), x(r["ratio"][side])))
                 svg.append(f'<rect x="{a:.1f}" y="{top + bar * k}" width="{b - a:.1f}" height="{bar - 1}" '
                            f'fill="{COLOURS[side]}"/>')
+                if r["ratio"][side] > 8:  # off the axis
+                    svg.append(f'<text x="{b + 3:.1f}" y="{top + bar * (k + 1)}">{r["ratio"][side]:.0f}</text>')
     svg.append("</svg>")
     with open(path, "w", encoding="utf-8") as f:
         f.write("\n".join(svg) + "\n")
