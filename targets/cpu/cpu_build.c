@@ -1,11 +1,11 @@
 /* Builds one artifact of the cpu target; the suffix of the output chooses its kind. */
-#include <pthread.h>
 #include <unistd.h>
 
 #include "codegen/cstyle/cstyle.h"
 #include "codegen/llvm/elf_data.h"
 #include "targets/cpu/cpu.h"
 #include "targets/native.h"
+#include "zenithc/base/parallel.h"
 
 static bool ends_with(const char *s, const char *suffix) {
   size_t n = strlen(s), k = strlen(suffix);
@@ -30,41 +30,24 @@ typedef struct parts {
   const zn_caps *caps;
   const zn_llvm_opts *o;
   const char *cache, *out[ZN_LLVM_MAX_PARTS + 1];
-  uint32_t n, next;
-  zn_status st;
-  pthread_mutex_t lock;
+  uint32_t n;
+  zn_status st[ZN_LLVM_MAX_PARTS + 1];
 } parts;
 
-static void *compile_parts(void *user) {
+static void compile_part(void *user, uint32_t i) {
   parts *p = user;
-  for (;;) {
-    pthread_mutex_lock(&p->lock);
-    uint32_t i = p->next++;
-    pthread_mutex_unlock(&p->lock);
-    if (i >= p->n) return NULL;
-    zn_llvm_opts e = *p->o;
-    e.out = p->out[i];
-    e.part = i;
-    e.parts = p->n;
-    zn_status st = zn_cpu_object(p->c, p->mod, p->caps, &e, p->cache);
-    pthread_mutex_lock(&p->lock);
-    if (st != ZN_OK) p->st = st;
-    pthread_mutex_unlock(&p->lock);
-  }
+  zn_llvm_opts e = *p->o;
+  e.out = p->out[i];
+  e.part = i;
+  e.parts = p->n;
+  p->st[i] = zn_cpu_object(p->c, p->mod, p->caps, &e, p->cache);
 }
 
 static zn_status compile_all(parts *p) {
-  pthread_t t[ZN_LLVM_MAX_PARTS];
-  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-  uint32_t want = cpus < 1 ? 1 : cpus > (long)p->n ? p->n : (uint32_t)cpus, started = 0;
   zn_llvm_init();
-  pthread_mutex_init(&p->lock, NULL);
-  for (; started + 1 < want; started++)
-    if (pthread_create(&t[started], NULL, compile_parts, p)) break;
-  compile_parts(p);
-  for (uint32_t i = 0; i < started; i++) pthread_join(t[i], NULL);
-  pthread_mutex_destroy(&p->lock);
-  return p->st;
+  zn_parallel(p->n, compile_part, p);
+  for (uint32_t i = 0; i < p->n; i++) ZN_TRY(p->st[i]);
+  return ZN_OK;
 }
 
 static zn_status build_shared(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, zn_llvm_opts e, const char *cache) {

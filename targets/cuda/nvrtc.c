@@ -2,11 +2,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "targets/cuda/cuda.h"
+#include "zenithc/base/parallel.h"
 #include "zenithc/base/text.h"
 
 typedef struct nvrtc {
@@ -110,8 +110,6 @@ static void write_cache(zn_cuda_unit *u, const char *path) {
 typedef struct batch {
   const nvrtc *r;
   zn_cuda_unit *units;
-  uint32_t n, next;
-  pthread_mutex_t lock;
   const char *arch, *cache;
 } batch;
 
@@ -142,32 +140,14 @@ static void compile_text(const nvrtc *r, zn_cuda_unit *u, const char *arch) {
   if (p) r->destroy(&p);
 }
 
-static void *worker(void *user) {
-  batch *b = user;
-  for (;;) {
-    pthread_mutex_lock(&b->lock);
-    uint32_t i = b->next++;
-    pthread_mutex_unlock(&b->lock);
-    if (i >= b->n) return NULL;
-    zn_cuda_unit *u = &b->units[i];
-    const char *key = zn_arena_printf(&u->arena, "%s nvrtc %d.%d", b->arch, b->r->major, b->r->minor);
-    const char *path = b->cache ? cache_file(&u->arena, b->cache, u, key) : NULL;
-    if (path && read_cache(u, path)) continue;
-    compile_text(b->r, u, b->arch);
-    if (path && !u->error) write_cache(u, path);
-  }
-}
-
-static void run_workers(batch *b) {
-  enum { MOST = 64 };
-  pthread_t t[MOST];
-  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-  uint32_t want = cpus < 1 ? 1 : cpus > MOST ? MOST : (uint32_t)cpus, started = 0;
-  if (want > b->n) want = b->n;
-  for (; started + 1 < want; started++)
-    if (pthread_create(&t[started], NULL, worker, b)) break;
-  worker(b);
-  for (uint32_t i = 0; i < started; i++) pthread_join(t[i], NULL);
+static void compile_unit(void *user, uint32_t i) {
+  const batch *b = user;
+  zn_cuda_unit *u = &b->units[i];
+  const char *key = zn_arena_printf(&u->arena, "%s nvrtc %d.%d", b->arch, b->r->major, b->r->minor);
+  const char *path = b->cache ? cache_file(&u->arena, b->cache, u, key) : NULL;
+  if (path && read_cache(u, path)) return;
+  compile_text(b->r, u, b->arch);
+  if (path && !u->error) write_cache(u, path);
 }
 
 zn_status zn_cuda_compile(zn_ctx *c, zn_cuda_unit *units, uint32_t n, const char *arch, const char *cache) {
@@ -175,10 +155,8 @@ zn_status zn_cuda_compile(zn_ctx *c, zn_cuda_unit *units, uint32_t n, const char
   ZN_TRY(load(c, &r));
   if (cache && mkdir(cache, 0777) && errno != EEXIST)
     return zn_fail(c, ZN_ERR_IO, "--cache", "%s: cannot be made: %s", cache, strerror(errno));
-  batch b = {.r = &r, .units = units, .n = n, .arch = arch, .cache = cache};
-  pthread_mutex_init(&b.lock, NULL);
-  run_workers(&b);
-  pthread_mutex_destroy(&b.lock);
+  batch b = {.r = &r, .units = units, .arch = arch, .cache = cache};
+  zn_parallel(n, compile_unit, &b);
   for (uint32_t i = 0; i < n; i++) {
     if (!units[i].error) continue;
     const char *dump = getenv("ZENITH_CUDA_DUMP");
