@@ -18,7 +18,25 @@ static zn_vid operand(zn_unode *u, zn_vid v, bool batch, bool swap) {
   return zn_u_transpose(u, v, perm, (uint32_t)rank);
 }
 
-/* alpha * A' B', each operand transposed as its attributes say; a vector is never transposed. */
+/* The node's activation of y, "" none; its parameters have attributes of their own. */
+static void finish_activated(zn_unode *u, zn_vid y) {
+  double params[2] = {0};
+  uint32_t n = 0;
+  const char *name = zn_u_str(u, "activation", ""), *param;
+  if (!zn_u_activation_known(name)) {
+    zn_u_lacking(u, name);
+    return;
+  }
+  for (; (param = zn_u_activation_param(name, n)) != NULL; n++) {
+    const char *attr = zn_arena_printf(u->s->I->pa, "activation_%s", param);
+    if (!zn_u_attr(u, attr)) break;
+    params[n] = zn_u_float(u, attr, 0);
+  }
+  zn_u_finish(u, zn_u_activation(u, name, params, n, y));
+}
+
+/* alpha * A' B', each operand transposed as its attributes say; a vector is never transposed. FusedMatMulActivation: an
+ * activation of it. */
 void zn_up_ms_fusedmatmul(zn_unode *u) {
   const int64_t ta = zn_u_int(u, "transA", 0), tb = zn_u_int(u, "transB", 0);
   const int64_t ba = zn_u_int(u, "transBatchA", 0), bb = zn_u_int(u, "transBatchB", 0);
@@ -31,27 +49,14 @@ void zn_up_ms_fusedmatmul(zn_unode *u) {
   }
   zn_vid y = zn_u_op2(u, ZN_OP_MatMul, a, b);
   if (alpha != 1) y = zn_u_op2(u, ZN_OP_Mul, y, zn_u_scalar_like(u, alpha, u->in[0]));
-  zn_u_finish(u, y);
+  finish_activated(u, y);
 }
 
-/* Gemm and an activation, whose parameters have attributes of their own. */
+/* Gemm and an activation. */
 void zn_up_ms_fusedgemm(zn_unode *u) {
-  double params[2] = {0};
-  uint32_t n = 0;
   if (!zn_u_need(u, 2)) return;
-  const char *name = zn_u_str(u, "activation", ""), *param;
-  if (!zn_u_activation_known(name)) {
-    zn_u_lacking(u, name);
-    return;
-  }
-  for (; (param = zn_u_activation_param(name, n)) != NULL; n++) {
-    const char *attr = zn_arena_printf(u->s->I->pa, "activation_%s", param);
-    if (!zn_u_attr(u, attr)) break;
-    params[n] = zn_u_float(u, attr, 0);
-  }
   const zn_vid in[3] = {u->in[0], u->in[1], zn_u_in(u, 2)};
-  const zn_vid y = zn_u_with_attrs(u, ZN_OP_Gemm, in, in[2] ? 3 : 2);
-  zn_u_finish(u, zn_u_activation(u, name, params, n, y));
+  finish_activated(u, zn_u_with_attrs(u, ZN_OP_Gemm, in, in[2] ? 3 : 2));
 }
 
 void zn_up_ms_matmulintegertofloat(zn_unode *u) {
@@ -136,23 +141,6 @@ static zn_vid constant_weights(zn_unode *u, const nbits *w) {
   return zn_graph_const(u->s->g, NULL, h);
 }
 
-/* Numbers of a few bits, packed along the last axis, the first ones low: [..., bytes] to [..., bytes * 8 / bits]. */
-static zn_vid unpacked(zn_unode *u, zn_vid x, int64_t bits) {
-  if (bits == 8) return x;
-  const zn_vid mask = zn_u_num(u, ZN_U8, (double)((1 << bits) - 1));
-  const int rank = zn_u_type(u, x)->rank;
-  zn_vid part[4];
-  int64_t dims[ZN_MAX_RANK] = {0};
-  for (int64_t i = 0; i < 8 / bits; i++) {
-    const zn_vid by = zn_u_num(u, ZN_U8, (double)(i * bits));
-    const zn_nid shift = zn_u_node(u, ZN_OP_BitShift, (zn_vid[]){x, by}, 2);
-    zn_node_set_str(u->s->g, shift, "direction", "RIGHT");
-    part[i] = zn_u_unsqueeze(u, zn_u_op2(u, ZN_OP_BitwiseAnd, zn_node_out(u->s->g, shift, 0), mask), -1);
-  }
-  dims[rank - 1] = -1;
-  return zn_u_reshape(u, zn_u_concat(u, part, (uint32_t)(8 / bits), -1), dims, (uint32_t)rank);
-}
-
 /* [n, blocks] as one number for each weight: [n, blocks, 1], or with the groups of the columns [n, k]. */
 static zn_vid per_weight(zn_unode *u, const nbits *w, zn_vid x, zn_vid group) {
   const int64_t blocks[3] = {w->n, w->blocks, 1}, flat[2] = {w->n, w->blocks};
@@ -169,10 +157,10 @@ static zn_vid weights_of_run(zn_unode *u, const nbits *w, zn_vid group) {
   const int64_t blocks[3] = {w->n, w->blocks, w->block}, bytes[3] = {w->n, w->blocks, w->block * w->bits / 8};
   const int64_t flat[2] = {w->n, -1}, swap[2] = {1, 0};
   zn_vid zero = zn_u_in(u, 3);
-  zn_vid x = zn_u_cast(u, zn_u_reshape(u, unpacked(u, zn_u_reshape(u, u->in[1], bytes, 3), w->bits), blocks, 3), t);
+  zn_vid x = zn_u_cast(u, zn_u_reshape(u, zn_u_unpacked(u, zn_u_reshape(u, u->in[1], bytes, 3), w->bits), blocks, 3), t);
   if (group) x = zn_u_slice(u, zn_u_reshape(u, x, flat, 2), 1, 0, w->k);
   if (zero && !zn_is_float(zn_u_type(u, zero)->dtype)) {
-    zero = unpacked(u, zn_u_reshape(u, zero, flat, 2), w->bits);
+    zero = zn_u_unpacked(u, zn_u_reshape(u, zero, flat, 2), w->bits);
     zero = zn_u_slice(u, zero, 1, 0, w->blocks);
   }
   if (zero) zero = per_weight(u, w, zn_u_cast(u, zero, t), group);

@@ -60,6 +60,18 @@ void zn_up_ms_qlinear(zn_unode *u) {
   else zn_u_lacking(u, "an image of unknown rank");
 }
 
+/* (x, scale, zero, output's scale, zero): the mean over axes */
+void zn_up_ms_qlinearreducemean(zn_unode *u) {
+  if (!zn_u_need(u, 2) || !zn_u_in(u, 3)) {
+    if (!u->done) zn_u_lacking(u, "too few inputs");
+    return;
+  }
+  const zn_attr *axes = zn_u_attr(u, "axes");
+  const zn_vid in[2] = {dequantize(u, 0), axes && axes->kind == ZN_A_INTS && axes->n ? zn_u_i64s(u, axes->u.is, axes->n) : 0};
+  const zn_vid y = zn_u_with_attrs(u, ZN_OP_ReduceMean, in, in[1] ? 2 : 1);
+  zn_u_finish(u, quantize(u, y, u->in[3], zn_u_in(u, 4), u->in[0]));
+}
+
 /* (scale, zero) of the output, then (x, scale, zero) of each part. */
 void zn_up_ms_qlinearconcat(zn_unode *u) {
   if (u->num_in < 5 || (u->num_in - 2) % 3) {

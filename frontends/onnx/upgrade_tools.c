@@ -147,6 +147,22 @@ zn_vid zn_u_scaled_product(zn_unode *u, zn_vid a, zn_vid b, zn_vid sa, zn_vid sb
   return bias ? zn_u_op2(u, ZN_OP_Add, f, bias) : f;
 }
 
+zn_vid zn_u_unpacked(zn_unode *u, zn_vid x, int64_t bits) {
+  if (bits == 8) return x;
+  const zn_vid mask = zn_u_num(u, ZN_U8, (double)((1 << bits) - 1));
+  const int rank = zn_u_type(u, x)->rank;
+  zn_vid part[4];
+  int64_t dims[ZN_MAX_RANK] = {0};
+  for (int64_t i = 0; i < 8 / bits; i++) {
+    const zn_vid by = zn_u_num(u, ZN_U8, (double)(i * bits));
+    const zn_nid shift = zn_u_node(u, ZN_OP_BitShift, (zn_vid[]){x, by}, 2);
+    zn_node_set_str(u->s->g, shift, "direction", "RIGHT");
+    part[i] = zn_u_unsqueeze(u, zn_u_op2(u, ZN_OP_BitwiseAnd, zn_node_out(u->s->g, shift, 0), mask), -1);
+  }
+  dims[rank - 1] = -1;
+  return zn_u_reshape(u, zn_u_concat(u, part, (uint32_t)(8 / bits), -1), dims, (uint32_t)rank);
+}
+
 bool zn_u_const_dim(zn_unode *u, zn_vid v, int d, int64_t *out) {
   const zn_type *t = zn_u_type(u, v);
   if (d < 0) d += t->rank;

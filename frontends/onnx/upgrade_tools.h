@@ -37,6 +37,8 @@ zn_vid zn_u_channels(zn_unode *u, zn_vid v, bool last);
 /* (A - za)(B - zb) sa sb + bias in f32; zero points and bias may be 0. */
 zn_vid zn_u_scaled_product(zn_unode *u, zn_vid a, zn_vid b, zn_vid sa, zn_vid sb, zn_vid za,
                            zn_vid zb, zn_vid bias);
+/* Numbers of 2, 4 or 8 bits, packed in bytes along the last axis, the first ones low: [..., bytes] to [..., bytes * 8 / bits]. */
+zn_vid zn_u_unpacked(zn_unode *u, zn_vid x, int64_t bits);
 bool zn_u_const_dim(zn_unode *u, zn_vid v, int d, int64_t *out); /* d negative: from the back */
 
 /* An activation of a fused operator by name. Its parameters are attributes of the standard one, for Clip inputs. */

@@ -59,21 +59,20 @@ def run(model, inputs):
 
 
 def case(name, op, inputs, domain="com.microsoft", consts=None, outputs=("y",), oracle=None, expected=None, opsets=None,
-         dims=None, **attrs):
+         dims=None, front=None, **attrs):
     """inputs: name -> array, None for one that is absent. oracle: other inputs with the same result, where ONNX Runtime has no
-    kernel for this form; expected: the results themselves. dims: name -> declared shape, with names for sizes to be dynamic."""
-    consts = consts or {}
+    kernel for this form; expected: the results themselves. front: constants before the inputs. dims: name -> declared
+    shape, with names for sizes to be dynamic."""
+    consts, front = consts or {}, front or {}
     domain = "" if domain == "ai.onnx" else domain
 
     def build(values):
         named = {f"{name}.{n}": a for n, a in values.items() if a is not None}
-        order = [f"{name}.{n}" if a is not None else "" for n, a in values.items()] + [
-            f"{name}.{n}" if a is not None else "" for n, a in consts.items()
-        ]
+        order = [f"{name}.{n}" if a is not None else "" for n, a in (front | values | consts).items()]
         names = [f"{name}.{o}" if o else "" for o in outputs]
         return h.make_node(op, order, names, domain=domain, name=name, **attrs), named, [n for n in names if n]
 
-    held = {f"{name}.{n}": a for n, a in consts.items() if a is not None}
+    held = {f"{name}.{n}": a for n, a in (front | consts).items() if a is not None}
     node, named, names = build(inputs)
     if expected is None:
         other, fed, _ = build(oracle or inputs)
