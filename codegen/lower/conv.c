@@ -1,4 +1,5 @@
 /* Conv, ConvInteger and QLinearConv, any number of spatial axes, groups, strides and dilations. Schedules:
+ *   winograd  3x3 under --math=fast (conv_winograd.c),
  *   direct    channel-blocked results (conv_direct.c), and
  *   lanes     their depthwise form (conv_lanes.c): where the layout pass chose blocked layouts and zero borders;
  *   depth     one channel's plane at a time (conv_depth.c), and
@@ -436,7 +437,7 @@ static zn_status convolve(zn_lw *lw, zn_nid n, conv v) {
     if (!zn_conv_nhwc(lw, &v)) channels(lw, &v);
     return ZN_OK;
   }
-  if (zn_conv_lanes(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
+  if (zn_conv_lanes(lw, &v) || zn_conv_winograd(lw, &v) || zn_conv_direct(lw, &v)) return ZN_OK;
   if (zn_conv_depth(lw, &v) || zn_conv_panel(lw, &v)) return ZN_OK;
   if (zn_conv_depth_int8(lw, &v) || zn_conv_int8(lw, &v)) return ZN_OK;
   if (zn_conv_needs_copy(lw, &v)) zn_conv_copy_input(lw, &v);

@@ -51,6 +51,8 @@ void zn_conv_emit(zn_lw *lw, const zn_conv *v, const zn_expr *at, zn_kref acc);
 bool zn_conv_int8(zn_lw *lw, zn_conv *v);
 /* The schedule for channel-blocked results (conv_direct.c): false when it does not apply, and nothing is emitted then. */
 bool zn_conv_direct(zn_lw *lw, zn_conv *v);
+/* The same with fewer multiplications, under --math=fast (conv_winograd.c). */
+bool zn_conv_winograd(zn_lw *lw, zn_conv *v);
 /* The same for depthwise convolutions (conv_lanes.c). */
 bool zn_conv_lanes(zn_lw *lw, zn_conv *v);
 /* The panel schedule (conv_panel.c), likewise. */

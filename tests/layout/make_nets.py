@@ -1,6 +1,7 @@
 """Writes random convolution networks as .zg text: what the layout pass and the schedules for blocked images must survive.
 
-Usage: make_nets.py OUTDIR COUNT [SEED]
+Usage: make_nets.py OUTDIR COUNT [SEED]          net000.zg ...; and for every sixth of them a wide000.zg ...: full blocks of
+channels and mostly 3x3 convolutions, for the schedules of --math=fast.
 
 Channel counts that do and do not fill blocks, asymmetric padding, strides, dilations, groups, depthwise, one and two spatial
 axes, symbolic batch, residual connections, concatenations, pools, resizes, activations, results inside the network, integer
@@ -19,6 +20,9 @@ class Net:
         self.consts, self.lines, self.count = [], [], 0
         c = self.r.choice([1, 3, 12, 16, 32])
         size = [self.r.randint(11, 30) for _ in range(self.rank)]
+        self.begin(c, size)
+
+    def begin(self, c, size):
         self.input = (c, size)
         self.values = [("%x", c, size)]
 
@@ -154,6 +158,38 @@ class Net:
         return "zg 1\n" + sym + "\n".join(self.consts + [head] + self.lines) + "\n}\n"
 
 
+class Wide(Net):
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.rank = 2
+        self.begin(self.r.choice([16, 32, 64, 96]), [self.r.randint(6, 23), self.r.randint(6, 23)])
+
+    def conv(self, x):
+        name, c, size = x
+        r = self.r
+        if r.random() < 0.2:
+            return super().conv(x)
+        pads = [r.randint(0, 1) for _ in range(4)]
+        out = [n + a + b - 2 for n, a, b in zip(size, pads, pads[2:])]
+        if min(out) < 2:
+            return x
+        oc = r.choice([c, c, 32, 48, 64, 80])
+        w = self.const([oc, c, 3, 3], round((1.0 / (c * 3)) ** 0.5, 4))
+        b = ", " + self.const([oc], 0.5) if r.random() < 0.7 else ""
+        return self.value(f"Conv({name}, {w}{b}) {{kernel_shape=[3, 3], pads={pads}}}", oc, out)
+
+    def text(self):
+        x, first = self.conv(self.values[0]), None
+        for step in [self.activation, self.conv, self.join, self.activation, self.conv, self.join]:
+            x = step(x)
+            first = first or x
+        outputs = sorted({x[0], first[0]})
+        c, size = self.input
+        sym = "sym N 1..8\n" if self.batch == "N" else ""
+        head = f"graph @main(%x: f32[{self.batch},{c},{size[0]},{size[1]}]) -> ({', '.join(outputs)}) {{"
+        return "zg 1\n" + sym + "\n".join(self.consts + [head] + self.lines) + "\n}\n"
+
+
 def main():
     out, count, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1
     os.makedirs(out, exist_ok=True)
@@ -166,6 +202,9 @@ def main():
         with open(os.path.join(out, f"net{made:03}.zg"), "w") as f:
             f.write(text)
         made += 1
+    for i in range((count + 5) // 6):
+        with open(os.path.join(out, f"wide{i:03}.zg"), "w") as f:
+            f.write(Wide(seed + i).text())
 
 
 main()

@@ -1,5 +1,6 @@
 # Random convolution networks (tests/layout/make_nets.py) through blocked layouts: self-checked on cpu (16- and 32-byte
 # vectors), interp, c and, channels last, the kernels of cuda in the interpreter; the same bits from one thread and two.
+# Wide ones also under --math=fast, on every level of x86-64; some of those must take the schedule of Winograd.
 . tests/suites/lib.sh
 
 one() { # FILE
@@ -19,7 +20,26 @@ one() { # FILE
   esac
   case $name in *[05]) try "$name c" "$ZENITHC" "$f" --target=c -o "$d/m.c" ;; esac
 }
-export -f one
+fast() { # FILE
+  local f=$1 name d level
+  name="$(basename "$f" .zg), --math=fast"
+  d=$out/$(basename "$f" .zg)/fast
+  mkdir -p "$d"
+  try "$name" "$ZENITHC" "$f" --math=fast -o "$d/m.so" || return
+  "$ZENITHC" run "$d/m.so" --random 3 --output-dir "$d/1" > /dev/null
+  "$ZENITHC" run "$d/m.so" --random 3 --threads 2 --output-dir "$d/2" > /dev/null
+  try "$name, threads" diff -r "$d/1" "$d/2"
+  try "$name x86-64-v2" "$ZENITHC" "$f" --math=fast --arch=x86-64-v2 -o "$d/v2.so"
+  case $f in *[02].zg) try "$name x86-64-v4" "$ZENITHC" "$f" --math=fast --arch=x86-64-v4 -o "$d/v4.so" ;; esac
+  try "$name c" "$ZENITHC" "$f" --math=fast --target=c -o "$d/m.c"
+  "$ZENITHC" "$f" --math=fast --verify=off -o "$d/kernels.zk" 2> "$d/zk.log"
+}
+export -f one fast
 export out
 python3 tests/layout/make_nets.py "$out/nets" "${N:-30}" > /dev/null
-printf '%s\n' "$out"/nets/*.zg | xargs -P "$JOBS" -I{} bash -c 'one {}' | tally
+{
+  printf '%s\n' "$out"/nets/*.zg | xargs -P "$JOBS" -I{} bash -c 'one {}'
+  printf '%s\n' "$out"/nets/wide*.zg | xargs -P "$JOBS" -I{} bash -c 'fast {}'
+  try "Winograd is taken in a chunk at a time" grep -lq conv_winograd "$out"/wide*/fast/kernels.zk
+  try "Winograd is taken stage by stage" grep -lq winograd_gather "$out"/wide*/fast/kernels.zk
+} | tally
