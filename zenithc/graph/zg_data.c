@@ -151,9 +151,10 @@ static zn_status parse_random(zn_lexer *l, zn_arena *a, zn_htensor *h, bool opaq
   }
   zn_text_puts(&t, ")");
   if (!(fabs(lo) < 1e18 && fabs(hi) < 1e18)) return zn_lex_error(l, "bounds of rand out of range");
+  ZN_TRY(zn_lex_expect(l, ')', "')'"));
   h->origin = t.s;
   fill_random(h, seed, lo, hi);
-  return zn_lex_expect(l, ')', "')'");
+  return ZN_OK;
 }
 
 /* Files are named relative to the folder of the text and cannot leave it. */

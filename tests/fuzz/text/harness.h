@@ -28,7 +28,7 @@ static inline void harness_open(harness *h) {
   h->c.verbosity = -1;
   zn_arena *const arenas[] = {&h->c.perm, &h->c.graph, &h->c.tmp};
   for (int i = 0; i < 3; i++) {
-    arenas[i]->limit = (size_t)256 << 20;
+    arenas[i]->limit = (size_t)64 << 20; /* contents drawn by rand() take seconds for more */
     arenas[i]->oom = harness_oom;
     arenas[i]->oom_user = h;
   }
