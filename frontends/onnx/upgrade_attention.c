@@ -151,6 +151,36 @@ static zn_vid of_beams(zn_unode *u, zn_vid x, zn_vid beams, zn_vid len) {
 
 /* ---- Attention, QAttention ---- */
 
+/* Queries and keys turned as do_rotary says: element i and i + size / 2 of a head are a pair, at position p turned by the angle
+ * p / 10000^(2 i / size). ONNX Runtime's only kernel that has this attribute (CUDA) defines it so; positions go on behind the
+ * past, of `before` rows (i64 [1], or 0). */
+static bool turn_heads(zn_unode *u, zn_ua_core *c, zn_vid before) {
+  zn_graph *g = u->s->g;
+  zn_ua_rotary r = {.heads = c->heads, .dim = zn_u_int(u, "rotary_embedding_dim", 0)};
+  int64_t hidden;
+  if (!zn_u_const_dim(u, c->q, 2, &hidden) || hidden % c->heads || r.dim < 0 || r.dim > hidden / c->heads ||
+      (r.dim ? r.dim : hidden / c->heads) % 2) {
+    zn_u_lacking(u, "do_rotary and heads whose size is odd, not a constant, or less than rotary_embedding_dim");
+    return false;
+  }
+  const int64_t size = r.dim ? r.dim : hidden / c->heads, half = size / 2;
+  zn_htensor *period = ZN_ARRAY(g->arena, zn_htensor, 1);
+  *period = zn_htensor_new(g->arena, ZN_F32, 1, &half);
+  for (int64_t i = 0; i < half; i++)
+    zn_store_f64(ZN_F32, period->data, (uint64_t)i, pow(10000, 2 * (double)i / (double)size));
+  zn_vid p = zn_u_range(u, zn_u_dim(u, c->q, 1, false));
+  if (before) p = zn_u_op2(u, ZN_OP_Add, p, before);
+  const zn_vid column = zn_u_unsqueeze(u, zn_u_cast(u, p, ZN_F32), 1), each = zn_graph_const(g, NULL, period);
+  const zn_vid angle = zn_u_unsqueeze(u, zn_u_op2(u, ZN_OP_Div, column, each), 0), wide = zn_u_dim(u, c->q, 0, true);
+  const zn_vid one = zn_u_i64s(u, (int64_t[]){1, 1}, 2), part[2] = {wide, one}, all = zn_u_concat(u, part, 2, 0);
+  const zn_dtype t = (zn_dtype)zn_u_type(u, c->q)->dtype;
+  r.cos = zn_u_op2(u, ZN_OP_Expand, zn_u_cast(u, zn_u_op1(u, ZN_OP_Cos, angle), t), all);
+  r.sin = zn_u_op2(u, ZN_OP_Expand, zn_u_cast(u, zn_u_op1(u, ZN_OP_Sin, angle), t), all);
+  c->q = zn_ua_rotate(u, c->q, &r);
+  c->k = zn_ua_rotate(u, c->k, &r);
+  return true;
+}
+
 /* x: projected queries, keys and values side by side. past, present: [2, batch, heads, sequence, size]; len: rows in use of a
  * buffer that both share, or 0. */
 static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_vid len, zn_vid bias,
@@ -166,6 +196,11 @@ static void self_attention(zn_unode *u, zn_vid x, zn_vid mask, zn_vid past, zn_v
   if (past) c.past_k = zn_u_gather(u, past, 0), c.past_v = zn_u_gather(u, past, 1);
   const zn_vid buffer[2] = {c.past_k, c.past_v};
   if (len) c.past_k = rows_in_use(u, c.past_k, len), c.past_v = rows_in_use(u, c.past_v, len);
+  if (zn_u_int(u, "do_rotary", 0)) {
+    const zn_vid before = len ? len : past ? zn_u_dim(u, c.past_k, 2, true) : 0;
+    if (!turn_heads(u, &c, before)) return;
+    part[1] = c.k;
+  }
   if (!set_mask(u, &c, mask, bias, x, x, 1)) return;
   const zn_nid n = zn_ua_attend(u, &c);
   zn_unode_bind(u, 0, zn_node_out(u->s->g, n, 0));
@@ -186,10 +221,6 @@ void zn_up_ms_attention(zn_unode *u) {
   const zn_attr *sizes = zn_u_attr(u, "qkv_hidden_sizes");
   if (!zn_u_need(u, 2)) return;
   const bool shared = zn_u_int(u, "past_present_share_buffer", 0) != 0;
-  if (zn_u_int(u, "do_rotary", 0)) { /* its angles are defined nowhere */
-    zn_u_lacking(u, "do_rotary; RotaryEmbedding and MultiHeadAttention say the same with tables");
-    return;
-  }
   if (shared && (!zn_u_in(u, 4) || !zn_u_in(u, 6))) {
     zn_u_lacking(u, "a shared buffer without past or its length");
     return;
@@ -204,8 +235,8 @@ void zn_up_ms_attention(zn_unode *u) {
 /* (input, weights, bias, input scale, weight scale, mask, input zero, weight zero, past) -> (y, present) */
 void zn_up_ms_qattention(zn_unode *u) {
   if (!zn_u_need(u, 5)) return;
-  if (zn_u_int(u, "do_rotary", 0) || zn_u_int(u, "past_present_share_buffer", 0)) {
-    zn_u_lacking(u, "rotary embedding or a shared buffer of past and present");
+  if (zn_u_int(u, "past_present_share_buffer", 0)) {
+    zn_u_lacking(u, "past_present_share_buffer: none of its inputs says how many rows of the buffer are in use");
     return;
   }
   const zn_vid x = zn_u_scaled_product(u, u->in[0], u->in[1], u->in[3], u->in[4], zn_u_in(u, 6),
@@ -290,7 +321,7 @@ void zn_up_ms_multiheadattention(zn_unode *u) {
 
 zn_vid zn_ua_rotate(zn_unode *u, zn_vid x, const zn_ua_rotary *r) {
   const zn_vid in[4] = {x, r->cos, r->sin, r->ids};
-  const zn_nid n = zn_u_node(u, ZN_OP_RotaryEmbedding, in, 4);
+  const zn_nid n = zn_u_node(u, ZN_OP_RotaryEmbedding, in, r->ids ? 4 : 3);
   if (r->heads) zn_node_set_int(u->s->g, n, "num_heads", r->heads);
   if (r->dim) zn_node_set_int(u->s->g, n, "rotary_embedding_dim", r->dim);
   zn_node_set_int(u->s->g, n, "interleaved", r->interleaved);

@@ -16,7 +16,7 @@ typedef struct zn_ua_core {
 } zn_ua_core;
 
 typedef struct zn_ua_rotary {
-  zn_vid cos, sin, ids; /* ids: [batch, sequence] */
+  zn_vid cos, sin, ids; /* ids: [batch, sequence], or 0: the tables are [batch, sequence, half] */
   int64_t heads, dim; /* 0: x has its heads apart; all of a head */
   bool interleaved;
 } zn_ua_rotary;

@@ -47,6 +47,7 @@ def self_attention():
     full[:, :, :, 4 : 4 + S] = present[:, :, :, 4:]
     attention("shared", {"m": None, "past": room, "bias": None, "len": i32(4)}, outputs=("y", "present"), unidirectional=1,
               past_present_share_buffer=1, expected=[y, full])
+    rotated(attention, x, w, b)
     attention("sizes", inputs={"x": x, "w": f(5, 2 * D + 6), "b": f(2 * D + 6)}, qkv_hidden_sizes=[D, D, 6])
     q = {"x": u8(B, S, 5), "w": i8(5, 3 * D), "b": b, "sx": f32(0.02), "sw": f32(0.01)}
     case("qattention", "QAttention", q, num_heads=N, **MS)
@@ -56,6 +57,34 @@ def self_attention():
     case("qattention_past", "QAttention",
          {**q, "m": None, "zx": np.array(120, np.uint8), "zw": np.array(3, np.int8), "past": f(2, B, N, 4, H)},
          num_heads=N, unidirectional=1, outputs=("y", "present"), **MS)
+
+
+def rotated(attention, x, w, b):
+    """do_rotary, which ONNX Runtime has on GPUs only: the same with RotaryEmbedding and tables for the base 10000."""
+    for name, past, dim, room in (("rotary", 0, 0, 0), ("rotary_part", 0, 4, 0), ("rotary_past", 4, 0, 0), ("rotary_shared", 4, 0, 9)):
+        size = dim or H
+        angle = np.arange(16)[:, None] / 10000.0 ** (2 * np.arange(size // 2) / size)
+        known = {"x": x, "w": w, "b": b, "at": i64(past), "cos": np.cos(angle).astype(np.float32), "sin": np.sin(angle).astype(np.float32)}
+        if past:
+            known.update(pk=f(B, N, past, H), pv=f(B, N, past, H))
+        turn = {"num_heads": N, "rotary_embedding_dim": dim, **MS} if dim else MS
+        nodes = [oh.make_node("MatMul", ["x", "w"], ["p"]), oh.make_node("Add", ["p", "b"], ["s"]),
+                 oh.make_node("Split", ["s"], ["q", "k", "v"], axis=2, num_outputs=3)]
+        nodes += [oh.make_node("RotaryEmbedding", [n, "at", "cos", "sin"], [n + "r"], **turn) for n in "qk"]
+        nodes += [oh.make_node("MultiHeadAttention", ["qr", "kr", "v", "", "", ""] + (["pk", "pv"] if past else []), ["y", "k2", "v2"],
+                               num_heads=N, unidirectional=1, **MS)]
+        y, k, v = run(model_of(nodes, known, [(n, None) for n in ("y", "k2", "v2")], {}), known)
+        present, extra = np.stack([k, v]), {"m": None, "past": np.stack([known["pk"], known["pv"]]) if past else None}
+        attrs = {"rotary_embedding_dim": dim} if dim else {}
+        if room:
+            full = f(2, B, N, room, H)
+            full[:, :, :, : past + S] = present
+            extra = {"m": None, "past": full.copy(), "bias": None, "len": i32(past)}
+            extra["past"][:, :, :, past:] = 7
+            present = extra["past"].copy()
+            present[:, :, :, past : past + S] = np.stack([k, v])[:, :, :, past:]
+            attrs["past_present_share_buffer"] = 1
+        attention(name, extra, outputs=("y", "present"), unidirectional=1, do_rotary=1, expected=[y, present], **attrs)
 
 
 def multi_head():
