@@ -239,6 +239,8 @@ void zn_lw_emit(zn_lw *lw, zn_vid v, const zn_expr *idx, zn_kref k);
 zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool saturate);
 /* A number to the code of an f8e8m0, by Cast's round_mode (zn_lw_convert: up). */
 zn_kref zn_lw_to_e8m0(zn_lw *lw, zn_kref k, const char *mode, bool saturate);
+/* The real (0) or imaginary (1) part of a c64 or c128 in its ctype, as f32 or f64. */
+zn_kref zn_lw_part(zn_lw *lw, zn_kref k, zn_dtype t, int part);
 /* dtype of a kernel value */
 zn_dtype zn_lw_kdtype(const zn_lw *lw, zn_kref k);
 /* Rounds a ctype value to what storing it as t and loading it back gives (f16, bf16, float8, 4-bit). */

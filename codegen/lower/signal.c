@@ -37,8 +37,8 @@ static zn_kref window_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *id
   } else if (op == ZN_OP_HammingWindow) {
     w = cosine(lw, 25.0 / 46.0, -21.0 / 46.0, t);
   } else {
-    zn_kref one = cosine(lw, 0.42, -0.5, t);
-    zn_kref two = cosine(lw, 0, 0.08, zn_kb_bin(b, ZN_K_Mul, t, f64(lw, 2)));
+    zn_kref one = cosine(lw, 0, -0.5, t);
+    zn_kref two = cosine(lw, 0.42, 0.08, zn_kb_bin(b, ZN_K_Mul, t, f64(lw, 2)));
     w = zn_kb_bin(b, ZN_K_Add, one, two);
   }
   zn_kref single = zn_kb_cmp(b, ZN_K_Eq, len, f64(lw, 0)), unit = f64(lw, 1);

@@ -27,12 +27,26 @@ static zn_kref at(zn_lw *lw, const uniq *u, zn_kref k, zn_kref e) {
   return zn_lw_load(lw, u->x, idx);
 }
 
+/* Complex numbers are in order by their real parts, equal ones by the imaginary ones. */
+static zn_kref value_before(zn_lw *lw, const uniq *u, zn_kref x, zn_kref y) {
+  const zn_dtype t = (zn_dtype)u->t.dtype;
+  if (t != ZN_C64 && t != ZN_C128) return zn_value_before(lw, x, y, false);
+  zn_kref less[2], more;
+  for (int p = 0; p < 2; p++) {
+    zn_kref xp = zn_lw_part(lw, x, t, p), yp = zn_lw_part(lw, y, t, p);
+    less[p] = zn_value_before(lw, xp, yp, false);
+    if (p == 0) more = zn_value_before(lw, yp, xp, false);
+  }
+  zn_kref second = zn_kb_bin(&lw->kb, ZN_K_And, less[1], zn_kb_un(&lw->kb, ZN_K_Not, more));
+  return zn_kb_bin(&lw->kb, ZN_K_Or, less[0], second);
+}
+
 static zn_kref before(zn_lw *lw, void *user, zn_kref a, zn_kref c) {
   uniq *u = user;
   zn_kb *b = &lw->kb;
   if (u->flat) {
     zn_kref none = zn_kb_idx(b, 0), x = at(lw, u, a, none), y = at(lw, u, c, none);
-    return zn_value_before(lw, x, y, false);
+    return value_before(lw, u, x, y);
   }
   zn_kref result = zn_kb_var(b, zn_kb_int(b, ZN_BOOL, 0)), e = zn_kb_var(b, zn_kb_idx(b, 0));
   zn_kref count = zn_lw_ix(lw, u->inner);
@@ -40,7 +54,7 @@ static zn_kref before(zn_lw *lw, void *user, zn_kref a, zn_kref c) {
   zn_kref i = zn_kb_get(b, e);
   zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, count));
   zn_kref x = at(lw, u, a, i), y = at(lw, u, c, i);
-  zn_kref less = zn_value_before(lw, x, y, false), more = zn_value_before(lw, y, x, false);
+  zn_kref less = value_before(lw, u, x, y), more = value_before(lw, u, y, x);
   zn_kb_set(b, result, less);
   zn_kb_break(b, zn_kb_bin(b, ZN_K_Or, less, more));
   zn_kb_set(b, e, zn_s_inc(lw, i));

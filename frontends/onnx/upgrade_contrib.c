@@ -188,8 +188,10 @@ void zn_up_ms_matmulnbits(zn_unode *u) {
   w.group = group ? g->vals[group].cst : NULL;
   w.blocks = w.block > 0 ? (w.k + w.block - 1) / w.block : 0;
   const bool known = w.b && w.scale && (!zero || w.zero) && (!group || w.group);
-  if (zn_u_int(u, "weight_prepacked", 0) || !states_sizes(&w) || (known && !fits(&w))) {
-    zn_u_lacking(u, "weights that are not of the sizes it states");
+  const bool prepacked = zn_u_int(u, "weight_prepacked", 0) != 0;
+  if (prepacked || !states_sizes(&w) || (known && !fits(&w))) {
+    zn_u_lacking(u, prepacked ? "weights in the order of one GPU's kernels (weight_prepacked); export them as they are"
+                              : "weights that are not of the sizes it states");
     return;
   }
   const zn_vid weights = known ? constant_weights(u, &w) : weights_of_run(u, &w, group);

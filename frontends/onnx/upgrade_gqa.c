@@ -184,8 +184,12 @@ static zn_vid mask_of_rows(zn_unode *u, const gqa *a, const slide *s, zn_vid q) 
 static bool slide_caches(zn_unode *u, gqa *a) {
   const zn_vid past[2] = {zn_u_in(u, 3), zn_u_in(u, 4)};
   zn_vid *kv[2] = {&a->c.k, &a->c.v};
-  if (!past[0] || !past[1] || !a->c.causal || a->window < 1 || a->c.mode >= 0) {
-    zn_u_lacking(u, "a cache that slides, without past, window or causality, or with its scores");
+  if (!past[0] || !past[1] || !a->c.causal || a->window < 1) {
+    zn_u_lacking(u, "a cache that slides, without past, window or causality");
+    return false;
+  }
+  if (a->c.mode >= 0) {
+    zn_u_lacking(u, "scores out of a cache that slides: nothing defines which key a column stands for");
     return false;
   }
   const slide s = slide_of(u, a, past[0], a->c.k);

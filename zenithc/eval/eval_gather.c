@@ -100,8 +100,10 @@ zn_status zn_eval_gathernd(zn_ev *e) {
 static void combine(zn_ev *e, zn_eval_val *y, uint64_t i, const zn_eval_val *u, uint64_t j,
                     const char *red) {
   zn_dtype t = (zn_dtype)y->dtype;
-  if (red[0] == 'n' || t == ZN_STR || zn_ev_is_cplx(t)) {
+  if (red[0] == 'n' || t == ZN_STR) {
     zn_ev_copy1(y->u.p, i, u->u.p, j, zn_ev_esize(t));
+  } else if (zn_ev_is_cplx(t)) { /* inference takes sums alone */
+    for (uint64_t p = 0; p < 2; p++) y->u.f[2 * i + p] = zn_ev_r(e, y->u.f[2 * i + p] + u->u.f[2 * j + p]);
   } else if (zn_is_float(t)) {
     double a = y->u.f[i], b = u->u.f[j];
     y->u.f[i] = red[0] == 'a'                    ? zn_ev_r(e, a + b)

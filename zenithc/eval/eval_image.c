@@ -85,7 +85,10 @@ zn_status zn_eval_gridsample(zn_ev *e) {
     s.hi[d] = (double)s.dims[d] - (align ? 1 : 0.5);
   }
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
-  const double *xd = s.mode == 'n' ? NULL : zn_ev_doubles(e, x);
+  const bool complex = zn_ev_is_cplx((zn_dtype)x->dtype);
+  const uint32_t parts = s.mode == 'n' ? 0 : complex ? 2 : 1;
+  const double *xd[2] = {NULL, NULL};
+  for (uint32_t p = 0; p < parts; p++) xd[p] = zn_ev_parts(e, x, p);
   const size_t size = zn_ev_esize((zn_dtype)x->dtype);
   uint64_t in_n = zn_ev_count(s.n, s.dims), pts = zn_ev_count(s.n, dims + 2),
            C = (uint64_t)x->dims[1];
@@ -106,8 +109,12 @@ zn_status zn_eval_gridsample(zn_ev *e) {
     const bool inside = s.mode == 'n' && nearest(&s, pos, &at);
     for (uint64_t c = 0; c < C; c++) {
       const uint64_t image = k / pts * C + c, to = image * pts + k % pts;
-      if (s.mode != 'n') zn_ev_set(&e->out[0], to, sample(&s, xd + image * in_n, 0, pos, 0));
-      else if (inside) zn_ev_copy1(e->out[0].u.p, to, x->u.p, image * in_n + (uint64_t)at, size);
+      for (uint32_t p = 0; p < parts; p++) {
+        const double v = sample(&s, xd[p] + image * in_n, 0, pos, 0);
+        if (complex) e->out[0].u.f[2 * to + p] = v;
+        else zn_ev_set(&e->out[0], to, v);
+      }
+      if (inside) zn_ev_copy1(e->out[0].u.p, to, x->u.p, image * in_n + (uint64_t)at, size);
     }
   }
   return ZN_OK;
@@ -331,7 +338,10 @@ zn_status zn_eval_col2im(zn_ev *e) {
         e->out[0].u.f[to] = zn_ev_r(e, e->out[0].u.f[to] + x->u.f[from]);
       else if (x->dtype == ZN_BOOL)
         e->out[0].u.i[to] |= x->u.i[from];
-      else if (x->dtype != ZN_STR && !zn_ev_is_cplx((zn_dtype)x->dtype))
+      else if (zn_ev_is_cplx((zn_dtype)x->dtype))
+        for (uint64_t part = 0; part < 2; part++)
+          e->out[0].u.f[2 * to + part] = zn_ev_r(e, e->out[0].u.f[2 * to + part] + x->u.f[2 * from + part]);
+      else if (x->dtype != ZN_STR)
         e->out[0].u.i[to] = zn_int_wrap((zn_dtype)x->dtype,
                                         (int64_t)((uint64_t)e->out[0].u.i[to] + (uint64_t)x->u.i[from]));
     }

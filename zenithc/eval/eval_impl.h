@@ -95,6 +95,9 @@ bool zn_ev_ints(const zn_ev *e, uint32_t i, const int64_t **out, uint32_t *n);
 /* A copy whose numbers are doubles (tmp arena), whatever the dtype. */
 double *zn_ev_doubles(const zn_ev *e, const zn_eval_val *v);
 
+/* The same of the real (0) or imaginary (1) parts of complex numbers. */
+double *zn_ev_parts(const zn_ev *e, const zn_eval_val *v, uint32_t part);
+
 /* ---- arithmetic ---- */
 /* x in type t (f16, bf16, f32), rounded to the one neighbour or to the other: mode says which. */
 double zn_ev_jitter(zn_eval_mode mode, zn_dtype t, double x);

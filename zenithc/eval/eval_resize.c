@@ -152,9 +152,26 @@ static zn_status pick_nearest(zn_ev *e, const zn_eval_val *x, const axis_map *m,
       else at += (m[d].identity ? ix[d] : m[d].taps[ix[d] * m[d].width].at) * st[d];
     }
     if (!out) zn_ev_copy1(y->u.p, k, x->u.p, (uint64_t)at, zn_ev_esize((zn_dtype)x->dtype));
-    else if (x->dtype != ZN_STR && !zn_ev_is_cplx((zn_dtype)x->dtype)) zn_ev_set(y, k, r->extra);
+    else if (zn_ev_is_cplx((zn_dtype)x->dtype)) y->u.f[2 * k] = r->extra;
+    else if (x->dtype != ZN_STR) zn_ev_set(y, k, r->extra);
   }
   return ZN_OK;
+}
+
+/* The numbers of x along all axes in turn; x: of e's input 0. */
+static const double *interpolate(const zn_ev *e, const resize *r, const axis_map *m, const double *x) {
+  const uint32_t rank = e->in[0]->rank;
+  int64_t now[ZN_MAX_RANK];
+  memcpy(now, e->in[0]->dims, sizeof now);
+  for (uint32_t d = 0; d < rank; d++) {
+    if (m[d].identity) continue;
+    uint64_t outer = zn_ev_count(d, now), inner = zn_ev_count(rank - d - 1, now + d + 1);
+    now[d] = m[d].out;
+    double *next = ZN_ARRAY(e->tmp, double, zn_ev_count(rank, now) + 1);
+    apply_axis(e, r, &m[d], x, outer, inner, next);
+    x = next;
+  }
+  return x;
 }
 
 zn_status zn_eval_resize(zn_ev *e) {
@@ -177,21 +194,18 @@ zn_status zn_eval_resize(zn_ev *e) {
   }
   ZN_TRY(zn_ev_out(e, 0, (zn_dtype)x->dtype, x->rank, dims));
   if (r.mode[0] == 'n') return pick_nearest(e, x, m, &r);
-  if (x->dtype == ZN_STR || zn_ev_is_cplx((zn_dtype)x->dtype))
-    return zn_ev_fail(e, "only mode nearest works on this type");
-  double *cur = zn_ev_doubles(e, x);
-  int64_t now[ZN_MAX_RANK];
-  memcpy(now, x->dims, sizeof now);
-  for (uint32_t d = 0; d < x->rank; d++) {
-    if (m[d].identity) continue;
-    uint64_t outer = zn_ev_count(d, now), inner = zn_ev_count(x->rank - d - 1, now + d + 1);
-    now[d] = m[d].out;
-    double *next = ZN_ARRAY(e->tmp, double, zn_ev_count(x->rank, now) + 1);
-    apply_axis(e, &r, &m[d], cur, outer, inner, next);
-    cur = next;
+  if (x->dtype == ZN_STR) return zn_ev_fail(e, "only mode nearest works on this type");
+  zn_eval_val *y = &e->out[0];
+  const bool whole = !zn_is_float((zn_dtype)y->dtype);
+  if (!zn_ev_is_cplx((zn_dtype)x->dtype)) {
+    const double *v = interpolate(e, &r, m, zn_ev_doubles(e, x));
+    for (uint64_t k = 0; k < y->count; k++) /* noise does not move a result off the middle of two integers */
+      zn_ev_set(y, k, whole ? rint(rint(v[k] * 4096) / 4096) : v[k]);
+    return ZN_OK;
   }
-  const bool whole = !zn_is_float((zn_dtype)e->out[0].dtype);
-  for (uint64_t k = 0; k < e->out[0].count; k++) /* noise does not move a result off the middle of two integers */
-    zn_ev_set(&e->out[0], k, whole ? rint(rint(cur[k] * 4096) / 4096) : cur[k]);
+  for (uint32_t part = 0; part < 2; part++, r.extra = 0) {
+    const double *v = interpolate(e, &r, m, zn_ev_parts(e, x, part));
+    for (uint64_t k = 0; k < y->count; k++) y->u.f[2 * k + part] = v[k];
+  }
   return ZN_OK;
 }

@@ -111,7 +111,7 @@ zn_status zn_eval_window(zn_ev *e) {
     double t = TAU * (double)k / d, w;
     if (e->op == ZN_OP_HannWindow) w = 0.5 - 0.5 * cos(t);
     else if (e->op == ZN_OP_HammingWindow) w = 25.0 / 46.0 - 21.0 / 46.0 * cos(t);
-    else w = 0.42 - 0.5 * cos(t) + 0.08 * cos(2 * t);
+    else w = 0.42 + 0.08 * cos(2 * t) - 0.5 * cos(t); /* in this order it is 0 at the ends and 1 in the middle */
     if (n == 1 && d == 0) w = 1;
     zn_ev_set(&e->out[0], (uint64_t)k, w);
   }

@@ -69,6 +69,15 @@ zn_status zn_ev_read_number(zn_ev *e, const zn_str *s, zn_eval_val *dst, uint64_
   return fine ? ZN_OK : zn_ev_fail(e, "'%.*s' is not a number of type %s", (int)s->len, s->ptr, zn_dtypes[t].name);
 }
 
+/* Does the text of a larger number read as x, because x is the largest of its type? Such a text is none of x. */
+static bool beyond_last(zn_dtype t, double x, const char *s) {
+  if (zn_dtype_bytes(t) != 1) return false;
+  const uint32_t code = zn_float_encode(t, x, true);
+  const double next = zn_float_decode(t, (uint8_t)(code + 1)), previous = zn_float_decode(t, (uint8_t)(code - 1));
+  const double over = strtod(s, NULL) - (x + (x - previous) / 2);
+  return !(next > x && isfinite(next)) && (over > 0 || (over == 0 && code % 2 != 0));
+}
+
 /* x with p significant digits, if that reads back: the nearest such text, or the other neighbour. */
 static bool print_digits(zn_dtype t, double x, int p, char *buf, size_t n) {
   static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD};
@@ -77,7 +86,7 @@ static bool print_digits(zn_dtype t, double x, int p, char *buf, size_t n) {
     fesetround(modes[k]);
     snprintf(buf, n, "%.*e", p - 1, x);
     fesetround(old);
-    if (read_as(t, buf) == x) return true;
+    if (read_as(t, buf) == x && !beyond_last(t, x, buf)) return true;
   }
   return false;
 }

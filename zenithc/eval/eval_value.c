@@ -207,9 +207,11 @@ static double to_e8m0(double x, const char *mode, bool saturate) {
 }
 
 static int64_t float_to_int(zn_dtype t, double x) {
-  if (zn_int_bits(t) < 8 && fabs(x) < 9e18)
-    return zn_int_wrap(t, (int64_t)x); /* 2 and 4 bits keep the low bits */
   uint64_t cell = 0;
+  if (zn_int_bits(t) < 8) { /* 2 and 4 bits keep the low ones of 32 */
+    zn_store_f64(ZN_I32, &cell, 0, x);
+    return zn_int_wrap(t, zn_load_i64(ZN_I32, &cell, 0));
+  }
   zn_store_f64(t, &cell, 0, x);
   return zn_load_i64(t, &cell, 0);
 }

@@ -1,4 +1,4 @@
-/* ai.onnx.ml: Normalizer, OneHotEncoder of numbers, linear models and support vector machines, in terms of matrix
+/* ai.onnx.ml: Normalizer, OneHotEncoder, linear models and support vector machines, in terms of matrix
  * products and maps. Sums are formed in the input's float type, in double for integers. */
 #include "zenithc/ops/expand_util.h"
 
@@ -102,19 +102,39 @@ ZN_EXPAND(ml_normalizer) {
 
 /* ---- OneHotEncoder ---- */
 
+/* Which of the categories a string is; their number when none. */
+static zn_vid number_of_text(zn_rw *w, zn_vid x, const zn_attr *cats) {
+  const zn_nid id = zn_rw_raw(w, ZN_OP_LabelEncoder, &x, 1, 1);
+  if (!id) return 0;
+  int64_t *number = ZN_ARRAY(w->g->arena, int64_t, cats->n);
+  for (uint32_t k = 0; k < cats->n; k++) number[k] = k;
+  zn_attr keys = *cats;
+  keys.name = "keys_strings";
+  zn_node_set_attr(w->g, id, keys);
+  zn_node_set_ints(w->g, id, "values_int64s", number, cats->n);
+  zn_node_set_int(w->g, id, "default_int64", cats->n);
+  return zn_rw_infer(w, id);
+}
+
 /* Row k of a table is one at column k; row n is all zeros when unknown categories may be, and does not exist otherwise, so
  * that the run is refused with a code. */
 ZN_EXPAND(ml_onehotencoder) {
   const zn_vid x = zn_rw_in(w, 0);
-  const zn_attr *cats = zn_node_attr(zn_rw_node(w), "cats_int64s");
+  const bool text = dtype_of(w, x) == ZN_STR;
+  const zn_attr *cats = zn_node_attr(zn_rw_node(w), text ? "cats_strings" : "cats_int64s");
   const int rank = zn_rw_type(w, x)->rank;
   const bool zeros = zn_node_int(zn_rw_node(w), "zeros") != 0;
-  if (dtype_of(w, x) == ZN_STR || !cats || !cats->n || rank < 0 || rank >= ZN_MAX_RANK) return ZN_OK;
+  if (!cats || !cats->n || rank < 0 || rank >= ZN_MAX_RANK) return ZN_OK;
   const int64_t n = cats->n, last = -1, dims[2] = {n + zeros, n};
   zn_htensor *h = ZN_NEW(w->g->arena, zn_htensor);
   *h = zn_htensor_new(w->g->arena, ZN_F32, 2, dims);
   for (int64_t k = 0; k < n; k++) zn_store_f64(ZN_F32, h->data, (uint64_t)(k * n + k), 1);
-  const zn_vid table = zn_graph_const(w->g, NULL, h), list = zn_rw_ints(w, cats->u.is, cats->n);
+  const zn_vid table = zn_graph_const(w->g, NULL, h);
+  if (text) {
+    zn_rw_output(w, 0, zn_rw2(w, ZN_OP_Gather, table, number_of_text(w, x, cats)));
+    return zn_rw_done(w);
+  }
+  const zn_vid list = zn_rw_ints(w, cats->u.is, cats->n);
   const zn_vid value = zn_rw_unsqueeze(w, zn_rw_cast(w, x, ZN_I64), &last, 1);
   const zn_vid hit = zn_rw_cast(w, zn_rw2(w, ZN_OP_Equal, value, list), ZN_I32);
   const zn_vid any = zn_rw_cast(w, zn_rw_reduce(w, ZN_OP_ReduceMax, hit, &last, 1, false), ZN_BOOL);

@@ -251,6 +251,18 @@ ZN_INFER(cast) {
   return ZN_OK;
 }
 
+ZN_INFER(complexpart) {
+  zn_inf_dtype(f, 0, zn_inf_in(f, 0)->dtype == ZN_C64 ? ZN_F32 : ZN_F64);
+  zn_inf_same(f, 0, 0);
+  return ZN_OK;
+}
+
+ZN_INFER(complexof) {
+  zn_inf_dtype(f, 0, zn_inf_in(f, 0)->dtype == ZN_F32 ? ZN_C64 : ZN_C128);
+  zn_inf_same(f, 0, 0);
+  return ZN_OK;
+}
+
 ZN_INFER(bitcast) {
   const zn_dtype to = zn_dtype_from_onnx((int)zn_node_int(f->nd, "to"));
   const zn_type *in = zn_inf_in(f, 0);

@@ -55,6 +55,11 @@ static bool fail(run *r, fz_outcome o, const char *way, const char *fmt, ...) {
   return false;
 }
 
+static bool has_tolerance(const zn_graph *g, zn_vid v) { /* floats and complex numbers */
+  const zn_dtype t = (zn_dtype)g->vals[v].type.dtype;
+  return zn_is_float(t) || zn_dtypes[t].cls == 'C';
+}
+
 /* The coarsest default tolerance of the float types that value v is computed from, its own included: a f64 result of f16
  * operands has no more digits than they. Statistics of normalisations are f32 unless told otherwise. */
 static double delta_of(const zn_graph *g, zn_arena *a, zn_vid v) {
@@ -71,9 +76,9 @@ static double delta_of(const zn_graph *g, zn_arena *a, zn_vid v) {
       worst = fmax(worst, zn_verify_delta(ZN_F32));
   }
   for (zn_vid x = 1; x < g->num_vals; x++)
-    if (from[x] && zn_is_float((zn_dtype)g->vals[x].type.dtype))
+    if (from[x] && has_tolerance(g, x))
       worst = fmax(worst, zn_verify_delta((zn_dtype)g->vals[x].type.dtype));
-  return zn_is_float((zn_dtype)g->vals[v].type.dtype) ? worst : 0;
+  return has_tolerance(g, v) ? worst : 0;
 }
 
 /* ---- the reference ---- */
