@@ -5,7 +5,8 @@ usage: sweep_types.py FUZZ_GRAPHS NODE-TESTS OUT [--versions] [--only OP,...] [-
 Each seed (seeds.py, own_seeds.py) is retyped: one type constraint at a time to each type that the schema allows, all that
 share an element type together, and the whole product where it is small. A case is OUT/OP/NAME with model.onnx, its inputs,
 and what onnx.reference (ref) and ONNX Runtime (ort) say, where they say anything. `fuzz_graphs --cases` computes it by
-our evaluator, interp, cpu and c. OUT/results.tsv has a line for each case, OUT/table.txt operator x type.
+our evaluator, interp, cpu and c. OUT/results.tsv has a line for each case, OUT/table.txt operator x type. What is disputed or
+refused with a reason stands in verdicts.txt; anything else of the kind is a failure.
 """
 import argparse
 import collections
@@ -185,6 +186,8 @@ def as_proto(value, tp, name):
     if kind == "optional_type":
         out = onnx.OptionalProto(name=name)
         inner = tp.optional_type.elem_type
+        if isinstance(value, list) and len(value) == 1 and (inner.HasField("tensor_type") or isinstance(value[0], list)):
+            value = value[0]  # onnx.reference holds it in a list
         if value is None:
             return out
         if inner.HasField("sequence_type"):
@@ -385,18 +388,36 @@ def check_all(program, out, folders, jobs, ways):
     shutil.rmtree(out + "/scratch", ignore_errors=True)
 
 
-def verdict(fields):
-    """ok, refused, differs, disputed (an opinion differs and none agrees), alone (nobody else has an opinion)."""
-    outcome, opinions = fields[0], fields[4:6]
-    if outcome in ("refused", "undefined"):
-        return "refused"
-    if outcome != "same":
+def read_verdicts(run):
+    """Rows of verdicts.txt for this run: [outcome, who, operator, case, number of cases that it explained]."""
+    rows = []
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "verdicts.txt"), encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("#"):
+                continue
+            where, outcome, who, op, case, _ = (x.strip().replace("\\|", "|") for x in re.split(r" (?<!\\)\| ", line))
+            if where == run:
+                rows.append([outcome, who, re.compile(op), re.compile(case), 0])
+    return rows
+
+
+def verdict(fields, rows, op, case):
+    """ok, refused, differs, disputed (an opinion differs and none agrees), alone (nobody else has an opinion); explained:
+    disputed or refused, and verdicts.txt says why."""
+    outcome, said = fields[0], [o for o in fields[4:6] if o]
+    if outcome not in ("same", "refused", "undefined"):
         return "differs"
-    said = [o for o in opinions if o]
-    return "alone" if not said else "ok" if "agrees" in said else "disputed"
+    result = "refused" if outcome != "same" else "alone" if not said else "ok" if "agrees" in said else "disputed"
+    wrong = "both" if all(fields[4:6]) else "ref" if fields[4] else "ort"
+    for row in rows if result in ("refused", "disputed") else []:
+        whose = row[1] in (wrong, "both", "-")
+        if row[0] == result and whose and row[2].fullmatch(op) and row[3].fullmatch(case):
+            row[4] += 1
+            return "explained"
+    return result
 
 
-def collect(out, folders):
+def collect(out, folders, verdicts, whole):
     rows = []
     for f in folders:
         lines = []
@@ -405,21 +426,28 @@ def collect(out, folders):
                 lines += open(f"{f}/{n}", encoding="utf-8", errors="replace").read().splitlines()
         for line in lines:
             fields = (line.split("\t") + [""] * 6)[:6]
-            rows.append([verdict(fields), os.path.basename(f), os.path.basename(fields[1])] + fields[2:])
+            op, case = os.path.basename(f), os.path.basename(fields[1])
+            rows.append([verdict(fields, verdicts, op, case), op, case] + fields[2:])
     with open(out + "/results.tsv", "w", encoding="utf-8") as f:
         f.writelines("\t".join(r) + "\n" for r in rows)
     counts = collections.Counter(r[0] for r in rows)
     table = collections.defaultdict(collections.Counter)
     for r in rows:
         table[r[1]][r[0]] += 1
-    order = ("ok", "alone", "disputed", "refused", "differs")
+    order = ("ok", "alone", "explained", "disputed", "refused", "differs")
     with open(out + "/table.txt", "w", encoding="utf-8") as f:
         f.write(f"{'operator':40}" + "".join(f"{n:>10}" for n in order) + "\n")
         for op, c in sorted(table.items()):
             f.write(f"{op:40}" + "".join(f"{c[n] or '':>10}" for n in order) + "\n")
         f.write(f"{'all':40}" + "".join(f"{counts[n]:>10}" for n in order) + "\n")
     print(f"{len(rows)} cases of {len(table)} operators: " + ", ".join(f"{counts[n]} {n}" for n in order))
-    return counts
+    for r in rows:
+        if r[0] in ("disputed", "refused", "differs"):
+            print(*r[:3], *(x for x in r[3:] if x))
+    idle = [r for r in verdicts if whole and not r[4]]
+    for r in idle:
+        print("verdicts.txt: no case needs", r[0], r[2].pattern, r[3].pattern)
+    return counts["disputed"] + counts["refused"] + counts["differs"] + len(idle)
 
 
 def main():
@@ -456,8 +484,8 @@ def main():
     folders = sorted(os.path.join(args.out, d) for d in os.listdir(args.out) if re.sub(r"-\d+$", "", d) in names)
     if not args.make_only:
         check_all(args.program, args.out, folders, args.jobs, args.ways)
-    counts = collect(args.out, folders)
-    sys.exit(counts["refused"] + counts["differs"] > 0)
+    whole = not only and not args.small and not args.make_only
+    sys.exit(collect(args.out, folders, read_verdicts("versions" if args.versions else "types"), whole) > 0)
 
 
 if __name__ == "__main__":
