@@ -1,7 +1,7 @@
 # Every operator with every type that its schema allows, and its older versions, against onnx.reference and ONNX Runtime:
 # make type-sweep [ONLY=Add,Cast] [WAYS=0x1]; the table is $(B)/types/table.txt, every case a line of results.tsv. WAYS are the
-# bits of fz_check: 0x29 interp, cpu -O2 and c (an hour), 0x1 interp alone (five minutes). Fails on a difference, and on what is disputed
-# or refused without a row in tests/sweep/types/verdicts.txt.
+# bits of fz_check: 0x29 interp, cpu -O2 and c (an hour), 0x1 interp alone (five minutes). Fails on a difference, and on what
+# is disputed or refused without a row in tests/sweep/types/verdicts.txt.
 WAYS = 0x29
 SWEEP_TYPES = OMP_NUM_THREADS=1 $(B)/venv/bin/python -W ignore tests/sweep/types/sweep_types.py \
   $(B)/fuzz/graphs/fuzz_graphs $(B)/onnx-data

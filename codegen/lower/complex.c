@@ -31,7 +31,8 @@ static zn_status complexof_kernel(zn_lw *lw, zn_nid n) {
   for (int d = 0; d < t.rank; d++) idx[d] = zn_lw_for(lw, t.dims[d], ZN_FOR_SERIAL, 0);
   zn_kref re = zn_lw_load(lw, node->in[0], idx), im = zn_lw_load(lw, node->in[1], idx);
   if (t.dtype == ZN_C64) {
-    zn_kref low = bits_of(b, re), high = zn_kb_bin(b, ZN_K_Shl, bits_of(b, im), zn_kb_int(b, ZN_U64, 32));
+    zn_kref low = bits_of(b, re), high = bits_of(b, im);
+    high = zn_kb_bin(b, ZN_K_Shl, high, zn_kb_int(b, ZN_U64, 32));
     zn_lw_store(lw, y, idx, zn_kb_bin(b, ZN_K_Or, low, high));
   } else {
     zn_kref p = zn_lw_ptr(lw, y, ZN_KP_OUT), at = zn_lw_ix(lw, zn_ex_muli(lw->ex, zn_lw_offset(lw, y, idx), 2));

@@ -61,18 +61,20 @@ def self_attention():
 
 def rotated(attention, x, w, b):
     """do_rotary, which ONNX Runtime has on GPUs only: the same with RotaryEmbedding and tables for the base 10000."""
-    for name, past, dim, room in (("rotary", 0, 0, 0), ("rotary_part", 0, 4, 0), ("rotary_past", 4, 0, 0), ("rotary_shared", 4, 0, 9)):
+    forms = (("rotary", 0, 0, 0), ("rotary_part", 0, 4, 0), ("rotary_past", 4, 0, 0), ("rotary_shared", 4, 0, 9))
+    for name, past, dim, room in forms:
         size = dim or H
         angle = np.arange(16)[:, None] / 10000.0 ** (2 * np.arange(size // 2) / size)
-        known = {"x": x, "w": w, "b": b, "at": i64(past), "cos": np.cos(angle).astype(np.float32), "sin": np.sin(angle).astype(np.float32)}
+        turns = {"cos": np.cos(angle).astype(np.float32), "sin": np.sin(angle).astype(np.float32)}
+        known = {"x": x, "w": w, "b": b, "at": i64(past), **turns}
         if past:
             known.update(pk=f(B, N, past, H), pv=f(B, N, past, H))
         turn = {"num_heads": N, "rotary_embedding_dim": dim, **MS} if dim else MS
         nodes = [oh.make_node("MatMul", ["x", "w"], ["p"]), oh.make_node("Add", ["p", "b"], ["s"]),
                  oh.make_node("Split", ["s"], ["q", "k", "v"], axis=2, num_outputs=3)]
         nodes += [oh.make_node("RotaryEmbedding", [n, "at", "cos", "sin"], [n + "r"], **turn) for n in "qk"]
-        nodes += [oh.make_node("MultiHeadAttention", ["qr", "kr", "v", "", "", ""] + (["pk", "pv"] if past else []), ["y", "k2", "v2"],
-                               num_heads=N, unidirectional=1, **MS)]
+        inner = ["qr", "kr", "v", "", "", ""] + (["pk", "pv"] if past else [])
+        nodes += [oh.make_node("MultiHeadAttention", inner, ["y", "k2", "v2"], num_heads=N, unidirectional=1, **MS)]
         y, k, v = run(model_of(nodes, known, [(n, None) for n in ("y", "k2", "v2")], {}), known)
         present, extra = np.stack([k, v]), {"m": None, "past": np.stack([known["pk"], known["pv"]]) if past else None}
         attrs = {"rotary_embedding_dim": dim} if dim else {}
