@@ -49,6 +49,7 @@ typedef struct forest {
   uint32_t num_weights, num_targets, num_trees;
   zn_dtype dtype; /* of splits and weights */
   bool missing;
+  double nothing; /* weight of a leaf for a target that it has no weight for */
   /* the new form */
   int64_t *featureids, *trueids, *falseids, *trueleafs, *falseleafs, *missings, *roots, *leaf_targets;
   double *splits, *leaf_weights;
@@ -174,8 +175,10 @@ static bool read_weights(forest *f, zn_nmap *ids, const char *kind) {
 
 static uint32_t add_leaf(forest *f, const tree_node *t, uint32_t target) {
   double w = 0;
+  bool has = false;
   for (uint32_t i = 0; i < t->count; i++)
-    if (f->weights[t->first + i].target == target) w += f->weights[t->first + i].w;
+    if (f->weights[t->first + i].target == target) w += f->weights[t->first + i].w, has = true;
+  if (!has) w = f->nothing;
   if (f->nl == f->cap_leaves) {
     uint32_t cap = f->cap_leaves ? f->cap_leaves * 2 : 256;
     f->leaf_targets = zn_arena_grow(f->a, f->leaf_targets, f->nl * sizeof *f->leaf_targets, cap * sizeof *f->leaf_targets);
@@ -360,14 +363,18 @@ void zn_up_treeregressor(zn_unode *u) {
   int64_t aggregate = -1;
   for (int i = 0; i < 4; i++)
     if (!strcmp(how, names[i])) aggregate = i;
+  if (aggregate > 1) f.nothing = aggregate == 2 ? INFINITY : -INFINITY; /* changes no minimum, no maximum */
   if (!prepare(&f, u, "target", targets && targets->kind == ZN_A_INT ? targets->u.i : 1)) {
     give_up(u);
     return;
   }
-  bool every = f.nl == f.num_weights && f.nr == f.num_trees;
-  if (aggregate < 0 || (aggregate > 1 && !every))
-    zn_imp_problem(u->s->I, zn_unode_where(u), true, NULL, "aggregate_function '%s' over leaves of several targets", how);
+  if (aggregate < 0) zn_imp_problem(u->s->I, zn_unode_where(u), true, NULL, "aggregate_function '%s' of tree ensembles", how);
   zn_vid s = emit_sums(&f, aggregate == 0 ? 1 : aggregate);
+  if (aggregate > 1) { /* targets that no tree reached are 0 */
+    const double zero = 0;
+    const zn_vid in[3] = {zn_u_op1(u, ZN_OP_IsInf, s), row(u, f.dtype, &zero, 1), s};
+    s = zn_u_op(u, ZN_OP_Where, in, 3);
+  }
   if (aggregate == 0) {
     double part = 1.0 / f.num_trees;
     s = zn_u_op2(u, ZN_OP_Mul, s, row(u, f.dtype, &part, 1));

@@ -1,0 +1,75 @@
+"""Versions of operators that neither the node tests nor the sweep over types can have: deprecated ones, and tree ensembles before
+version 5; an attribute of Gradient that no node test sets."""
+import numpy as np
+import onnx.helper as h
+from onnx import numpy_helper as nh
+
+from cases import case, f, f32
+
+NODES = {  # two trees of three and five nodes; leaves have ids 1, 2 and 3, 4, 5 of their tree
+    "nodes_treeids": [0, 0, 0, 1, 1, 1, 1, 1], "nodes_nodeids": [0, 1, 2, 0, 1, 2, 3, 4],
+    "nodes_featureids": [0, 0, 0, 1, 2, 0, 0, 0],
+    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF", "BRANCH_LT", "BRANCH_GT", "LEAF", "LEAF", "LEAF"],
+    "nodes_truenodeids": [1, 0, 0, 1, 2, 0, 0, 0], "nodes_falsenodeids": [2, 0, 0, 4, 3, 0, 0, 0],
+    "nodes_missing_value_tracks_true": [1, 0, 0, 0, 1, 0, 0, 0]}
+VALUES = [0.1, 0, 0, 0.5, -0.2, 0, 0, 0]
+# of each leaf one target; of each leaf all three
+ONE = {"treeids": [0, 0, 1, 1, 1], "nodeids": [1, 2, 2, 3, 4], "ids": [0, 1, 1, 0, 2]}
+ALL = {n: [v for v in ONE[n] for _ in range(3)] for n in ("treeids", "nodeids")} | {"ids": [0, 1, 2] * 5}
+
+
+def leaves(kind, of):
+    return {f"{kind}_{n}": v for n, v in of.items()}
+
+
+def old(version):
+    return {"domain": "ai.onnx.ml", "opsets": [("", 18), ("ai.onnx.ml", version)]}
+
+
+def trees():
+    x = f(7, 3)
+    x[2, 0] = np.nan
+    forms = ((1, x, "", list), (3, x.astype(np.float64), "_as_tensor", lambda v: nh.from_array(np.array(v))))
+    for version, x, ending, held in forms:
+        for name, of, base in (("one", ONE, []), ("all", ALL, [0.5, -0.5, 0.25])):
+            weights = f(len(of["ids"])).astype(float).tolist()
+            same = {**NODES, f"nodes_values{ending}": held(VALUES)} | ({f"base_values{ending}": held(base)} if base else {})
+            for how in ("SUM", "AVERAGE", "MIN", "MAX"):
+                case(f"regressor_{version}_{name}_{how}", "TreeEnsembleRegressor", {"x": x}, **same, **leaves("target", of),
+                     n_targets=3, aggregate_function=how, **{f"target_weights{ending}": held(weights)}, **old(version))
+            for post in ("NONE", "SOFTMAX", "LOGISTIC") if base else ():
+                case(f"classifier_{version}_{post}", "TreeEnsembleClassifier", {"x": x}, **same, **leaves("class", of),
+                     classlabels_int64s=[4, 9, 2], post_transform=post, **{f"class_weights{ending}": held(weights)},
+                     outputs=("l", "y"), **old(version))
+
+
+def deprecated():
+    """In the version that deprecates them, operators mean what they meant before."""
+    x = f(2, 4, 3)
+    scale, bias = f(2), f(2)
+    y = x.reshape(2, 2, 6)
+    y = (y - y.mean(2, keepdims=True)) / np.sqrt(y.var(2, keepdims=True) + 1e-5)
+    y = (y * scale[:, None] + bias[:, None]).reshape(x.shape)
+    case("groups", "GroupNormalization", {"x": x, "s": scale, "b": bias}, domain="ai.onnx", opsets=[("", 18)], num_groups=2,
+         expected=[y.astype(np.float32)])
+    at, new = np.array([[0, 2, 1]]), f(1, 3)
+    y = f(4, 3)
+    z = y.copy()
+    np.put_along_axis(z, at, new, 0)
+    case("scatter", "Scatter", {"x": y, "i": at, "u": new}, domain="ai.onnx", opsets=[("", 11)], expected=[z])
+    image = f(1, 2, 2, 3)
+    case("upsample", "Upsample", {"x": image}, consts={"s": f32([1, 1, 2, 3])}, domain="ai.onnx", opsets=[("", 10)],
+         expected=[image.repeat(2, 2).repeat(3, 3)])
+
+
+def optionals():
+    """Version 18 takes tensors as well."""
+    x = f(2, 3)
+    case("element", "OptionalGetElement", {"x": x}, domain="ai.onnx", opsets=[("", 18)], expected=[x])
+    case("has", "OptionalHasElement", {"x": x}, domain="ai.onnx", opsets=[("", 18)], expected=[np.array(True)])
+
+
+def make():
+    trees()
+    deprecated()
+    optionals()
