@@ -246,6 +246,7 @@ def main():
     if not names:
         names = models.names_of(args.make_models) if os.path.isfile(args.make_models) else []
         names += models.REAL if os.path.isdir(args.models) else []
+        names += models.trees.NAMES
     rows, status = tables.load(args.json), 0
     for threads in (int(t) for t in args.threads.split(",")):
         base = identity_cost(args, threads)

@@ -1,6 +1,7 @@
 """The models of the benchmark: where they are, and what they are fed.
 
-A name is a model of shared/bench/make_models.py (made on demand), a folder of shared/models, or an .onnx file.
+A name is a model of shared/bench/make_models.py or of trees.py (made on demand), a folder of shared/models, or an .onnx
+file.
 Inputs are the stored ones of test_data_set_0, or drawn from the range that NAME.json gives, and are written to one .npz
 that every contestant reads.
 """
@@ -12,6 +13,7 @@ import sys
 
 import numpy as np
 import onnx
+import trees
 from onnx import numpy_helper
 
 # Real models whose time means something; the others of shared/models are tests of meaning.
@@ -115,6 +117,10 @@ def find(name, out, make_models, real):
         sets = sorted(glob.glob(os.path.join(folder, "test_data_set_*")))
         stored_inputs(os.path.join(folder, "model.onnx"), sets[0], base + ".npz")
         return Model(name, os.path.join(folder, "model.onnx"), base + ".npz")
+    if name in trees.NAMES:
+        trees.make(base + ".onnx", name)
+        plain_inputs(base + ".onnx", base + ".npz")
+        return Model(name, base + ".onnx", base + ".npz")
     if not os.path.isfile(make_models) or name not in names_of(make_models):
         raise LookupError(f"no such model: {name}")
     if not os.path.isfile(base + ".json"):

@@ -63,10 +63,13 @@ def line(row):
 def groups(rows):
     """(name, rows) whose geometric means are worth reading; identity is no work and no row of any."""
     rows = [r for r in rows if r["model"] != "identity" and r["ratio"]]
+    trees = [r for r in rows if r["model"].startswith("trees_")]
+    rows = [r for r in rows if r not in trees]
     yield "fp32, all", [r for r in rows if r["fp32"]]
     yield "fp32, whole models", [r for r in rows if r["fp32"] and not r["single"]]
     yield "fp32, single operators", [r for r in rows if r["fp32"] and r["single"]]
     yield "int8 and fp16", [r for r in rows if not r["fp32"]]
+    yield "tree ensembles", trees
 
 
 def means(rows):
