@@ -8,6 +8,7 @@ SWEEP_TYPES = OMP_NUM_THREADS=1 $(B)/venv/bin/python -W ignore tests/sweep/types
 type-sweep: $(B)/fuzz/graphs/fuzz_graphs $(B)/onnx-data/.done
 	rc=0; $(SWEEP_TYPES) $(B)/types --ways $(WAYS) $(if $(ONLY),--only $(ONLY)) || rc=1; \
 	$(SWEEP_TYPES) $(B)/types-versions --versions --seeds 4 --ways $(WAYS) $(if $(ONLY),--only $(ONLY)) || rc=1; \
+	rm -rf $(B)/types-contrib; $(B)/venv/bin/python tests/contrib/make_cases.py $(B)/types-contrib > /dev/null 2>&1; \
 	cd tests/sweep/types && $(abspath $(B))/venv/bin/python coverage.py \
-	  $(patsubst %,$(abspath $(B))/%,onnx-data types types-versions); exit $$rc
+	  $(patsubst %,$(abspath $(B))/%,onnx-data types types-versions types-contrib) || rc=1; exit $$rc
 .PHONY: type-sweep

@@ -178,9 +178,11 @@ static zn_status check_interface(zn_lw *lw) {
     const zn_value *v = &g->vals[k < g->num_inputs ? g->inputs[k] : g->outputs[k - g->num_inputs]];
     const char *what = k < g->num_inputs ? "input" : "output";
     if (v->type.kind != ZN_V_TENSOR) continue;
-    if (v->type.rank < 0 || v->type.dtype == ZN_NONE)
-      return zn_error(lw->ctx, NULL, "%s '%s' has an unknown %s", what, v->name,
-                      v->type.rank < 0 ? "rank: give it with --shape" : "type");
+    if (v->type.dtype == ZN_NONE) return zn_error(lw->ctx, NULL, "%s '%s' has an unknown type", what, v->name);
+    if (v->type.rank >= 0) continue;
+    return zn_error(lw->ctx, NULL, k < g->num_inputs ? "%s '%s' has an unknown rank: give it with --shape"
+                                                     : "%s '%s' has a rank that the run decides: declare its shape in the model, "
+                                                       "and a run that gives another rank is refused", what, v->name);
   }
   return ZN_OK;
 }

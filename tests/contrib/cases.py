@@ -14,6 +14,7 @@ from onnx import numpy_helper as nh
 rng = np.random.default_rng(1)
 OPSETS = [("", 18), ("com.microsoft", 1), ("ai.onnx.ml", 3)]
 made = []
+models = []  # (name, model, inputs, outputs) of cases that are more than a node
 
 
 def f(*shape):
@@ -88,16 +89,21 @@ def write(folder, family, merge=True):
         groups.setdefault((family if merge else c[0], str(c[5])), []).append(c)
     for (name, _), cases in groups.items():
         many = len([k for k in groups if k[0] == name]) > 1
-        where = os.path.join(folder, name + (f"-{cases[0][0]}" if many else ""))
+        where = name + (f"-{cases[0][0]}" if many else "")
         inputs = {n: a for c in cases for n, a in c[2].items()}
         outputs = [o for c in cases for o in c[4]]
         types = [(n, h.np_dtype_to_tensor_dtype(a.dtype)) for n, a in outputs]
         consts = {n: a for c in cases for n, a in c[3].items()}
         dims = {n: d for c in cases for n, d in c[6].items()}
+        models.append((where, model_of([c[1] for c in cases], inputs, types, consts, cases[0][5], dims), inputs.values(),
+                       [a for _, a in outputs]))
+    for where, model, inputs, outputs in models:
+        where = os.path.join(folder, where)
         os.makedirs(where + "/test_data_set_0", exist_ok=True)
-        onnx.save(model_of([c[1] for c in cases], inputs, types, consts, cases[0][5], dims), where + "/model.onnx")
-        for what, arrays in (("input", inputs.values()), ("output", [a for _, a in outputs])):
+        onnx.save(model, where + "/model.onnx")
+        for what, arrays in (("input", inputs), ("output", outputs)):
             for i, a in enumerate(arrays):
                 with open(f"{where}/test_data_set_0/{what}_{i}.pb", "wb") as file:
                     file.write(nh.from_array(np.asarray(a)).SerializeToString())
     made.clear()
+    models.clear()

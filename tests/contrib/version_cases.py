@@ -4,7 +4,7 @@ import numpy as np
 import onnx.helper as h
 from onnx import numpy_helper as nh
 
-from cases import case, f, f32
+from cases import case, f, f32, made, models
 
 NODES = {  # two trees of three and five nodes; leaves have ids 1, 2 and 3, 4, 5 of their tree
     "nodes_treeids": [0, 0, 0, 1, 1, 1, 1, 1], "nodes_nodeids": [0, 1, 2, 0, 1, 2, 3, 4],
@@ -43,6 +43,10 @@ def trees():
                      outputs=("l", "y"), **old(version))
 
 
+    for c in [c for c in made if "_3_" in c[0]]:
+        made.append((c[0].replace("_3_", "_5_"), *c[1:5], [("", 18), ("ai.onnx.ml", 5)], c[6]))  # deprecated there, and the same
+
+
 def deprecated():
     """In the version that deprecates them, operators mean what they meant before."""
     x = f(2, 4, 3)
@@ -62,6 +66,16 @@ def deprecated():
          expected=[image.repeat(2, 2).repeat(3, 3)])
 
 
+def single():
+    """Versions that models of the collection have, and nothing else."""
+    x = f(1, 1, 3, 4)
+    case("same", "Identity", {"x": x}, domain="ai.onnx", opsets=[("", 14)], expected=[x])
+    case("resize", "Resize", {"x": x}, consts={"roi": f32([]), "scales": f32([1, 1, 2, 1.5])}, domain="ai.onnx",
+         opsets=[("", 11)], mode="linear", coordinate_transformation_mode="asymmetric")
+    case("labels", "LabelEncoder", {"x": np.array([1, 0, 5])}, classes_strings=["a", "b"], default_string="none",
+         expected=[np.array(["b", "a", "none"], object)], **old(1))
+
+
 def optionals():
     """Version 18 takes tensors as well."""
     x = f(2, 3)
@@ -69,7 +83,39 @@ def optionals():
     case("has", "OptionalHasElement", {"x": x}, domain="ai.onnx", opsets=[("", 18)], expected=[np.array(True)])
 
 
+def declared_rank():
+    """Branches of two ranks, as exporters write Squeeze of an axis of unknown size; the model says which one its output has."""
+    x, axis = f(3, 1), nh.from_array(np.array([1]), "axis")
+    info = h.make_tensor_value_info
+    squeezed = h.make_graph([h.make_node("Squeeze", ["x", "axis"], ["a"])], "t", [], [info("a", 1, None)], [axis])
+    same = h.make_graph([h.make_node("Identity", ["x"], ["b"])], "e", [], [info("b", 1, None)])
+    nodes = [h.make_node("Shape", ["x"], ["s"]), h.make_node("Gather", ["s", "one"], ["d"]),
+             h.make_node("Equal", ["d", "one"], ["c"]), h.make_node("If", ["c"], ["y"], then_branch=squeezed, else_branch=same)]
+    for name, value, shape in (("vector", x, ["n"]), ("matrix", f(3, 2), ["n", "m"])):
+        one = nh.from_array(np.array(1), "one")
+        graph = h.make_graph(nodes, "g", [info("x", 1, ["n", "m"])], [info("y", 1, shape)], [one])
+        model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+        models.append(("rank-" + name, model, [value], [value.reshape(3, -1) if name == "matrix" else value[:, 0]]))
+
+
+def gradient():
+    """With an input that is no variable (zs)."""
+    x, w, z = f(2, 3), f(2, 3), f(3)
+    training = {"domain": "ai.onnx.preview.training"}
+    nodes = [h.make_node("Mul", ["x", "w"], ["m"]), h.make_node("Mul", ["m", "z"], ["n"]),
+             h.make_node("Add", ["n", "x"], ["y"]),
+             h.make_node("Gradient", ["x", "w", "z"], ["dx", "dw"], xs=["x", "w"], zs=["z"], y="y", **training)]
+    ins = [h.make_tensor_value_info(n, 1, v.shape) for n, v in (("x", x), ("w", w), ("z", z))]
+    outs = [h.make_tensor_value_info(n, 1, [2, 3]) for n in ("y", "dx", "dw")]
+    opsets = [h.make_opsetid("", 17), h.make_opsetid(training["domain"], 1)]
+    model = h.make_model(h.make_graph(nodes, "g", ins, outs), opset_imports=opsets, ir_version=8)
+    models.append(("gradient-zs", model, [x, w, z], [x * w * z + x, w * z + 1, x * z]))
+
+
 def make():
+    gradient()
+    declared_rank()
     trees()
     deprecated()
+    single()
     optionals()

@@ -90,28 +90,39 @@ static bool stored_inputs(zn_verify *v, zn_htensor *in) {
   return all;
 }
 
+/* Do the results have the ranks that the artifact promises? Branches may give others, which it refuses. */
+static bool ranks_fit(const zn_verify *v, const zn_eval_val *out) {
+  for (uint32_t i = 0; i < v->s->num_out; i++)
+    if (out[i].kind == ZN_V_TENSOR && !v->s->out[i].kind && out[i].rank != v->s->out[i].rank) return false;
+  return true;
+}
+
 /* Inputs on which the reference is defined, and preferably finite: other seeds are tried, then larger sizes, as a model may
- * need more samples than the generator's small ones, then what is stored beside the model: some models take one length
- * only. What is wrong is said for small sizes. */
+ * need more samples than the generator's small ones, then sizes of one, then what is stored beside the model: some models take
+ * one length only. What is wrong is said for small sizes. */
 static zn_status reference(zn_verify *v, zn_arena *a, uint32_t sample, zn_eval_val **out_in, zn_eval_val **out_ref) {
   zn_status st = ZN_OK;
   *out_ref = ZN_ARRAY(a, zn_eval_val, v->s->num_out);
-  enum { LARGER = MAX_TRIES, LARGEST, STORED, SMALL, ALL };
+  enum { LARGER = MAX_TRIES, LARGEST, ONES, STORED, SMALL, ALL };
   for (uint32_t k = 0; k < ALL; k++) {
     uint64_t seed = v->seed + sample + 1000003u * (k % MAX_TRIES);
     if (k == STORED) {
       if (!stored_inputs(v, v->in)) continue;
     } else {
-      const int64_t grow = k == LARGER ? -8 : k == LARGEST ? -64 : 0;
+      const int64_t grow = k == LARGER ? -8 : k == LARGEST ? -64 : k == ONES ? 1 : 0;
       ZN_TRY(zn_inputs_make(v->c, v->o, &v->c->graph, v->s->in, v->s->num_in, v->ref, seed, grow, &v->in));
     }
     *out_in = to_eval(a, v->in, v->s->num_in);
     double t0 = zn_now();
     st = evaluate(v, ZN_EVAL_F64, a, *out_in, *out_ref, k + 1 < ALL);
     v->seconds_ref += zn_now() - t0;
-    if (st == ZN_OK && (finite_all(*out_ref, v->s->num_out) || k + 1 >= MAX_TRIES)) return ZN_OK;
+    if (st != ZN_OK || !ranks_fit(v, *out_ref)) continue;
+    if (finite_all(*out_ref, v->s->num_out) || k + 1 >= MAX_TRIES) return ZN_OK;
   }
-  return st;
+  if (st != ZN_OK) return st;
+  zn_fail(v->c, ZN_ERR_MODEL, NULL, "no generated input gives the outputs the ranks that the model declares");
+  zn_help(v->c, "give an input that does with --input, or the size that decides with --dim");
+  return ZN_ERR_MODEL;
 }
 
 /* ---- noise: what rounding alone does to the reference ---- */

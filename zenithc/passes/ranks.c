@@ -2,7 +2,8 @@
  * be compiled: its loops have no number. So the readers move into both branches, one after the other, until what leaves
  * the If has one rank again. Inside a branch every rank is known. A reader may be impossible in one branch (a product of
  * matrices with three axes): a run that takes it fails, so the other branch replaces the If, and Require demands the
- * condition. Ifs whose condition is known go first. Graphs without an If of an open rank are left alone. */
+ * condition. Ifs whose condition is known go first. An output of the model has the rank that the model declares: the branch that
+ * gives it replaces the If in the same way. Graphs without an If of an open rank are left alone. */
 #include <string.h>
 
 #include "zenithc/ops/expand_util.h"
@@ -185,6 +186,30 @@ static zn_status try_branch(ranks *p, zn_graph *g, zn_nid n, bool then) {
   return st;
 }
 
+/* The rank of output i of the else-branch (0) or the then-branch (1) of n. */
+static int branch_rank(const zn_graph *g, zn_nid n, int then, uint32_t i) {
+  const zn_graph *body = zn_node_graph(&g->nodes[n], then ? "then_branch" : "else_branch");
+  return body->vals[body->outputs[i]].type.rank;
+}
+
+/* An output that nobody reads and whose rank is declared: one branch has that rank. Results of a body are declared by those
+ * of its node. */
+static zn_status take_declared(ranks *p, zn_graph *g, zn_nid n, bool *out_changed) {
+  for (uint32_t i = 0; i < g->nodes[n].num_out; i++) {
+    const zn_vid v = g->nodes[n].out[i];
+    if (!open_rank(g, v) || !g->vals[v].declared) continue;
+    const int want = g->vals[v].declared->rank, no = branch_rank(g, n, 0, i), yes = branch_rank(g, n, 1, i);
+    for (int b = 0; b < 2; b++) {
+      zn_graph *body = zn_node_graph(&g->nodes[n], b ? "then_branch" : "else_branch");
+      if (!body->vals[body->outputs[i]].declared) body->vals[body->outputs[i]].declared = g->vals[v].declared;
+    }
+    if (no < 0 || yes < 0 || (no == want) == (yes == want)) continue;
+    *out_changed = true;
+    return inline_branch(p, g, n, yes == want, true);
+  }
+  return ZN_OK;
+}
+
 static zn_status change(ranks *p, zn_graph *g, zn_nid n, bool *out_changed) {
   int64_t cond;
   const zn_nid reader = first_reader(g, n);
@@ -192,7 +217,7 @@ static zn_status change(ranks *p, zn_graph *g, zn_nid n, bool *out_changed) {
     *out_changed = true;
     return inline_branch(p, g, n, cond != 0, false);
   }
-  if (!reader) return ZN_OK;
+  if (!reader) return take_declared(p, g, n, out_changed);
   *out_changed = true;
   move_in(p, g, n, region(p, g, n, reader));
   if (!zn_graph_toposort(g)) ZN_BUG(p->c, "moving nodes into a branch made a cycle");

@@ -77,6 +77,7 @@ def main():
     for d, o, v in sorted(pairs - versions):
         print("version", d or "ai.onnx", o, v)
     print(f"{len(pairs & versions)} of {len(pairs)} versions of operators")
+    sys.exit(left > 0 or not pairs <= versions)
 
 
 if __name__ == "__main__":
