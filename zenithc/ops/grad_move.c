@@ -67,11 +67,6 @@ void zn_grad_moved(zn_grad *a) {
   zn_grad_give(a, 0, zn_grad_shaped(a, zn_rw_slice(w, dx, 0, 1, INT64_MAX), x));
 }
 
-void zn_grad_resize(zn_grad *a) {
-  if (!strcmp(zn_node_str(zn_grad_node(a), "mode"), "nearest")) zn_grad_moved(a);
-  else zn_grad_refuse(a, "Resize has a derivative in mode nearest only");
-}
-
 /* With constant starts and steps of 1 the rest is zeros around it. */
 void zn_grad_slice(zn_grad *a) {
   zn_rw *w = &a->w;
