@@ -241,6 +241,8 @@ zn_kref zn_lw_convert(zn_lw *lw, zn_kref k, zn_dtype from, zn_dtype to, bool sat
 zn_kref zn_lw_to_e8m0(zn_lw *lw, zn_kref k, const char *mode, bool saturate);
 /* The real (0) or imaginary (1) part of a c64 or c128 in its ctype, as f32 or f64. */
 zn_kref zn_lw_part(zn_lw *lw, zn_kref k, zn_dtype t, int part);
+/* Stores the complex number of these parts as element `off` of p (of u64, as zn_lw_ptr gives it). */
+void zn_lw_store_complex(zn_lw *lw, zn_kref p, zn_dtype t, zn_expr off, zn_kref re, zn_kref im);
 /* dtype of a kernel value */
 zn_dtype zn_lw_kdtype(const zn_lw *lw, zn_kref k);
 /* Rounds a ctype value to what storing it as t and loading it back gives (f16, bf16, float8, 4-bit). */

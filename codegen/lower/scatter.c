@@ -26,11 +26,31 @@ static zn_kref combine(zn_lw *lw, scat s, zn_kref old, zn_kref x) {
   return zn_kb_select(b, nan, old, r);
 }
 
+/* The same of complex numbers: sums and products. */
+static void combine_complex(zn_lw *lw, scat s, zn_kref p, zn_dtype t, zn_expr off, zn_kref x) {
+  zn_kb *b = &lw->kb;
+  zn_kref old = zn_lw_load_at(lw, p, t, off), u[2], v[2];
+  for (int k = 0; k < 2; k++) u[k] = zn_lw_part(lw, old, t, k), v[k] = zn_lw_part(lw, x, t, k);
+  if (s == ADD) {
+    zn_kref re = zn_kb_bin(b, ZN_K_Add, u[0], v[0]), im = zn_kb_bin(b, ZN_K_Add, u[1], v[1]);
+    zn_lw_store_complex(lw, p, t, off, re, im);
+    return;
+  }
+  zn_kref rr = zn_kb_bin(b, ZN_K_Mul, u[0], v[0]), ii = zn_kb_bin(b, ZN_K_Mul, u[1], v[1]);
+  zn_kref ri = zn_kb_bin(b, ZN_K_Mul, u[0], v[1]), ir = zn_kb_bin(b, ZN_K_Mul, u[1], v[0]);
+  zn_kref re = zn_kb_bin(b, ZN_K_Sub, rr, ii), im = zn_kb_bin(b, ZN_K_Add, ri, ir);
+  zn_lw_store_complex(lw, p, t, off, re, im);
+}
+
 /* y[idx] = combine(y[idx], x) */
 static void update(zn_lw *lw, scat s, zn_vid y, const zn_expr *idx, zn_kref x) {
   zn_dtype t = (zn_dtype)zn_lw_type(lw, y)->dtype;
   zn_kref p = zn_lw_ptr(lw, y, s == SET ? ZN_KP_OUT : ZN_KP_INOUT);
   zn_expr off = zn_lw_offset(lw, y, idx);
+  if (s != SET && zn_dtypes[t].cls == 'C') {
+    combine_complex(lw, s, p, t, off, x);
+    return;
+  }
   zn_kref old = s == SET ? 0 : zn_lw_load_at(lw, p, t, off);
   zn_lw_store_at(lw, p, t, off, combine(lw, s, old, x));
 }

@@ -102,8 +102,11 @@ static void combine(zn_ev *e, zn_eval_val *y, uint64_t i, const zn_eval_val *u, 
   zn_dtype t = (zn_dtype)y->dtype;
   if (red[0] == 'n' || t == ZN_STR) {
     zn_ev_copy1(y->u.p, i, u->u.p, j, zn_ev_esize(t));
-  } else if (zn_ev_is_cplx(t)) { /* inference takes sums alone */
-    for (uint64_t p = 0; p < 2; p++) y->u.f[2 * i + p] = zn_ev_r(e, y->u.f[2 * i + p] + u->u.f[2 * j + p]);
+  } else if (zn_ev_is_cplx(t)) { /* inference takes sums and products */
+    double *a = y->u.f + 2 * i, re = a[0], im = a[1];
+    const double *b = u->u.f + 2 * j;
+    a[0] = zn_ev_r(e, red[0] == 'a' ? re + b[0] : zn_ev_r(e, re * b[0]) - zn_ev_r(e, im * b[1]));
+    a[1] = zn_ev_r(e, red[0] == 'a' ? im + b[1] : zn_ev_r(e, re * b[1]) + zn_ev_r(e, im * b[0]));
   } else if (zn_is_float(t)) {
     double a = y->u.f[i], b = u->u.f[j];
     y->u.f[i] = red[0] == 'a'                    ? zn_ev_r(e, a + b)

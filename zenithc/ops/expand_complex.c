@@ -1,5 +1,5 @@
-/* Operators that are linear in their numbers (interpolation, sums of columns, sums of updates), of complex ones: the operator of
- * the real parts and the operator of the imaginary ones. */
+/* Operators that are linear in their numbers (interpolation, sums of columns), of complex ones: the operator of the real parts and
+ * the operator of the imaginary ones. */
 #include <string.h>
 
 #include "zenithc/ops/expand_util.h"
@@ -10,8 +10,7 @@ static bool is_complex(zn_dtype t) { return t == ZN_C64 || t == ZN_C128; }
 static bool only_moves(const zn_node *n) {
   if (n->op == ZN_OP_Col2Im) return false;
   if (n->op == ZN_OP_Resize && !strcmp(zn_node_str(n, "coordinate_transformation_mode"), "tf_crop_and_resize")) return false;
-  const bool scatters = n->op == ZN_OP_ScatterElements || n->op == ZN_OP_ScatterND;
-  return !strcmp(zn_node_str(n, scatters ? "reduction" : "mode"), scatters ? "none" : "nearest");
+  return !strcmp(zn_node_str(n, "mode"), "nearest");
 }
 
 /* The node, of one part of each of its complex inputs. */
