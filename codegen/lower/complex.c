@@ -26,10 +26,11 @@ void zn_lw_store_complex(zn_lw *lw, zn_kref p, zn_dtype t, zn_expr off, zn_kref 
   if (t == ZN_C64) {
     zn_kref low = bits_of(b, re), high = bits_of(b, im);
     high = zn_kb_bin(b, ZN_K_Shl, high, zn_kb_int(b, ZN_U64, 32));
-    zn_kb_store(b, p, zn_lw_ix(lw, off), zn_kb_bin(b, ZN_K_Or, low, high));
+    zn_kref at = zn_lw_ix(lw, off);
+    zn_kb_store(b, p, at, zn_kb_bin(b, ZN_K_Or, low, high));
     return;
   }
-  zn_kref at = zn_lw_ix(lw, zn_ex_muli(lw->ex, off, 2)), next = zn_kb_bin(b, ZN_K_Add, at, zn_kb_idx(b, 1));
+  zn_kref at = zn_lw_ix(lw, zn_ex_muli(lw->ex, off, 2)), one = zn_kb_idx(b, 1), next = zn_kb_bin(b, ZN_K_Add, at, one);
   zn_kb_store(b, p, at, zn_kb_bitcast(b, re, ZN_U64));
   zn_kb_store(b, p, next, zn_kb_bitcast(b, im, ZN_U64));
 }

@@ -156,12 +156,18 @@ static const scenario cases[] = {
     {"const $s i64[2] = [7, 2]\n", "x: f64[1,5,4]",
      "%v = Resize(%x, _, _, $s) {mode=\"cubic\", axes=[1, -1], antialias=1, exclude_outside=1}", 0, 0},
     {"const $r f32[6] = [0.0, 0.1, -0.2, 1.0, 0.7, 1.1]\nconst $s i64[3] = [2, 3, 4]\n", "x: f64[2,5,4]",
-     "%v = Resize(%x, $r, _, $s) {mode=\"linear\", coordinate_transformation_mode=\"tf_crop_and_resize\", extrapolation_value=2}", 0,
-     0},
+     "%v = Resize(%x, $r, _, $s) {mode=\"linear\", coordinate_transformation_mode=\"tf_crop_and_resize\", "
+     "extrapolation_value=2}", 0, 0},
     {"const $z f64[] = [0]\n", "x: f64[4], w: f64[4]",
      "%n = ReduceSum(%x); %s = Squeeze(%n); %c = Greater(%s, $z); "
      "%v = If(%c, %x, %w) {then_branch=graph @t(%x: f64[*], %w: f64[*]) -> (%m) { %m: f64[*] = Mul(%x, %w)\n}, "
-     "else_branch=graph @e(%x: f64[*], %w: f64[*]) -> (%r) { %e: f64[*] = Exp(%x)\n %r: f64[*] = Mul(%e, %x)\n}} captures 2", 0, 0},
+     "else_branch=graph @e(%x: f64[*], %w: f64[*]) -> (%r) { %e: f64[*] = Exp(%x)\n %r: f64[*] = Mul(%e, %x)\n}} captures 2",
+     0, 0},
+    {"const $z f64[] = [0]\n", "x: f64[4], w: f64[4]",
+     "%n = ReduceSum(%x); %s = Squeeze(%n); %c = Less(%s, $z); "
+     "%v = If(%c, %x, %w) {then_branch=graph @t(%x: f64[*], %w: f64[*]) -> (%m) { %m: f64[*] = Mul(%x, %w)\n}, "
+     "else_branch=graph @e(%x: f64[*], %w: f64[*]) -> (%r) { %e: f64[*] = Exp(%x)\n %r: f64[*] = Mul(%e, %x)\n}} captures 2",
+     0, 0},
     {"", "x: f64[2,3,3]", "%a = Det(%x); %b = Exp(%a); %v = Mul(%b, %b)", 0.1, 1},
     {"", "x: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %x)", 0.5, 2},
     {"", "x: f64[2,2], w: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %w)", 0.5, 2},

@@ -1,5 +1,5 @@
-/* Operators that are linear in their numbers (interpolation, sums of columns), of complex ones: the operator of the real parts and
- * the operator of the imaginary ones. */
+/* Operators that are linear in their numbers (interpolation, sums of columns), of complex ones: the operator of the real
+ * parts and the operator of the imaginary ones. */
 #include <string.h>
 
 #include "zenithc/ops/expand_util.h"

@@ -1,10 +1,11 @@
-/* The derivative of If: an If of the same condition, whose branches are the given ones followed by their own Gradient. The adjoints of
- * its results are captured, and y in a branch is the sum of what they weigh. */
+/* The derivative of If: an If of the same condition, whose branches are the given ones followed by their own Gradient. The
+ * adjoints of its results are captured, and y in a branch is the sum of what they weigh. */
 #include "zenithc/ops/grad.h"
 
-/* A branch that gives the adjoints of those of its `own` inputs that are marked; dy: adjoints of its results (0: none), captured. */
-static zn_graph *backward_branch(zn_grad *a, const zn_graph *branch, const bool *marked, uint32_t own, const zn_vid *dy,
-                                 uint32_t num_dy) {
+/* A branch that gives the adjoints of those of its `own` inputs that are marked; dy: adjoints of its results (0: none),
+ * which it captures. */
+static zn_graph *backward_branch(zn_grad *a, const zn_graph *branch, const bool *marked, uint32_t own,
+                                 const zn_vid *dy, uint32_t num_dy) {
   zn_ctx *c = a->w.c;
   zn_graph *g = zn_graph_clone(branch);
   zn_vid *xs = ZN_ARRAY(g->arena, zn_vid, own + 1), y = 0;

@@ -96,7 +96,8 @@ void zn_grad_det(zn_grad *a) {
   const zn_vid x = zn_grad_in(a, 0), by = zn_rw2(w, ZN_OP_Mul, zn_grad_of(a, 0), zn_grad_out(a, 0));
   const zn_dtype t = type_of(a, x);
   const zn_vid inverse = zn_rw1(w, ZN_OP_Inverse, zn_rw_cast(w, x, t == ZN_BF16 ? ZN_F32 : t));
-  zn_grad_give(a, 0, zn_rw2(w, ZN_OP_Mul, zn_rw_unsqueeze(w, by, ends, 2), zn_rw_cast(w, swapped(a, inverse), t)));
+  const zn_vid turned = zn_rw_cast(w, swapped(a, inverse), t);
+  zn_grad_give(a, 0, zn_rw2(w, ZN_OP_Mul, zn_rw_unsqueeze(w, by, ends, 2), turned));
 }
 
 /* Y = X^-1: dX = -Y^T dY Y^T */
