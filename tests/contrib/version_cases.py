@@ -112,8 +112,60 @@ def gradient():
     models.append(("gradient-zs", model, [x, w, z], [x * w * z + x, w * z + 1, x * z]))
 
 
+def slopes(function, inputs):
+    """Derivatives of a sum by differences, in double."""
+    inputs = [v.astype(np.float64) for v in inputs]
+    found = [np.zeros_like(v) for v in inputs]
+    for v, d in zip(inputs, found):
+        for i in np.ndindex(v.shape):
+            old = v[i]
+            v[i] = old + 1e-5
+            up = function(*inputs).sum()
+            v[i] = old - 1e-5
+            d[i] = (up - function(*inputs).sum()) / 2e-5
+            v[i] = old
+    return [d.astype(np.float32) for d in found]
+
+
+def gradient_of_loops():
+    """Through a Scan, a Loop and an If, the last two inside of each other."""
+    info, training = h.make_tensor_value_info, {"domain": "ai.onnx.preview.training"}
+    step = h.make_graph([h.make_node("Mul", ["s", "e"], ["m"]), h.make_node("Add", ["m", "b"], ["n"]),
+                         h.make_node("Tanh", ["n"], ["t"]), h.make_node("Mul", ["t", "e"], ["o"])], "step",
+                        [info(n, 1, [3]) for n in "se"], [info(n, 1, [3]) for n in "to"])
+    branches = [h.make_graph([h.make_node(op, ["z"], ["r"])], op, [], [info("r", 1, [3])]) for op in ("Sin", "Cos")]
+    turn = h.make_graph([h.make_node("Identity", ["c"], ["d"]), h.make_node("Mul", ["l", "b"], ["z"]),
+                         h.make_node("Greater", ["i", "one"], ["late"]),
+                         h.make_node("If", ["late"], ["k"], then_branch=branches[0], else_branch=branches[1])], "turn",
+                        [info("i", 7, []), info("c", 9, []), info("l", 1, [3])], [info("d", 9, []), info("k", 1, [3])])
+    nodes = [h.make_node("Scan", ["w", "x"], ["f", "p"], body=step, num_scan_inputs=1, scan_input_axes=[1],
+                         scan_input_directions=[1], scan_output_axes=[1]),
+             h.make_node("Loop", ["three", "", "f"], ["q"], body=turn), h.make_node("Unsqueeze", ["q", "axes"], ["u"]),
+             h.make_node("Mul", ["u", "p"], ["y"]),
+             h.make_node("Gradient", ["w", "x", "b"], ["dw", "dx", "db"], xs=["w", "x", "b"], y="y", **training)]
+
+    def forward(w, x, b):
+        s, rows = w, []
+        for t in range(3, -1, -1):
+            s = np.tanh(s * x[:, t] + b)
+            rows.append(s * x[:, t])
+        for i in range(3):
+            s = np.sin(s * b) if i > 1 else np.cos(s * b)
+        return s[:, None] * np.stack(rows, 1)
+
+    w, x, b = f(3), f(3, 4), f(3)
+    ins = [info("w", 1, [3]), info("x", 1, [3, "n"]), info("b", 1, [3])]
+    held = [nh.from_array(np.array(1), "one"), nh.from_array(np.array(3), "three"), nh.from_array(np.array([1]), "axes")]
+    graph = h.make_graph(nodes, "g", ins, [info(n, 1, None) for n in ("y", "dw", "dx", "db")], held)
+    opsets = [h.make_opsetid("", 17), h.make_opsetid(training["domain"], 1)]
+    model = h.make_model(graph, opset_imports=opsets, ir_version=8)
+    results = [forward(w, x, b).astype(np.float32)] + slopes(forward, [w, x, b])
+    models.append(("gradient-loops", model, [w, x, b], results))
+
+
 def make():
     gradient()
+    gradient_of_loops()
     declared_rank()
     trees()
     deprecated()

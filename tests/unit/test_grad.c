@@ -168,6 +168,20 @@ static const scenario cases[] = {
      "%v = If(%c, %x, %w) {then_branch=graph @t(%x: f64[*], %w: f64[*]) -> (%m) { %m: f64[*] = Mul(%x, %w)\n}, "
      "else_branch=graph @e(%x: f64[*], %w: f64[*]) -> (%r) { %e: f64[*] = Exp(%x)\n %r: f64[*] = Mul(%e, %x)\n}} captures 2",
      0, 0},
+    {"const $one i64[1] = [1]\n", "w: f64[3], x: f64[3,4], b: f64[3]",
+     "%f, %o = Scan(%w, %x, %b) {body=graph @step(%s: f64[*], %e: f64[*], %b: f64[*]) -> (%t, %o) { %m: f64[*] = Mul(%s, %e)\n "
+     "%n: f64[*] = Add(%m, %b)\n %t: f64[*] = Tanh(%n)\n %o: f64[*] = Mul(%t, %e)\n}, num_scan_inputs=1, scan_input_axes=[1], "
+     "scan_input_directions=[1], scan_output_axes=[1]} captures 1; %g = Unsqueeze(%f, $one); %v = Mul(%g, %o)", 0, 0},
+    {"", "x: f64[3,2]",
+     "%o = Scan(%x) {body=graph @step(%e: f64[*]) -> (%o) { %o: f64[*] = Exp(%e)\n}, num_scan_inputs=1, "
+     "scan_output_directions=[1]}; %v = Mul(%o, %x)", 0, 0},
+    {"const $n i64[] = [3]\nconst $t bool[] = [1]\n", "x: f64[2], w: f64[2]",
+     "%f, %o = Loop($n, $t, %x, %w) {body=graph @step(%i: i64[], %c: bool[], %s: f64[*], %w: f64[*]) -> (%d, %u, %o) "
+     "{ %d: bool[] = Identity(%c)\n %p: f64[*] = Mul(%s, %w)\n %k: f64[] = Cast(%i) {to=11}\n %q: f64[*] = Add(%p, %k)\n "
+     "%u: f64[*] = Sin(%q)\n %o: f64[*] = Mul(%u, %s)\n}} captures 1; %v = Add(%f, %o)", 0, 0},
+    {"const $t bool[] = [1]\nconst $m f64[] = [4]\n", "x: f64[1]",
+     "%f = Loop(_, $t, %x) {body=graph @step(%i: i64[], %c: bool[], %s: f64[*]) -> (%d, %u) { const $m f64[] = [4]\n "
+     "%u: f64[*] = Mul(%s, %s)\n %r: f64[*] = Squeeze(%u)\n %d: bool[] = Less(%r, $m)\n}}; %v = Log(%f)", 1.1, 1.4},
     {"", "x: f64[2,3,3]", "%a = Det(%x); %b = Exp(%a); %v = Mul(%b, %b)", 0.1, 1},
     {"", "x: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %x)", 0.5, 2},
     {"", "x: f64[2,2], w: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %w)", 0.5, 2},
