@@ -182,6 +182,18 @@ static const scenario cases[] = {
     {"const $t bool[] = [1]\nconst $m f64[] = [4]\n", "x: f64[1]",
      "%f = Loop(_, $t, %x) {body=graph @step(%i: i64[], %c: bool[], %s: f64[*]) -> (%d, %u) { const $m f64[] = [4]\n "
      "%u: f64[*] = Mul(%s, %s)\n %r: f64[*] = Squeeze(%u)\n %d: bool[] = Less(%r, $m)\n}}; %v = Log(%f)", 1.1, 1.4},
+    {"", "x: f64[3,2,4], w: f64[1,3,4], r: f64[1,3,3], b: f64[1,6]", "%v = RNN(%x, %w, %r, %b)", 0, 0},
+    {"const $l i32[2] = [3, 1]\n", "x: f64[3,2,2], w: f64[2,6,2], r: f64[2,6,2], h: f64[2,2,2]",
+     "%a, %b = GRU(%x, %w, %r, _, $l, %h) {direction=\"bidirectional\", linear_before_reset=1, clip=0.4}; "
+     "%s = ReduceSum(%b); %v = Mul(%a, %s)", 0, 0},
+    {"", "x: f64[2,3,2], w: f64[1,3,2], r: f64[1,3,1], b: f64[1,6]",
+     "%v = GRU(%x, %w, %r, %b) {direction=\"reverse\", layout=1, activations=[\"HardSigmoid\", \"Affine\"], "
+     "activation_alpha=[0.3, 0.7], activation_beta=[0.4, 0.1]}", 0, 0},
+    {"const $l i32[2] = [2, 3]\n", "x: f64[3,2,2], w: f64[1,8,2], r: f64[1,8,2], p: f64[1,6]",
+     "%a, %b, %c = LSTM(%x, %w, %r, _, $l, _, _, %p) {direction=\"reverse\"}; %d = Mul(%b, %c); %v = Add(%a, %d)", 0, 0},
+    {"", "x: f64[2,3,2], w: f64[2,8,2], r: f64[2,8,2], c: f64[2,2,2]",
+     "%a, %b, %d = LSTM(%x, %w, %r, _, _, _, %c) {direction=\"bidirectional\", layout=1, input_forget=1}; %s = ReduceSum(%d); "
+     "%v = Mul(%a, %s)", 0, 0},
     {"", "x: f64[2,3,3]", "%a = Det(%x); %b = Exp(%a); %v = Mul(%b, %b)", 0.1, 1},
     {"", "x: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %x)", 0.5, 2},
     {"", "x: f64[2,2], w: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %w)", 0.5, 2},

@@ -181,7 +181,7 @@ static zn_nid *nodes_between(zn_grad *a, uint32_t lo, uint32_t hi, uint32_t *out
 }
 
 /* Expands a copy of the node, and walks back through that; what held the copy's results (Identity nodes) gets the adjoints. */
-static void through_expansion(zn_grad *a) {
+void zn_grad_through(zn_grad *a, zn_status (*expand)(zn_ctx *c, zn_graph *g, zn_nid n)) {
   zn_graph *g = a->w.g;
   const zn_nid n = a->n;
   const uint32_t first = g->num_nodes, outs = g->nodes[n].num_out;
@@ -189,7 +189,7 @@ static void through_expansion(zn_grad *a) {
   zn_vid *held = ZN_ARRAY(&a->w.c->tmp, zn_vid, outs + 1);
   for (uint32_t o = 0; o < outs && a->w.st == ZN_OK; o++)
     if (g->nodes[copy].out[o]) held[o] = zn_rw1(&a->w, ZN_OP_Identity, g->nodes[copy].out[o]);
-  if (a->w.st == ZN_OK) a->w.st = zn_ops[g->nodes[copy].op].expand(a->w.c, g, copy);
+  if (a->w.st == ZN_OK) a->w.st = expand(a->w.c, g, copy);
   if (a->w.st != ZN_OK) return;
   if (!g->nodes[copy].dead) {
     zn_graph_kill(g, copy);
@@ -219,7 +219,7 @@ static void apply_rule(zn_grad *a) {
   }
   if (rules[m->op]) rules[m->op](a);
   else if (zn_scalar_expr(m->op)) zn_grad_scalar(a);
-  else if (zn_ops[m->op].expand) through_expansion(a);
+  else if (zn_ops[m->op].expand) zn_grad_through(a, zn_ops[m->op].expand);
   else zn_grad_refuse(a, "operator %s has no derivative here", zn_op_name(m->op));
 }
 

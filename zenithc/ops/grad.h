@@ -40,6 +40,8 @@ zn_vid zn_grad_sum_to(zn_grad *a, zn_vid v, zn_vid like);
 zn_vid zn_grad_expand_to(zn_grad *a, zn_vid v, zn_vid like); /* v broadcast to the shape of `like` */
 zn_vid zn_grad_shaped(zn_grad *a, zn_vid v, zn_vid like);    /* v reshaped to the shape of `like` */
 zn_vid zn_grad_zeros(zn_grad *a, zn_vid like);
+/* Differentiates a copy of the node that `expand` writes out. */
+void zn_grad_through(zn_grad *a, zn_status (*expand)(zn_ctx *c, zn_graph *g, zn_nid n));
 /* The rule of elementwise operators: through the formula in scalar.def. */
 void zn_grad_scalar(zn_grad *a);
 #define GRAD(op, rule) void zn_grad_##rule(zn_grad *a);
