@@ -136,7 +136,8 @@ static uint32_t candidates(zn_lw *lw, wino *d, int64_t *codes, double *cycles, u
   static const int64_t shares[] = {2, 4, 8}; /* quarters of that cache */
   int64_t l2 = lw->caps->l2_bytes ? (int64_t)lw->caps->l2_bytes : 262144;
   uint32_t n = 0;
-  for (int m = ZN_WINO_MIN; m <= ZN_WINO_MAX; m++) {
+  int largest = lw->opts->winograd_most ? lw->opts->winograd_most : ZN_WINO_MAX;
+  for (int m = ZN_WINO_MIN; m <= largest; m++) {
     if (plan(lw, d, m, 0)) codes[n] = (int64_t)m * CODE, cycles[n++] = d->cycles;
     for (int i = 0; i < 3 && n < most; i++) {
       int64_t room = l2 / 4 * shares[i] / (places(d) * (d->ic + d->oc) * 4);

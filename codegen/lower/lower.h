@@ -28,6 +28,7 @@ typedef struct zn_lower_opts {
   int opt_level;
   bool no_alloc; /* refuse models that need an allocator */
   bool math_fast;
+  int winograd_most; /* as in driver/compile.h */
   bool tf32;     /* products of f32 may round their operands to tf32 */
   bool frugal; /* the least memory counts: nothing is copied for the sake of speed */
   const char *provenance;

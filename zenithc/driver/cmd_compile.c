@@ -172,6 +172,18 @@ static int64_t folder_bytes(zn_ctx *c, const char *dir) {
   return sum;
 }
 
+static zn_status compile_and_build(zn_job *j) {
+  ZN_TRY(zn_compile(j->c, &j->co, &j->k));
+  ZN_TRY(fit_ram(j));
+  if (zn_opt_given(j->o, ZN_O_time))
+    fprintf(stderr, "load %.3f s  passes %.3f s  lower %.3f s  kernels %.3f s\n", j->k.seconds_load,
+            j->k.seconds_passes, j->k.seconds_lower, j->k.seconds_kernels);
+  ZN_TRY(build(j));
+  if (zn_opt_given(j->o, ZN_O_time)) fprintf(stderr, "build %.3f s\n", j->seconds_build);
+  j->artifact_bytes = folder_bytes(j->c, j->temp_dir);
+  return check_limits(j);
+}
+
 static zn_status compile_and_check(zn_job *j) {
   zn_ctx *c = j->c;
   bool off = zn_opt_is(j->o, ZN_O_verify, "off");
@@ -179,16 +191,15 @@ static zn_status compile_and_check(zn_job *j) {
                                      ZN_VERSION, j->model_sha, j->target->name, j->co.arch ? " " : "",
                                      j->co.arch ? j->co.arch : "", j->co.opt_level,
                                      j->co.math_fast ? "; math=fast" : "", off ? "off" : "self-check");
-  ZN_TRY(zn_compile(c, &j->co, &j->k));
-  ZN_TRY(fit_ram(j));
-  if (zn_opt_given(j->o, ZN_O_time))
-    fprintf(stderr, "load %.3f s  passes %.3f s  lower %.3f s  kernels %.3f s\n", j->k.seconds_load,
-            j->k.seconds_passes, j->k.seconds_lower, j->k.seconds_kernels);
-  ZN_TRY(build(j));
-  if (zn_opt_given(j->o, ZN_O_time)) fprintf(stderr, "build %.3f s\n", j->seconds_build);
-  j->artifact_bytes = folder_bytes(c, j->temp_dir);
-  ZN_TRY(check_limits(j));
-  return off ? ZN_OK : zn_job_selfcheck(j);
+  for (;;) {
+    ZN_TRY(compile_and_build(j));
+    if (off) return ZN_OK;
+    ZN_TRY(zn_job_selfcheck(j));
+    if (j->v.verdict == ZN_VERDICT_PASS) return ZN_OK;
+    j->co.winograd_most = zn_job_finer(j);
+    zn_warn(c, NULL, "--math=fast misses the tolerance; built again %s",
+            j->co.winograd_most > 1 ? "with Winograd's tiles of 2 x 2 results" : "without Winograd's convolutions");
+  }
 }
 
 static const char *folder_of(zn_arena *a, const char *path) {

@@ -138,7 +138,7 @@ zn_status zn_compile_graph(zn_ctx *c, zn_graph *g, const zn_compile_opts *o, zn_
   zn_caps caps = caps_of_level(c, &out->caps, o->opt_level);
   bool firmware = caps.arch && !strncmp(caps.arch, "cortex-m", 8); /* no heap there unless its owner says so */
   zn_lower_opts lo = {.opt_level = o->opt_level, .no_alloc = o->no_alloc || firmware,
-                      .math_fast = o->math_fast, .tf32 = o->tf32,
+                      .math_fast = o->math_fast, .winograd_most = o->winograd_most, .tf32 = o->tf32,
                       .frugal = o->pass.frugal,
                       .provenance = o->provenance ? o->provenance : "", .knobs = o->opt_level >= 2 ? o->knobs : NULL};
   const char *name = o->name ? o->name : zn_identifier_from_path(&c->graph, o->model);

@@ -13,6 +13,7 @@ typedef struct zn_compile_opts {
   const char *arch;         /* NULL: the target's default */
   int opt_level;
   bool math_fast;
+  int winograd_most;        /* with it: largest tiles of Winograd convolutions, results a side; 1: none of them; 0: any */
   bool tf32;                /* products of f32 may round their operands to tf32 */
   bool emulate;             /* where the artifact cannot run, its kernels run in the interpreter */
   bool no_build;            /* then without building the artifact */

@@ -20,7 +20,10 @@ typedef struct zn_job {
   const char *checked_on; /* "artifact", "same code as .so", "kernel IR interpreter: <why>"; NULL: not checked */
 } zn_job;
 
-/* Compares the artifact at temp_out (or the kernel module, where it cannot run here) with the evaluator. */
+/* The next value of co.winograd_most for an artifact that misses the tolerance; 0: nothing finer is left. */
+int zn_job_finer(const zn_job *j);
+/* Compares the artifact at temp_out (or the kernel module, where it cannot run here) with the evaluator. Where they differ
+ * too much but zn_job_finer has an answer, nothing is reported, and v.verdict is not ZN_VERDICT_PASS. */
 zn_status zn_job_selfcheck(zn_job *j);
 /* Writes --report when asked; st is how the job ended. */
 zn_status zn_job_report(const zn_job *j, zn_status st);

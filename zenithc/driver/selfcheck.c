@@ -37,6 +37,11 @@ static zn_status no_reference(zn_job *j, zn_status st) {
   return st;
 }
 
+int zn_job_finer(const zn_job *j) {
+  int most = j->co.winograd_most;
+  return !j->co.math_fast || most == 1 ? 0 : most == 0 ? 2 : most - 1;
+}
+
 static zn_status compare(zn_job *j, zn_session *s) {
   zn_ctx *c = j->c;
   zn_graph *ref;
@@ -51,7 +56,7 @@ static zn_status compare(zn_job *j, zn_session *s) {
   zn_status st = zn_verify_run(&j->v);
   if (j->v.verdict == ZN_VERDICT_UNABLE) return no_reference(j, st);
   ZN_TRY(st);
-  if (j->v.verdict == ZN_VERDICT_PASS) return ZN_OK;
+  if (j->v.verdict == ZN_VERDICT_PASS || zn_job_finer(j)) return ZN_OK;
   const zn_target *on = s->target;
   zn_compile_opts co = j->co;
   if (j->k.num_more) co.arch = s->caps.arch;
@@ -94,6 +99,7 @@ static zn_status check_several(zn_job *j) {
     bool first = !chosen && zn_can_run(j->target, &one.caps, &why);
     chosen = chosen || first;
     ZN_TRY(check_one(j, &one, first, &where));
+    if (j->v.verdict != ZN_VERDICT_PASS) return ZN_OK;
     if (i == 0 || worst_eta(&j->v) > worst_eta(&worst)) worst = j->v;
     zn_text_printf(&on, "%s%s: %s", i ? "; " : "", one.caps.arch, where);
   }
