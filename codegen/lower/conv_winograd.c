@@ -21,6 +21,7 @@ enum {
   MAX_PX = 14,
   MAX_OV = 4,
   MAX_FETCH = 8,      /* lines asked for in one trip of the loop over channels */
+  MIN_CHUNKS = 8,     /* something to share out */
   MAX_CHUNKS = 64,
   DEPTH = 32          /* input channels summed up one after the other; sums of so many are added: as exact as direct sums */
 };
@@ -131,7 +132,21 @@ static bool plan(zn_lw *lw, wino *d, int m, int64_t chunks) {
 
 enum { CODE = 1024 }; /* a plan as a knob's choice: m * CODE + chunks; 0: another schedule */
 
-/* Chunks whose planes take half, all or twice the second-level cache, or no chunks. */
+/* At least so many chunks: a number that two and four threads share evenly, with a full last chunk. */
+static int64_t even_chunks(int64_t tiles, int64_t least) {
+  double best = 0;
+  int64_t chunks = least;
+  for (int64_t n = least; n <= 2 * least && n <= tiles; n++) {
+    int64_t per = ceil_div(tiles, n), count = ceil_div(tiles, per);
+    double work = (double)(per * (ceil_div(count, 2) * 2 + ceil_div(count, 4) * 4));
+    if (count != n || (best > 0 && work >= best)) continue;
+    best = work;
+    chunks = n;
+  }
+  return chunks;
+}
+
+/* Chunks whose planes take about half, all or twice the second-level cache, or no chunks. */
 static uint32_t candidates(zn_lw *lw, wino *d, int64_t *codes, double *cycles, uint32_t most) {
   static const int64_t shares[] = {2, 4, 8}; /* quarters of that cache */
   int64_t l2 = lw->caps->l2_bytes ? (int64_t)lw->caps->l2_bytes : 262144;
@@ -141,7 +156,8 @@ static uint32_t candidates(zn_lw *lw, wino *d, int64_t *codes, double *cycles, u
     if (plan(lw, d, m, 0)) codes[n] = (int64_t)m * CODE, cycles[n++] = d->cycles;
     for (int i = 0; i < 3 && n < most; i++) {
       int64_t room = l2 / 4 * shares[i] / (places(d) * (d->ic + d->oc) * 4);
-      int64_t chunks = room > 0 ? ceil_div(d->tiles, room) : MAX_CHUNKS + 1;
+      int64_t least = room > 0 ? ceil_div(d->tiles, room) : MAX_CHUNKS + 1;
+      int64_t chunks = even_chunks(d->tiles, least < MIN_CHUNKS ? MIN_CHUNKS : least);
       if (chunks > MAX_CHUNKS || !plan(lw, d, m, chunks) || codes[n - 1] == (int64_t)m * CODE + chunks) continue;
       codes[n] = (int64_t)m * CODE + chunks, cycles[n++] = d->cycles;
     }
