@@ -5,6 +5,7 @@
  * The output image is cut into segments of `seg` pixels (a part of a row, or a run over several rows), each into tiles
  * of px[0] and px[1] pixels that fill it exactly: no pixel is computed twice and there is no tail. Where a tile does
  * not stay in a row, its pixels' addresses are computed once, before the loops over taps and channels.
+ * Where a segment stays in a row, rows of taps that lie above or below the image are left out.
  * A 1x1 kernel with strides reads a copy of just the pixels it needs: the others share their cache lines.
  * A grid iteration takes a chunk of segments, whose input stays in cache, and a part of the output channels. */
 #include <assert.h>
@@ -52,13 +53,35 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Input addresses are linear in the flat pixel number. */
 static bool touches(const zn_conv_image *m) { return m->width == m->ow && m->sh == 1 && m->sw == 1; }
 
-/* Cycles of one tile: fused multiply-adds and loads both go two a cycle; a chain of them has a latency of four. */
-static double tile_cost(const direct *d, int64_t px, int64_t ov, bool bent) {
+/* Rows of taps written out in the innermost loop. */
+static int64_t written_rows(const direct *d) { return d->m.kh * d->unit <= MAX_WRITTEN ? d->m.kh : 1; }
+
+/* Can rows of taps be left out that meet zeros only? */
+static bool skips_rows(const direct *d, int64_t seg) {
   const zn_conv_image *m = &d->m;
-  double steps = (double)(m->icg * m->kh * m->kw), fma = (double)(px * ov) / 2, load = (double)(px + ov) / 2;
+  int64_t below = (m->oh - 1) * m->sh + m->kh - m->above - m->height;
+  return m->dh == 1 && m->ow % seg == 0 && written_rows(d) == 1 && (m->above > 0 || below > 0) && m->above < m->kh && below < m->kh;
+}
+
+/* The part of the rows of taps that is left. */
+static double kept_rows(const direct *d, int64_t seg) {
+  const zn_conv_image *m = &d->m;
+  int64_t kept = 0;
+  if (!skips_rows(d, seg)) return 1;
+  for (int64_t row = 0; row < m->oh; row++) {
+    int64_t first = m->above - row * m->sh, end = first + m->height;
+    kept += (end < m->kh ? end : m->kh) - (first > 0 ? first : 0);
+  }
+  return (double)kept / (double)(m->oh * m->kh);
+}
+
+/* Cycles of one tile: fused multiply-adds and loads both go two a cycle; a chain of them has a latency of four. */
+static double tile_cost(const direct *d, int64_t px, int64_t ov, bool bent, double kept) {
+  const zn_conv_image *m = &d->m;
+  double steps = (double)(m->icg * m->kh * m->kw) * kept, fma = (double)(px * ov) / 2, load = (double)(px + ov) / 2;
   double step = fma > load ? fma : load;
   if (step < 4) step = 4;
-  double loops = (double)d->units * (double)(m->kh * m->kw) * 1.5;
+  double loops = (double)d->units * (double)(m->kh * m->kw) * kept * 1.5;
   return steps * step + loops + (double)(px * ov) * 2 + 12 + (bent ? (double)px * 5 : 0);
 }
 
@@ -78,13 +101,14 @@ static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all
   const zn_conv_image *m = &d->m;
   int64_t ocv = m->ocg / m->lanes, segs = m->oh * m->ow / seg;
   bool bent = m->ow % seg != 0 && !touches(m);
+  double kept = kept_rows(d, seg);
   for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
     if (ocv % ov) continue;
     for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
-        double c = (double)a * tile_cost(d, px, ov, bent) + (b ? (double)b * tile_cost(d, px2, ov, bent) + 6 : 0);
+        double c = (double)a * tile_cost(d, px, ov, bent, kept) + (b ? (double)b * tile_cost(d, px2, ov, bent, kept) + 6 : 0);
         c = (c + 6) * (double)(segs * (ocv / ov));
         tiling t = {c, ov, {px, px2}, {a, b}, seg}, *same = &all->by_shape[ov][px];
         if (same->cost <= 0 || c < same->cost) *same = t;
@@ -326,22 +350,33 @@ static void fetch_ahead(zn_lw *lw, const direct *d, const place *q, zn_expr trip
   }
 }
 
+/* Loop over the rows of taps, `written` at once; for output row `row`, those that meet the image where that is known. */
+static zn_expr tap_rows(zn_lw *lw, const direct *d, zn_expr row, int64_t written) {
+  zn_exprs *ex = lw->ex;
+  const zn_conv_image *m = &d->m;
+  zn_expr zero = zn_ex_const(ex, 0), all = zn_ex_const(ex, m->kh);
+  if (!skips_rows(d, d->seg)) return zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
+  zn_expr above = zn_ex_sub(ex, zn_ex_const(ex, m->above), zn_ex_muli(ex, row, m->sh));
+  zn_expr first = zn_ex_max(ex, above, zero), end = zn_ex_min(ex, zn_ex_addi(ex, above, m->height), all);
+  return zn_ex_add(ex, first, zn_lw_for(lw, zn_ex_sub(ex, end, first), ZN_FOR_SERIAL, 0));
+}
+
 /* Sum over channels and taps of one output element: x0 its input base, w0 its first weight. Rows of taps may be written
  * out, columns not: neighbouring pixels would share their elements, and keeping those takes registers that are not there. */
-static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_kref acc, zn_kref x0, zn_kref w0) {
+static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_expr out_row, zn_kref acc, zn_kref x0, zn_kref w0) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
   int64_t wide = d->ov * m->lanes, plane = m->rows * m->width, block = m->block ? m->block : 1;
   int64_t row = m->dh * m->width * block, channel = m->block ? 1 : plane;
-  int64_t written = m->kh * d->unit <= MAX_WRITTEN ? m->kh : 1;
+  int64_t written = written_rows(d);
   zn_expr first = zn_ex_muli(ex, q->piece, d->per_piece), here = zn_ex_const(ex, d->per_piece);
   if (d->pieces * d->per_piece != d->units)
     here = zn_ex_min(ex, here, zn_ex_sub(ex, zn_ex_const(ex, d->units), first));
   zn_expr trip = zn_lw_for(lw, here, ZN_FOR_SERIAL, 0), u = zn_ex_add(ex, first, trip);
   fetch_ahead(lw, d, q, trip, zn_ex_add(ex, first, here));
   zn_expr x = zn_lw_for(lw, zn_ex_const(ex, m->kw), ZN_FOR_SERIAL, 0);
-  zn_expr y = zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
+  zn_expr y = tap_rows(lw, d, out_row, written);
   zn_expr xo = zn_ex_add(ex, zn_ex_muli(ex, u, plane * d->unit), zn_ex_muli(ex, x, m->dw * block));
   xo = zn_ex_add(ex, xo, zn_ex_muli(ex, y, row));
   zn_expr wo = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, u, m->kw), x), m->kh), y);
@@ -379,7 +414,7 @@ static void tile(zn_lw *lw, const direct *d, place *q, int which) {
     init = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, no, zn_kb_idx(b, 0)), init, old);
   }
   zn_kref acc = zn_kb_var(b, init);
-  accumulate(lw, d, q, acc, x0, w0);
+  accumulate(lw, d, q, row, acc, x0, w0);
   zn_conv_image_out(m, q->n, oc, row, col, out);
   zn_kref sum = zn_kb_get(b, acc);
   if (d->pieces > 1) {

@@ -12,6 +12,7 @@ typedef struct zn_conv_image {
   int64_t block;                     /* of the input's channels; 0 = plain */
   int64_t rows, width;               /* stored extents of an input plane, borders included */
   int64_t row0, col0;                /* stored position under tap (0, 0) of output (0, 0) */
+  int64_t above, height;             /* rows of zeros between row0 and the image (padding); rows of the image */
   int64_t lanes;
 } zn_conv_image;
 
