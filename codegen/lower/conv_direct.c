@@ -5,7 +5,8 @@
  * The output image is cut into segments of `seg` pixels (a part of a row, or a run over several rows), each into tiles
  * of px[0] and px[1] pixels that fill it exactly: no pixel is computed twice and there is no tail. Where a tile does
  * not stay in a row, its pixels' addresses are computed once, before the loops over taps and channels.
- * Where a segment stays in a row, rows of taps that lie above or below the image are left out.
+ * Where a segment stays in a row, rows of taps that lie above or below the image are left out; where it is the whole
+ * image, its first and last row may be cut into tiles of their own for that (rims).
  * A 1x1 kernel with strides reads a copy of just the pixels it needs: the others share their cache lines.
  * A grid iteration takes a chunk of segments, whose input stays in cache, and a part of the output channels. */
 #include <assert.h>
@@ -24,6 +25,7 @@ enum {
 typedef struct tiling { /* how the image is cut */
   double cost;          /* 0: there is none */
   int64_t ov, px[2], tiles[2], seg;
+  int64_t rims, rim_px[2], rim_tiles[2]; /* rows with tiles of their own, not in tiles */
 } tiling;
 
 typedef struct tilings {
@@ -33,6 +35,7 @@ typedef struct tilings {
 typedef struct direct {
   zn_conv_image m;
   int64_t ov, px[2], tiles[2];
+  int64_t rims, rim_px[2], rim_tiles[2]; /* the first or last row, or both: tiles of one of them */
   int64_t seg, segs;            /* pixels of a segment; segments */
   int64_t oc_groups;            /* register tiles along channels, per group */
   int64_t parts, per_part;      /* of them, in the grid */
@@ -60,7 +63,8 @@ static int64_t written_rows(const direct *d) { return d->m.kh * d->unit <= MAX_W
 static bool skips_rows(const direct *d, int64_t seg) {
   const zn_conv_image *m = &d->m;
   int64_t below = (m->oh - 1) * m->sh + m->kh - m->above - m->height;
-  return m->dh == 1 && m->ow % seg == 0 && written_rows(d) == 1 && (m->above > 0 || below > 0) && m->above < m->kh && below < m->kh;
+  if (m->dh != 1 || m->ow % seg || written_rows(d) > 1 || m->above >= m->kh || below >= m->kh) return false;
+  return m->above > 0 || below > 0;
 }
 
 /* The part of the rows of taps that is left. */
@@ -97,6 +101,56 @@ static bool fill(int64_t n, int64_t px, int64_t px2, int64_t *a, int64_t *b) {
   return false;
 }
 
+static void note(tilings *all, const tiling *t) {
+  tiling *same = &all->by_shape[t->ov][t->px[0]];
+  if (same->cost <= 0 || t->cost < same->cost) *same = *t;
+  if (all->best.cost <= 0 || t->cost < all->best.cost) all->best = *t;
+}
+
+static int64_t first_rims(const direct *d) { return d->m.above > 0; }
+static int64_t last_rims(const direct *d) {
+  const zn_conv_image *m = &d->m;
+  return (m->oh - 1) * m->sh + m->kh > m->above + m->height;
+}
+
+/* Cheapest tiles of one row with ov vectors; 0: there are none. */
+static double rim_cost(const direct *d, int64_t regs, double kept, tiling *t) {
+  double best = 0;
+  for (int64_t px = 1; px <= d->m.ow && px * t->ov + t->ov + 1 <= regs && px <= MAX_PX; px++)
+    for (int64_t px2 = 0; px2 < px; px2++) {
+      int64_t a, b;
+      if (!fill(d->m.ow, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
+      double c = (double)a * tile_cost(d, px, t->ov, false, kept);
+      if (b) c += (double)b * tile_cost(d, px2, t->ov, false, kept) + 6;
+      if (best > 0 && c >= best) continue;
+      best = c;
+      t->rim_px[0] = px, t->rim_px[1] = px2, t->rim_tiles[0] = a, t->rim_tiles[1] = b;
+    }
+  return best;
+}
+
+/* The whole image as one segment, its rims apart. */
+static void try_rims(const direct *d, int64_t regs, tilings *all) {
+  const zn_conv_image *m = &d->m;
+  int64_t ocv = m->ocg / m->lanes, rims = first_rims(d) + last_rims(d), inner = (m->oh - rims) * m->ow;
+  if (!skips_rows(d, m->ow) || m->oh <= rims || m->oh < 2 || m->oh * m->ow > MAX_SEG) return;
+  if (m->above > m->sh || (m->oh - 2) * m->sh + m->kh > m->above + m->height) return; /* other rows see all their taps */
+  double kept = 1 - (1 - kept_rows(d, m->ow)) * (double)m->oh / (double)rims;
+  for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
+    tiling t = {.ov = ov, .seg = m->oh * m->ow, .rims = rims};
+    double rim = ocv % ov ? 0 : rim_cost(d, regs, kept, &t);
+    for (int64_t px = 1; rim > 0 && px <= inner && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
+      for (int64_t px2 = 0; px2 < px; px2++) {
+        int64_t a, b;
+        if (!fill(inner, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
+        double c = (double)a * tile_cost(d, px, ov, true, 1) + (b ? (double)b * tile_cost(d, px2, ov, true, 1) + 6 : 0);
+        t.cost = (c + (double)rims * rim + 12) * (double)(ocv / ov);
+        t.px[0] = px, t.px[1] = px2, t.tiles[0] = a, t.tiles[1] = b;
+        note(all, &t);
+      }
+  }
+}
+
 static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all) {
   const zn_conv_image *m = &d->m;
   int64_t ocv = m->ocg / m->lanes, segs = m->oh * m->ow / seg;
@@ -110,14 +164,15 @@ static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, bent, kept) + (b ? (double)b * tile_cost(d, px2, ov, bent, kept) + 6 : 0);
         c = (c + 6) * (double)(segs * (ocv / ov));
-        tiling t = {c, ov, {px, px2}, {a, b}, seg}, *same = &all->by_shape[ov][px];
-        if (same->cost <= 0 || c < same->cost) *same = t;
-        if (all->best.cost <= 0 || c < all->best.cost) all->best = t;
+        tiling t = {.cost = c, .ov = ov, .px = {px, px2}, .tiles = {a, b}, .seg = seg};
+        note(all, &t);
       }
   }
 }
 
-static int64_t tile_code(const tiling *t) { return ((t->seg * 32 + t->ov) * 32 + t->px[0]) * 32 + t->px[1]; }
+static int64_t tile_code(const tiling *t) {
+  return (((t->rims * 4096 + t->seg) * 32 + t->ov) * 32 + t->px[0]) * 32 + t->px[1];
+}
 
 /* The best few shapes by the model's cost, its own choice first. */
 static uint32_t best_shapes(const tilings *all, tiling *out, uint32_t most) {
@@ -146,13 +201,18 @@ static bool choose_tile(zn_lw *lw, direct *d) {
   tiling list[SHAPES];
   for (int64_t seg = 1; seg <= MAX_SEG && seg <= pixels; seg++)
     if (pixels % seg == 0) try_segment(d, seg, lw->caps->vector_regs, &all);
+  try_rims(d, lw->caps->vector_regs, &all);
   if (all.best.cost <= 0) return false;
   uint32_t n = best_shapes(&all, list, SHAPES), at = 0;
   for (uint32_t i = 0; i < n; i++) codes[i] = tile_code(&list[i]);
   int64_t code = zn_lw_knob(lw, m->v->n, "tile", codes[0], codes, n);
   while (codes[at] != code) at++;
   d->ov = list[at].ov, d->seg = list[at].seg, d->segs = pixels / d->seg;
-  for (int i = 0; i < 2; i++) d->px[i] = list[at].px[i], d->tiles[i] = list[at].tiles[i];
+  d->rims = list[at].rims;
+  for (int i = 0; i < 2; i++) {
+    d->px[i] = list[at].px[i], d->tiles[i] = list[at].tiles[i];
+    d->rim_px[i] = list[at].rim_px[i], d->rim_tiles[i] = list[at].rim_tiles[i];
+  }
   return true;
 }
 
@@ -203,6 +263,11 @@ static void choose_pieces(zn_lw *lw, direct *d) {
   d->pieces = ceil_div(d->units, d->per_piece);
 }
 
+/* Tiles of a segment. */
+static int64_t tiles_of(const direct *d) {
+  return d->tiles[0] + d->tiles[1] + d->rims * (d->rim_tiles[0] + d->rim_tiles[1]);
+}
+
 static int64_t piece_bytes(const direct *d) {
   const zn_conv_image *m = &d->m;
   return d->per_piece * d->unit * m->kh * m->kw * d->ov * m->lanes * (int64_t)zn_dtype_bytes(m->v->ct);
@@ -212,7 +277,7 @@ static int64_t piece_bytes(const direct *d) {
  * tile of each piece would run at the speed of a farther cache. */
 static void choose_fetch(zn_lw *lw, direct *d) {
   const zn_conv_image *m = &d->m;
-  int64_t all = m->groups * d->oc_groups * d->pieces * piece_bytes(d), tiles = d->per_chunk * (d->tiles[0] + d->tiles[1]);
+  int64_t all = m->groups * d->oc_groups * d->pieces * piece_bytes(d), tiles = d->per_chunk * tiles_of(d);
   static const int64_t choices[] = {0, 1};
   d->fetch = 0;
   if (!zn_lw_knob(lw, m->v->n, "fetch", 1, choices, 2)) return;
@@ -350,12 +415,12 @@ static void fetch_ahead(zn_lw *lw, const direct *d, const place *q, zn_expr trip
   }
 }
 
-/* Loop over the rows of taps, `written` at once; for output row `row`, those that meet the image where that is known. */
+/* Loop over the rows of taps, `written` at once; for output row `row` (NONE: of any) those that meet the image. */
 static zn_expr tap_rows(zn_lw *lw, const direct *d, zn_expr row, int64_t written) {
   zn_exprs *ex = lw->ex;
   const zn_conv_image *m = &d->m;
   zn_expr zero = zn_ex_const(ex, 0), all = zn_ex_const(ex, m->kh);
-  if (!skips_rows(d, d->seg)) return zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
+  if (row == ZN_EX_NONE || !skips_rows(d, m->ow)) return zn_lw_for(lw, zn_ex_const(ex, m->kh / written), ZN_FOR_SERIAL, 0);
   zn_expr above = zn_ex_sub(ex, zn_ex_const(ex, m->above), zn_ex_muli(ex, row, m->sh));
   zn_expr first = zn_ex_max(ex, above, zero), end = zn_ex_min(ex, zn_ex_addi(ex, above, m->height), all);
   return zn_ex_add(ex, first, zn_lw_for(lw, zn_ex_sub(ex, end, first), ZN_FOR_SERIAL, 0));
@@ -388,16 +453,29 @@ static void accumulate(zn_lw *lw, const direct *d, const place *q, zn_expr out_r
   for (int i = 0; i < 3; i++) zn_lw_end(lw);
 }
 
-static void tile(zn_lw *lw, const direct *d, place *q, int which) {
+/* Number `which` of the two kinds of tiles, of the segment or (rim) of each of its rims. */
+static void tile(zn_lw *lw, const direct *d, place *q, int which, bool rim) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   const zn_conv_image *m = &d->m;
-  int64_t wide = d->ov * m->lanes, before = which ? d->tiles[0] * d->px[0] : 0;
-  zn_expr t = zn_lw_for(lw, zn_ex_const(ex, d->tiles[which]), ZN_FOR_SERIAL, 0);
-  q->tile_no = zn_ex_add(ex, zn_ex_muli(ex, q->local, d->tiles[0] + d->tiles[1]), zn_ex_addi(ex, t, which ? d->tiles[0] : 0));
-  zn_expr p = zn_lw_for(lw, zn_ex_const(ex, d->px[which]), ZN_FOR_UNROLL, (unsigned)d->px[which]);
-  zn_expr at = zn_ex_add(ex, zn_ex_addi(ex, zn_ex_muli(ex, t, d->px[which]), before), p), row, col, out[ZN_MAX_RANK];
-  locate(lw, d, q, at, &row, &col);
+  const int64_t *px = rim ? d->rim_px : d->px, *tiles = rim ? d->rim_tiles : d->tiles, first = first_rims(d);
+  int64_t wide = d->ov * m->lanes, before = which ? tiles[0] * px[0] : 0, skip = d->rims && !rim ? first * m->ow : 0;
+  if (!tiles[which]) return;
+  zn_expr r = zn_lw_for(lw, zn_ex_const(ex, rim ? d->rims : 1), ZN_FOR_SERIAL, 0), row, col, out[ZN_MAX_RANK];
+  zn_expr t = zn_lw_for(lw, zn_ex_const(ex, tiles[which]), ZN_FOR_SERIAL, 0);
+  zn_expr no = zn_ex_addi(ex, t, (which ? tiles[0] : 0) + (rim ? d->tiles[0] + d->tiles[1] : 0));
+  no = zn_ex_add(ex, no, zn_ex_muli(ex, r, tiles[0] + tiles[1]));
+  q->tile_no = zn_ex_add(ex, zn_ex_muli(ex, q->local, tiles_of(d)), no);
+  zn_expr p = zn_lw_for(lw, zn_ex_const(ex, px[which]), ZN_FOR_UNROLL, (unsigned)px[which]);
+  zn_expr at = zn_ex_add(ex, zn_ex_addi(ex, zn_ex_muli(ex, t, px[which]), before + skip), p);
+  if (rim) { /* one rim: the first or the last row; two: both */
+    row = d->rims == 2 ? zn_ex_muli(ex, r, m->oh - 1) : zn_ex_const(ex, first ? 0 : m->oh - 1);
+    col = at;
+    at = zn_ex_add(ex, at, zn_ex_muli(ex, row, m->ow));
+  } else {
+    locate(lw, d, q, at, &row, &col);
+  }
+  zn_expr taps_of = rim || m->ow % d->seg == 0 ? row : ZN_EX_NONE;
   zn_kref x0 = zn_lw_ix(lw, input_base(lw, d, q, at, row, col));
   zn_expr o = zn_lw_for(lw, zn_ex_const(ex, d->ov), ZN_FOR_UNROLL, (unsigned)d->ov);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, m->lanes), ZN_FOR_VECTOR, (unsigned)m->lanes);
@@ -405,26 +483,26 @@ static void tile(zn_lw *lw, const direct *d, place *q, int which) {
   zn_expr lane = zn_ex_add(ex, zn_ex_muli(ex, o, m->lanes), l);
   zn_kref w0 = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, block, wide * m->icg * m->kh * m->kw), lane));
   zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, block, wide), lane);
-  zn_kref init = zn_conv_bias(lw, m->v, oc), cell = 0, no = 0;
+  zn_kref init = zn_conv_bias(lw, m->v, oc), cell = 0, now = 0;
   if (d->pieces > 1) {
     zn_expr c = zn_ex_add(ex, zn_ex_muli(ex, q->local, d->seg), at);
     cell = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, c, wide), lane));
-    no = zn_lw_ix(lw, q->piece);
+    now = zn_lw_ix(lw, q->piece);
     zn_kref old = zn_kb_load(b, m->v->ct, 1, d->partial, cell);
-    init = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, no, zn_kb_idx(b, 0)), init, old);
+    init = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, now, zn_kb_idx(b, 0)), init, old);
   }
   zn_kref acc = zn_kb_var(b, init);
-  accumulate(lw, d, q, row, acc, x0, w0);
+  accumulate(lw, d, q, taps_of, acc, x0, w0);
   zn_conv_image_out(m, q->n, oc, row, col, out);
   zn_kref sum = zn_kb_get(b, acc);
   if (d->pieces > 1) {
-    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, no, zn_kb_idx(b, d->pieces - 1)));
+    zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, now, zn_kb_idx(b, d->pieces - 1)));
     zn_kb_store(b, d->partial, cell, sum);
     zn_kb_else(b);
   }
   zn_lw_emit(lw, m->v->y, out, sum);
   if (d->pieces > 1) zn_kb_end(b);
-  for (int i = 0; i < 4; i++) zn_lw_end(lw);
+  for (int i = 0; i < 5; i++) zn_lw_end(lw);
 }
 
 /* Loop over the numbers of part `part` of `total`, `per` in each; *out_local counts them from 0. */
@@ -455,8 +533,8 @@ static void emit_kernel(zn_lw *lw, direct *d) {
   q.og = part_loop(lw, var[weights_outside ? 2 : 3], d->per_part, d->oc_groups, &q.local);
   q.piece = zn_lw_for(lw, zn_ex_const(ex, d->pieces), ZN_FOR_SERIAL, 0);
   q.seg = part_loop(lw, var[weights_outside ? 3 : 2], d->per_chunk, d->segs, &q.local);
-  for (int which = 0; which < 2; which++)
-    if (d->tiles[which]) tile(lw, d, &q, which);
+  for (int which = 0; which < 2; which++) tile(lw, d, &q, which, false);
+  for (int which = 0; which < 2 && d->rims; which++) tile(lw, d, &q, which, true);
   for (int i = 0; i < 4; i++) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }

@@ -37,7 +37,10 @@ fast() { # FILE
 export -f one fast
 export out
 python3 tests/layout/make_nets.py "$out/nets" "${N:-30}" > /dev/null
-finer() { "$ZENITHC" "$out/nets/wide000.zg" --math=fast --tolerance=2e-6 -o "$out/finer.so" 2>&1 | grep "built again with Winograd's tiles of 2 x 2"; }
+finer() {
+  "$ZENITHC" "$out/nets/wide000.zg" --math=fast --tolerance=2e-6 -o "$out/finer.so" 2>&1 |
+    grep "built again with Winograd's tiles of 2 x 2"
+}
 export -f finer
 {
   try "a tolerance that large tiles miss" finer
