@@ -194,6 +194,15 @@ static const scenario cases[] = {
     {"", "x: f64[2,3,2], w: f64[2,8,2], r: f64[2,8,2], c: f64[2,2,2]",
      "%a, %b, %d = LSTM(%x, %w, %r, _, _, _, %c) {direction=\"bidirectional\", layout=1, input_forget=1}; %s = ReduceSum(%d); "
      "%v = Mul(%a, %s)", 0, 0},
+    {"", "x: f64[2,2,3,4], g: f64[2,2,3,2]", "%v = GridSample(%x, %g)", -1.3, 1.3},
+    {"", "x: f64[1,2,3,4], g: f64[1,2,3,2]",
+     "%v = GridSample(%x, %g) {mode=\"cubic\", padding_mode=\"border\", align_corners=1}", -1.2, 1.2},
+    {"", "x: f64[1,1,4,4], g: f64[1,2,2,2]",
+     "%a = GridSample(%x, %g) {mode=\"cubic\", padding_mode=\"reflection\"}; "
+     "%b = GridSample(%x, %g) {padding_mode=\"reflection\", align_corners=1}; %v = Mul(%a, %b)", -1.8, 1.8},
+    {"", "x: f64[1,2,2,3,2], g: f64[1,2,1,2,3]", "%v = GridSample(%x, %g) {padding_mode=\"border\"}", -0.9, 0.9},
+    {"", "x: f64[1,2,3,3], g: f64[1,2,2,2]",
+     "%a = GridSample(%x, %g) {mode=\"nearest\"}; %b = GridSample(%x, %g); %v = Mul(%a, %b)", -0.8, 0.8},
     {"", "x: f64[2,3,3]", "%a = Det(%x); %b = Exp(%a); %v = Mul(%b, %b)", 0.1, 1},
     {"", "x: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %x)", 0.5, 2},
     {"", "x: f64[2,2], w: f64[2,2]", "%a = Inverse(%x); %v = MatMul(%a, %w)", 0.5, 2},
@@ -422,7 +431,8 @@ static void refusals(void **state) {
   c.sink = note_line;
   c.sink_user = said;
   read_text(&c,
-            "zg 1\nconst $g f64[1,1,1,2] = [0, 0]\ngraph @t(%x: f64[1,1,2,2]) -> (%d) {\n %a: ?[*] = GridSample(%x, $g) @sample\n"
+            "zg 1\nconst $r f64[1,4] = [0, 0, 1, 1]\nconst $i i64[1] = [0]\ngraph @t(%x: f64[1,1,2,2]) -> (%d) {\n"
+            " %a: ?[*] = RoiAlign(%x, $r, $i) @roi\n"
             " %b: ?[*] = LpPool(%x) {kernel_shape=[2, 2]} @pool\n"
             " %y: ?[*] = Add(%a, %b)\n %d: ?[*] = Gradient(%x) {xs=[\"x\"], y=\"y\"} @g\n}\n",
             ZN_ERR_UNSUPPORTED);
@@ -430,7 +440,7 @@ static void refusals(void **state) {
             "zg 1\ngraph @t(%x: f64[2,2]) -> (%d) {\n %d: ?[*] = Gradient(%x) {xs=[\"z\"], "
             "y=\"x\"} @g\n}\n",
             ZN_ERR_MODEL);
-  assert_non_null(strstr(said, "'sample' (GridSample)"));
+  assert_non_null(strstr(said, "'roi' (RoiAlign)"));
   assert_non_null(strstr(said, "'pool' (LpPool)"));
   assert_non_null(strstr(said, "'z'"));
   zn_ctx_fini(&c);
