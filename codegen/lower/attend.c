@@ -27,7 +27,7 @@ typedef struct attend {
 
 bool zn_lower_attends(const zn_lw *lw, zn_nid n) {
   const zn_value *p = &lw->g->vals[zn_lw_node(lw, n)->in[0]];
-  return p->inlined && lw->g->nodes[p->def].op == ZN_OP_Softmax;
+  return p->inlined && lw->g->nodes[p->def].group == n;
 }
 
 static int64_t rows_of(const attend *a) { return ROWS * (int64_t)(a->warps / a->shares); }
@@ -39,29 +39,35 @@ static bool multiple(zn_lw *lw, zn_vid v, int axis, int64_t of) {
   return zn_ex_is_const(lw->ex, zn_lw_dim(lw, v, axis), &c) && c % of == 0;
 }
 
-/* Are CHUNK elements along the axis, from a multiple of CHUNK on, neighbours in aligned memory? */
-static bool runs_along(zn_lw *lw, zn_vid v, int axis) {
+bool zn_attend_runs_along(zn_lw *lw, zn_vid v, int axis, int64_t count) {
   const zn_value *val = &lw->g->vals[v];
   const zn_node *n = val->def ? zn_lw_node(lw, val->def) : NULL;
   int last = val->type.rank - 1;
-  if (!val->inlined) return axis == last && multiple(lw, v, last, CHUNK) && zn_lw_in_workspace(lw, v);
-  uint32_t count;
+  if (!val->inlined) {
+    bool plain = !val->layout.block && !val->layout.has_halo && !zn_value_known(val);
+    return axis == last && multiple(lw, v, last, count) && (lw->caps->simt ? zn_lw_in_workspace(lw, v) : plain);
+  }
+  uint32_t num;
   switch (n->op) {
   case ZN_OP_Transpose: {
-    const int64_t *perm = zn_node_ints(n, "perm", &count);
-    return runs_along(lw, n->in[0], perm && count ? (int)perm[axis] : last - axis);
+    const int64_t *perm = zn_node_ints(n, "perm", &num);
+    return zn_attend_runs_along(lw, n->in[0], perm && num ? (int)perm[axis] : last - axis, count);
   }
   case ZN_OP_Reshape: case ZN_OP_Squeeze: case ZN_OP_Unsqueeze: case ZN_OP_Flatten: case ZN_OP_Identity: {
     int to = zn_lw_type(lw, n->in[0])->rank - 1;
-    return axis == last && to >= 0 && multiple(lw, v, last, CHUNK) && multiple(lw, n->in[0], to, CHUNK) &&
-           runs_along(lw, n->in[0], to);
+    return axis == last && to >= 0 && multiple(lw, v, last, count) && multiple(lw, n->in[0], to, count) &&
+           zn_attend_runs_along(lw, n->in[0], to, count);
+  }
+  case ZN_OP_Expand: {
+    int to = axis - last + zn_lw_type(lw, n->in[0])->rank - 1;
+    return to >= 0 && zn_lw_dim(lw, n->in[0], to) == val->type.dims[axis] && zn_attend_runs_along(lw, n->in[0], to, count);
   }
   case ZN_OP_Split: {
     int64_t at = zn_node_int(n, "axis");
     if (at < 0) at += val->type.rank;
     for (uint32_t i = 0; at == axis && i < val->def_out; i++)
-      if (n->out[i] && !multiple(lw, n->out[i], axis, CHUNK)) return false;
-    return runs_along(lw, n->in[0], axis);
+      if (n->out[i] && !multiple(lw, n->out[i], axis, count)) return false;
+    return zn_attend_runs_along(lw, n->in[0], axis, count);
   }
   default: return false;
   }
@@ -98,7 +104,7 @@ static void copy_rows(zn_lw *lw, const attend *a, zn_vid v, bool turned, zn_kref
                       int64_t depths, zn_kref to, zn_kref base) {
   zn_kb *b = &lw->kb;
   int64_t per_row = depths / CHUNK, chunks = rows * per_row, threads = 32 * (int64_t)a->warps;
-  bool whole = runs_along(lw, v, turned ? a->rank - 2 : a->rank - 1);
+  bool whole = zn_attend_runs_along(lw, v, turned ? a->rank - 2 : a->rank - 1, CHUNK);
   for (int64_t e = 0; e < (chunks + threads - 1) / threads; e++) {
     zn_kref i = zn_i_addi(b, a->thread, e * threads), row = zn_i_divi(b, i, per_row),
             depth = zn_i_muli(b, zn_i_remi(b, i, per_row), CHUNK);
@@ -258,6 +264,13 @@ static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MA
 
 /* ---- the kernel ---- */
 
+/* x, or zero where no exponential was above zero and the graph says that such a row is zero. */
+static zn_kref guarded(zn_lw *lw, const attend *a, zn_kref x, zn_kref sum) {
+  zn_kb *b = &lw->kb;
+  zn_kref zero = zn_kb_float(b, ZN_F32, 0);
+  return a->o.guard[0] ? zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, sum, zero), zero, x) : x;
+}
+
 static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   zn_kb *b = &lw->kb;
   zn_expr i[ZN_MAX_RANK];
@@ -266,7 +279,7 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
   for (unsigned h = 0; h < 2; h++) {
     zn_kref total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h])), r = zn_i_addi(b, row, 8 * h);
-    zn_kref inverse = zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, ZN_F32, 1), total);
+    zn_kref inverse = guarded(lw, a, zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, ZN_F32, 1), total), total);
     if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_kb_idx(b, a->o.sq)));
     i[a->rank - 2] = zn_lw_as_expr(lw, r, zn_ex_const(lw->ex, a->o.sq));
     for (int64_t j = 0; j < a->o.dv / 8; j++)
@@ -328,7 +341,7 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
     if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, zn_kb_idx(b, a->o.sq)));
     i[a->rank - 2] = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, a->o.sq));
     i[a->rank - 1] = zn_lw_as_expr(lw, c, zn_ex_const(lw->ex, a->o.dv));
-    zn_lw_emit(lw, a->y, i, zn_kb_bin(b, ZN_K_Div, x, sum));
+    zn_lw_emit(lw, a->y, i, guarded(lw, a, zn_kb_bin(b, ZN_K_Div, x, sum), sum));
     if (ragged) zn_kb_end(b);
   }
 }
@@ -391,6 +404,7 @@ static void divide(zn_lw *lw, attend *a) {
 }
 
 zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
+  if (!lw->caps->mma) return zn_lower_attend_strip(lw, n);
   zn_kb *b = &lw->kb;
   attend a = {.y = zn_lw_node(lw, n)->out[0]};
   if (!zn_attend_find(lw->g, zn_graph_uses(lw->g, lw->arena), lw->caps, n, &a.o))

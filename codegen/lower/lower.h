@@ -216,6 +216,9 @@ int zn_lw_over(zn_lw *lw, zn_vid v, unsigned side, zn_expr *out_idx);
 /* Copies between the plain and the blocked form of an image as transposed tiles (reorder.c): false when Identity n is no
  * such copy, and nothing is emitted then. */
 bool zn_lower_reorder(zn_lw *lw, zn_nid n);
+/* Transposes the square of n vectors of n lanes: n a power of two, ZN_LW_MAX_SQUARE at most. */
+enum { ZN_LW_MAX_SQUARE = 16 };
+void zn_lw_transpose_square(zn_lw *lw, zn_kref *v, unsigned n);
 /* A kernel of node n that clears the halo of stored value v, if it has one. */
 void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v);
 

@@ -4,11 +4,10 @@
  * same grid iteration. */
 #include "codegen/lower/lower.h"
 
-enum { MAX_LANES = 16 };
+enum { MAX_LANES = ZN_LW_MAX_SQUARE };
 
-/* Transposes the square v[0 .. n): exchanges the off-diagonal halves of blocks of size 2, 4, ... (each is one shuffle of
- * two vectors per vector). */
-static void transpose(zn_lw *lw, zn_kref *v, unsigned n) {
+/* Exchanges the off-diagonal halves of blocks of size 2, 4, ... (each is one shuffle of two vectors per vector). */
+void zn_lw_transpose_square(zn_lw *lw, zn_kref *v, unsigned n) {
   for (unsigned d = 1; d < n; d *= 2)
     for (unsigned i = 0; i < n; i++) {
       if (i & d) continue;
@@ -61,7 +60,7 @@ bool zn_lower_reorder(zn_lw *lw, zn_nid n) {
     zn_kref at = vector_at(lw, in, idx, k);
     v[k] = zn_kb_load(b, ZN_F32, lanes, zn_lw_ptr(lw, in, ZN_KP_IN), at);
   }
-  transpose(lw, v, lanes);
+  zn_lw_transpose_square(lw, v, lanes);
   for (unsigned k = 0; k < lanes; k++) {
     zn_kref at = vector_at(lw, out, idx, k);
     zn_kb_store(b, zn_lw_ptr(lw, out, ZN_KP_OUT), at, v[k]);

@@ -1,22 +1,24 @@
 # Random convolution networks (tests/layout/make_nets.py) through blocked layouts: self-checked on cpu (16- and 32-byte
 # vectors), interp, c and, channels last, the kernels of cuda in the interpreter; the same bits from one thread and two.
 # Wide ones also under --math=fast, on every level of x86-64; some of those must take the schedule of Winograd.
+# Random attentions (make_attention.py) likewise, without cuda.
 . tests/suites/lib.sh
 
 one() { # FILE
-  local f=$1 name d
+  local f=$1 name d dims
   name=$(basename "$f" .zg)
   d=$out/$name
   mkdir -p "$d"
   try "$name cpu" "$ZENITHC" "$f" -o "$d/m.so" || return
-  "$ZENITHC" run "$d/m.so" --random 3 --output-dir "$d/1" > /dev/null
-  "$ZENITHC" run "$d/m.so" --random 3 --threads 2 --output-dir "$d/2" > /dev/null
+  dims=$(sed -n 's/^sym \([A-Z]\) \([0-9]*\)\.\..*/--dim=\1=\2/p' "$f")
+  "$ZENITHC" run "$d/m.so" $dims --random 3 --output-dir "$d/1" > /dev/null
+  "$ZENITHC" run "$d/m.so" $dims --random 3 --threads 2 --output-dir "$d/2" > /dev/null
   try "$name, threads" diff -r "$d/1" "$d/2"
   try "$name x86-64-v2" "$ZENITHC" "$f" --arch=x86-64-v2 -o "$d/v2.so"
   try "$name interp" "$ZENITHC" "$f" --target=interp -o "$d/m.zk"
   case $name in
-  *[258]) try "$name cuda, channels last" "$ZENITHC" "$f" --target=cuda --arch=sm_90a -o "$d/last.zk" ;;
-  *[147]) try "$name cuda, channels last, fp16" "$ZENITHC" "$f" --target=cuda --arch=sm_90a --precision=fp16 -o "$d/last.zk" ;;
+  net*[258]) try "$name cuda, channels last" "$ZENITHC" "$f" --target=cuda --arch=sm_90a -o "$d/last.zk" ;;
+  net*[147]) try "$name cuda, channels last, fp16" "$ZENITHC" "$f" --target=cuda --arch=sm_90a --precision=fp16 -o "$d/last.zk" ;;
   esac
   case $name in *[05]) try "$name c" "$ZENITHC" "$f" --target=c -o "$d/m.c" ;; esac
 }
@@ -37,6 +39,7 @@ fast() { # FILE
 export -f one fast
 export out
 python3 tests/layout/make_nets.py "$out/nets" "${N:-30}" > /dev/null
+python3 tests/layout/make_attention.py "$out/nets" "${N:-20}"
 finer() {
   "$ZENITHC" "$out/nets/wide000.zg" --math=fast --tolerance=2e-6 -o "$out/finer.so" 2>&1 |
     grep "built again with Winograd's tiles of 2 x 2"

@@ -1,5 +1,6 @@
 /* Attention as algebra: softmax(f(Q K'))V, where f is any elementwise map of the scores (scale, mask, soft cap, selection).
- * Shared by fusion, which decides whether it becomes one kernel, and by the lowering of that kernel. */
+ * Shared by fusion, which decides whether it becomes one kernel, and by the lowerings of that kernel: on matrix units
+ * (codegen/lower/attend.c) and with vectors (attend_strip.c). */
 #ifndef ZN_ATTENTION_FORM_H
 #define ZN_ATTENTION_FORM_H
 #include "zenithc/base/caps.h"
@@ -9,7 +10,8 @@ typedef struct zn_attend {
   zn_nid scores, softmax;
   zn_vid q, kt, v;    /* [..., Sq, D], [..., D, Sk], [..., Sk, Dv], leading axes equal */
   zn_vid s, x, p;     /* scores, their map, probabilities: [..., Sq, Sk] */
-  int64_t sq, sk, d, dv;
+  zn_nid guard[3];    /* p = Where(Equal(ReduceMax(x), -inf), 0, softmax): rows without any key are zero; or zeros */
+  int64_t sq, sk, d, dv; /* sq, sk: -1 where only the run knows */
 } zn_attend;
 
 /* Is MatMul n the last product of an attention whose intermediate values nobody else reads, of sizes and types that the

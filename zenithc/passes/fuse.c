@@ -254,7 +254,8 @@ static void read_through_views(fuser *f, zn_vid v) {
     const zn_value *val = &g->vals[v];
     const zn_node *n = val->def ? &g->nodes[val->def] : NULL;
     if (!n || !is_view(n) || !is_point(g, n) || f->uses[v] != 1 || val->is_output || val->content || known(val)) break;
-    if (n->op == ZN_OP_Expand || n->op == ZN_OP_Tile || n->op == ZN_OP_Pad || n->op == ZN_OP_Concat) break;
+    if (n->op == ZN_OP_Tile || n->op == ZN_OP_Pad || n->op == ZN_OP_Concat) break;
+    if (n->op == ZN_OP_Expand && f->o->caps->simt) break; /* copies of whole runs are fast only from what is stored */
     stay_inside(f, v);
     v = n->in[0];
   }
@@ -279,8 +280,13 @@ static void fuse_attention(fuser *f) {
     zn_nid id = g->order[i];
     if (!zn_attend_find(g, f->uses, f->o->caps, id, &a) || !zn_pass_may_rewrite(f->o)) continue;
     stay_inside(f, a.p);
+    stay_inside(f, g->nodes[a.softmax].out[0]);
     keep_map_inside(f, a.x, a.s);
     g->nodes[a.scores].group = g->nodes[a.softmax].group = id;
+    for (uint32_t k = 0; k < 3 && a.guard[0]; k++) {
+      stay_inside(f, g->nodes[a.guard[k]].out[0]);
+      g->nodes[a.guard[k]].group = id;
+    }
     read_through_views(f, a.q);
     read_through_views(f, a.kt);
     read_through_views(f, a.v);

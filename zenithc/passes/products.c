@@ -215,7 +215,9 @@ static zn_status sum_rows(zn_ctx *c, zn_graph *g, zn_pass_opts *o, const uint32_
   zn_vid rows = zn_rw_unsqueeze(&w, g->nodes[turn].in[0], &rows_at, 1);
   zn_vid row = zn_rw_unsqueeze(&w, a, &row_at, 1);
   zn_rw_output(&w, 0, zn_rw_reduce(&w, ZN_OP_ReduceSum, zn_rw2(&w, ZN_OP_Mul, rows, row), &along, 1, false));
-  return zn_rw_done(&w);
+  ZN_TRY(zn_rw_done(&w));
+  zn_graph_kill(g, turn);
+  return ZN_OK;
 }
 
 static zn_status each_product(zn_ctx *c, zn_graph *g, zn_pass_opts *o, bool rows) {
