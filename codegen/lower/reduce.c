@@ -34,7 +34,15 @@ zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x) {
 
 enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
 
-zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : MANY); }
+zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_red_scratch_rows(lw, t, 1); }
+
+zn_kref zn_red_scratch_rows(zn_lw *lw, zn_dtype t, unsigned rows) {
+  return zn_kb_alloc(&lw->kb, t, (uint64_t)rows * (lw->caps->simt ? TEAM : MANY));
+}
+
+zn_kref zn_red_scratch_of(zn_lw *lw, zn_dtype t, zn_kref scratch, zn_expr row) {
+  return zn_kb_ptradd(&lw->kb, scratch, zn_lw_ix(lw, zn_ex_muli(lw->ex, row, MANY * (int64_t)zn_dtype_bytes(t))));
+}
 
 bool zn_red_exchanges(const zn_lw *lw, zn_dtype t) {
   return lw->caps->simt && lw->caps->warp == WARP && (t == ZN_F32 || t == ZN_I32 || t == ZN_U32);
@@ -109,8 +117,8 @@ static zn_kref halving_tree(zn_lw *lw, zn_red r, zn_dtype t, int count, zn_kref 
   return zn_kb_un(b, (zn_kop)op[r], p[0]);
 }
 
-zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem,
-                     void *user) {
+zn_kref zn_red_inner_beside(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, unsigned most, zn_red_elem elem,
+                            void *user) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   if (lw->caps->simt) return reduce_team(lw, r, t, n, partial, elem, user);
@@ -124,6 +132,7 @@ zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial
     done = zn_ex_muli(ex, blocks, count);
     int lanes = (int)zn_lw_lanes(lw, t) < count ? (int)zn_lw_lanes(lw, t) : count;
     unsigned jam = lanes > 1 ? (unsigned)(count / lanes) : 4;
+    if (jam > most) jam = most;
     zn_expr u = zn_lw_for(lw, zn_ex_const(ex, count / lanes), ZN_FOR_UNROLL, jam);
     zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes);
     zn_expr l = zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v);
@@ -148,6 +157,10 @@ zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial
     zn_lw_end(lw);
   }
   return zn_kb_get(b, total);
+}
+
+zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user) {
+  return zn_red_inner_beside(lw, r, t, n, partial, MANY, elem, user);
 }
 
 /* ---------------------------------------------------------------- the operators */

@@ -27,7 +27,14 @@ bool zn_red_exchanges(const zn_lw *lw, zn_dtype t);
 zn_kref zn_red_warp(zn_lw *lw, zn_red r, zn_kref x);
 typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t);
+/* For several rows that are reduced side by side (not on SIMT targets), and the part of each. */
+zn_kref zn_red_scratch_rows(zn_lw *lw, zn_dtype t, unsigned rows);
+zn_kref zn_red_scratch_of(zn_lw *lw, zn_dtype t, zn_kref scratch, zn_expr row);
 /* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` comes from
  * zn_red_scratch, called at the start of the kernel. */
 zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user);
+/* The same, bit for bit, with at most so many vectors of partial sums formed side by side: for elements that take many
+ * registers (exponentials). */
+zn_kref zn_red_inner_beside(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, unsigned most, zn_red_elem elem,
+                            void *user);
 #endif

@@ -77,21 +77,39 @@ static bool is_short(const zn_lw *lw, const soft *s, zn_expr len) {
   return s->t_of == ZN_BF16 && zn_ex_is_const(lw->ex, len, &n) && n <= 16;
 }
 
-/* Axis contiguous in memory: one row per grid step, vector code along the row. */
+/* Rows taken side by side: while one waits for its maximum or sum, the other's elements are computed. */
+static int64_t rows_beside(const zn_lw *lw, const soft *s) {
+  int64_t n;
+  bool vectors = zn_lw_lanes(lw, s->ct) > 1 && !lw->caps->simt;
+  return vectors && s->axis > 0 && zn_ex_is_const(lw->ex, s->t.dims[s->axis - 1], &n) && n % 2 == 0 ? 2 : 1;
+}
+
+/* Axis contiguous in memory: one row, or two, per grid step, vector code along the row. */
 static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kb *b = &lw->kb;
-  zn_kref partial = zn_red_scratch(lw, s->ct);
-  zn_lw_grid(lw, (uint32_t)s->axis, s->t.dims, s->idx);
-  zn_expr len = s->t.dims[s->axis];
+  zn_exprs *ex = lw->ex;
+  int64_t rows = rows_beside(lw, s);
+  zn_kref scratch = zn_red_scratch_rows(lw, s->ct, (unsigned)rows), partial = scratch;
+  zn_expr extents[ZN_MAX_RANK], len = s->t.dims[s->axis], row = zn_ex_const(ex, 0);
+  for (int d = 0; d < s->axis; d++) extents[d] = s->t.dims[d];
+  if (rows > 1) extents[s->axis - 1] = zn_ex_divi(ex, extents[s->axis - 1], rows);
+  zn_lw_grid(lw, (uint32_t)s->axis, extents, s->idx);
+  if (rows > 1) {
+    row = zn_lw_for(lw, zn_ex_const(ex, rows), ZN_FOR_UNROLL, (unsigned)rows);
+    s->idx[s->axis - 1] = zn_ex_add(ex, zn_ex_muli(ex, s->idx[s->axis - 1], rows), row);
+    partial = zn_red_scratch_of(lw, s->ct, scratch, row);
+  }
   s->max = zn_red_inner(lw, ZN_RED_MAX_NUM, s->ct, len, partial, elem_x, s);
+  unsigned beside = rows > 1 ? 1 : 2;
   zn_kref sum = is_short(lw, s, len) ? short_sum(lw, s, len)
-                                     : zn_red_inner(lw, ZN_RED_SUM, s->ct, len, partial, elem_exp, s);
+                                     : zn_red_inner_beside(lw, ZN_RED_SUM, s->ct, len, partial, beside, elem_exp, s);
   sum = zn_lw_round_to(lw, sum, s->t_of);
   zn_kref ls = zn_lw_node(lw, n)->op == ZN_OP_LogSoftmax ? zn_lw_round_to(lw, zn_kb_un(b, ZN_K_Log, sum), s->t_of) : 0;
   if (s->stored) s->scale = zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, s->ct, 1), sum);
   zn_expr j = zn_lw_for(lw, len, ZN_FOR_VECTOR, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
+  if (rows > 1) zn_lw_end(lw);
   zn_lw_end(lw);
 }
 
