@@ -8,7 +8,7 @@ purpose=${1:-build}
 build="gcc libc6-dev make binutils llvm-19-dev lld-19 libprotobuf-c-dev protobuf-c-compiler libcjson-dev libzip-dev
   libyaml-dev libssl-dev libsqlite3-dev"
 test="g++ clang-19 libcmocka-dev python3 python3-venv qemu-user qemu-system-arm gcc-arm-none-eabi gcc-aarch64-linux-gnu
-  libnewlib-arm-none-eabi libc6-dev-arm64-cross valgrind libmagickwand-6.q16-6"
+  gcc-riscv64-linux-gnu libnewlib-arm-none-eabi libc6-dev-arm64-cross libc6-dev-riscv64-cross valgrind libmagickwand-6.q16-6"
 fuzz="clang-19 libclang-rt-19-dev libstdc++-12-dev"
 lint="clang-19 clang-format-19 clang-tidy-19 cppcheck python3 libcmocka-dev"
 case $purpose in

@@ -7,11 +7,13 @@ static bool vector_fits(const zn_caps *caps, unsigned lanes) {
 }
 
 bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags) {
-  const unsigned signs = flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED);
+  const unsigned signs = flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED), both = ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED;
   switch (caps->dot4) {
   case ZN_DOT4_PAIRS: return signs == ZN_DOT_B_SIGNED && flags & ZN_DOT_PAIRS && vector_fits(caps, lanes);
+  case ZN_DOT4_SIGNED_PAIRS: return signs == both && vector_fits(caps, lanes);
   case ZN_DOT4_MIXED: return signs == ZN_DOT_B_SIGNED && vector_fits(caps, lanes);
-  case ZN_DOT4_SAME: return (signs == 0 || signs == (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED)) && vector_fits(caps, lanes);
+  case ZN_DOT4_SAME: return (signs == 0 || signs == both) && vector_fits(caps, lanes);
+  case ZN_DOT4_ANY: return signs != ZN_DOT_A_SIGNED && vector_fits(caps, lanes);
   case ZN_DOT4_SCALAR: return lanes == 1;
   default: return false;
   }

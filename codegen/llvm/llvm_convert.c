@@ -146,6 +146,19 @@ static zn_lval bitcast(const cvt *c, zn_dtype from, zn_dtype to, zn_lval x) {
   return LLVMBuildBitCast(c->b, x, rt, "");
 }
 
+/* Vectors of 64-bit lanes on Arm's M profile: LLVM would widen 32-bit lanes to 64 bits and call a library for each. */
+static zn_lval one_by_one(const cvt *c, zn_dtype from, zn_dtype to, zn_lval x, bool fast) {
+  cvt one = *c;
+  one.lanes = 1;
+  zn_lval r = LLVMGetPoison(ty(c, to));
+  for (unsigned i = 0; i < c->lanes; i++) {
+    zn_lval k = LLVMConstInt(c->m->i32, i, 0);
+    zn_lval e = convert(&one, from, to, LLVMBuildExtractElement(c->b, x, k, ""), fast);
+    r = LLVMBuildInsertElement(c->b, r, e, k, "");
+  }
+  return r;
+}
+
 zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in) {
   cvt c = {s, s->m, s->m->b, in->lanes};
   if (in->op == ZN_K_Select)
@@ -154,5 +167,7 @@ zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in) {
   zn_dtype from = (zn_dtype)s->f->insts[in->a].dtype, to = (zn_dtype)in->dtype;
   zn_lval x = zn_lf_opnd(s, in->a, in->lanes);
   if (in->op == ZN_K_Bitcast) return bitcast(&c, from, to, x);
-  return convert(&c, from, to, x, in->op == ZN_K_CvtFast);
+  const bool fast = in->op == ZN_K_CvtFast, wide = from == ZN_F64 || to == ZN_F64;
+  if (s->m->arch == ZN_LA_ARM && wide && in->lanes > 1) return one_by_one(&c, from, to, x, fast);
+  return convert(&c, from, to, x, fast);
 }

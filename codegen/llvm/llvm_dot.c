@@ -60,20 +60,54 @@ static zn_lval every_other(zn_lfun *s, zn_lval v, unsigned n, unsigned first) {
   return LLVMBuildShuffleVector(s->m->b, v, LLVMGetPoison(LLVMTypeOf(v)), LLVMConstVector(mask, n), "");
 }
 
+/* Lanes [first, first + n) of v. */
+static zn_lval slice(zn_lfun *s, zn_lval v, unsigned first, unsigned n) {
+  zn_lval mask[64];
+  for (unsigned j = 0; j < n; j++) mask[j] = LLVMConstInt(s->m->i32, first + j, 0);
+  return LLVMBuildShuffleVector(s->m->b, v, LLVMGetPoison(LLVMTypeOf(v)), LLVMConstVector(mask, n), "");
+}
+
+/* n products of signed elements at twice the width: smull and smull2. */
+static zn_lval long_products(zn_lfun *s, zn_lval x, zn_lval y, zn_ltype narrow, zn_ltype wide, unsigned n) {
+  LLVMBuilderRef b = s->m->b;
+  zn_lval xw = LLVMBuildSExt(b, as_lanes(s, x, narrow, n), zn_lm_vec(wide, n), "");
+  zn_lval yw = LLVMBuildSExt(b, as_lanes(s, y, narrow, n), zn_lm_vec(wide, n), "");
+  return LLVMBuildMul(b, xw, yw, "");
+}
+
+static zn_lval neighbours(zn_lfun *s, zn_lval v, unsigned n) {
+  zn_lval even = every_other(s, v, n, 0), odd = every_other(s, v, n, 1);
+  return LLVMBuildAdd(s->m->b, even, odd, "");
+}
+
+/* Without the instruction: products of 16 bits, added in pairs (addp, then sadalp) where two fit, else at 32 bits. */
+static zn_lval neon_long_dot(zn_lfun *s, zn_lval x, zn_lval y, zn_lval acc, bool pairs_fit) {
+  zn_lmod *m = s->m;
+  zn_lval p = long_products(s, x, y, m->i8, m->i16, 16);
+  zn_ltype over[2] = {zn_lm_vec(m->i32, 4), zn_lm_vec(m->i16, 8)};
+  if (pairs_fit) {
+    zn_lval pairs = neighbours(s, p, 8);
+    return LLVMBuildAdd(m->b, acc, call(s, "llvm.aarch64.neon.saddlp", over, 2, &pairs, 1), "");
+  }
+  zn_lval half[2], sum[2], mask[8];
+  for (unsigned h = 0; h < 2; h++) {
+    half[h] = slice(s, p, 8 * h, 8);
+    sum[h] = call(s, "llvm.aarch64.neon.saddlp", over, 2, &half[h], 1);
+  }
+  for (unsigned j = 0; j < 8; j++) mask[j] = LLVMConstInt(m->i32, j, 0);
+  zn_lval both = LLVMBuildShuffleVector(m->b, sum[0], sum[1], LLVMConstVector(mask, 8), "");
+  return LLVMBuildAdd(m->b, acc, neighbours(s, both, 4), "");
+}
+
 static zn_lval neon_dot(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn_lval acc) {
   zn_lmod *m = s->m;
   LLVMBuilderRef b = m->b;
-  if (in->op == ZN_K_Dot2) {
-    zn_ltype wide = zn_lm_vec(m->i32, 8);
-    zn_lval p = LLVMBuildMul(b, LLVMBuildSExt(b, as_lanes(s, x, m->i16, 8), wide, ""),
-                             LLVMBuildSExt(b, as_lanes(s, y, m->i16, 8), wide, ""), "");
-    return LLVMBuildAdd(b, acc, LLVMBuildAdd(b, every_other(s, p, 4, 0), every_other(s, p, 4, 1), ""), "");
-  }
+  if (in->op == ZN_K_Dot2) return LLVMBuildAdd(b, acc, neighbours(s, long_products(s, x, y, m->i16, m->i32, 8), 4), "");
+  if (m->caps->dot4 == ZN_DOT4_SIGNED_PAIRS) return neon_long_dot(s, x, y, acc, in->imm.i & ZN_DOT_PAIRS);
   zn_ltype over[2] = {zn_lm_vec(m->i32, 4), zn_lm_vec(m->i8, 16)};
   zn_lval args[3] = {acc, as_lanes(s, x, m->i8, 16), as_lanes(s, y, m->i8, 16)};
-  const char *name = m->caps->dot4 == ZN_DOT4_MIXED ? "llvm.aarch64.neon.usdot"
-                     : in->imm.i & ZN_DOT_A_SIGNED  ? "llvm.aarch64.neon.sdot"
-                                                    : "llvm.aarch64.neon.udot";
+  const unsigned signs = in->imm.i & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED);
+  const char *name = signs == ZN_DOT_B_SIGNED ? "llvm.aarch64.neon.usdot" : signs ? "llvm.aarch64.neon.sdot" : "llvm.aarch64.neon.udot";
   return call(s, name, over, 2, args, 3);
 }
 
@@ -98,13 +132,6 @@ static zn_lval arm_dot(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn_
     if (in->op == ZN_K_Dot2) break;
   }
   return acc;
-}
-
-/* Lanes [first, first + n) of v. */
-static zn_lval slice(zn_lfun *s, zn_lval v, unsigned first, unsigned n) {
-  zn_lval mask[64];
-  for (unsigned j = 0; j < n; j++) mask[j] = LLVMConstInt(s->m->i32, first + j, 0);
-  return LLVMBuildShuffleVector(s->m->b, v, LLVMGetPoison(LLVMTypeOf(v)), LLVMConstVector(mask, n), "");
 }
 
 static zn_lval dot_lanes(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn_lval acc, unsigned n) {

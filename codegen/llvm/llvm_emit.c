@@ -74,8 +74,9 @@ static zn_status make_machine(zn_lmod *m, LLVMTargetMachineRef *out_tm) {
   bool bare = m->arch == ZN_LA_ARM;
   LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
   LLVMTargetMachineOptionsSetCPU(o, m->caps->cpu);
-  /* on x86 each function says what it may use: those that ask the processor, less than the kernels */
-  LLVMTargetMachineOptionsSetFeatures(o, m->caps->features && m->arch != ZN_LA_X86 ? m->caps->features : "");
+  /* where a run asks the processor each function says what it may use: those that ask, less than the kernels */
+  const bool asks = m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64;
+  LLVMTargetMachineOptionsSetFeatures(o, m->caps->features && !asks ? m->caps->features : "");
   LLVMTargetMachineOptionsSetCodeGenOptLevel(o, m->o->opt_level <= 0   ? LLVMCodeGenLevelLess
                                                 : m->o->opt_level >= 3 ? LLVMCodeGenLevelAggressive
                                                                        : LLVMCodeGenLevelDefault);

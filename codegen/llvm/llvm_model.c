@@ -14,7 +14,7 @@ static const char *symbol(const zn_lmod *m, uint32_t fn) {
   if (m->num_variants > 1) { /* "x86_64_v3_" */
     char *p = zn_arena_printf(m->a, "%s_", m->caps->arch);
     for (prefix = p; *p; p++)
-      if (*p == '-') *p = '_';
+      if (*p == '-' || *p == '.' || *p == '+') *p = '_';
   }
   if (f->is_entry && fn == k->run_fn) return zn_arena_printf(m->a, "%s_%srun", k->name, prefix);
   if (f->is_entry && fn == k->plan_fn) return zn_arena_printf(m->a, "%s_%splan", k->name, prefix);

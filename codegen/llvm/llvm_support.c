@@ -114,9 +114,29 @@ static void features_x86(maker *k) {
   LLVMBuildRet(b, LLVMBuildZExt(b, bits, k->m->i64, ""));
 }
 
+/* The four bits of an identification register from `shift` on are not zero: `bit`, else 0. Linux lets programs read these
+ * registers: it traps and answers. */
+static zn_lval id_field(maker *k, const char *reg, unsigned shift, uint64_t bit) {
+  zn_lmod *m = k->m;
+  zn_ltype ft = LLVMFunctionType(m->i64, NULL, 0, 0);
+  const char *text = zn_arena_printf(m->a, "mrs $0, %s", reg);
+  zn_lval as = LLVMGetInlineAsm(ft, text, strlen(text), "=r", 2, 1, 0, LLVMInlineAsmDialectATT, 0);
+  zn_lval v = LLVMBuildCall2(k->b, ft, as, NULL, 0, "");
+  zn_lval field = LLVMBuildAnd(k->b, v, LLVMConstInt(m->i64, 15ull << shift, 0), "");
+  zn_lval has = LLVMBuildICmp(k->b, LLVMIntNE, field, LLVMConstInt(m->i64, 0, 0), "");
+  return LLVMBuildSelect(k->b, has, LLVMConstInt(m->i64, bit, 0), LLVMConstInt(m->i64, 0, 0), "");
+}
+
+static void features_aarch64(maker *k) {
+  zn_lval dot = id_field(k, "ID_AA64ISAR0_EL1", 44, ZN_FEAT_DOTPROD);
+  zn_lval mm = id_field(k, "ID_AA64ISAR1_EL1", 52, ZN_FEAT_I8MM);
+  LLVMBuildRet(k->b, LLVMBuildOr(k->b, dot, mm, ""));
+}
+
 static zn_lval detect_fn(zn_lmod *m) {
   maker k = begin(m, "zn_detect", m->i64, NULL, 0);
-  features_x86(&k);
+  if (m->arch == ZN_LA_X86) features_x86(&k);
+  else features_aarch64(&k);
   LLVMDisposeBuilder(k.b);
   return k.fn;
 }
@@ -127,7 +147,7 @@ static zn_lval atomically(zn_lval access) {
   return access;
 }
 
-/* CPUID leaves a virtual machine each time, which costs what a small network costs. So the answer is kept, in the one
+/* CPUID leaves a virtual machine each time (and a read of an Arm identification register the program), which costs what a small network costs. So the answer is kept, in the one
  * word that an artifact writes; whoever asks at the same time writes the same. In .data: behind .bss come the constants. */
 static void features_kept(maker *k) {
   enum { ASKED = 63 };
@@ -152,7 +172,7 @@ static void features_kept(maker *k) {
 zn_lval zn_lm_features_fn(zn_lmod *m) {
   if (m->features_fn) return m->features_fn;
   maker k = begin(m, "zn_features", m->i64, NULL, 0);
-  if (m->arch == ZN_LA_X86) features_kept(&k);
+  if (m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64) features_kept(&k);
   else LLVMBuildRet(k.b, LLVMConstInt(m->i64, ~0ull, 0));
   LLVMDisposeBuilder(k.b);
   return m->features_fn = k.fn;

@@ -92,8 +92,8 @@ void zn_lm_function_attrs(const zn_lmod *m, zn_lval fn, bool baseline) {
   zn_lm_attr_text(m, fn, "no-builtins", "");
   zn_lm_attr_text(m, fn, "no-trapping-math", "true");
   zn_lm_attr_text(m, fn, "frame-pointer", "none");
-  bool low = baseline && m->arch == ZN_LA_X86;
-  zn_lm_attr_text(m, fn, "target-cpu", low ? "x86-64" : m->caps->cpu);
+  bool low = baseline && (m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64);
+  zn_lm_attr_text(m, fn, "target-cpu", !low ? m->caps->cpu : m->arch == ZN_LA_X86 ? "x86-64" : "generic");
   const char *features = low ? "" : m->caps->features;
   if (features && features[0]) zn_lm_attr_text(m, fn, "target-features", features);
 }

@@ -128,7 +128,7 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   mine.p = &now;
   set_words(&now, form);
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-    unsigned mr = shapes[i].mr, regs = mr * shapes[i].nv + shapes[i].nv + 3;
+    unsigned mr = shapes[i].mr, regs = mr * shapes[i].nv + shapes[i].nv + zn_dot_temporaries(lw->caps);
     if (p->oc < mr || regs > lw->caps->vector_regs) continue;
     now.mr = mr;
     now.nv = shapes[i].nv;

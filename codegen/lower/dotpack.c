@@ -19,6 +19,10 @@ zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t h
   return caps->dot2 && lo >= INT16_MIN && hi <= INT16_MAX ? ZN_DOT_HALVES : ZN_DOT_NO_FORM;
 }
 
+unsigned zn_dot_temporaries(const zn_caps *caps) {
+  return caps->dot4 == ZN_DOT4_SIGNED_PAIRS ? 9 : 3; /* products at twice the width, of several accumulators at once */
+}
+
 /* The part of weight *w that a safe pair with `other` cannot hold; *w keeps the rest. */
 static int32_t cut(int32_t *w, int32_t other) {
   int32_t same = *w > 0 ? (other > 0 ? other : 0) : (other < 0 ? -other : 0);
@@ -268,9 +272,19 @@ static void fill_halves(const packer *k, zn_arena *arena) {
       }
 }
 
+/* Two products of signed bytes fit 16 bits unless all four are -128. */
+static bool pairs_fit(const zn_dotpack *p) {
+  for (int64_t i = 0; i < p->steps * p->width; i++) {
+    const uint32_t w = (uint32_t)p->w[i];
+    if ((w & 0xffff) == 0x8080 || w >> 16 == 0x8080) return false;
+  }
+  return true;
+}
+
 static void fill_bytes(const packer *k, zn_arena *arena, const zn_caps *caps, zn_dtype a) {
   zn_dotpack *p = k->p;
-  bool pairs = caps->dot4 == ZN_DOT4_PAIRS, mixed = pairs || caps->dot4 == ZN_DOT4_MIXED, same = caps->dot4 == ZN_DOT4_SAME;
+  const bool pairs = caps->dot4 == ZN_DOT4_PAIRS, signed_pairs = caps->dot4 == ZN_DOT4_SIGNED_PAIRS;
+  const bool mixed = pairs || caps->dot4 == ZN_DOT4_MIXED, same = signed_pairs || caps->dot4 == ZN_DOT4_SAME;
   p->words = (p->k + 3) / 4;
   p->steps = p->blocks * p->words;
   if (mixed && a == ZN_I8) p->a_add = 128;
@@ -283,6 +297,7 @@ static void fill_bytes(const packer *k, zn_arena *arena, const zn_caps *caps, zn
   p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
   if (p->ordered) p->order = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * 2));
   for (int64_t b = 0; b < p->blocks; b++) fill_block(k, b, plans ? &plans[b] : NULL);
+  if (signed_pairs && pairs_fit(p)) p->flags |= ZN_DOT_PAIRS;
   zn_arena_reset(&tmp);
 }
 

@@ -37,6 +37,8 @@ typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
 
 /* Which form suits weights in [lo, hi] and activations of type a on this target. */
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
+/* Vector registers that a register tile needs beside accumulators and activations. */
+unsigned zn_dot_temporaries(const zn_caps *caps);
 /* Time per word that BYTES takes for blocks of `width` columns, 1 for one Dot4 a word; from a sample of the blocks. */
 double zn_dot_steps(const zn_caps *caps, int64_t k, int64_t n, int64_t width, zn_dot_weight weight, void *user);
 /* Packs k x n weights for blocks of `width` columns; arrays from arena. scale: distance of two words in what `order`

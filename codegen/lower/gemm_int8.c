@@ -51,7 +51,7 @@ static bool choose(zn_lw *lw, product *p) {
   p->lanes = zn_lw_lanes(lw, ZN_I32);
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes && form; i++) {
     const shape *s = &shapes[i];
-    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + 3;
+    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + (p->lanes > 1 ? zn_dot_temporaries(lw->caps) : 3);
     int64_t width = (int64_t)s->vectors * p->lanes;
     if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) continue;
     double score = s->speed * use(lw, g->m, s->rows) * use(lw, zn_ex_const(lw->ex, g->n), width);

@@ -122,7 +122,8 @@ const zn_target zn_target_cpu = {
     .doc = "x86-64, AArch64, RISC-V and Cortex-M machine code through LLVM",
     .suffixes = suffixes,
     .archs = "native, x86-64, x86-64-v2, x86-64-v3 (default), x86-64-v4, alderlake, icelake-server, aarch64, "
-             "riscv64, cortex-m4, cortex-m7",
+             "armv8.2-a+dotprod, cortex-a76, neoverse-n1, armv8.6-a, neoverse-v1, riscv64, rv64gcv, cortex-m4, cortex-m7, "
+             "cortex-m33, cortex-m55",
     .several = true,
     .caches = true,
     .caps = zn_cpu_caps,

@@ -1,8 +1,15 @@
 /* Architectures of the cpu target, one row each, and what this machine can run. */
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include "codegen/llvm/llvm_emit.h"
 #include "targets/cpu/cpu.h"
 
 #define X86 "x86_64-unknown-linux-gnu"
+#define A64 "aarch64-unknown-linux-gnu"
+#define RV64 "riscv64-unknown-linux-gnu"
+#define ARMV7EM "thumbv7em-none-unknown-eabihf"
 enum {
   FEAT_V2 = ZN_FEAT_SSE42,
   FEAT_V3 = FEAT_V2 | ZN_FEAT_AVX2 | ZN_FEAT_FMA | ZN_FEAT_F16C | ZN_FEAT_BMI2,
@@ -36,23 +43,51 @@ static const zn_caps rows[] = {
      .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
      .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI, .l1_bytes = 32768,
      .l2_bytes = 1048576},
-    {.arch = "aarch64", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon",
-     .idx_bytes = 8, .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true,
-     .round_native = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
-    {.arch = "riscv64", .triple = "riscv64-unknown-linux-gnu", .cpu = "generic-rv64",
-     .features = "+m,+a,+f,+d,+c", .idx_bytes = 8, .vector_regs = 32, .fma = true, .f64_native = true,
-     .l1_bytes = 32768, .l2_bytes = 262144},
+    {.arch = "aarch64", .triple = A64, .cpu = "generic", .features = "+neon", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_SIGNED_PAIRS, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
+    /* Armv8.2 with dot products: Cortex-A55 and A76 onwards, Raspberry Pi 5, Graviton 2 */
+    {.arch = "armv8.2-a+dotprod", .triple = A64, .cpu = "generic", .features = "+v8.2a,+dotprod", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
+     .l1_bytes = 32768, .l2_bytes = 524288},
+    {.arch = "cortex-a76", .triple = A64, .cpu = "cortex-a76", .features = "", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
+     .l1_bytes = 65536, .l2_bytes = 524288},
+    {.arch = "neoverse-n1", .triple = A64, .cpu = "neoverse-n1", .features = "", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
+     .l1_bytes = 65536, .l2_bytes = 1048576},
+    /* and with products of unlike signs: Graviton 3, Cortex-A710 onwards */
+    {.arch = "armv8.6-a", .triple = A64, .cpu = "generic", .features = "+v8.6a,+dotprod,+i8mm", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_ANY, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
+     .l1_bytes = 65536, .l2_bytes = 1048576},
+    {.arch = "neoverse-v1", .triple = A64, .cpu = "neoverse-v1", .features = "-sve", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_ANY, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
+     .l1_bytes = 65536, .l2_bytes = 1048576},
+    {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c", .idx_bytes = 8,
+     .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
+    /* The V extension, with registers of 128 bits at least: vectors of fixed size, right on any wider machine. */
+    {.arch = "rv64gcv", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c,+v", .idx_bytes = 8,
+     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
-    {.arch = "cortex-m4", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m4", .features = "",
-     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
-    {.arch = "cortex-m7", .triple = "thumbv7em-none-unknown-eabihf", .cpu = "cortex-m7", .features = "",
-     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_SCALAR, .f64_native = true, .l1_bytes = 16384},
+    {.arch = "cortex-m4", .triple = ARMV7EM, .cpu = "cortex-m4", .features = "", .idx_bytes = 4, .vector_regs = 32,
+     .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
+    {.arch = "cortex-m7", .triple = ARMV7EM, .cpu = "cortex-m7", .features = "", .idx_bytes = 4, .vector_regs = 32,
+     .fma = true, .f16_convert = true, .round_native = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR, .f64_native = true,
+     .l1_bytes = 16384},
+    {.arch = "cortex-m33", .triple = "thumbv8m.main-none-unknown-eabihf", .cpu = "cortex-m33", .features = "",
+     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
+     .dot4 = ZN_DOT4_SCALAR},
+    /* Helium: eight vector registers */
+    {.arch = "cortex-m55", .triple = "thumbv8.1m.main-none-unknown-eabihf", .cpu = "cortex-m55", .features = "",
+     .idx_bytes = 4, .vector_bytes = 16, .vector_regs = 8, .fma = true, .f16_convert = true, .round_native = true,
+     .f64_native = true, .l1_bytes = 16384},
 };
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
-
-static const char accepted[] =
-    "native, x86-64, x86-64-v2, x86-64-v3, x86-64-v4, alderlake, icelake-server, aarch64, riscv64, cortex-m4, cortex-m7";
 
 static bool has_feature(const char *list, const char *name) {
   size_t n = strlen(name);
@@ -65,6 +100,12 @@ static const zn_caps *find_row(const char *arch) {
   for (size_t i = 0; i < NUM_ROWS; i++)
     if (!strcmp(rows[i].arch, arch)) return &rows[i];
   return NULL;
+}
+
+static const char *accepted(zn_ctx *c) {
+  const char *s = "native";
+  for (size_t i = 0; i < NUM_ROWS; i++) s = zn_arena_printf(&c->tmp, "%s, %s", s, rows[i].arch);
+  return s;
 }
 
 static uint32_t x86_bits(const char *f) {
@@ -96,9 +137,9 @@ static zn_status native_caps(zn_ctx *c, zn_caps *out) {
            : (bits & FEAT_V2) == FEAT_V2 ? "x86-64-v2"
                                          : "x86-64";
   } else if (!strncmp(triple, "aarch64", 7)) {
-    base = "aarch64";
+    base = has_feature(features, "dotprod") ? (has_feature(features, "i8mm") ? "armv8.6-a" : "armv8.2-a+dotprod") : "aarch64";
   } else if (!strncmp(triple, "riscv64", 7)) {
-    base = "riscv64";
+    base = has_feature(features, "v") ? "rv64gcv" : "riscv64";
   } else {
     return zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=native: no code generator for this machine (%s)", triple);
   }
@@ -123,7 +164,7 @@ zn_status zn_cpu_caps(zn_ctx *c, const char *arch, zn_caps *out) {
     const zn_caps *row = find_row(arch);
     if (!row) {
       zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s is not an architecture of target cpu", arch);
-      zn_help(c, "use one of: %s", accepted);
+      zn_help(c, "use one of: %s", accepted(c));
       return ZN_ERR_USAGE;
     }
     *out = *row;
@@ -134,6 +175,11 @@ zn_status zn_cpu_caps(zn_ctx *c, const char *arch, zn_caps *out) {
 
 static uint32_t running_bits(void) {
   uint32_t bits = 0;
+#if defined(__aarch64__)
+  const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
+  if (hw >> 20 & 1) bits |= ZN_FEAT_DOTPROD; /* HWCAP_ASIMDDP, HWCAP2_I8MM of Linux */
+  if (hw2 >> 13 & 1) bits |= ZN_FEAT_I8MM;
+#endif
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2")) bits |= ZN_FEAT_AVX2;

@@ -1,4 +1,5 @@
-# Other processors, run in QEMU: the digit classifier on AArch64 (all held-out digits) and on a bare Cortex-M4.
+# Other processors, run in QEMU: the digit classifier on AArch64 (all held-out digits) and on a bare Cortex-M4; models and a
+# sample of the ONNX node tests on every kind of processor (tests/foreign). NODES=1: all node tests.
 . tests/suites/lib.sh
 
 a64=aarch64-linux-gnu-gcc
@@ -13,6 +14,18 @@ answers() { # COMMAND...: the same labels as the host's
 close() {
   paste <(grep '^ *\[' "$1") <(grep '^ *\[' "$2") |
     awk '{ x = $3; y = $6; m = x * x > m ? x * x : m; d = (x - y)^2 > d ? (x - y)^2 : d } END { exit !(NR && d <= 1e-8 * m) }'
+}
+# foreign MACHINE CASE...: see tests/foreign/foreign.py
+foreign() {
+  local m=$1
+  shift
+  "$PYTHON" tests/foreign/foreign.py "$ZENITHC" "$out/foreign-${m//,/-}" "$m" "$@" 2>&1 |
+    awk '/^(ok|skip|FAIL) / { print; n++; next } { rest = rest " " $0 } END { if (!n || rest ~ /Error/) print "FAIL foreign:" rest }'
+}
+# Every n-th of the node tests, another part of them for each machine.
+nodes() { find "$B/onnx-data/" -maxdepth 1 -name 'test_*' | LC_ALL=C sort | awk -v n="${NODES:-80}" -v k="$1" 'NR % n == k % n'; }
+instruction() { # MODEL ARCH PATTERN: the code for ARCH has it
+  "$ZENITHC" "$1" --arch="$2" --verify=off --quiet -o "$out/listing.s" && grep -qE "$3" "$out/listing.s"
 }
 m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
 {
@@ -37,4 +50,24 @@ m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
       try "cortex-m4 firmware from .$kind runs" m4_run "$elf" &&
       try "cortex-m4 firmware from .$kind agrees with the host" close "$elf.txt" "$out/ramp.txt"
   done
+
+  # The instructions that integer products are for.
+  "$PYTHON" tests/foreign/make_qdq.py "$out/qdq.onnx"
+  for row in "aarch64 sadalp" "armv8.2-a+dotprod [^u]sdot" "armv8.6-a usdot" "cortex-m4 smlad" "cortex-m33 smlad" "rv64gcv vwmacc"; do
+    read -r arch pattern <<< "$row"
+    try "$row" instruction "$out/qdq.onnx" "$arch" "$pattern"
+  done
+
+  int8=$MODELS/mlperf-tiny-kws-int8/model.onnx
+  [ -f "$int8" ] || int8=
+  foreign aarch64 "$out/qdq.onnx" $int8 $(nodes 1)
+  foreign armv8.2-a+dotprod "$out/qdq.onnx" $int8
+  foreign armv8.6-a "$out/qdq.onnx" $int8
+  foreign cortex-m4 "$out/qdq.onnx" $int8
+  foreign cortex-m7 "$out/qdq.onnx"
+  foreign cortex-m55 "$digits" "$out/qdq.onnx" $int8 $(nodes 2)
+  foreign riscv64 "$digits" "$out/qdq.onnx" $(nodes 3)
+  # vector conversions with a rounding mode of their own abort QEMU 7
+  if qemu-riscv64 --version | grep -qE 'version ([89]|[1-9][0-9])'; then foreign rv64gcv "$out/qdq.onnx" $int8 $(nodes 4); fi
+  foreign rv64gcv "$digits"
 } | tally

@@ -561,10 +561,24 @@ static void test_archive(void **state) {
 
 /* ---- every architecture ---- */
 
-static void test_undefined(void **state) {
+/* Symbols that an object of all kernels leaves open: none, but for f64 on machines that have no such unit. */
+static void check_closed(fixture *t, const char *o) {
+  FILE *p = popen(zn_arena_printf(&t->c.perm, "llvm-nm-19 -u %s", o), "r");
+  char line[256];
+  bool any = false;
+  while (fgets(line, sizeof line, p)) {
+    /* pow and the trigonometric functions compute in f64: soft where the machine has none */
+    if (!t->caps.f64_native && strstr(line, "U __aeabi_")) continue;
+    any = any || strstr(line, " U ");
+    if (strstr(line, " U ")) printf("  %s needs %s", t->caps.arch, line);
+  }
+  pclose(p);
+  assert_false(any);
+}
+
+static void test_undefined(void **state) { /* for the emulated ones see below */
   (void)state;
-  static const char *const archs[] = {"x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64", "riscv64",
-                                      "cortex-m4", "cortex-m7"};
+  static const char *const archs[] = {"x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "cortex-m33"};
   for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
     fixture t;
     open_module(&t, archs[i]);
@@ -572,17 +586,7 @@ static void test_undefined(void **state) {
     all_kernels(&t);
     const char *o = path_of(&t, zn_arena_printf(&t.c.perm, "all-%s.o", archs[i]));
     build(&t, o, 1);
-    FILE *p = popen(zn_arena_printf(&t.c.perm, "llvm-nm-19 -u %s", o), "r");
-    char line[256];
-    bool any = false;
-    while (fgets(line, sizeof line, p)) {
-      /* pow and the trigonometric functions compute in f64: soft where the machine has none */
-      if (!t.caps.f64_native && strstr(line, "U __aeabi_")) continue;
-      any = any || strstr(line, " U ");
-      if (strstr(line, " U ")) printf("  %s needs %s", archs[i], line);
-    }
-    pclose(p);
-    assert_false(any);
+    check_closed(&t, o);
     if (t.caps.idx_bytes == 8) build(&t, path_of(&t, "cross.so"), 1);
     close_module(&t);
   }
@@ -609,21 +613,34 @@ static void write_harness(fixture *t) {
              "extern void _start(void);\n"
              "__attribute__((naked)) void reset(void) { __asm__ volatile(\"ldr r0,=0xE000ED88\\n ldr r1,[r0]\\n"
              " orr r1,r1,#0xF00000\\n str r1,[r0]\\n dsb\\n isb\\n b _start\\n\"); }\n"
-             "__attribute__((section(\".vectors\"), used)) void *const vec[16] = {(void *)0x20400000, (void *)reset};\n"
+             "#ifndef STACK\n#define STACK 0x20400000\n#endif\n"
+             "__attribute__((section(\".vectors\"), used)) void *const vec[16] = {(void *)STACK, (void *)reset};\n"
              "#endif\n");
   fclose(f);
 }
 
 #define CORTEX "arm-none-eabi-gcc -O1 -mthumb -mfloat-abi=hard --specs=rdimon.specs -Wl,--section-start=.vectors=0" \
                ",-Ttext=0x20000,-Tdata=0x20000000 "
+/* The secure mapping of the board's memories. */
+#define HELIUM "arm-none-eabi-gcc -O1 -mthumb -mfloat-abi=hard --specs=rdimon.specs -Wl,--section-start=.vectors=0x10000000" \
+               ",-Ttext=0x11000000,-Tdata=0x31000000 -DSTACK=0x31100000 "
+/* Vector conversions with a rounding mode of their own abort QEMU 7. */
+#define RISCV "command -v riscv64-linux-gnu-gcc"
+#define NEW_QEMU "qemu-riscv64 --version | grep -qE 'version ([89]|[1-9][0-9])'"
+#define A64 "aarch64-linux-gnu-gcc -static"
+#define RV64 "riscv64-linux-gnu-gcc -static"
+#define BOARD(name) "qemu-system-arm -M " name " -nographic -semihosting -kernel h"
 static const struct {
-  const char *arch, *tool, *build, *run;
+  const char *arch, *have, *build, *run;
 } machines[] = {
-    {"aarch64", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-gcc -static", "qemu-aarch64 ./h"},
-    {"cortex-m4", "qemu-system-arm", CORTEX "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16",
-     "qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel h"},
-    {"cortex-m7", "qemu-system-arm", CORTEX "-mcpu=cortex-m7 -mfpu=fpv5-d16",
-     "qemu-system-arm -M mps2-an500 -nographic -semihosting -kernel h"},
+    {"aarch64", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu cortex-a53 ./h"},
+    {"armv8.2-a+dotprod", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu neoverse-n1 ./h"},
+    {"armv8.6-a", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu max ./h"},
+    {"riscv64", RISCV, RV64, "qemu-riscv64 ./h"},
+    {"rv64gcv", RISCV " && " NEW_QEMU, RV64, "qemu-riscv64 -cpu rv64,v=true,vlen=128 ./h"},
+    {"cortex-m4", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", BOARD("mps2-an386")},
+    {"cortex-m7", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m7 -mfpu=fpv5-d16", BOARD("mps2-an500")},
+    {"cortex-m55", "command -v qemu-system-arm", HELIUM "-mcpu=cortex-m55", BOARD("mps3-an547")},
 };
 
 static void emulate(const char *arch, const char *cc, const char *run) {
@@ -640,6 +657,7 @@ static void emulate(const char *arch, const char *cc, const char *run) {
   }
   fclose(in);
   build(&t, path_of(&t, "k.o"), 2);
+  check_closed(&t, path_of(&t, "k.o"));
   assert_int_equal(system(zn_arena_printf(&t.c.perm, "cd %s && %s h.c k.o -o h 2> cc.log && timeout 100 %s", dir, cc, run)), 0);
   FILE *out = fopen(path_of(&t, "out"), "rb");
   assert_non_null(out);
@@ -657,10 +675,10 @@ static void emulate(const char *arch, const char *cc, const char *run) {
 static void test_emulated(void **state) {
   (void)state;
   for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
-    char cmd[100];
-    snprintf(cmd, sizeof cmd, "which %s > /dev/null", machines[i].tool);
+    char cmd[200];
+    snprintf(cmd, sizeof cmd, "(%s) > /dev/null 2>&1", machines[i].have);
     if (system(cmd) == 0) emulate(machines[i].arch, machines[i].build, machines[i].run);
-    else printf("  %s skipped: no %s\n", machines[i].arch, machines[i].tool);
+    else printf("  %s skipped: no %s\n", machines[i].arch, machines[i].have);
   }
 }
 

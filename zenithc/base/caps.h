@@ -18,8 +18,10 @@ enum {
 typedef enum zn_dot4_kind {
   ZN_DOT4_NONE,  /* expanded: widen to 16 bits and use Dot2 instead */
   ZN_DOT4_PAIRS, /* u8 * i8 in a few instructions, when ZN_DOT_PAIRS is proved (vpmaddubsw) */
-  ZN_DOT4_MIXED, /* u8 * i8, exact (vpdpbusd, usdot) */
+  ZN_DOT4_SIGNED_PAIRS, /* i8 * i8, exact, in a few instructions, fewer when ZN_DOT_PAIRS is proved (smull, sadalp) */
+  ZN_DOT4_MIXED, /* u8 * i8, exact (vpdpbusd) */
   ZN_DOT4_SAME,  /* i8 * i8 and u8 * u8, exact (sdot, udot) */
+  ZN_DOT4_ANY,   /* these and u8 * i8, exact (sdot, udot, usdot) */
   ZN_DOT4_SCALAR /* any signs, exact, one 32-bit word at a time (uxtb16, sxtb16, smlad) */
 } zn_dot4_kind;
 
