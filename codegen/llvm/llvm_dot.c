@@ -107,7 +107,9 @@ static zn_lval neon_dot(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn
   zn_ltype over[2] = {zn_lm_vec(m->i32, 4), zn_lm_vec(m->i8, 16)};
   zn_lval args[3] = {acc, as_lanes(s, x, m->i8, 16), as_lanes(s, y, m->i8, 16)};
   const unsigned signs = in->imm.i & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED);
-  const char *name = signs == ZN_DOT_B_SIGNED ? "llvm.aarch64.neon.usdot" : signs ? "llvm.aarch64.neon.sdot" : "llvm.aarch64.neon.udot";
+  const char *name = signs == ZN_DOT_B_SIGNED ? "llvm.aarch64.neon.usdot"
+                     : signs                  ? "llvm.aarch64.neon.sdot"
+                                              : "llvm.aarch64.neon.udot";
   return call(s, name, over, 2, args, 3);
 }
 

@@ -147,8 +147,9 @@ static zn_lval atomically(zn_lval access) {
   return access;
 }
 
-/* CPUID leaves a virtual machine each time (and a read of an Arm identification register the program), which costs what a small network costs. So the answer is kept, in the one
- * word that an artifact writes; whoever asks at the same time writes the same. In .data: behind .bss come the constants. */
+/* CPUID leaves a virtual machine each time, and a read of an Arm identification register the program, which costs what a
+ * small network costs. So the answer is kept, in the one word that an artifact writes; whoever asks at the same time writes
+ * the same. In .data: behind .bss come the constants. */
 static void features_kept(maker *k) {
   enum { ASKED = 63 };
   zn_lmod *m = k->m;

@@ -1,6 +1,6 @@
-/* cases_main IN OUT [RUNS]: runs the models of table.inc (MODEL(name) lines) one after another, for processors that zenithc cannot run
- * on the machine that builds. For each, IN holds u32 count and then per input u32 dtype, u32 rank, i64 shape[rank], u64
- * bytes and the data; OUT gets i32 result, u32 count and the outputs in the same form. All little-endian. On a Cortex-M
+/* cases_main IN OUT [RUNS]: runs the models of table.inc (MODEL(name) lines) one after another, for processors that the
+ * machine that builds them cannot run. For each, IN holds u32 count and then per input u32 dtype, u32 rank, i64 shape[rank],
+ * u64 bytes and the data; OUT gets i32 result, u32 count and the outputs in the same form. All little-endian. On a Cortex-M
  * board files and arguments come through semihosting. RUNS: how often each model is run (for counting instructions). */
 #include <stdio.h>
 #include <stdlib.h>

@@ -20,7 +20,8 @@ foreign() {
   local m=$1
   shift
   "$PYTHON" tests/foreign/foreign.py "$ZENITHC" "$out/foreign-${m//,/-}" "$m" "$@" 2>&1 |
-    awk '/^(ok|skip|FAIL) / { print; n++; next } { rest = rest " " $0 } END { if (!n || rest ~ /Error/) print "FAIL foreign:" rest }'
+    awk '/^(ok|skip|FAIL) / { print; n++; next } { rest = rest " " $0 }
+         END { if (!n || rest ~ /Error/) print "FAIL foreign:" rest }'
 }
 # Every n-th of the node tests, another part of them for each machine.
 nodes() { find "$B/onnx-data/" -maxdepth 1 -name 'test_*' | LC_ALL=C sort | awk -v n="${NODES:-80}" -v k="$1" 'NR % n == k % n'; }
@@ -53,7 +54,8 @@ m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
 
   # The instructions that integer products are for.
   "$PYTHON" tests/foreign/make_qdq.py "$out/qdq.onnx"
-  for row in "aarch64 sadalp" "armv8.2-a+dotprod [^u]sdot" "armv8.6-a usdot" "cortex-m4 smlad" "cortex-m33 smlad" "rv64gcv vwmacc"; do
+  for row in "aarch64 sadalp" "armv8.2-a+dotprod [^u]sdot" "armv8.6-a usdot" "cortex-m4 smlad" "cortex-m33 smlad" \
+    "rv64gcv vwmacc"; do
     read -r arch pattern <<< "$row"
     try "$row" instruction "$out/qdq.onnx" "$arch" "$pattern"
   done
