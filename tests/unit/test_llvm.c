@@ -634,14 +634,14 @@ static const struct {
   const char *arch, *have, *build, *run;
   bool dots_alone; /* what it has beyond the row before */
 } machines[] = {
-    {"aarch64", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu cortex-a53 ./h"},
+    {"aarch64", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu cortex-a53 ./h", false},
     {"armv8.2-a+dotprod", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu neoverse-n1 ./h", true},
     {"armv8.6-a", "command -v aarch64-linux-gnu-gcc", A64, "qemu-aarch64 -cpu max ./h", true},
-    {"riscv64", RISCV, RV64, "qemu-riscv64 ./h"},
-    {"rv64gcv", RISCV " && " NEW_QEMU, RV64, "qemu-riscv64 -cpu rv64,v=true,vlen=128 ./h"},
-    {"cortex-m4", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", BOARD("mps2-an386")},
-    {"cortex-m7", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m7 -mfpu=fpv5-d16", BOARD("mps2-an500")},
-    {"cortex-m55", "command -v qemu-system-arm", HELIUM "-mcpu=cortex-m55", BOARD("mps3-an547")},
+    {"riscv64", RISCV, RV64, "qemu-riscv64 ./h", false},
+    {"rv64gcv", RISCV " && " NEW_QEMU, RV64, "qemu-riscv64 -cpu rv64,v=true,vlen=128 ./h", false},
+    {"cortex-m4", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", BOARD("mps2-an386"), false},
+    {"cortex-m7", "command -v qemu-system-arm", CORTEX "-mcpu=cortex-m7 -mfpu=fpv5-d16", BOARD("mps2-an500"), false},
+    {"cortex-m55", "command -v qemu-system-arm", HELIUM "-mcpu=cortex-m55", BOARD("mps3-an547"), false},
 };
 
 static void emulate(const char *arch, const char *cc, const char *run, bool dots_alone) {
