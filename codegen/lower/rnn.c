@@ -1,12 +1,13 @@
-/* RNN, GRU and LSTM. The products of all inputs with W and the biases are one matrix product per direction; then one
- * kernel walks the time steps of every (direction, batch item) with the state in scratch memory. R is read transposed, so
- * that lanes run over the gates' columns: packed at compile time when it is constant. */
+/* RNN, GRU and LSTM. The products of all inputs with W and the biases are one matrix product per direction; then kernels
+ * walk the time steps of every direction and group of batch items (which share what is loaded of R) with the state in
+ * scratch memory. R is read transposed, so that lanes run over the gates' columns: when it is constant in panels of the
+ * columns that are computed at once, so that it is one stream. */
 #include <string.h>
 
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/rnn.h"
 
-enum { UNROLL = 4 };
+enum { MAX_JAM = 4, MAX_VECTORS = 8 };
 
 typedef struct rnn {
   zn_nid node;
@@ -19,12 +20,21 @@ typedef struct rnn {
   double clip;
   zn_rnn_act act[2][3];
   zn_loc xw, rt, state, work; /* input products; R transposed; h and c; gates and reset h */
+  bool packed; /* rt is in panels */
   zn_dtype rt_type;
   /* of the kernel being written */
   int d;
-  zn_expr lane; /* d * N + batch item */
-  zn_expr item;
+  uint32_t jam; /* batch items that go side by side */
+  zn_expr first; /* of them */
+  zn_expr item, lane; /* one of them; d * N + item */
 } rnn;
+
+static rnn of_item(zn_lw *lw, const rnn *r, uint32_t i) {
+  rnn one = *r;
+  one.item = zn_ex_addi(lw->ex, r->first, i);
+  one.lane = zn_ex_add(lw->ex, zn_ex_muli(lw->ex, r->N, r->d), one.item);
+  return one;
+}
 
 static zn_vid out_of(const zn_node *n, uint32_t i) { return i < n->num_out ? n->out[i] : 0; }
 
@@ -132,37 +142,90 @@ static void input_products(zn_lw *lw, rnn *r) {
   }
 }
 
-/* ---------------------------------------------------------------- R transposed: [direction][k][column] */
+/* ---------------------------------------------------------------- R transposed: [direction][part][k][column of the part] */
 
+typedef struct section { /* gates that are multiplied in one go: panels of as many columns as are computed at once, then the rest */
+  int64_t first, gates;
+} section;
+
+/* Of GRU the hidden gate is a product of its own. */
+static uint32_t parts_of(const rnn *r, section out[2]) {
+  const bool gru = r->op == ZN_OP_GRU;
+  out[0] = (section){0, gru ? 2 : r->gates};
+  out[1] = (section){2, 1};
+  return gru ? 2 : 1;
+}
+
+static uint32_t jam_of(zn_lw *lw, const rnn *r) {
+  int64_t lo, hi;
+  zn_ex_range(lw->ex, r->N, &lo, &hi);
+  if (lw->caps->simt || r->len || lw->opts->opt_level < 1) return 1;
+  return hi < MAX_JAM ? (lo == hi ? (uint32_t)hi : 1) : MAX_JAM;
+}
+
+/* Vectors of a panel: as many as there are registers for, rather fewer if no column is left over then. */
+static unsigned vectors_of(zn_lw *lw, const rnn *r, int64_t columns) {
+  const unsigned lanes = zn_lw_lanes(lw, r->ct), jam = jam_of(lw, r);
+  unsigned most = (lw->caps->vector_regs - 1) / (jam + (jam > 1));
+  if (most > MAX_VECTORS) most = MAX_VECTORS;
+  for (unsigned v = most; v > most / 2; v--)
+    if (columns % (v * lanes) == 0) return v;
+  return most;
+}
+
+/* From R of a direction, [column][k], h of each gate. */
+static char *write_part(const char *from, const section *q, int64_t h, unsigned wide, unsigned size, char *to) {
+  const int64_t columns = q->gates * h;
+  for (int64_t at = 0; at < columns; at += wide) {
+    const int64_t n = columns - at < wide ? columns - at : wide;
+    for (int64_t k = 0; k < h; k++)
+      for (int64_t j = 0; j < n; j++, to += size) memcpy(to, from + ((q->first * h + at + j) * h + k) * size, size);
+  }
+  return to;
+}
+
+/* In panels, at compile time; false when R or its sizes are not known, or lanes are threads. */
+static bool pack_r(zn_lw *lw, rnn *r) {
+  const zn_htensor *c = zn_lw_cst(lw, r->R);
+  int64_t h = 0;
+  section q[2];
+  if (!c || !zn_ex_is_const(lw->ex, r->H, &h) || lw->caps->simt) return false;
+  const unsigned size = zn_dtype_bytes(r->dt), lanes = zn_lw_lanes(lw, r->ct);
+  const int64_t each = r->gates * h * h;
+  const uint32_t n = parts_of(r, q);
+  char *all = zn_arena_array(&lw->ctx->graph, (size_t)(r->dirs * each) + 1, size), *to = all;
+  for (int d = 0; d < r->dirs; d++)
+    for (uint32_t i = 0; i < n; i++)
+      to = write_part((const char *)c->data + d * each * size, &q[i], h, vectors_of(lw, r, q[i].gates * h) * lanes, size,
+                      to);
+  const char *name = zn_arena_printf(lw->arena, "%s_t", lw->g->vals[r->R].name);
+  r->rt = zn_lw_const(lw, name, r->dt, (uint64_t)(r->dirs * each), all);
+  r->rt_type = r->dt;
+  r->packed = true;
+  return true;
+}
+
+/* By the run: each part [k][column]. */
 static void transpose_r(zn_lw *lw, rnn *r) {
   zn_exprs *ex = lw->ex;
-  const zn_htensor *c = zn_lw_cst(lw, r->R);
-  int64_t gh = 0, h = 0;
-  if (c && zn_ex_is_const(ex, r->GH, &gh) && zn_ex_is_const(ex, r->H, &h)) {
-    unsigned size = zn_dtype_bytes(r->dt);
-    char *to = zn_arena_array(&lw->ctx->graph, (size_t)(r->dirs * gh * h) + 1, size);
-    for (int64_t d = 0; d < r->dirs; d++)
-      for (int64_t j = 0; j < gh; j++)
-        for (int64_t k = 0; k < h; k++)
-          memcpy(to + ((d * h + k) * gh + j) * size, (const char *)c->data + ((d * gh + j) * h + k) * size, size);
-    const char *name = zn_arena_printf(lw->arena, "%s_t", lw->g->vals[r->R].name);
-    r->rt = zn_lw_const(lw, name, r->dt, (uint64_t)(r->dirs * gh * h), to);
-    r->rt_type = r->dt;
-    return;
-  }
+  section q[2];
+  const uint32_t n = parts_of(r, q);
   zn_expr cells = zn_ex_mul(ex, r->H, zn_ex_muli(ex, r->GH, r->dirs));
   r->rt = zn_lw_scratch(lw, zn_ex_muli(ex, cells, zn_dtype_bytes(r->ct)));
   r->rt_type = r->ct;
-  zn_lw_kernel(lw, r->node, "rnn_transpose");
-  zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->H}, v[2];
-  zn_lw_grid(lw, 2, ext, v);
-  zn_expr j = zn_lw_for(lw, r->GH, ZN_FOR_SERIAL, 0), idx[3] = {v[0], j, v[1]};
-  zn_kref x = zn_lw_load(lw, r->R, idx), p = zn_lw_ptr_loc(lw, r->rt, ZN_KP_OUT, r->ct);
-  zn_expr row = zn_ex_add(ex, zn_ex_mul(ex, v[0], r->H), v[1]);
-  zn_lw_store_at(lw, p, r->ct, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), j), x);
-  zn_lw_end(lw);
-  zn_lw_end(lw);
-  zn_lw_kernel_end(lw);
+  for (uint32_t i = 0; i < n; i++) {
+    zn_lw_kernel(lw, r->node, "rnn_transpose");
+    zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->H}, v[2], columns = zn_ex_muli(ex, r->H, q[i].gates);
+    zn_lw_grid(lw, 2, ext, v);
+    zn_expr j = zn_lw_for(lw, columns, ZN_FOR_SERIAL, 0), first = zn_ex_muli(ex, r->H, q[i].first);
+    zn_expr idx[3] = {v[0], zn_ex_add(ex, first, j), v[1]};
+    zn_kref x = zn_lw_load(lw, r->R, idx), p = zn_lw_ptr_loc(lw, r->rt, ZN_KP_OUT, r->ct);
+    zn_expr base = zn_ex_mul(ex, r->H, zn_ex_add(ex, zn_ex_mul(ex, r->GH, v[0]), first));
+    zn_lw_store_at(lw, p, r->ct, zn_ex_add(ex, base, zn_ex_add(ex, zn_ex_mul(ex, v[1], columns), j)), x);
+    zn_lw_end(lw);
+    zn_lw_end(lw);
+    zn_lw_kernel_end(lw);
+  }
 }
 
 /* ---------------------------------------------------------------- scratch of the walk */
@@ -218,56 +281,71 @@ static zn_kref input_part(zn_lw *lw, const rnn *r, zn_expr t, zn_expr col) {
 
 /* ---------------------------------------------------------------- one time step */
 
-typedef struct product { /* gates[first + j] = init + sum_k from[k] * R[column first + j, k], j < count */
-  int from;              /* S_H of the state, or -1: the reset h of the work area */
-  zn_expr first, count, t;
-  bool bias_only;        /* start from the recurrent bias instead of the input products */
+typedef struct product { /* gates[first + j] = init + sum_k from[k] * R[column first + j, k] over the columns of a part */
+  const section *part;
+  int from; /* S_H of the state, or -1: the reset h of the work area */
+  zn_expr t;
+  bool bias_only; /* start from the recurrent bias instead of the input products */
 } product;
 
-static void column(zn_lw *lw, const rnn *r, const product *p, zn_expr j) {
+static zn_kref start_of(zn_lw *lw, const rnn *r, const product *p, zn_expr col) {
+  if (!p->bias_only) return input_part(lw, r, p->t, col);
+  if (!r->B) return zn_kb_float(&lw->kb, r->ct, 0);
+  zn_expr idx[2] = {k_of(lw, r->d), zn_ex_add(lw->ex, r->GH, col)};
+  return zn_lw_load(lw, r->B, idx);
+}
+
+/* Column `at` + j of the part for all items; at: where its panel of `wide` columns begins. */
+static void column(zn_lw *lw, const rnn *r, const product *p, zn_expr at, zn_expr wide, zn_expr j) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
-  zn_expr col = zn_ex_add(ex, p->first, j);
-  zn_kref init;
-  if (!p->bias_only) {
-    init = input_part(lw, r, p->t, col);
-  } else if (r->B) {
-    zn_expr idx[2] = {k_of(lw, r->d), zn_ex_add(ex, r->GH, col)};
-    init = zn_lw_load(lw, r->B, idx);
-  } else {
-    init = zn_kb_float(b, r->ct, 0);
+  zn_expr first = zn_ex_muli(ex, r->H, p->part->first), col = zn_ex_add(ex, first, zn_ex_add(ex, at, j));
+  zn_expr base = zn_ex_mul(ex, r->H, zn_ex_add(ex, zn_ex_muli(ex, r->GH, r->d), zn_ex_add(ex, first, at)));
+  zn_kref acc[MAX_JAM];
+  rnn one[MAX_JAM];
+  for (uint32_t i = 0; i < r->jam; i++) {
+    one[i] = of_item(lw, r, i);
+    acc[i] = zn_kb_var(b, start_of(lw, &one[i], p, col));
   }
-  zn_kref acc = zn_kb_var(b, init);
   zn_expr k = zn_lw_for(lw, r->H, ZN_FOR_SERIAL, 0);
-  zn_kref x = p->from < 0 ? get_work(lw, r, W_RESET, k) : get_state(lw, r, p->from, k);
   zn_kref m = zn_lw_ptr_loc(lw, r->rt, ZN_KP_IN, r->rt_type);
-  zn_expr row = zn_ex_add(ex, zn_ex_muli(ex, r->H, r->d), k);
-  zn_kref w = zn_lw_load_at(lw, m, r->rt_type, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), col));
-  zn_kref old = zn_kb_get(b, acc);
-  zn_kb_set(b, acc, zn_mul_add(lw, x, w, old));
+  zn_kref w = zn_lw_load_at(lw, m, r->rt_type, zn_ex_add(ex, base, zn_ex_add(ex, zn_ex_mul(ex, k, wide), j)));
+  for (uint32_t i = 0; i < r->jam; i++) {
+    zn_kref x = p->from < 0 ? get_work(lw, &one[i], W_RESET, k) : get_state(lw, &one[i], p->from, k);
+    zn_kref old = zn_kb_get(b, acc[i]);
+    zn_kb_set(b, acc[i], zn_mul_add(lw, x, w, old));
+  }
   zn_lw_end(lw);
-  zn_kref sum = zn_kb_get(b, acc);
-  set_work(lw, r, W_GATES, col, sum);
+  for (uint32_t i = 0; i < r->jam; i++) {
+    zn_kref sum = zn_kb_get(b, acc[i]);
+    set_work(lw, &one[i], W_GATES, col, sum);
+  }
 }
 
 static void multiply(zn_lw *lw, const rnn *r, const product *p) {
   zn_exprs *ex = lw->ex;
-  unsigned lanes = zn_lw_lanes(lw, r->ct), step = UNROLL * lanes;
-  zn_expr blocks = zn_ex_divi(ex, p->count, step), done = zn_ex_muli(ex, blocks, step);
+  const unsigned lanes = zn_lw_lanes(lw, r->ct);
+  zn_expr count = zn_ex_muli(ex, r->H, p->part->gates);
+  int64_t columns = 0;
+  const bool known = zn_ex_is_const(ex, count, &columns);
+  const unsigned vectors = known ? vectors_of(lw, r, columns) : MAX_JAM, step = vectors * lanes;
+  zn_expr blocks = zn_ex_divi(ex, count, step), done = zn_ex_muli(ex, blocks, step), rest = zn_ex_sub(ex, count, done);
+  zn_expr zero = zn_ex_const(ex, 0);
   if (!zn_ex_is(ex, blocks, 0)) {
-    zn_expr i = zn_lw_for(lw, blocks, ZN_FOR_SERIAL, 0);
-    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, UNROLL), ZN_FOR_UNROLL, UNROLL);
+    zn_expr i = zn_lw_for(lw, blocks, ZN_FOR_SERIAL, 0), at = zn_ex_muli(ex, i, step);
+    zn_expr u = zn_lw_for(lw, zn_ex_const(ex, vectors), ZN_FOR_UNROLL, vectors);
     zn_expr v = zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, lanes);
-    zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, i, step), zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v));
-    column(lw, r, p, at);
+    zn_expr j = zn_ex_add(ex, zn_ex_muli(ex, u, lanes), v);
+    if (r->packed) column(lw, r, p, at, zn_ex_const(ex, step), j);
+    else column(lw, r, p, zero, count, zn_ex_add(ex, at, j));
     zn_lw_end(lw);
     zn_lw_end(lw);
     zn_lw_end(lw);
   }
-  zn_expr rest = zn_ex_sub(ex, p->count, done);
   if (zn_ex_is(ex, rest, 0)) return;
   zn_expr v = zn_lw_for(lw, rest, ZN_FOR_VECTOR, 0);
-  column(lw, r, p, zn_ex_add(ex, done, v));
+  if (r->packed) column(lw, r, p, done, rest, v);
+  else column(lw, r, p, zero, count, zn_ex_add(ex, done, v));
   zn_lw_end(lw);
 }
 
@@ -286,18 +364,17 @@ static void step_plain(zn_lw *lw, const rnn *r, zn_expr t) {
   zn_lw_end(lw);
 }
 
+static void reset_gru(zn_lw *lw, const rnn *r) {
+  zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
+  zn_kref reset = zn_rnn_activate(lw, &r->act[r->d][0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 1, j)));
+  zn_kref h = get_state(lw, r, S_H, j);
+  set_work(lw, r, W_RESET, j, zn_kb_bin(&lw->kb, ZN_K_Mul, reset, h));
+  zn_lw_end(lw);
+}
+
 static void step_gru(zn_lw *lw, const rnn *r, zn_expr t) {
   zn_kb *b = &lw->kb;
   const zn_rnn_act *f = r->act[r->d];
-  if (!r->reset_after) {
-    zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
-    zn_kref reset = zn_rnn_activate(lw, &f[0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 1, j)));
-    zn_kref h = get_state(lw, r, S_H, j);
-    set_work(lw, r, W_RESET, j, zn_kb_bin(b, ZN_K_Mul, reset, h));
-    zn_lw_end(lw);
-    product p = {.from = -1, .first = zn_ex_muli(lw->ex, r->H, 2), .count = r->H, .t = t};
-    multiply(lw, r, &p);
-  }
   zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
   zn_kref z = zn_rnn_activate(lw, &f[0], r->clip, get_work(lw, r, W_GATES, gate(lw, r, 0, j)));
   zn_kref s = get_work(lw, r, W_GATES, gate(lw, r, 2, j));
@@ -350,19 +427,24 @@ static void step_lstm(zn_lw *lw, const rnn *r, zn_expr t) {
 }
 
 static void time_step(zn_lw *lw, const rnn *r, zn_expr t) {
-  zn_expr zero = zn_ex_const(lw->ex, 0), two = zn_ex_muli(lw->ex, r->H, 2);
-  product p = {.from = S_H, .first = zero, .count = r->op == ZN_OP_GRU ? two : r->GH, .t = t};
-  multiply(lw, r, &p);
-  if (r->op == ZN_OP_GRU && r->reset_after) {
-    product hidden = {.from = S_H, .first = two, .count = r->H, .t = t, .bias_only = true};
+  section q[2];
+  parts_of(r, q);
+  const product gates = {.part = &q[0], .from = S_H, .t = t};
+  multiply(lw, r, &gates);
+  if (r->op == ZN_OP_GRU) {
+    for (uint32_t i = 0; i < r->jam && !r->reset_after; i++) {
+      const rnn one = of_item(lw, r, i);
+      reset_gru(lw, &one);
+    }
+    const product hidden = {.part = &q[1], .from = r->reset_after ? S_H : -1, .t = t, .bias_only = r->reset_after};
     multiply(lw, r, &hidden);
   }
-  if (r->op == ZN_OP_RNN)
-    step_plain(lw, r, t);
-  else if (r->op == ZN_OP_GRU)
-    step_gru(lw, r, t);
-  else
-    step_lstm(lw, r, t);
+  for (uint32_t i = 0; i < r->jam; i++) {
+    const rnn one = of_item(lw, r, i);
+    if (r->op == ZN_OP_RNN) step_plain(lw, &one, t);
+    else if (r->op == ZN_OP_GRU) step_gru(lw, &one, t);
+    else step_lstm(lw, &one, t);
+  }
 }
 
 /* ---------------------------------------------------------------- the walk over time */
@@ -394,16 +476,21 @@ static void final_state(zn_lw *lw, const rnn *r) {
 
 static zn_kref length(zn_lw *lw, const rnn *r) {
   zn_kb *b = &lw->kb;
-  zn_kref n = zn_kb_cvt(b, zn_lw_load(lw, r->len, &r->item), ZN_IDX), zero = zn_kb_idx(b, 0);
+  zn_kref n = zn_kb_cvt(b, zn_lw_load(lw, r->len, &r->first), ZN_IDX), zero = zn_kb_idx(b, 0);
   n = zn_kb_bin(b, ZN_K_Max, n, zero);
   zn_kref all = zn_lw_ix(lw, r->T);
   return zn_kb_bin(b, ZN_K_Min, n, all);
 }
 
+/* Of r->jam items from r->first on; with lengths of one. */
 static void walk(zn_lw *lw, const rnn *r) {
   zn_kb *b = &lw->kb;
   bool reverse = r->d == 1 || r->reverse_only;
-  start_state(lw, r);
+  rnn its = of_item(lw, r, 0);
+  for (uint32_t i = 0; i < r->jam; i++) {
+    its = of_item(lw, r, i);
+    start_state(lw, &its);
+  }
   zn_kref len = r->len ? length(lw, r) : 0;
   zn_expr s = zn_lw_for(lw, r->T, ZN_FOR_SERIAL, 0);
   if (!len) {
@@ -417,31 +504,32 @@ static void walk(zn_lw *lw, const rnn *r) {
     time_step(lw, r, reverse ? zn_lw_as_expr(lw, back, r->T) : s);
     zn_kb_else(b); /* beyond the item's length Y is zero */
     zn_expr j = zn_lw_for(lw, r->H, ZN_FOR_VECTOR, 0);
-    put_y(lw, r, s, j, zn_kb_float(b, r->ct, 0));
+    put_y(lw, &its, s, j, zn_kb_float(b, r->ct, 0));
     zn_lw_end(lw);
     zn_kb_end(b);
   }
   zn_lw_end(lw);
-  final_state(lw, r);
+  for (uint32_t i = 0; i < r->jam; i++) {
+    its = of_item(lw, r, i);
+    final_state(lw, &its);
+  }
 }
 
-static void recurrence(zn_lw *lw, rnn *r) {
+/* groups of jam items, from item `from` on */
+static void walks(zn_lw *lw, rnn *r, uint32_t jam, zn_expr from, zn_expr groups) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
-  unsigned size = zn_dtype_bytes(r->ct);
-  zn_expr lanes = zn_ex_muli(ex, r->N, r->dirs);
-  r->state = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, r->H), 2 * (int64_t)size));
-  r->work = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, zn_ex_add(ex, r->GH, r->H)), size));
   const char *const names[] = {"rnn", "gru", "lstm"};
+  if (zn_ex_is(ex, groups, 0)) return;
   zn_lw_kernel(lw, r->node, names[r->gates == 4 ? 2 : r->gates == 3]);
-  zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->N}, v[2];
+  zn_expr ext[2] = {zn_ex_const(ex, r->dirs), groups}, v[2];
   zn_lw_grid(lw, 2, ext, v);
-  r->item = v[1];
+  r->jam = jam;
+  r->first = zn_ex_add(ex, from, zn_ex_muli(ex, v[1], jam));
   zn_kref dir = zn_lw_ix(lw, v[0]);
   if (r->dirs == 2) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, dir, zn_kb_idx(b, 0)));
   for (r->d = 0; r->d < r->dirs; r->d++) {
     if (r->d == 1) zn_kb_else(b);
-    r->lane = zn_ex_add(ex, zn_ex_muli(ex, r->N, r->d), r->item);
     walk(lw, r);
   }
   if (r->dirs == 2) zn_kb_end(b);
@@ -449,11 +537,23 @@ static void recurrence(zn_lw *lw, rnn *r) {
   zn_lw_kernel_end(lw);
 }
 
+static void recurrence(zn_lw *lw, rnn *r) {
+  zn_exprs *ex = lw->ex;
+  const unsigned size = zn_dtype_bytes(r->ct);
+  const uint32_t jam = jam_of(lw, r);
+  zn_expr lanes = zn_ex_muli(ex, r->N, r->dirs), zero = zn_ex_const(ex, 0);
+  r->state = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, r->H), 2 * (int64_t)size));
+  r->work = zn_lw_scratch(lw, zn_ex_muli(ex, zn_ex_mul(ex, lanes, zn_ex_add(ex, r->GH, r->H)), size));
+  zn_expr groups = zn_ex_divi(ex, r->N, jam), done = zn_ex_muli(ex, groups, jam);
+  walks(lw, r, jam, zero, groups);
+  if (jam > 1) walks(lw, r, 1, done, zn_ex_sub(ex, r->N, done));
+}
+
 static zn_status rnn_kernel(zn_lw *lw, zn_nid n) {
   rnn r;
   ZN_TRY(read_node(lw, n, &r));
   input_products(lw, &r);
-  transpose_r(lw, &r);
+  if (!pack_r(lw, &r)) transpose_r(lw, &r);
   recurrence(lw, &r);
   return ZN_OK;
 }

@@ -60,20 +60,20 @@ def run(model, inputs):
 
 
 def case(name, op, inputs, domain="com.microsoft", consts=None, outputs=("y",), oracle=None, expected=None, opsets=None,
-         dims=None, front=None, **attrs):
+         dims=None, fixed=(), **attrs):
     """inputs: name -> array, None for one that is absent. oracle: other inputs with the same result, where ONNX Runtime has no
-    kernel for this form; expected: the results themselves. front: constants before the inputs. dims: name -> declared
+    kernel for this form; expected: the results themselves. fixed: inputs that are constants. dims: name -> declared
     shape, with names for sizes to be dynamic."""
-    consts, front = consts or {}, front or {}
+    consts = consts or {}
     domain = "" if domain == "ai.onnx" else domain
 
     def build(values):
-        named = {f"{name}.{n}": a for n, a in values.items() if a is not None}
-        order = [f"{name}.{n}" if a is not None else "" for n, a in (front | values | consts).items()]
+        named = {f"{name}.{n}": a for n, a in values.items() if a is not None and n not in fixed}
+        order = [f"{name}.{n}" if a is not None else "" for n, a in (values | consts).items()]
         names = [f"{name}.{o}" if o else "" for o in outputs]
         return h.make_node(op, order, names, domain=domain, name=name, **attrs), named, [n for n in names if n]
 
-    held = {f"{name}.{n}": a for n, a in (front | consts).items() if a is not None}
+    held = {f"{name}.{n}": a for n, a in (inputs | consts).items() if a is not None and (n in consts or n in fixed)}
     node, named, names = build(inputs)
     if expected is None:
         other, fed, _ = build(oracle or inputs)

@@ -66,10 +66,10 @@ def embeddings():
     for bits in (2, 4, 8):
         table = u8(6, 64 * bits // 8)
         attrs = {"bits": bits, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
-        case(f"gather_blocks_{bits}", "GatherBlockQuantized", {"i": rows}, front={"d": table}, consts={"s": f(6, 4)}, **attrs)
-        case(f"gather_blocks_{bits}_zero", "GatherBlockQuantized", {"i": rows}, front={"d": table},
+        case(f"gather_blocks_{bits}", "GatherBlockQuantized", {"d": table, "i": rows}, fixed="d", consts={"s": f(6, 4)}, **attrs)
+        case(f"gather_blocks_{bits}_zero", "GatherBlockQuantized", {"d": table, "i": rows}, fixed="d",
              consts={"s": f(6, 4), "z": u8(6, 4 * bits // 8)}, **attrs)
-    case("gather_blocks_out", "GatherBlockQuantized", {"i": np.array([1, 9, -7], np.int32)}, front={"d": u8(6, 32)},
+    case("gather_blocks_out", "GatherBlockQuantized", {"d": u8(6, 32), "i": np.array([1, 9, -7], np.int32)}, fixed="d",
          consts={"s": f(6, 2)}, bits=8, block_size=16)
 
 

@@ -8,7 +8,7 @@ import sys
 
 import cases
 
-FAMILIES = ("attention", "anysize", "product", "fused", "tensor", "decoder", "qlinear", "legacy", "version", "ml")
+FAMILIES = ("attention", "anysize", "product", "fused", "tensor", "decoder", "recurrent", "qlinear", "legacy", "version", "ml")
 
 folder, only = sys.argv[1], sys.argv[2:]
 for family in only or FAMILIES:
