@@ -144,7 +144,7 @@ static void input_products(zn_lw *lw, rnn *r) {
 
 /* ---------------------------------------------------------------- R transposed: [direction][part][k][column of the part] */
 
-typedef struct section { /* gates that are multiplied in one go: panels of as many columns as are computed at once, then the rest */
+typedef struct section { /* gates that are multiplied in one go: panels of the columns computed at once, then the rest */
   int64_t first, gates;
 } section;
 

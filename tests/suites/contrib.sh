@@ -12,7 +12,7 @@ fi
 for run in "interp -O2" "cpu -O2" "c -O2"; do
   read -r target level <<< "$run"
   [ "$target" = interp ] || rm -rf "$data/attention"
-  [ "$target" = c ] && rm -rf "$data"/legacy*
+  [ "$target" = c ] && rm -rf "$data"/legacy* "$data/recurrent"
   "$ZENITHC" check "$data" "--target=$target" "$level" --rtol 1e-4 --atol 1e-5 --jobs "$JOBS" --timeout 120 2>&1 |
     sed -E "s/^(ok|FAIL|skip) /\1 $target /; /^[0-9]+ passed/d"
 done | tally
