@@ -101,6 +101,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_Call: return ZN_IK_CALL;
     case ZN_K_HostAlloc:
     case ZN_K_HostImage:
+    case ZN_K_Flow:
     case ZN_K_Load:
     case ZN_K_Store:
     case ZN_K_Fetch:

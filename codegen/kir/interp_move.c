@@ -173,6 +173,8 @@ static void host_alloc(const zn_idec *d, zn_imach *m) {
 enum { TENSOR_BYTES = 88 }; /* zn_tensor: data, bytes, ... */
 
 /* The hook sees the caller's memory as it is: only what it may touch is checked. */
+static void not_recorded(const zn_idec *d, zn_imach *m) { *ZN_SLOT(uint8_t, m, d->r) = 0; }
+
 static void host_image(const zn_idec *d, zn_imach *m) {
   const char *host = *ZN_SLOT(const char *, m, d->a);
   char *file = *ZN_SLOT(char *, m, d->b), *image = *ZN_SLOT(char *, m, d->c), *from, *to;
@@ -241,6 +243,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_PtrAdd: return ptradd;
     case ZN_K_HostAlloc: return host_alloc;
     case ZN_K_HostImage: return host_image;
+    case ZN_K_Flow: return not_recorded;
     case ZN_K_Prefetch:
     case ZN_K_Share: /* here all memory is one */
     case ZN_K_AsyncGroup:

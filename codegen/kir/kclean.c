@@ -225,7 +225,7 @@ static void copy_in_order(cleaner *k, const uint32_t *order) {
     if (in.op == ZN_K_End || in.op == ZN_K_Else) forget(&p, marks[--depth]);
     if (opens(in.op) || in.op == ZN_K_Else) marks[depth++] = p.num_entries;
     bool changes = zn_kops[in.op].cls == 'S' && in.op != ZN_K_Prefetch;
-    if (changes || in.op == ZN_K_Store || in.op == ZN_K_Poke || in.op == ZN_K_HostImage) p.epoch++;
+    if (changes || in.op == ZN_K_Store || in.op == ZN_K_Poke || in.op == ZN_K_HostImage || in.op == ZN_K_Flow) p.epoch++;
     p.map[i] = p.num_out;
     p.out[p.num_out++] = in;
   }
@@ -261,7 +261,8 @@ static void mark_all(sweeper *s) {
   zn_kfunc *f = s->k->f;
   for (uint32_t i = 1; i < f->num_insts; i++) {
     uint8_t op = f->insts[i].op;
-    bool memory = op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Prefetch || op == ZN_K_HostImage || op == ZN_K_Share;
+    bool memory = op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Prefetch || op == ZN_K_HostImage || op == ZN_K_Share ||
+                  op == ZN_K_Flow;
     bool async = op == ZN_K_AsyncCopy || op == ZN_K_AsyncGroup || op == ZN_K_AsyncWait || op == ZN_K_AsyncShare ||
                  op == ZN_K_Await;
     if (memory || async || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);

@@ -445,6 +445,11 @@ void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags) {
   put(b, ZN_K_Share, ZN_NONE, 1, ptr, bytes, 0, flags);
 }
 
+zn_kref zn_kb_flow(zn_kb *b, zn_kref cond, zn_kref count, zn_kref most, unsigned kind) {
+  if (!address(b, ZN_K_Flow, cond, most, 1) || !address(b, ZN_K_Flow, count, most, 1)) return 0;
+  return put(b, ZN_K_Flow, ZN_BOOL, 1, cond, count, most, kind);
+}
+
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes) {
   if (!address(b, ZN_K_AsyncCopy, to, bytes, 1) || !address(b, ZN_K_AsyncCopy, from, bytes, 1)) return;
   put(b, ZN_K_AsyncCopy, ZN_NONE, 1, to, from, bytes, 0);

@@ -127,6 +127,10 @@ static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned
 /* Share's immediate: who uses the memory next, and whether it may write there. */
 typedef enum zn_share_flags { ZN_SHARE_HOST = 0, ZN_SHARE_DEVICE = 1, ZN_SHARE_OWNER = 2, ZN_SHARE_WRITE = 4 } zn_share_flags;
 
+/* Flow's immediate: what stands there, and the operands it has. If and While begin a region, Else and End go on with the innermost. */
+typedef enum zn_flow_kind { ZN_FLOW_IF, ZN_FLOW_ELSE, ZN_FLOW_WHILE, ZN_FLOW_END, ZN_FLOW_KINDS } zn_flow_kind;
+typedef enum zn_flow_flags { ZN_FLOW_COND = 4, ZN_FLOW_COUNT = 8 } zn_flow_flags;
+
 /* GroupMma: row and column of the result's element `e` that thread `t` of the 128 holds. */
 static inline void zn_group_place(unsigned t, unsigned e, unsigned *row, unsigned *col) {
   zn_mma_place('C', t % 32, e % 4, row, col);
@@ -261,6 +265,7 @@ zn_kref zn_kb_load(zn_kb *b, zn_dtype t, unsigned lanes, zn_kref ptr, zn_kref id
 void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
 void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags); /* zn_share_flags */
+zn_kref zn_kb_flow(zn_kb *b, zn_kref cond, zn_kref count, zn_kref most, unsigned kind); /* with zn_flow_flags; bool */
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
 void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, AsyncShare, Await */

@@ -195,6 +195,11 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;
+  if (in->op == ZN_K_Flow) {
+    CHECK(v->f->is_entry && t == ZN_BOOL && in->lanes == 1, "only entry functions lead a device, and get a bool");
+    CHECK(in->imm.i >= 0 && in->imm.i < (ZN_FLOW_COUNT << 1), "no such kind of region");
+    return;
+  }
   if (in->op == ZN_K_HostImage) {
     CHECK(v->f->is_entry && t == ZN_I32 && in->lanes == 1, "only entry functions ask the host, for an i32");
     CHECK(in->imm.i >= 0 && in->imm.i <= 2, "no such form of pixels");

@@ -285,15 +285,15 @@ static uint32_t kernel_number(const zn_kmod *mod, uint32_t fn) {
 
 /* Places of the function pointers in zn_device_hooks, which take the hooks first. */
 #define HOOK(name) (offsetof(zn_device_hooks, name) / sizeof(void *))
-enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke), HOOK_SHARE = HOOK(share) };
+enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke), HOOK_SHARE = HOOK(share), HOOK_FLOW = HOOK(flow) };
 
-static void device_hook(zn_lfun *s, unsigned field, zn_lval *args, unsigned n) {
+static zn_lval device_hook(zn_lfun *s, unsigned field, zn_ltype result, zn_lval *args, unsigned n) {
   zn_lmod *m = s->m;
   zn_lval all[5] = {LLVMGetParam(s->fv, 4)}, at = LLVMConstInt(m->i32, field, 0);
   zn_ltype types[5] = {m->ptr};
   for (unsigned i = 0; i < n; i++) all[i + 1] = args[i], types[i + 1] = LLVMTypeOf(args[i]);
   zn_lval fn = LLVMBuildLoad2(m->b, m->ptr, LLVMBuildGEP2(m->b, m->ptr, all[0], &at, 1, ""), "");
-  LLVMBuildCall2(m->b, LLVMFunctionType(m->none, types, n + 1, 0), fn, all, n + 1, "");
+  return LLVMBuildCall2(m->b, LLVMFunctionType(result, types, n + 1, 0), fn, all, n + 1, "");
 }
 
 /* Fetch and Poke go through a cell on the stack. */
@@ -306,18 +306,24 @@ static zn_lval device_access(zn_lfun *s, const zn_kinst *in) {
   if (in->op == ZN_K_Poke) {
     LLVMBuildStore(m->b, s->v[in->c], cell);
     zn_lval args[3] = {p, cell, bytes};
-    device_hook(s, HOOK_POKE, args, 3);
+    device_hook(s, HOOK_POKE, m->none, args, 3);
     return NULL;
   }
   zn_lval args[4] = {cell, p, bytes, LLVMConstInt(m->i32, (uint64_t)in->imm.i, 0)};
-  device_hook(s, HOOK_FETCH, args, 4);
+  device_hook(s, HOOK_FETCH, m->none, args, 4);
   zn_lval r = LLVMBuildLoad2(m->b, mem, cell, "");
   return t == ZN_BOOL ? LLVMBuildICmp(m->b, LLVMIntNE, r, LLVMConstNull(mem), "") : r;
 }
 
 static void emit_share(zn_lfun *s, const zn_kinst *in) {
   zn_lval args[3] = {s->v[in->a], s->v[in->b], LLVMConstInt(s->m->i32, (uint64_t)in->imm.i, 0)};
-  device_hook(s, HOOK_SHARE, args, 3);
+  device_hook(s, HOOK_SHARE, s->m->none, args, 3);
+}
+
+static zn_lval emit_flow(zn_lfun *s, const zn_kinst *in) {
+  zn_lval args[4] = {s->v[in->a], s->v[in->b], s->v[in->c], LLVMConstInt(s->m->i32, (uint64_t)in->imm.i, 0)};
+  zn_lval r = device_hook(s, HOOK_FLOW, s->m->i32, args, 4);
+  return LLVMBuildICmp(s->m->b, LLVMIntNE, r, LLVMConstNull(s->m->i32), "");
 }
 
 static void emit_call(zn_lfun *s, const zn_kinst *in) {
@@ -332,7 +338,7 @@ static void emit_call(zn_lfun *s, const zn_kinst *in) {
   }
   if (m->o->device_blob && !k->on_host) {
     zn_lval args[4] = {LLVMConstInt(m->i32, kernel_number(m->mod, fn), 0), s->arr_bufs, s->arr_ints, s->v[in->c]};
-    device_hook(s, HOOK_LAUNCH, args, 4);
+    device_hook(s, HOOK_LAUNCH, m->none, args, 4);
     return;
   }
   zn_lval launch = zn_lm_launch_fn(m);
@@ -431,7 +437,9 @@ static void emit_inst(zn_lfun *s, uint32_t i) {
     case 'X': s->v[i] = zn_lf_convert(s, in); break;
     case 'V': s->v[i] = zn_lf_vector(s, in); break;
     case 'L':
-      s->v[i] = in->op == ZN_K_Fetch || in->op == ZN_K_Poke ? device_access(s, in) : emit_memory(s, i);
+      s->v[i] = in->op == ZN_K_Fetch || in->op == ZN_K_Poke ? device_access(s, in)
+                : in->op == ZN_K_Flow                       ? emit_flow(s, in)
+                                                            : emit_memory(s, i);
       break;
     default: s->v[i] = emit_statement(s, in);
   }

@@ -124,6 +124,11 @@ const zn_lower zn_lower_if_ = {NULL, if_kernel};
 
 /* ---------------------------------------------------------------- carried values */
 
+static zn_vid storage_root(const zn_graph *g, zn_vid v) {
+  while (g->vals[v].alias) v = g->vals[v].alias;
+  return v;
+}
+
 typedef struct carried { /* states first_in .. of the body's inputs, first_out .. of its outputs */
   zn_lscope body;
   uint32_t num, first_in, first_out;
@@ -147,11 +152,6 @@ static void start_states(zn_lw *lw, zn_nid n, carried *c, uint32_t first_value) 
     zn_ls_convert(lw, n, &init, from, state_type(c, i), c->at[i]);
     c->body.loc[c->body.g->inputs[c->first_in + i]] = c->at[i];
   }
-}
-
-static zn_vid storage_root(const zn_graph *g, zn_vid v) {
-  while (g->vals[v].alias) v = g->vals[v].alias;
-  return v;
 }
 
 /* New states that are other body inputs (an exchange) are set aside before anything is overwritten. */
@@ -232,7 +232,30 @@ static zn_status trip_count(zn_lw *lw, zn_nid n, zn_expr *out) {
                  "the trip count is not a scalar known to shape inference");
 }
 
-static void write_cond(zn_lw *lw, zn_nid n, zn_loc to) {
+/* Kernels of a device count the turns in memory: a recorded run has one launch for all of them. */
+static void count_from_zero(zn_lw *lw, zn_loc count) {
+  zn_kref p = zn_lw_ptr_loc(lw, count, ZN_KP_OUT, ZN_I64), at = zn_kb_idx(&lw->kb, 0), zero = zn_kb_int(&lw->kb, ZN_I64, 0);
+  zn_kb_store(&lw->kb, p, at, zero);
+}
+
+static void count_turn(zn_lw *lw, zn_nid n, zn_loc count) {
+  zn_lw_kernel(lw, n, "loop_next");
+  zn_kb *b = &lw->kb;
+  zn_kref p = zn_lw_ptr_loc(lw, count, ZN_KP_INOUT, ZN_I64), at = zn_kb_idx(b, 0), one = zn_kb_int(b, ZN_I64, 1);
+  zn_kref k = zn_kb_load(b, ZN_I64, 1, p, at);
+  zn_kb_store(b, p, at, zn_kb_bin(b, ZN_K_Add, k, one));
+  zn_lw_kernel_end(lw);
+}
+
+/* Symbol i counts in memory from here on, if a device may have to. */
+static zn_loc counter(zn_lw *lw, zn_graph *g, zn_expr i, zn_expr most, bool data) {
+  if (!zn_flow_counts(lw, g, most, data)) return (zn_loc){ZN_LOC_NONE, 0};
+  const zn_counter c = {i, zn_lw_scratch(lw, zn_ex_const(lw->ex, 8))};
+  ZN_PUSH(lw->arena, lw->counters, lw->num_counters, lw->cap_counters, c);
+  return c.at;
+}
+
+static void write_cond(zn_lw *lw, zn_nid n, zn_loc to, zn_loc count) {
   zn_lw_kernel(lw, n, "loop_begin");
   zn_kb *b = &lw->kb;
   zn_expr zero = zn_ex_const(lw->ex, 0);
@@ -240,7 +263,23 @@ static void write_cond(zn_lw *lw, zn_nid n, zn_loc to) {
   zn_kref c = v ? zn_lw_load(lw, v, &zero) : zn_kb_int(b, ZN_BOOL, 1);
   zn_kref p = zn_lw_ptr_loc(lw, to, ZN_KP_OUT, ZN_BOOL), at = zn_kb_idx(b, 0);
   zn_kb_store(b, p, at, c);
+  if (count.kind != ZN_LOC_NONE) count_from_zero(lw, count);
   zn_lw_kernel_end(lw);
+}
+
+static bool known_true(const zn_graph *g, zn_vid v) {
+  int64_t c;
+  uint32_t m;
+  return zn_value_i64s(g, v, &c, 1, &m) && m == 1 && c;
+}
+
+/* Does no turn end the loop? */
+static bool goes_on(const zn_lw *lw, zn_nid n, const zn_graph *body) {
+  zn_vid first = zn_node_in(zn_lw_node(lw, n), 1), next = body->outputs[0];
+  while (body->vals[next].def && body->nodes[body->vals[next].def].op == ZN_OP_Identity)
+    next = body->nodes[body->vals[next].def].in[0];
+  return (!first || known_true(lw->g, first)) &&
+         (known_true(body, next) || storage_root(body, next) == body->inputs[1]);
 }
 
 static void write_iteration(zn_lw *lw, zn_nid n, zn_expr i, zn_loc to) {
@@ -270,8 +309,11 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
   zn_expr trips, zero = zn_ex_const(ex, 0);
   ZN_TRY(trip_count(lw, n, &trips));
   zn_expr i = zn_ex_sym(ex, zn_arena_printf(lw->arena, "%s#%u", g->name, lw->num_steps), 0, INT64_MAX);
-  zn_loc cond = zn_lw_scratch(lw, zn_ex_const(ex, 1)), iter = zn_lw_scratch(lw, zn_ex_const(ex, 8));
-  write_cond(lw, n, cond);
+  const bool data = !goes_on(lw, n, g);
+  zn_loc cond = zn_lw_scratch(lw, zn_ex_const(ex, 1)), count = counter(lw, g, i, trips, data);
+  const bool counts = count.kind != ZN_LOC_NONE;
+  zn_loc iter = counts ? count : zn_lw_scratch(lw, zn_ex_const(ex, 8)), none = {ZN_LOC_NONE, 0};
+  write_cond(lw, n, cond, count);
   zn_scope_captures(lw, n, c.body, 2 + c.num);
   start_states(lw, n, &c, 2);
   c.body.loc[g->inputs[0]] = iter;
@@ -282,8 +324,8 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
     clear_dims(lw, zn_lw_type(lw, out), &g->vals[g->outputs[1 + k]].type, 0);
     zn_lw_grow(lw, zn_lw_loc(lw, out), zero, ZN_EX_NONE);
   }
-  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = trips, .loc = cond, .sym = i});
-  write_iteration(lw, n, i, iter);
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = trips, .loc = data ? cond : none, .count = count, .sym = i});
+  if (!counts) write_iteration(lw, n, i, iter);
   ZN_TRY(zn_scope_lower(lw, c.body));
   set_aside(lw, n, &c);
   for (uint32_t k = c.num; k < outs; k++) {
@@ -299,6 +341,7 @@ static zn_status loop_kernel(zn_lw *lw, zn_nid n) {
   }
   if (g->outputs[0] != g->inputs[1]) put(lw, n, c.body, g->outputs[0], cond, zero);
   next_states(lw, n, &c);
+  if (counts) count_turn(lw, n, count);
   zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = i});
   for (uint32_t k = c.num; k < outs; k++) {
     zn_vid out = zn_lw_node(lw, n)->out[k];
@@ -426,12 +469,20 @@ static zn_status scan_kernel(zn_lw *lw, zn_nid n) {
     int axis = scan_axis(zn_lw_node(lw, n), "scan_output_axes", k, t->rank);
     clear_dims(lw, t, &g->vals[g->outputs[s.c.num + k]].type, axis);
   }
-  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = s.len, .sym = s.i});
+  zn_loc count = counter(lw, g, s.i, s.len, false);
+  const bool counts = count.kind != ZN_LOC_NONE;
+  if (counts) {
+    zn_lw_kernel(lw, n, "loop_begin");
+    count_from_zero(lw, count);
+    zn_lw_kernel_end(lw);
+  }
+  zn_lw_push(lw, (zn_step){.kind = ZN_STEP_LOOP, .a = s.len, .count = count, .sym = s.i});
   for (uint32_t k = 0; k < s.num_in; k++) take_slice(lw, n, &s, k);
   ZN_TRY(zn_scope_lower(lw, s.c.body));
   set_aside(lw, n, &s.c);
   for (uint32_t k = 0; k < s.num_out; k++) give_slice(lw, n, &s, k);
   next_states(lw, n, &s.c);
+  if (counts) count_turn(lw, n, count);
   zn_lw_push(lw, (zn_step){.kind = ZN_STEP_ENDLOOP, .sym = s.i});
   finish_states(lw, n, &s.c);
   return ZN_OK;

@@ -20,6 +20,7 @@ typedef struct entry {
   zn_kref host, *room; /* room: per heap buffer, a variable with the bytes it has */
   zn_kref *in_data, *out_data, *slot_off;
   int depth; /* open regions of the program: variables declared inside would not be seen after them */
+  struct open { const zn_step *step; zn_kref recorded, taken; } *open; /* those; recorded: 0 where a device does not decide */
 } entry;
 
 /* ---------------------------------------------------------------- small code pieces */
@@ -587,6 +588,93 @@ static void decode_image(entry *e, const zn_step *s) {
   fail_if(e, zn_kb_cmp(b, ZN_K_Ne, code, zn_kb_int(b, ZN_I32, 0)), ZN_RUN_IMAGE);
 }
 
+/* ---- control flow: by the host, or recorded once for the device to decide ---- */
+
+static zn_kref flow(entry *e, const zn_step *s, zn_flow_kind kind) {
+  const bool cond = s->loc.kind != ZN_LOC_NONE, count = s->kind == ZN_STEP_LOOP && s->a;
+  zn_kref c = cond ? address(e, s->loc) : e->ws, n = count ? address(e, s->count) : e->ws;
+  zn_kref most = count ? ix(e, s->a) : zn_kb_idx(e->b, 0);
+  return zn_kb_flow(e->b, c, n, most, kind | (cond ? ZN_FLOW_COND : 0u) | (count ? ZN_FLOW_COUNT : 0u));
+}
+
+static void go_on(entry *e, const struct open *o, zn_flow_kind kind) {
+  zn_kb_if(e->b, o->recorded);
+  flow(e, o->step, kind);
+  zn_kb_end(e->b);
+}
+
+static void open_if(entry *e, const zn_step *s) {
+  zn_kb *b = e->b;
+  struct open o = {.step = s};
+  if (s->flow) {
+    o.recorded = flow(e, s, ZN_FLOW_IF);
+    zn_kref take = zn_kb_var(b, zn_kb_int(b, ZN_BOOL, 1));
+    zn_kb_if(b, zn_kb_un(b, ZN_K_Not, o.recorded));
+    zn_kb_set(b, take, peek_at(e, ZN_BOOL, s->loc, 0, false));
+    zn_kb_end(b);
+    o.taken = zn_kb_get(b, take);
+  } else {
+    o.taken = peek_at(e, ZN_BOOL, s->loc, 0, false);
+  }
+  zn_kb_if(b, o.taken);
+  e->open[e->depth++] = o;
+}
+
+static void turn_if(entry *e) {
+  zn_kb *b = e->b;
+  const struct open *o = &e->open[e->depth - 1];
+  if (!o->recorded) {
+    zn_kb_else(b);
+    return;
+  }
+  go_on(e, o, ZN_FLOW_ELSE);
+  zn_kb_end(b);
+  zn_kref other = zn_kb_un(b, ZN_K_Not, o->taken);
+  zn_kb_if(b, zn_kb_bin(b, ZN_K_Or, o->recorded, other));
+}
+
+static void close_if(entry *e) {
+  const struct open *o = &e->open[--e->depth];
+  zn_kb_end(e->b);
+  if (o->recorded) go_on(e, o, ZN_FLOW_END);
+}
+
+static void open_loop(entry *e, const zn_step *s) {
+  zn_kb *b = e->b;
+  struct open o = {.step = s};
+  zn_kref var = find_sym(e, s->sym)->var;
+  zn_kb_set(b, var, zn_kb_idx(b, 0));
+  if (s->flow) o.recorded = flow(e, s, ZN_FLOW_WHILE);
+  zn_kb_loop(b);
+  e->open[e->depth++] = o;
+  if (o.recorded) zn_kb_if(b, zn_kb_un(b, ZN_K_Not, o.recorded));
+  if (s->a) {
+    zn_kref i = zn_kb_get(b, var), n = ix(e, s->a);
+    zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
+  }
+  if (s->loc.kind != ZN_LOC_NONE) {
+    zn_kref go = peek_at(e, ZN_BOOL, s->loc, 0, false);
+    zn_kb_break(b, zn_kb_un(b, ZN_K_Not, go));
+  }
+  if (o.recorded) zn_kb_end(b);
+}
+
+static void close_loop(entry *e, const zn_step *s) {
+  zn_kb *b = e->b;
+  const struct open *o = &e->open[--e->depth];
+  zn_kref var = find_sym(e, s->sym)->var, i = zn_kb_get(b, var);
+  if (o->recorded) {
+    go_on(e, o, ZN_FLOW_END);
+    zn_kb_break(b, o->recorded);
+  }
+  zn_kb_set(b, var, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 1)));
+  zn_kb_end(b);
+  if (!o->step->tells) return;
+  zn_kb_if(b, o->recorded);
+  zn_kb_set(b, var, zn_kb_cvt(b, peek_at(e, ZN_I64, o->step->count, 0, false), ZN_IDX));
+  zn_kb_end(b);
+}
+
 static void emit_step(entry *e, const zn_step *s) {
   zn_kb *b = e->b;
   switch (s->kind) {
@@ -619,46 +707,18 @@ static void emit_step(entry *e, const zn_step *s) {
     zn_kb_set(b, find_sym(e, s->sym)->var, v);
     break;
   }
-  case ZN_STEP_IF: {
-    zn_kb_if(b, peek_at(e, ZN_BOOL, s->loc, 0, false));
-    e->depth++;
-    break;
-  }
+  case ZN_STEP_IF: open_if(e, s); break;
   case ZN_STEP_IF_OVER: {
     const bool ours = e->lw->out_heap[s->loc.index] == UINT32_MAX;
     zn_kref x = zn_kb_bitcast(b, e->in_data[s->elem], ZN_IDX), y = zn_kb_bitcast(b, e->out_data[s->loc.index], ZN_IDX);
     zn_kb_if(b, ours ? zn_kb_cmp(b, ZN_K_Eq, x, y) : zn_kb_int(b, ZN_BOOL, 0));
-    e->depth++;
+    e->open[e->depth++] = (struct open){.step = s};
     break;
   }
-  case ZN_STEP_ELSE: zn_kb_else(b); break;
-  case ZN_STEP_ENDIF:
-    e->depth--;
-    zn_kb_end(b);
-    break;
-  case ZN_STEP_LOOP: {
-    zn_kref zero = zn_kb_idx(b, 0);
-    zn_kref var = find_sym(e, s->sym)->var;
-    zn_kb_set(b, var, zero);
-    zn_kb_loop(b);
-    e->depth++;
-    if (s->a) {
-      zn_kref i = zn_kb_get(b, var), n = ix(e, s->a);
-      zn_kb_break(b, zn_kb_cmp(b, ZN_K_Ge, i, n));
-    }
-    if (s->loc.kind != ZN_LOC_NONE) {
-      zn_kref go = peek_at(e, ZN_BOOL, s->loc, 0, false);
-      zn_kb_break(b, zn_kb_un(b, ZN_K_Not, go));
-    }
-    break;
-  }
-  case ZN_STEP_ENDLOOP: {
-    zn_kref var = find_sym(e, s->sym)->var, i = zn_kb_get(b, var);
-    zn_kb_set(b, var, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 1)));
-    e->depth--;
-    zn_kb_end(b);
-    break;
-  }
+  case ZN_STEP_ELSE: turn_if(e); break;
+  case ZN_STEP_ENDIF: close_if(e); break;
+  case ZN_STEP_LOOP: open_loop(e, s); break;
+  case ZN_STEP_ENDLOOP: close_loop(e, s); break;
   case ZN_STEP_REQUIRE: {
     zn_kref x = ix(e, s->a), y = ix(e, s->b);
     zn_kref bad = zn_kb_cmp(b, ZN_K_Ne, x, y);
@@ -699,6 +759,7 @@ static void emit_program(entry *e) {
   e->room = ZN_ARRAY(lw->arena, zn_kref, lw->num_bufs);
   for (uint32_t i = 0; i < lw->num_bufs; i++)
     if (lw->bufs[i].heap) e->room[i] = zn_kb_var(b, zn_kb_idx(b, 0));
+  e->open = ZN_ARRAY(lw->arena, struct open, lw->num_steps + 1);
   const bool fails = lw->err_buf != UINT32_MAX;
   if (fails) clear_error(e);
   for (uint32_t i = 0; i < lw->num_steps; i++) {
@@ -768,6 +829,7 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, const zn_sides *sides, boo
 
 void zn_entry_build(zn_lw *lw, const zn_plan *plan) {
   const zn_sides sides = zn_sides_find(lw);
+  zn_flow_find(lw, sides.mixed);
   lw->mod->mixed = sides.mixed;
   lw->mod->plan_fn = build(lw, plan, &sides, false);
   lw->mod->run_fn = build(lw, plan, &sides, true);

@@ -87,7 +87,8 @@ typedef enum zn_step_kind {
   ZN_STEP_IF_OVER,    /* when the output (loc) lies over input `elem` */
   ZN_STEP_ELSE,
   ZN_STEP_ENDIF,
-  ZN_STEP_LOOP,       /* repeat: until `trips` (expr or NONE) or the bool buffer is false; counts in symbol `sym` */
+  ZN_STEP_LOOP,       /* repeat: until `a` (expr or NONE) turns or the bool buffer (or NONE) is false; counts in symbol `sym`, and
+                         kernels of its body in the i64 buffer `count`, unless that is NONE */
   ZN_STEP_ENDLOOP,
   ZN_STEP_REQUIRE,    /* return `code` unless a == b, or a == 1 when or_one */
   ZN_STEP_CHECK,      /* the run ends when a kernel so far has failed */
@@ -109,11 +110,13 @@ typedef struct zn_step {
   zn_arg *args;
   uint32_t num_args, cap_args;
   zn_expr grid, a, b, sym;
-  zn_loc loc;
+  zn_loc loc, count;
   uint32_t elem;
   zn_dtype dtype;
   int32_t code;
   bool or_one;
+  bool flow; /* IF, LOOP: a device can decide it by itself (flow.c) */
+  bool tells; /* LOOP of that kind: behind it, the host needs to know how many turns there were */
 } zn_step;
 
 typedef struct zn_stable { /* a table of constant strings: strvalue.c */
@@ -121,6 +124,11 @@ typedef struct zn_stable { /* a table of constant strings: strvalue.c */
   uint64_t n;
   zn_loc at;
 } zn_stable;
+
+typedef struct zn_counter { /* a loop's turns so far, as kernels of a device find them */
+  zn_expr sym;
+  zn_loc at;
+} zn_counter;
 
 typedef struct zn_lwlen { /* known number of items of list v of g: lists.h */
   const zn_graph *g;
@@ -152,6 +160,8 @@ struct zn_lw {
   uint32_t *over_input; /* per output: the input it may lie over plus one, 0: none (over_input.c); NULL until it is known */
   zn_stable *tables;
   uint32_t num_tables, cap_tables;
+  zn_counter *counters;
+  uint32_t num_counters, cap_counters;
   zn_lwlen *lens;
   uint32_t num_lens, cap_lens;
   struct { const void *key, *data; } *memo; /* what point lowerings computed for a node */

@@ -143,9 +143,15 @@ void zn_lw_grid(zn_lw *lw, uint32_t n, const zn_expr *extents, zn_expr *out_vars
 
 /* ---------------------------------------------------------------- index code */
 
+static const zn_counter *counter_of(const zn_lw *lw, zn_expr sym) {
+  for (uint32_t i = 0; i < lw->num_counters && !lw->on_host; i++)
+    if (lw->counters[i].sym == sym) return &lw->counters[i];
+  return NULL;
+}
+
 static bool has_loop_var(const zn_lw *lw, zn_expr e) {
   if (zn_ex_kind(lw->ex, e) == ZN_EX_CONST) return false;
-  if (zn_ex_kind(lw->ex, e) == ZN_EX_SYM) return zn_ex_tag(lw->ex, e) != 0;
+  if (zn_ex_kind(lw->ex, e) == ZN_EX_SYM) return zn_ex_tag(lw->ex, e) != 0 || counter_of(lw, e);
   for (uint32_t i = 0; i < zn_ex_arity(lw->ex, e); i++)
     if (has_loop_var(lw, zn_ex_operand(lw->ex, e, i))) return true;
   return false;
@@ -207,6 +213,11 @@ zn_kref zn_lw_ix(zn_lw *lw, zn_expr e) {
   if (zn_ex_is_const(ex, e, &c)) return zn_kb_idx(b, c);
   if (!has_loop_var(lw, e)) return int_param(lw, e);
   zn_ex_op op = zn_ex_kind(ex, e);
+  const zn_counter *count = op == ZN_EX_SYM ? counter_of(lw, e) : NULL;
+  if (count) {
+    zn_kref p = zn_lw_ptr_loc(lw, count->at, ZN_KP_IN, ZN_I64), zero = zn_kb_idx(b, 0);
+    return zn_kb_cvt(b, zn_kb_load(b, ZN_I64, 1, p, zero), ZN_IDX);
+  }
   if (op == ZN_EX_SYM) return (zn_kref)zn_ex_tag(ex, e);
   if (op == ZN_EX_ADD) { /* invariant terms first: they hoist as one */
     zn_expr inv = zn_ex_const(ex, 0);

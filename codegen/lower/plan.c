@@ -41,6 +41,7 @@ static void extend_over_loops(zn_lw *lw) {
 static void touch_all(zn_lw *lw) {
   for (uint32_t i = 0; i < lw->num_steps; i++) {
     touch(lw, lw->steps[i].loc, i);
+    touch(lw, lw->steps[i].count, i);
     for (uint32_t k = 0; k < lw->steps[i].num_args; k++)
       if (!lw->steps[i].args[k].is_int) touch(lw, lw->steps[i].args[k].loc, i);
   }

@@ -43,6 +43,11 @@ const bool *zn_side_values(zn_lw *lw);
 bool zn_side_of_group(const zn_lw *lw, zn_nid n);
 /* Is a value of type t the host's alone? */
 static inline bool zn_side_of_type(const zn_type *t) { return t->kind != ZN_V_TENSOR || t->dtype == ZN_STR; }
+/* flow.c: marks the If and Loop steps whose regions a device can run without asking the host (zn_step.flow). */
+void zn_flow_find(zn_lw *lw, bool mixed);
+/* May the loop of body graph g, that n turns of it at most (NONE: unknown) run while the data says so (data), count its turns
+ * on the device? False where a host unrolls it into the recorded run. */
+bool zn_flow_counts(zn_lw *lw, zn_graph *g, zn_expr n, bool data);
 typedef struct zn_sides {
   bool mixed;                /* there is something for the host to do or to keep; else the rest is empty */
   uint8_t *buf, *in, *out;   /* per workspace buffer, input, output: bit 0 a kernel of the host touches it, bit 1 the device */

@@ -29,9 +29,24 @@ void zn_lw_require_le(zn_lw *lw, zn_expr a, zn_expr b) {
   push_step(lw, (zn_step){.kind = ZN_STEP_REQUIRE, .a = over, .b = zn_ex_const(lw->ex, 0), .code = 3});
 }
 
+/* A loop's number of the turn, as its body's input: the entry knows it, and kernels find every name of it in memory. */
+static bool define_turn(zn_lw *lw, zn_vid v) {
+  const zn_loc at = lw->loc[v];
+  zn_expr turn = ZN_EX_NONE;
+  for (uint32_t i = 0; i < lw->num_counters && !turn; i++)
+    if (lw->counters[i].at.kind == at.kind && lw->counters[i].at.index == at.index) turn = lw->counters[i].sym;
+  const zn_expr sym = turn ? lw->g->vals[v].content[0] : ZN_EX_NONE;
+  if (!sym) return turn != ZN_EX_NONE;
+  push_step(lw, (zn_step){.kind = ZN_STEP_SYM, .sym = sym, .a = turn});
+  const zn_counter c = {sym, at};
+  ZN_PUSH(lw->arena, lw->counters, lw->num_counters, lw->cap_counters, c);
+  return true;
+}
+
 void zn_lw_define_content(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
   if (val->inlined || val->cst) return;
+  if (val->content && define_turn(lw, v)) return;
   for (uint32_t k = 0; val->content && k < val->num_elems; k++) {
     zn_step s = {.kind = ZN_STEP_SYM, .sym = val->content[k], .elem = k, .dtype = (zn_dtype)val->type.dtype};
     if (!val->content[k]) continue;
