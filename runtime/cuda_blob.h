@@ -4,7 +4,7 @@
 #define ZN_CUDA_BLOB_H
 #include <stdint.h>
 
-#define ZN_CUDA_BLOB_MAGIC UINT64_C(0x32626f6c6275637a) /* "zcublob2" */
+#define ZN_CUDA_BLOB_MAGIC UINT64_C(0x33626f6c6275637a) /* "zcublob3" */
 #define ZN_CUDA_ON_HOST UINT64_MAX
 
 typedef struct zn_cuda_image { /* a compiled group of kernels */
@@ -26,5 +26,6 @@ typedef struct zn_cuda_blob {
   uint32_t idx_bytes; /* of integer parameters */
   uint32_t sm;        /* of the cubins */
   uint64_t mixed;     /* 1: the host has a part in a run: addresses in the entries are the host's, and Share is called */
+  uint64_t flows;     /* 1: the entry has regions for the device to decide */
 } zn_cuda_blob;
 #endif

@@ -1,6 +1,8 @@
 /* A session of a CUDA artifact: what the files of its runtime object share. Nothing outside it includes this. */
 #ifndef ZN_CUDA_SESSION_H
 #define ZN_CUDA_SESSION_H
+#include <stddef.h>
+
 #include "cuda_blob.h"
 #include "zenith_device.h"
 
@@ -12,6 +14,7 @@ extern HIDDEN const unsigned char zn_device_blob[];
 extern WEAK_HIDDEN const unsigned char zn_device_weights[];
 extern const zn_model zn_model_main;
 
+enum { MAX_LEVELS = 8 }; /* regions inside one another that are recorded */
 enum { MAX_GRAPHS = 16, MAX_PARAMS = 256, BLOCK = 128, SHARED_FREE = 48 << 10, OUT_OF_MEMORY = 2, NO_BINARY = 209 };
 enum { EARLY_SM = 90, ATTR_EARLY_START = 6 }; /* programmatic stream serialization: kernels wait for the one before themselves */
 enum { ATTR_SHARED = 8, ATTR_MEMORY_TYPE = 2, ATTR_MULTIPROCESSORS = 16, MEMORY_HOST = 1 };
@@ -48,6 +51,28 @@ typedef struct record { /* a run as a graph, for one set of shapes and pointers 
   unsigned seen;
 } record;
 
+typedef struct zn_launch { /* of a kernel, ready for the driver */
+  uint32_t kernel, blocks, threads, shared;
+  uint32_t early, num;         /* starts before the kernel before it has ended; parameters */
+  uint64_t value[MAX_PARAMS];
+} zn_launch;
+#define ZN_LAUNCH_BYTES(num) (offsetof(zn_launch, value) + (num) * sizeof(uint64_t))
+
+typedef struct zn_flow { /* Flow of the entry, with addresses of the device */
+  uint64_t cond, count;
+  int64_t most;
+  uint64_t kind;
+} zn_flow;
+
+typedef struct zn_level { /* a region that is being recorded */
+  void *stream, *outer;      /* records the body; what goes on behind it */
+  uint64_t yes, no;          /* handles of its conditions */
+  uint64_t cond, count;
+  int64_t most;
+  int is_if, has_no, inside;
+} zn_level;
+
+typedef struct zn_tape zn_tape;
 typedef struct zn_share zn_share;
 
 struct zn_session {
@@ -69,6 +94,11 @@ struct zn_session {
   uint32_t *event_kernel, num_events, cap_events;
   char text[256];
   zn_share *share; /* of artifacts in which the host has a part; else NULL */
+  zn_tape *tape;   /* of runs that are recorded in stretches; else NULL */
+  int flows;       /* this driver takes conditions in graphs */
+  void *flow_module, *decide, *flow_cell;
+  zn_level levels[MAX_LEVELS];
+  unsigned depth, open_flows; /* being recorded; begun by the entry */
 };
 
 /* Keeps a driver's code as text; its zn_result. 0 is no failure. */
@@ -78,6 +108,31 @@ HIDDEN void zn_cuda_keep(zn_session *s, int code, const char *what);
 HIDDEN int zn_cuda_is_host(zn_session *s, const void *p);
 /* Room for bytes on the device. */
 HIDDEN int32_t zn_cuda_grow(zn_session *s, place *b, size_t bytes);
+
+/* The device address of what the entry names. */
+HIDDEN uint64_t zn_cuda_address(zn_session *s, const void *p);
+/* Enqueues l, or records it. */
+HIDDEN void zn_cuda_launch(zn_session *s, const zn_launch *l);
+
+/* ---- cuda_flow.c: If and Loop that the device decides ---- */
+/* Finds out whether this driver can: s->flows. */
+HIDDEN void zn_flow_open(zn_session *s);
+HIDDEN void zn_flow_close(zn_session *s);
+HIDDEN uint32_t zn_flow_hook(zn_device_hooks *h, const void *cond, const void *count, intptr_t most, uint32_t kind);
+/* Into the graph that s->stream records. */
+HIDDEN void zn_flow_record(zn_session *s, const zn_flow *f);
+/* Ends the recording of regions that an error left open. */
+HIDDEN void zn_flow_unwind(zn_session *s);
+
+/* ---- cuda_tape.c: stretches of a run as graphs ---- */
+HIDDEN zn_tape *zn_tape_open(void);
+HIDDEN void zn_tape_close(zn_session *s);
+HIDDEN void zn_tape_launch(zn_session *s, const zn_launch *l);
+HIDDEN void zn_tape_flow(zn_session *s, const zn_flow *f);
+/* Enqueues what was noted. Before whatever must come behind it. */
+HIDDEN void zn_tape_flush(zn_session *s);
+/* Buffers have moved: no stretch comes again. */
+HIDDEN void zn_tape_forget(zn_session *s);
 
 /* ---- cuda_share.c: places that both the host and the device use. In such an artifact all addresses that the entry sees are the
  * host's; each has a twin on the device. ---- */

@@ -134,6 +134,7 @@ static piece *piece_at(zn_session *s, char *p, size_t bytes) {
 
 static void move(zn_session *s, const piece *k, unsigned to) {
   uint64_t dev = zn_share_device(s, k->at);
+  zn_tape_flush(s);
   if (s->status) return;
   if (to == DEVICE) zn_cuda_keep(s, s->cu.copy_in(dev, k->at, k->bytes, s->stream), "copying to the device");
   else zn_cuda_keep(s, s->cu.copy_out(k->at, dev, k->bytes, s->stream), "copying to the host");

@@ -63,6 +63,7 @@ static int load_driver(driver *cu, char *text, size_t n) {
     snprintf(text, n, "the CUDA driver is too old: it lacks %s", #symbol); \
     return ZN_RUN_NO_DRIVER;                                                \
   }
+#define CUDA_NEW(name, symbol, params) *(void **)&cu->name = dlsym(cu->handle, #symbol);
 #include "cuda.def"
 #undef CUDA_FN
   return ZN_RUN_OK;
@@ -124,7 +125,9 @@ static int32_t open_device(zn_session *s, int device) {
   s->out_stage = calloc(zn_model_main.num_outputs + 1u, sizeof *s->out_stage);
   if (!s->in_stage || !s->out_stage) return zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
   int32_t rc = load_images(s);
-  return rc ? rc : load_weights(s);
+  if (!rc) rc = load_weights(s);
+  if (!rc && blob()->flows) zn_flow_open(s);
+  return rc;
 }
 
 static void session_close(zn_session *s);
@@ -141,7 +144,8 @@ static int32_t session_open(int32_t device, zn_session **out) {
     s->hooks.fetch = hook_fetch;
     s->hooks.poke = hook_poke;
     s->hooks.share = zn_share_hook;
-    if (blob()->mixed && !(s->share = zn_share_open())) rc = zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
+    s->hooks.flow = zn_flow_hook;
+    if (blob()->mixed && (!(s->share = zn_share_open()) || !(s->tape = zn_tape_open()))) rc = zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
     if (rc == ZN_RUN_OK) rc = open_device(s, device);
     if (s->ctx) s->cu.ctx_pop(&old);
   }
@@ -174,6 +178,8 @@ static void close_device(zn_session *s) {
   for (uint32_t i = 0; s->out_stage && i < zn_model_main.num_outputs; i++)
     if (s->out_stage[i].p) s->cu.mem_free(s->out_stage[i].p);
   zn_share_close(s);
+  zn_tape_close(s);
+  zn_flow_close(s);
   if (s->ws.p) s->cu.mem_free(s->ws.p);
   if (s->weights) s->cu.mem_free(s->weights);
   if (s->code) s->cu.host_free(s->code);
@@ -195,7 +201,7 @@ static void session_close(zn_session *s) {
 /* ---- hooks of the generated entry ---- */
 
 /* Constants are named by their host address; where the host has a part in the run, all memory is. */
-static uint64_t device_address(zn_session *s, const void *p) {
+uint64_t zn_cuda_address(zn_session *s, const void *p) {
   uintptr_t a = (uintptr_t)p, w = (uintptr_t)zn_device_weights;
   if (s->weights && a - w < blob()->weights_bytes) return s->weights + (a - w);
   return s->share ? zn_share_device(s, p) : a;
@@ -216,36 +222,51 @@ static void mark_event(zn_session *s, uint32_t kernel) {
   s->event_kernel[s->num_events++] = kernel;
 }
 
+void zn_cuda_launch(zn_session *s, const zn_launch *l) {
+  const zn_cuda_blob *b = blob();
+  const zn_cuda_kernel *k = (const zn_cuda_kernel *)at(b->kernels) + l->kernel;
+  void *param[MAX_PARAMS];
+  for (uint32_t i = 0; i < l->num; i++) param[i] = (void *)(uintptr_t)&l->value[i];
+  const launch_attribute early = {.id = ATTR_EARLY_START, .value = {1}};
+  launch_config c = {.grid = {l->blocks, 1, 1}, .block = {l->threads, 1, 1}, .shared = l->shared, .stream = s->stream,
+                     .attributes = &early, .num_attributes = l->early};
+  zn_cuda_keep(s, s->cu.launch(&c, s->functions[l->kernel], param, NULL), at(k->name));
+}
+
 static void hook_launch(zn_device_hooks *h, uint32_t number, void *const *bufs, const intptr_t *ints, intptr_t grid) {
   zn_session *s = (zn_session *)(void *)h;
   const zn_cuda_blob *b = blob();
   const zn_cuda_kernel *k = (const zn_cuda_kernel *)at(b->kernels) + number;
-  uint64_t value[MAX_PARAMS];
-  void *param[MAX_PARAMS];
+  zn_launch l;
   uint32_t n = 0;
   if (s->status || grid <= 0) return;
   if (k->num_bufs + k->num_ints + 2 > MAX_PARAMS) {
     zn_cuda_keep(s, 1, "too many parameters");
     return;
   }
-  for (uint32_t i = 0; i < k->num_bufs; i++) value[n++] = device_address(s, bufs[i]);
-  for (uint32_t i = 0; i < k->num_ints; i++) value[n++] = (uint64_t)ints[i]; /* the low half serves 32-bit indexes */
-  value[n++] = s->weights;
-  value[n++] = (uint64_t)grid;
-  for (uint32_t i = 0; i < n; i++) param[i] = &value[i];
+  for (uint32_t i = 0; i < k->num_bufs; i++) l.value[n++] = zn_cuda_address(s, bufs[i]);
+  for (uint32_t i = 0; i < k->num_ints; i++) l.value[n++] = (uint64_t)ints[i]; /* the low half serves 32-bit indexes */
+  l.value[n++] = s->weights;
+  l.value[n++] = (uint64_t)grid;
   unsigned teams = teams_per_block(s, k, grid);
-  const launch_attribute early = {.id = ATTR_EARLY_START, .value = {1}};
   uint64_t blocks = ((uint64_t)grid + teams - 1) / teams;
   if (blocks > 0x7fffffff) {
     zn_cuda_keep(s, 1, "a kernel's grid is too large");
     return;
   }
-  mark_event(s, number);
-  launch_config c = {.grid = {(unsigned)blocks, 1, 1}, .block = {teams * k->team, 1, 1}, .shared = (unsigned)(teams * k->shared),
-                     .stream = s->stream, .attributes = &early};
-  c.num_attributes = b->sm >= EARLY_SM && s->after_kernel && !s->events;
-  zn_cuda_keep(s, s->cu.launch(&c, s->functions[number], param, NULL), at(k->name));
+  l.kernel = number;
+  l.blocks = (uint32_t)blocks;
+  l.threads = teams * k->team;
+  l.shared = (uint32_t)(teams * k->shared);
+  l.early = b->sm >= EARLY_SM && s->after_kernel && !s->events;
+  l.num = n;
   s->after_kernel = 1;
+  if (s->tape && !s->capturing && !s->events) {
+    zn_tape_launch(s, &l);
+    return;
+  }
+  mark_event(s, number);
+  zn_cuda_launch(s, &l);
   mark_event(s, number);
 }
 
@@ -260,9 +281,10 @@ int zn_cuda_is_host(zn_session *s, const void *p) {
 static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t bytes, uint32_t last) {
   zn_session *s = (zn_session *)(void *)h;
   memset(to, 0, bytes);
+  if (!s->capturing) zn_tape_flush(s);
   s->after_kernel = 0;
   if (s->status) return;
-  uint64_t p = device_address(s, from);
+  uint64_t p = zn_cuda_address(s, from);
   if (last) { /* read when the run has finished */
     zn_cuda_keep(s, s->cu.copy_out(s->code, p, bytes, s->stream), "reading the result");
     return;
@@ -283,10 +305,11 @@ static void hook_fetch(zn_device_hooks *h, void *to, const void *from, uint32_t 
 static void hook_poke(zn_device_hooks *h, void *to, const void *value, uint32_t bytes) {
   zn_session *s = (zn_session *)(void *)h;
   unsigned v = 0;
+  if (!s->capturing) zn_tape_flush(s);
   s->after_kernel = 0;
   if (s->status) return;
   memcpy(&v, value, bytes < 4 ? bytes : 4);
-  uint64_t p = device_address(s, to);
+  uint64_t p = zn_cuda_address(s, to);
   if (bytes == 4) zn_cuda_keep(s, s->cu.set32(p, v, 1, s->stream), "clearing");
   else zn_cuda_keep(s, s->cu.set8(p, (unsigned char)v, bytes, s->stream), "clearing");
 }
@@ -297,6 +320,7 @@ static void hook_poke(zn_device_hooks *h, void *to, const void *value, uint32_t 
 static void forget_graphs(zn_session *s) {
   for (unsigned i = 0; i < s->num_graphs; i++) drop_record(s, &s->graphs[i]);
   s->num_graphs = 0;
+  zn_tape_forget(s);
 }
 
 int32_t zn_cuda_grow(zn_session *s, place *b, size_t bytes) {
@@ -321,7 +345,9 @@ static int32_t call_plan(zn_session *s, zn_tensor *in, zn_tensor *out, uint64_t 
 static int32_t call_run_on(zn_session *s, zn_tensor *in, zn_tensor *out, void *ws) {
   s->status = 0;
   s->after_kernel = 0;
+  s->open_flows = 0;
   int32_t rc = zn_device_run(in, out, ws, s->ws.bytes, &s->hooks.base);
+  if (!s->capturing) zn_tape_flush(s);
   return s->status ? s->status : rc;
 }
 
@@ -371,6 +397,7 @@ static int32_t capture(zn_session *s, record *r, zn_tensor *in, zn_tensor *out) 
   int rc = s->cu.capture_begin(s->stream, 2 /* relaxed */);
   s->capturing = 1;
   int32_t st = rc ? zn_cuda_fail(s, rc, "recording the run") : call_run(s, in, out);
+  zn_flow_unwind(s);
   s->capturing = 0;
   rc = s->cu.capture_end(s->stream, &graph);
   s->stream = user;
@@ -379,6 +406,7 @@ static int32_t capture(zn_session *s, record *r, zn_tensor *in, zn_tensor *out) 
   if (graph) s->cu.graph_destroy(graph);
   if (s->dynamic) {
     s->status = 0;
+    s->tape = zn_tape_open(); /* NULL is right as well */
     return ZN_RUN_OK;
   }
   return st;

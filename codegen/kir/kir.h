@@ -193,6 +193,7 @@ typedef struct zn_kmod {
   zn_kcost *costs;           /* per function; NULL: not counted */
   uint64_t workspace_bytes;  /* exact when static, 0 when it depends on symbols */
   bool mixed;                /* a device's artifact in whose runs the host has a part */
+  bool flows;                /* its run has regions that a device may decide (Flow) */
   const char *provenance;    /* one line: compiler version, model hash, options, verdict */
 } zn_kmod;
 

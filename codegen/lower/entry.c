@@ -829,7 +829,7 @@ static uint32_t build(zn_lw *lw, const zn_plan *plan, const zn_sides *sides, boo
 
 void zn_entry_build(zn_lw *lw, const zn_plan *plan) {
   const zn_sides sides = zn_sides_find(lw);
-  zn_flow_find(lw, sides.mixed);
+  lw->mod->flows = zn_flow_find(lw, sides.mixed);
   lw->mod->mixed = sides.mixed;
   lw->mod->plan_fn = build(lw, plan, &sides, false);
   lw->mod->run_fn = build(lw, plan, &sides, true);

@@ -24,6 +24,8 @@ static bool is_counter(const zn_lw *lw, zn_expr sym) {
   return false;
 }
 
+static bool grows(const zn_lw *lw, const zn_step *s) { return s->loc.kind == ZN_LOC_WS && lw->bufs[s->loc.index].heap; }
+
 typedef struct region {
   uint32_t first, end; /* the steps that open and close it */
   zn_expr sym;         /* turns of a loop; NONE */
@@ -33,7 +35,7 @@ static bool depends(const zn_lw *lw, zn_expr e, zn_expr sym) { return e && sym &
 
 /* Does the host compute something of step s from sym, but another name of it that kernels find in memory too? */
 static bool host_needs(const zn_lw *lw, const zn_step *s, zn_expr sym) {
-  if (s->kind == ZN_STEP_SYM && is_counter(lw, s->sym)) return false;
+  if ((s->kind == ZN_STEP_SYM && is_counter(lw, s->sym)) || (s->kind == ZN_STEP_GROW && !grows(lw, s))) return false;
   bool needs = depends(lw, s->grid, sym) || depends(lw, s->a, sym) || depends(lw, s->b, sym);
   for (uint32_t i = 0; i < s->num_args; i++) needs |= s->args[i].is_int && depends(lw, s->args[i].e, sym);
   return needs;
@@ -45,7 +47,7 @@ static bool fits(const zn_lw *lw, const zn_step *s) {
   case ZN_STEP_IF: return s->flow;
   case ZN_STEP_LOOP: return (s->flow && !s->tells) || (s->loc.kind == ZN_LOC_NONE && s->count.kind == ZN_LOC_NONE);
   case ZN_STEP_CHECK: return lw->err_buf == UINT32_MAX;
-  case ZN_STEP_GROW: return s->loc.kind != ZN_LOC_WS || !lw->bufs[s->loc.index].heap;
+  case ZN_STEP_GROW: return !grows(lw, s);
   case ZN_STEP_SYM: return is_counter(lw, s->sym);
   case ZN_STEP_IMAGE: return false;
   default: return true;
@@ -68,10 +70,11 @@ static bool decides(const zn_lw *lw, region r) {
   return true;
 }
 
-void zn_flow_find(zn_lw *lw, bool mixed) {
+bool zn_flow_find(zn_lw *lw, bool mixed) {
   region *open = ZN_ARRAY(lw->arena, region, lw->num_steps + 1);
   uint32_t depth = 0;
-  if (!lw->device_caps->simt || mixed) return;
+  bool any = false;
+  if (!lw->device_caps->simt || mixed) return false;
   for (uint32_t i = 0; i < lw->num_steps; i++) {
     zn_step *s = &lw->steps[i];
     if (s->kind == ZN_STEP_IF || s->kind == ZN_STEP_IF_OVER || s->kind == ZN_STEP_LOOP)
@@ -83,5 +86,7 @@ void zn_flow_find(zn_lw *lw, bool mixed) {
     if (first->kind == ZN_STEP_IF || (first->kind == ZN_STEP_LOOP && first->count.kind != ZN_LOC_NONE))
       first->flow = decides(lw, r);
     first->tells = first->flow && used(lw, r.sym, i, lw->num_steps);
+    any |= first->flow;
   }
+  return any;
 }

@@ -44,7 +44,7 @@ bool zn_side_of_group(const zn_lw *lw, zn_nid n);
 /* Is a value of type t the host's alone? */
 static inline bool zn_side_of_type(const zn_type *t) { return t->kind != ZN_V_TENSOR || t->dtype == ZN_STR; }
 /* flow.c: marks the If and Loop steps whose regions a device can run without asking the host (zn_step.flow). */
-void zn_flow_find(zn_lw *lw, bool mixed);
+bool zn_flow_find(zn_lw *lw, bool mixed); /* are there any? */
 /* May the loop of body graph g, that n turns of it at most (NONE: unknown) run while the data says so (data), count its turns
  * on the device? False where a host unrolls it into the recorded run. */
 bool zn_flow_counts(zn_lw *lw, zn_graph *g, zn_expr n, bool data);

@@ -34,6 +34,14 @@ shares() { # memory of the caller's on either side
     ${CC:-cc} -std=c11 -O1 -I. -o "$out/share_check" tests/cuda/share_check.c -ldl &&
     LD_LIBRARY_PATH=$out/fake "$out/share_check" "$out/parts.so"
 }
+# If, Loop and Scan that the device decides: in the interpreter, and, with NVRTC, what is recorded for them, step by step.
+flows=(grows steps rows either)
+flow_ir() { kernel_ir "tests/cuda/flow/$1.zg" && grep -q "= flow.bool" "$out/kernels.zk"; }
+flow_artifact() { "$ZENITHC" "tests/cuda/flow/$1.zg" --target=cuda --arch=sm_90a --verify=off -o "$out/$1.so"; }
+follows() {
+  ${CC:-cc} -std=c11 -O1 -I. -o "$out/flow_check" tests/cuda/flow_check.c -ldl &&
+    LD_LIBRARY_PATH=$out/fake "$out/flow_check" "$out"/{rows,either,grows}.so
+}
 host_cases() {
   LD_LIBRARY_PATH=$out/fake "$ZENITHC" check "${on_host[@]/#/$B/onnx-data/test_}" --target=cuda --jobs "$JOBS"
 }
@@ -46,9 +54,10 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
 [ -n "$CUDA_FULL" ] && models=("$MODELS"/*/) cases=("$B"/onnx-data/*/)
 {
   try "says that NVRTC is missing" without_nvrtc
+  try "a driver without kernels" fake_driver
+  for m in "${flows[@]}"; do try "$m: the device decides" flow_ir "$m"; done
   if [ -d "$B/onnx-data/test_string_concat" ]; then
     try "says what runs on the host" says_host
-    try "a driver without kernels" fake_driver
     try "memory on either side" shares
     host_cases | grep -v ' passed, '
     mixed_cases | grep -v ' passed, '
@@ -89,6 +98,8 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
   if has_nvrtc > "$out/probe.log" 2>&1; then
     for a in sm_80 sm_90a sm_120; do try "digits for $a" one "$digits" $a digits-$a; done
     for p in fp16 bf16; do try "digits as $p, matrix units" reduced "$digits" "cuda --arch=sm_80" $p; done
+    for m in "${flows[@]}"; do try "$m" flow_artifact "$m"; done
+    try "conditions in recorded runs" follows
     try "exports the device interface, needs no CUDA symbol" exports "$out/digits-sm_80.so"
     for m in "${models[@]}"; do
       name=$(basename "$m")
