@@ -6,7 +6,7 @@
 #include "cuda_session.h"
 
 enum { NODE_CONDITIONAL = 13, COND_IF = 0, COND_WHILE = 1, SET_DEPENDENCIES = 1, RELAXED = 2 };
-enum { FEW = 256 }; /* turns of a counted loop that are recorded one by one: without a decision after each */
+enum { FEW = 512 }; /* turns of a counted loop that are recorded one by one: without a decision after each */
 enum { KIND = 3, IF = 0, ELSE = 1, WHILE = 2, END = 3, COND = 4, COUNT = 8 }; /* zn_flow_kind, zn_flow_flags of kir.h */
 
 typedef struct node_params { /* CUgraphNodeParams of a conditional node */
@@ -62,21 +62,28 @@ static spot here(zn_session *s) {
   return at;
 }
 
-/* A conditional node at this place of the recording, whose body is recorded from here on. */
-static void enter(zn_session *s, zn_level *v, uint64_t handle, int kind) {
-  spot at = here(s);
-  void *body = NULL, *node = NULL;
-  node_params p = {.type = NODE_CONDITIONAL, .handle = handle, .kind = kind, .size = 1, .ctx = s->ctx};
-  if (s->status) return;
-  zn_cuda_keep(s, s->cu.graph_add_node(&node, at.graph, at.nodes, NULL, at.num, &p), "a condition");
-  if (!s->status) body = p.graphs[0];
-  if (!s->status) zn_cuda_keep(s, s->cu.capture_update(s->stream, &node, NULL, 1, SET_DEPENDENCIES), "a condition");
+/* What follows is recorded as this body. */
+static void enter(zn_session *s, zn_level *v, void *body) {
   if (!s->status && !v->stream) zn_cuda_keep(s, s->cu.stream_create(&v->stream, 1), "creating a stream");
   if (!s->status) zn_cuda_keep(s, s->cu.capture_to_graph(v->stream, body, NULL, NULL, 0, RELAXED), "recording");
   if (s->status) return;
   v->outer = s->stream;
   v->inside = 1;
   s->stream = v->stream;
+}
+
+/* A conditional node at this place of the recording. */
+static void branch(zn_session *s, zn_level *v, uint64_t handle, int kind) {
+  spot at = here(s);
+  void *node = NULL;
+  const unsigned bodies = kind == COND_IF && s->flows == ZN_FLOWS_ELSE ? 2 : 1;
+  node_params p = {.type = NODE_CONDITIONAL, .handle = handle, .kind = kind, .size = bodies, .ctx = s->ctx};
+  if (s->status) return;
+  zn_cuda_keep(s, s->cu.graph_add_node(&node, at.graph, at.nodes, NULL, at.num, &p), "a condition");
+  if (!s->status) zn_cuda_keep(s, s->cu.capture_update(s->stream, &node, NULL, 1, SET_DEPENDENCIES), "a condition");
+  if (s->status) return;
+  v->other = bodies == 2 ? p.graphs[1] : NULL;
+  enter(s, v, p.graphs[0]);
 }
 
 static void leave(zn_session *s, zn_level *v) {
@@ -91,13 +98,14 @@ static void begin(zn_session *s, const zn_flow *f) {
   zn_level *v = &s->levels[s->depth++];
   void *stream = v->stream;
   *v = (zn_level){.stream = stream, .cond = f->kind & COND ? f->cond : 0, .count = f->kind & COUNT ? f->count : 0,
-                  .most = f->most, .has_no = (f->kind & KIND) == IF, .is_if = (f->kind & KIND) == IF};
+                  .most = f->most, .is_if = (f->kind & KIND) == IF};
+  v->has_no = v->is_if && s->flows != ZN_FLOWS_ELSE;
   spot at = here(s);
   if (s->status) return;
   zn_cuda_keep(s, s->cu.conditional_handle(&v->yes, at.graph, s->ctx, 0, 0), "a condition");
   if (v->has_no && !s->status) zn_cuda_keep(s, s->cu.conditional_handle(&v->no, at.graph, s->ctx, 0, 0), "a condition");
   if (!s->status) decide(s, v);
-  if (!s->status) enter(s, v, v->yes, v->is_if ? COND_IF : COND_WHILE);
+  if (!s->status) branch(s, v, v->yes, v->is_if ? COND_IF : COND_WHILE);
 }
 
 void zn_flow_record(zn_session *s, const zn_flow *f) {
@@ -110,7 +118,8 @@ void zn_flow_record(zn_session *s, const zn_flow *f) {
   if (!v->is_if && !s->status) decide(s, v); /* go on? */
   leave(s, v);
   if ((f->kind & KIND) == END) s->depth--;
-  else if (!s->status) enter(s, v, v->no, COND_IF);
+  else if (v->other) enter(s, v, v->other);
+  else if (!s->status) branch(s, v, v->no, COND_IF);
 }
 
 void zn_flow_unwind(zn_session *s) {
@@ -137,13 +146,18 @@ uint32_t zn_flow_hook(zn_device_hooks *h, const void *cond, const void *count, i
 }
 
 /* A graph of one condition with nothing behind it: what a driver can do is known when it has done it. */
-static int try_it(zn_session *s) {
-  const zn_flow begin_if = {.cond = (uint64_t)(uintptr_t)s->flow_cell, .kind = IF | COND}, end = {.kind = END};
+static int try_it(zn_session *s, int flows) {
+  const uint64_t cell = (uint64_t)(uintptr_t)s->flow_cell;
+  const zn_flow begin_if = {.cond = cell, .kind = IF | COND}, turn = {.kind = ELSE}, end = {.kind = END};
   void *graph = NULL, *exec = NULL;
   s->stream = s->own_stream;
+  s->flows = flows;
+  s->status = 0;
   int rc = s->cu.capture_begin(s->stream, RELAXED);
   if (rc) return 0;
   zn_flow_record(s, &begin_if);
+  if (!s->status) zn_cuda_keep(s, s->cu.set8(cell, 1, 8, s->stream), "recording");
+  if (!s->status) zn_flow_record(s, &turn);
   if (!s->status) zn_flow_record(s, &end);
   zn_flow_unwind(s);
   rc = s->cu.capture_end(s->stream, &graph);
@@ -157,12 +171,17 @@ static int try_it(zn_session *s) {
 
 void zn_flow_open(zn_session *s) {
   const driver *cu = &s->cu;
+  void *user = s->stream;
   uint64_t cell = 0;
+  if (s->flows_known) return;
+  s->flows_known = 1;
   if (!cu->conditional_handle || !cu->graph_add_node || !cu->capture_info || !cu->capture_update || !cu->capture_to_graph) return;
   if (cu->module_load(&s->flow_module, decide_ptx) || cu->module_function(&s->decide, s->flow_module, "zn_decide")) return;
   if (cu->mem_alloc(&cell, 8)) return;
   s->flow_cell = (void *)(uintptr_t)cell;
-  s->flows = !cu->set8(cell, 1, 8, s->own_stream) && !cu->stream_wait(s->own_stream) && try_it(s);
+  if (!cu->set8(cell, 1, 8, s->own_stream) && !cu->stream_wait(s->own_stream))
+    if (!try_it(s, ZN_FLOWS_ELSE) && !try_it(s, ZN_FLOWS_IF)) s->flows = 0;
+  s->stream = user;
   s->status = 0;
   s->text[0] = 0;
 }

@@ -69,8 +69,10 @@ typedef struct zn_level { /* a region that is being recorded */
   uint64_t yes, no;          /* handles of its conditions */
   uint64_t cond, count;
   int64_t most;
+  void *other;               /* the graph of the else branch, where one node has both */
   int is_if, has_no, inside;
 } zn_level;
+enum { ZN_FLOWS_IF = 1, ZN_FLOWS_ELSE = 2 }; /* with one branch; with two, since CUDA 12.8 */
 
 typedef struct zn_tape zn_tape;
 typedef struct zn_share zn_share;
@@ -95,7 +97,8 @@ struct zn_session {
   char text[256];
   zn_share *share; /* of artifacts in which the host has a part; else NULL */
   zn_tape *tape;   /* of runs that are recorded in stretches; else NULL */
-  int flows;       /* this driver takes conditions in graphs */
+  int flows;       /* this driver takes conditions in graphs: ZN_FLOWS; 0: no */
+  int flows_known;
   void *flow_module, *decide, *flow_cell;
   zn_level levels[MAX_LEVELS];
   unsigned depth, open_flows; /* being recorded; begun by the entry */
@@ -115,7 +118,7 @@ HIDDEN uint64_t zn_cuda_address(zn_session *s, const void *p);
 HIDDEN void zn_cuda_launch(zn_session *s, const zn_launch *l);
 
 /* ---- cuda_flow.c: If and Loop that the device decides ---- */
-/* Finds out whether this driver can: s->flows. */
+/* Finds out what this driver can, once: s->flows. Before the first recording, not during it. */
 HIDDEN void zn_flow_open(zn_session *s);
 HIDDEN void zn_flow_close(zn_session *s);
 HIDDEN uint32_t zn_flow_hook(zn_device_hooks *h, const void *cond, const void *count, intptr_t most, uint32_t kind);

@@ -125,9 +125,7 @@ static int32_t open_device(zn_session *s, int device) {
   s->out_stage = calloc(zn_model_main.num_outputs + 1u, sizeof *s->out_stage);
   if (!s->in_stage || !s->out_stage) return zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
   int32_t rc = load_images(s);
-  if (!rc) rc = load_weights(s);
-  if (!rc && blob()->flows) zn_flow_open(s);
-  return rc;
+  return rc ? rc : load_weights(s);
 }
 
 static void session_close(zn_session *s);
@@ -393,6 +391,7 @@ static void told_shapes(const record *r, zn_tensor *out) {
 /* Records the run that entry makes with these arguments; r->exec stays NULL where it needs data on the way. */
 static int32_t capture(zn_session *s, record *r, zn_tensor *in, zn_tensor *out) {
   void *graph = NULL, *user = s->stream;
+  if (blob()->flows) zn_flow_open(s);
   s->stream = s->own_stream;
   int rc = s->cu.capture_begin(s->stream, 2 /* relaxed */);
   s->capturing = 1;

@@ -16,8 +16,9 @@
  * a stream; strings and the items of lists are host memory, as inputs and as outputs, and what outputs of that kind point to is
  * the session's until its next run.
  *
- * From the second run with the same shapes and pointers on, the run is a recorded graph. Sessions are independent: one thread
- * at a time each, any number of them on any devices. */
+ * From the second run with the same shapes and pointers on, the run is a recorded graph, with If and Loop inside it where the
+ * device can decide them (drivers since CUDA 12.3); where the host must see data on the way, several. Sessions are independent:
+ * one thread at a time each, any number of them on any devices. */
 #ifndef ZENITH_DEVICE_H
 #define ZENITH_DEVICE_H
 #include "zenith.h"

@@ -5,7 +5,7 @@
  * have the host wait in the middle: `fits` refuses it. */
 #include "codegen/lower/program.h"
 
-enum { UNROLLED = 256 }; /* turns that a recorded run may as well have one by one: faster than asking after each */
+enum { UNROLLED = 512 }; /* turns that a recorded run may as well have one by one: faster than asking after each */
 
 bool zn_flow_counts(zn_lw *lw, zn_graph *g, zn_expr n, bool data) {
   int64_t turns;

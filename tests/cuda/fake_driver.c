@@ -49,7 +49,7 @@ typedef struct node { /* a launch, or a conditional node */
   uint64_t value[6]; /* its first parameters */
   uint64_t handle;
   int is_while;
-  graph *body;
+  graph *body, *other; /* other: when the condition is false */
 } node;
 struct graph {
   node nodes[600];
@@ -59,13 +59,14 @@ typedef struct stream { /* records into a graph, or runs */
   graph *into;
 } stream;
 
-static function functions[256];
-static int num_functions, counts[256], handles[64], num_handles;
+static function functions[512];
+static int num_functions, counts[512], handles[256], num_handles;
 API const char *fake_script; /* values of conditions, '0' and '1', used up one by one; the last one stays */
 API int fake_instantiated;   /* graphs made so far */
+API int fake_branches;       /* of an If in one node, at most: 2 since CUDA 12.8 */
 API int fake_count(const char *part);
 const char *fake_script = "1";
-int fake_instantiated;
+int fake_instantiated, fake_branches = 2;
 
 /* Runs of kernels whose names contain part, since it was asked last. */
 int fake_count(const char *part) {
@@ -107,6 +108,7 @@ static void run_graph(const graph *g) {
     const node *n = &g->nodes[i];
     if (n->f) run_kernel(n->f, n->value);
     else if (!n->is_while && handles[n->handle]) run_graph(n->body);
+    else if (!n->is_while && n->other) run_graph(n->other);
     else while (n->is_while && handles[n->handle]) run_graph(n->body);
   }
 }
@@ -124,7 +126,7 @@ STUB(cuCtxPopCurrent_v2, void **out) { return make(out); }
 STUB(cuModuleLoadData, void **out, const void *image) { return image ? make(out) : INVALID; }
 STUB(cuModuleUnload, void *module) { return module ? OK : INVALID; }
 STUB(cuModuleGetFunction, void **out, void *module, const char *name) {
-  if (!module || !name || num_functions == 256 || strlen(name) >= sizeof functions[0].name) return INVALID;
+  if (!module || !name || num_functions == 512 || strlen(name) >= sizeof functions[0].name) return INVALID;
   strcpy(functions[num_functions].name, name);
   return *out = &functions[num_functions++], OK;
 }
@@ -208,20 +210,22 @@ STUB(cuStreamUpdateCaptureDependencies_v2, void *s, void **nodes, const void *ed
   return nodes[0] == &into->nodes[into->num - 1] ? OK : INVALID;
 }
 STUB(cuGraphConditionalHandleCreate, uint64_t *out, void *g, void *ctx, unsigned initial, unsigned flags) {
-  if (!g || !ctx || initial || flags || num_handles == 64) return INVALID;
+  if (!g || !ctx || initial || flags || num_handles == 256) return INVALID;
   return *out = (uint64_t)num_handles++, OK;
 }
 STUB(cuGraphAddNode_v2, void **out, void *g, void *const *nodes, const void *edges, size_t n, void *params) {
   struct { int type, reserved[3]; uint64_t handle; int kind; unsigned size; void **graphs; void *ctx; } p; /* CUgraphNodeParams */
-  static void *bodies[64];
+  static void *bodies[256][2];
   memcpy(&p, params, sizeof p);
-  if (!g || (n && !nodes) || edges || p.type != 13 || p.size != 1 || !p.ctx || p.handle >= 64 || p.kind > 1) return INVALID;
+  if (!g || (n && !nodes) || edges || p.type != 13 || !p.ctx || p.handle >= 256 || p.kind > 1) return INVALID;
+  if (p.size < 1 || p.size > (p.kind ? 1u : (unsigned)fake_branches)) return INVALID;
   graph *into = g;
   if (n && nodes[0] != &into->nodes[into->num - 1]) return INVALID; /* behind what decides */
-  bodies[p.handle] = new_graph();
-  p.graphs = &bodies[p.handle];
+  for (unsigned i = 0; i < 2; i++) bodies[p.handle][i] = i < p.size ? new_graph() : NULL;
+  p.graphs = bodies[p.handle];
   memcpy(params, &p, sizeof p);
-  int rc = add(into, (node){.handle = p.handle, .is_while = p.kind == 1, .body = bodies[p.handle]});
+  int rc = add(into, (node){.handle = p.handle, .is_while = p.kind == 1, .body = bodies[p.handle][0],
+                             .other = bodies[p.handle][1]});
   return *out = &into->nodes[into->num - 1], rc;
 }
 STUB(cuGraphInstantiateWithFlags, void **out, void *g, uint64_t flags) {
