@@ -143,7 +143,8 @@ static int32_t session_open(int32_t device, zn_session **out) {
     s->hooks.poke = hook_poke;
     s->hooks.share = zn_share_hook;
     s->hooks.flow = zn_flow_hook;
-    if (blob()->mixed && (!(s->share = zn_share_open()) || !(s->tape = zn_tape_open()))) rc = zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
+    const int mixed = blob()->mixed != 0;
+    if (mixed && (!(s->share = zn_share_open()) || !(s->tape = zn_tape_open()))) rc = zn_cuda_fail(s, OUT_OF_MEMORY, "opening");
     if (rc == ZN_RUN_OK) rc = open_device(s, device);
     if (s->ctx) s->cu.ctx_pop(&old);
   }

@@ -127,7 +127,7 @@ static inline void zn_mma_place(char matrix, unsigned lane, unsigned e, unsigned
 /* Share's immediate: who uses the memory next, and whether it may write there. */
 typedef enum zn_share_flags { ZN_SHARE_HOST = 0, ZN_SHARE_DEVICE = 1, ZN_SHARE_OWNER = 2, ZN_SHARE_WRITE = 4 } zn_share_flags;
 
-/* Flow's immediate: what stands there, and the operands it has. If and While begin a region, Else and End go on with the innermost. */
+/* Flow's immediate: what stands there, and which operands count. If and While begin a region, Else and End go on with it. */
 typedef enum zn_flow_kind { ZN_FLOW_IF, ZN_FLOW_ELSE, ZN_FLOW_WHILE, ZN_FLOW_END, ZN_FLOW_KINDS } zn_flow_kind;
 typedef enum zn_flow_flags { ZN_FLOW_COND = 4, ZN_FLOW_COUNT = 8 } zn_flow_flags;
 

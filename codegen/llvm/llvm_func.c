@@ -285,7 +285,8 @@ static uint32_t kernel_number(const zn_kmod *mod, uint32_t fn) {
 
 /* Places of the function pointers in zn_device_hooks, which take the hooks first. */
 #define HOOK(name) (offsetof(zn_device_hooks, name) / sizeof(void *))
-enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke), HOOK_SHARE = HOOK(share), HOOK_FLOW = HOOK(flow) };
+enum { HOOK_LAUNCH = HOOK(launch), HOOK_FETCH = HOOK(fetch), HOOK_POKE = HOOK(poke), HOOK_SHARE = HOOK(share) };
+enum { HOOK_FLOW = HOOK(flow) };
 
 static zn_lval device_hook(zn_lfun *s, unsigned field, zn_ltype result, zn_lval *args, unsigned n) {
   zn_lmod *m = s->m;

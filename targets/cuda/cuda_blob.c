@@ -51,7 +51,8 @@ zn_status zn_cuda_write_blob(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, c
     n++;
   }
   zn_cuda_blob head = {.magic = ZN_CUDA_BLOB_MAGIC, .num_images = num_units, .num_kernels = n, .sm = caps->sm,
-                       .weights_bytes = zn_kmod_consts_bytes(m), .idx_bytes = idx32 ? 4 : 8, .mixed = m->mixed, .flows = m->flows};
+                       .weights_bytes = zn_kmod_consts_bytes(m), .idx_bytes = idx32 ? 4 : 8,
+                       .mixed = m->mixed, .flows = m->flows};
   uint64_t at = sizeof head;
   head.images = at;
   at += num_units * sizeof *images;

@@ -197,7 +197,8 @@ STUB(cuStreamBeginCaptureToGraph, void *s, void *g, void *const *nodes, const vo
   if (!s || !g || nodes || edges || num || mode != 2 || ((stream *)s)->into) return INVALID;
   return ((stream *)s)->into = g, OK;
 }
-STUB(cuStreamGetCaptureInfo_v3, void *s, int *status, uint64_t *id, void **g, void *const **nodes, const void **edges, size_t *n) {
+STUB(cuStreamGetCaptureInfo_v3, void *s, int *status, uint64_t *id, void **g, void *const **nodes, const void **edges,
+     size_t *n) {
   static void *last;
   if (!s || !((stream *)s)->into) return INVALID;
   graph *into = ((stream *)s)->into;
