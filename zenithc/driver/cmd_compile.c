@@ -110,8 +110,8 @@ static uint64_t io_bytes(const zn_kio *io, uint32_t n, bool *known) {
   return sum;
 }
 
-/* --max-ram: where the plan needs more, convolutions are cut into ever smaller slices, at last without borders and copies
- * that make them fast; the smallest plan stays. */
+/* --max-ram: where the plan needs more, Winograd's schedule is not taken and convolutions are cut into ever smaller
+ * slices, at last without borders and copies that make them fast; the smallest plan stays. */
 static zn_status fit_ram(zn_job *j) {
   enum { TRIES = 4 };
   const uint64_t ram = zn_opt_bytes(j->o, ZN_O_max_ram);
@@ -122,6 +122,7 @@ static zn_status fit_ram(zn_job *j) {
   const uint64_t room = ram > io ? ram - io : 1;
   for (int i = 0; i < 2 * TRIES && j->k.mod->workspace_bytes > room; i++) {
     zn_compiled smaller = {0};
+    j->co.winograd_most = 1; /* its planes may take more than the images */
     j->co.pass.frugal = i >= TRIES;
     j->co.pass.ram_bytes = (int64_t)(room >> i % TRIES);
     ZN_TRY(zn_compile(j->c, &j->co, &smaller));
