@@ -376,6 +376,14 @@ static void copy_for(planner *p, zn_vid v, zn_layout l, const bool *wants, const
   }
 }
 
+/* Is plain v written element by element, whatever its layout, and read by nobody who wants it dense? */
+static bool may_border(const planner *p, zn_vid v, const bool *border) {
+  const zn_nid def = p->g->vals[v].def;
+  bool all = def && p->g->nodes[def].op == ZN_OP_Concat && !p->g->vals[v].is_output;
+  for (uint32_t i = 0; i < p->of[v].num; i++) all = all && border[i];
+  return all;
+}
+
 static void lay_out(planner *p, zn_vid v) {
   const readers *r = &p->of[v];
   const bool own = p->blocked[producer_side(p, v)];
@@ -397,6 +405,7 @@ static void lay_out(planner *p, zn_vid v) {
   for (uint32_t i = 0; i < r->num; i++) any_other |= other[i];
   if ((!own && !any_other && !any_border) || !zn_pass_may_rewrite(p->o)) return;
   if (own) p->g->vals[v].layout = block;
+  else if (may_border(p, v, border)) p->g->vals[v].layout = bordered, any_border = false;
   if (any_other) copy_for(p, v, own ? (zn_layout){0} : block, other, own ? "plain" : "blocked");
   if (any_border) copy_for(p, v, bordered, border, "bordered");
 }
