@@ -1,5 +1,8 @@
 /* Integer dot products in C: a portable form, and behind it the compiler's own instruction where the file is compiled
- * for one: pmaddwd and pmaddubsw on x86, smlad on Arm cores with the DSP extension. All forms give the same bits. */
+ * for one: pmaddwd and pmaddubsw on x86, smlad on Arm cores with the DSP extension, sdot, udot, usdot or products of 16
+ * bits on AArch64. All forms give the same bits. */
+#include <assert.h>
+
 #include "codegen/cstyle/cs_priv.h"
 
 /* Part j of the 32-bit word `x`. */
@@ -78,6 +81,40 @@ static const char *x86_form(cs_state *s, zn_kop op, unsigned lanes, unsigned fla
                 v16, v16, n, lanes * 4, lanes * 4, v32, u32, u32, n);
 }
 
+/* Four lanes on AArch64; NULL where there is no such instruction. */
+static const char *neon_form(cs_state *s, zn_kop op, unsigned lanes, unsigned flags, const char **guard) {
+  const unsigned signs = flags & (ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED), both = ZN_DOT_A_SIGNED | ZN_DOT_B_SIGNED;
+  if (lanes != 4 || op == ZN_K_Pair4 || signs == ZN_DOT_A_SIGNED) return NULL;
+  *guard = "__aarch64__) && defined(__ARM_NEON";
+  const char *t = cs_name(s, cs_vector(ZN_I32, 4, 0));
+  if (cs_once(s, "arm_neon.h"))
+    zn_text_puts(&s->helpers, "#if ZN_VEC && defined(__aarch64__) && defined(__ARM_NEON)\n#include <arm_neon.h>\n#endif\n");
+  if (op == ZN_K_Dot2)
+    return cs_fmt(s,
+                  "  const int16x8_t x = (int16x8_t)a, y = (int16x8_t)b;\n"
+                  "  const int32x4_t p = vmull_s16(vget_low_s16(x), vget_low_s16(y));\n"
+                  "  return (%s)vaddq_s32((int32x4_t)c, vpaddq_s32(p, vmull_high_s16(x, y)));", t);
+  if (signs == 0) {
+    *guard = "__ARM_FEATURE_DOTPROD";
+    return cs_fmt(s, "  return (%s)vdotq_u32((uint32x4_t)c, (uint8x16_t)a, (uint8x16_t)b);", t);
+  }
+  if (signs == ZN_DOT_B_SIGNED) {
+    *guard = "__ARM_FEATURE_MATMUL_INT8";
+    return cs_fmt(s, "  return (%s)vusdotq_s32((int32x4_t)c, (uint8x16_t)a, (int8x16_t)b);", t);
+  }
+  assert(signs == both);
+  const char *sum = flags & ZN_DOT_PAIRS ? "vpadalq_s16((int32x4_t)c, vpaddq_s16(p, q))"
+                                         : "vaddq_s32((int32x4_t)c, vpaddq_s32(vpaddlq_s16(p), vpaddlq_s16(q)))";
+  return cs_fmt(s,
+                "#ifdef __ARM_FEATURE_DOTPROD\n"
+                "  return (%s)vdotq_s32((int32x4_t)c, (int8x16_t)a, (int8x16_t)b);\n"
+                "#else\n"
+                "  const int8x16_t x = (int8x16_t)a, y = (int8x16_t)b;\n"
+                "  const int16x8_t p = vmull_s8(vget_low_s8(x), vget_low_s8(y)), q = vmull_high_s8(x, y);\n"
+                "  return (%s)%s;\n"
+                "#endif", t, t, sum);
+}
+
 static const char *lane(cs_state *s, const char *x, unsigned lanes) {
   return cs_is_pow2(lanes) ? cs_fmt(s, "ZN_LANE(%s, k)", x) : cs_fmt(s, "%s.v[k]", x);
 }
@@ -88,14 +125,23 @@ const char *cs_dot(cs_state *s, zn_kop op, unsigned lanes, unsigned flags) {
     if (cs_once(s, word)) scalar(s, word, op, flags);
     return word;
   }
-  const char *name = cs_fmt(s, "%s_x%u", word, lanes), *t = cs_name(s, cs_vector(ZN_I32, lanes, 0)), *guard = NULL;
+  const char *name = cs_fmt(s, "%s_x%u", word, lanes), *t = cs_name(s, cs_vector(ZN_I32, lanes, 0));
   if (!cs_once(s, name)) return name;
-  const char *one = cs_dot(s, op, 1, flags), *x86 = x86_form(s, op, lanes, flags, &guard);
+  const char *one = cs_dot(s, op, 1, flags), *form[2], *guards[2] = {NULL, NULL};
+  form[0] = x86_form(s, op, lanes, flags, &guards[0]);
+  form[1] = neon_form(s, op, lanes, flags, &guards[1]);
   zn_text_printf(&s->helpers, "%s %s %s(%s a, %s b, %s c) {\n", s->dia->helper_qual, t, name, t, t, t);
-  if (x86) zn_text_printf(&s->helpers, "#if ZN_VEC && defined(%s)\n%s\n#else\n", guard, x86);
+  const char *branch = "#if";
+  for (int i = 0; i < 2; i++) {
+    if (!form[i]) continue;
+    zn_text_printf(&s->helpers, "%s ZN_VEC && defined(%s)\n%s\n", branch, guards[i], form[i]);
+    branch = "#elif";
+  }
+  const bool any = form[0] || form[1];
+  if (any) zn_text_puts(&s->helpers, "#else\n");
   zn_text_printf(&s->helpers, "  int k;\n  for (k = 0; k < %u; k++) %s = %s(%s, %s, %s);\n  return c;\n", lanes,
                  lane(s, "c", lanes), one, lane(s, "a", lanes), lane(s, "b", lanes), lane(s, "c", lanes));
-  if (x86) zn_text_puts(&s->helpers, "#endif\n");
+  if (any) zn_text_puts(&s->helpers, "#endif\n");
   zn_text_puts(&s->helpers, "}\n");
   return name;
 }

@@ -9,6 +9,7 @@
 #include "codegen/lower/requant.h"
 
 enum { PANEL_BYTES = 288 << 10, MAX_PIXELS = 256, MIN_GRID = 16 };
+enum { SMALL_PANEL = 4 << 10 }; /* of microcontrollers: it is stack */
 
 typedef struct shape {
   unsigned mr, nv;
@@ -19,6 +20,9 @@ typedef struct shape {
 static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.85}, {8, 1, 0.9}, {6, 1, 0.85}, {4, 1, 0.75},
                                {2, 2, 0.75}, {2, 4, 0.85}, {2, 1, 0.5}, {1, 4, 0.6}, {1, 1, 0.3}, {12, 2, 1.1}, {8, 3, 1.1},
                                {6, 4, 1.08}, {8, 2, 1.05}};
+
+/* A word at a time (smlad): four sums, two words of either side cut into halves and three addresses fill 13 registers. */
+static const shape scalar_shapes[] = {{2, 2, 1.0}, {2, 1, 0.75}, {1, 1, 0.5}};
 
 typedef struct plan {
   zn_conv *v;
@@ -110,7 +114,8 @@ static double choose_tile(plan *p, const shape *s, double channel_use) {
   for (int k = 1; k <= MAX_PIXELS; k++) {
     int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
     int64_t w = p->width <= MAX_PIXELS && !p->flat ? p->width : k;
-    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w * words * 4 > PANEL_BYTES) continue;
+    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px) continue;
+    if (r * w * words * 4 > (p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES)) continue;
     double n = (double)(r * w), score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
     if (score <= best) continue;
     best = score;
@@ -127,13 +132,15 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   weights mine = *u;
   mine.p = &now;
   set_words(&now, form);
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-    unsigned mr = shapes[i].mr, regs = mr * shapes[i].nv + shapes[i].nv + zn_dot_temporaries(lw->caps);
+  const shape *all = p->lanes == 1 ? scalar_shapes : shapes;
+  const size_t count = p->lanes == 1 ? sizeof scalar_shapes / sizeof *all : sizeof shapes / sizeof *all;
+  for (const shape *s = all; s < all + count; s++) {
+    unsigned mr = s->mr, regs = mr * s->nv + s->nv + zn_dot_temporaries(lw->caps);
     if (p->oc < mr || regs > lw->caps->vector_regs) continue;
     now.mr = mr;
-    now.nv = shapes[i].nv;
+    now.nv = s->nv;
     now.blocks = ceil_div(p->oc, mr);
-    double score = choose_tile(&now, &shapes[i], (double)p->oc / (double)(now.blocks * mr));
+    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr));
     if (score <= best) continue;
     if (form == ZN_DOT_BYTES)
       score /= zn_dot_steps(lw->caps, now.words * 4, p->groups * now.blocks * mr, mr, weight, &mine);
@@ -258,7 +265,7 @@ static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_ex
   zn_expr pos[ZN_MAX_RANK] = {0};
   int last = v->win.rank - 1;
   int64_t lanes = p->lanes, vecs = ceil_div(len, lanes);
-  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, vecs > 8 ? 4 : (unsigned)vecs);
+  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, vecs), lanes == 1 ? ZN_FOR_SERIAL : ZN_FOR_UNROLL, vecs > 8 ? 4 : (unsigned)vecs);
   zn_expr from = zn_ex_muli(ex, j, lanes);
   if (len >= lanes && len % lanes) from = zn_ex_min(ex, from, zn_ex_const(ex, len - lanes));
   from = zn_lw_as_expr(lw, zn_lw_ix(lw, from), zn_ex_const(ex, len));
@@ -400,7 +407,8 @@ static void emit_kernel(zn_lw *lw, plan *p) {
 bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
   plan p = {.v = v, .lanes = zn_lw_lanes(lw, ZN_I32)};
   const zn_htensor *w = zn_lw_cst(lw, v->w);
-  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || p.lanes < 4 || lw->caps->vector_regs < 16) return false;
+  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || lw->caps->vector_regs < 16) return false;
+  if (p.lanes < 4 && (p.lanes != 1 || lw->caps->dot4 != ZN_DOT4_SCALAR)) return false;
   if (v->tx.dtype != ZN_U8 && v->tx.dtype != ZN_I8) return false;
   if (!read_sizes(lw, &p) || p.oc < 4 || p.ic * p.taps < 8) return false;
   v->raw = true;

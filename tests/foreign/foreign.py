@@ -28,7 +28,7 @@ A64, RV64 = "aarch64-linux-gnu-gcc -static", "riscv64-linux-gnu-gcc -static"
 MACHINES = {
     "aarch64": (A64, "", "aarch64", "qemu-aarch64 -cpu cortex-a53", False),
     "armv8.2-a+dotprod": (A64, "-march=armv8.2-a+dotprod", "armv8.2-a+dotprod", "qemu-aarch64 -cpu neoverse-n1", False),
-    "armv8.6-a": (A64, "-march=armv8.6-a+i8mm", "armv8.6-a", "qemu-aarch64 -cpu max", False),
+    "armv8.6-a": (A64, "-march=armv8.6-a", "armv8.6-a", "qemu-aarch64 -cpu max", False),
     "riscv64": (RV64, "", "generic", "qemu-riscv64", False),
     "rv64gcv": (RV64, "", "generic", "qemu-riscv64 -cpu rv64,v=true,vlen=128", False),
     "cortex-m4": (MPS2 + "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", "", "cortex-m4", BOARD % "mps2-an386", True),

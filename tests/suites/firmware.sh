@@ -63,11 +63,17 @@ m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
   int8=$MODELS/mlperf-tiny-kws-int8/model.onnx
   [ -f "$int8" ] || int8=
   foreign aarch64 "$out/qdq.onnx" $int8 $(nodes 1)
-  foreign armv8.2-a+dotprod "$out/qdq.onnx" $int8
-  foreign armv8.6-a "$out/qdq.onnx" $int8
+  foreign aarch64,c "$out/qdq.onnx"
+  for arch in armv8.2-a+dotprod armv8.6-a; do
+    foreign $arch "$out/qdq.onnx" $int8
+    foreign $arch,c "$out/qdq.onnx"
+  done
   foreign cortex-m4 "$out/qdq.onnx" $int8
   foreign cortex-m7 "$out/qdq.onnx"
+  foreign cortex-m4,c "$out/qdq.onnx"
+  foreign cortex-m55,c "$digits" "$out/qdq.onnx"
   foreign cortex-m55 "$digits" "$out/qdq.onnx" $int8 $(nodes 2)
+  foreign riscv64,c "$out/qdq.onnx"
   foreign riscv64 "$digits" "$out/qdq.onnx" $(nodes 3)
   # vector conversions with a rounding mode of their own abort QEMU 7
   if qemu-riscv64 --version | grep -qE 'version ([89]|[1-9][0-9])'; then foreign rv64gcv "$out/qdq.onnx" $int8 $(nodes 4); fi
