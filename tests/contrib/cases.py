@@ -12,6 +12,13 @@ import onnxruntime as ort
 from onnx import numpy_helper as nh
 
 rng = np.random.default_rng(1)
+
+
+def seed(family):
+    """The numbers of a family do not depend on the cases of others."""
+    rng.bit_generator.state = np.random.default_rng(list(family.encode())).bit_generator.state
+
+
 OPSETS = [("", 18), ("com.microsoft", 1), ("ai.onnx.ml", 3)]
 made = []
 models = []  # (name, model, inputs, outputs) of cases that are more than a node

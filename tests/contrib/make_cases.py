@@ -12,5 +12,6 @@ FAMILIES = ("attention", "anysize", "product", "fused", "tensor", "decoder", "re
 
 folder, only = sys.argv[1], sys.argv[2:]
 for family in only or FAMILIES:
+    cases.seed(family)
     importlib.import_module(family + "_cases").make()
     cases.write(folder, family, merge=not only)
