@@ -29,7 +29,7 @@ bool zn_conv_image_read(zn_lw *lw, const zn_conv *v, zn_conv_image *m) {
       m->width = stored, m->col0 = first;
     } else {
       m->oh = out, m->kh = w->kernel[i], m->sh = w->stride[i], m->dh = w->dilation[i];
-      m->rows = stored, m->row0 = first, m->above = pad, m->height = in;
+      m->rows = stored + l->gap, m->row0 = first, m->above = pad, m->height = in;
     }
   }
   return true;

@@ -54,7 +54,7 @@ static void clear_run(zn_lw *lw, zn_kref p, zn_dtype t, zn_expr first, zn_expr c
  * between rows (end of one, start of the next: they touch) and the border behind the last element. */
 void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v) {
   zn_exprs *ex = lw->ex;
-  if (!v || !lw->g->vals[v].layout.has_halo || lw->g->vals[v].inlined) return;
+  if (!v || !lw->g->vals[v].layout.has_halo || lw->g->vals[v].layout.shares_halo || lw->g->vals[v].inlined) return;
   const zn_layout l = lw->g->vals[v].layout;
   const zn_type t = *zn_lw_type(lw, v);
   int last = t.rank - 1, above = last - 1;
@@ -70,7 +70,7 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v) {
   zn_expr head = zn_ex_addi(ex, zn_ex_muli(ex, width, top), l.lo[last] * unit);
   zn_expr row = zn_ex_muli(ex, t.dims[last], unit), gap = zn_ex_const(ex, (l.lo[last] + l.hi[last]) * unit);
   zn_expr tail = zn_ex_addi(ex, zn_ex_muli(ex, width, bottom), l.hi[last] * unit);
-  zn_expr plane = zn_ex_mul(ex, width, zn_ex_addi(ex, height, top + bottom));
+  zn_expr plane = zn_ex_mul(ex, width, zn_ex_addi(ex, height, top + bottom + (int64_t)l.gap));
   zn_lw_kernel(lw, n, "halo");
   zn_kref p = zn_lw_ptr(lw, v, ZN_KP_OUT);
   zn_lw_grid(lw, 1, &planes, &at);
@@ -82,7 +82,7 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v) {
     clear_run(lw, p, (zn_dtype)t.dtype, first, gap);
     zn_lw_end(lw);
   }
-  zn_expr end = zn_ex_sub(ex, zn_ex_add(ex, base, plane), tail);
+  zn_expr end = zn_ex_sub(ex, zn_ex_add(ex, base, plane), zn_ex_add(ex, zn_ex_muli(ex, width, l.gap), tail));
   clear_run(lw, p, (zn_dtype)t.dtype, end, tail);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

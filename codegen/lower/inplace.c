@@ -59,6 +59,7 @@ static void visit(search *s, zn_vid v, bool same) {
 
 void zn_lw_in_place(zn_lw *lw, uint32_t own) {
   const zn_graph *g = lw->g;
+  lw->once = true;
   const zn_node *root = zn_lw_node(lw, lw->node);
   zn_vid result = lw->num_epilogue ? g->nodes[lw->epilogue[lw->num_epilogue - 1]].out[0] : root->out[0];
   if (lw->opts->opt_level == 0 || lw->num_epilogue > 1 || (!lw->num_epilogue && root->num_out != 1)) return;

@@ -183,6 +183,7 @@ struct zn_lw {
   uint32_t kernel_count;
   bool open_real[ZN_LW_MAX_LOOPS]; /* loops of extent 1 are not emitted */
   uint32_t num_open;
+  bool once;         /* the kernel emits each element once (zn_lw_in_place) */
   struct zn_deferred *deferred; /* sums that the next kernel may add up (deferred.h) */
   zn_kref emitted;   /* what zn_lw_emit stored last, as its readers would load it */
   zn_nid *epilogue;  /* nodes fused behind the root whose outputs are stored, in order */
@@ -278,6 +279,10 @@ void zn_lw_store_at(zn_lw *lw, zn_kref ptr, zn_dtype t, zn_expr offset, zn_kref 
 zn_loc zn_lw_loc(zn_lw *lw, zn_vid v);
 /* Does stored value v lie inside the buffer of `whole` (sharing.c), so that it needs no copy there? */
 bool zn_lw_lies_in(const zn_lw *lw, zn_vid v, zn_vid whole);
+/* The same for bands (zn_value.within): are the rows of `part` those of `whole` from row `first` on? Slice n: is its result
+ * such a part of its operand? */
+bool zn_lw_rows_lie_in(const zn_lw *lw, zn_vid part, zn_vid whole, int64_t first);
+bool zn_lw_is_window(const zn_lw *lw, zn_nid n);
 /* A workspace buffer for the steps of the current node only. */
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
 /* A buffer that other values point into: it is valid, unchanged, until the caller has read the outputs. */

@@ -33,6 +33,7 @@ void zn_lw_kernel(zn_lw *lw, zn_nid n, const char *hint) {
   assert(!lw->cur && "kernels do not nest");
   lw->node = n;
   lw->num_over = lw->num_ptrs = lw->num_ints = lw->num_open = 0;
+  lw->once = false;
   lw->cap_ptrs = lw->cap_ints = 0;
   lw->ptrs = NULL;
   lw->ints = NULL;
@@ -62,6 +63,10 @@ int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, cons
 void zn_lw_kernel_end(zn_lw *lw) {
   assert(lw->num_open == 0 && "a loop was left open");
   zn_kb_finish(&lw->kb);
+  for (uint32_t i = 0; i < lw->num_ptrs; i++) /* a band over the residual that it adds */
+    if (lw->ptrs[i].loc.kind == ZN_LOC_PART && lw->ptrs[i].access == ZN_KP_INOUT && !lw->once && lw->node &&
+        zn_lw_node(lw, lw->node)->op == ZN_OP_Conv)
+      ZN_BUG(lw->ctx, "%s: stored over an operand by a schedule with overlapping tiles", zn_node_where(lw->ctx, zn_lw_node(lw, lw->node)));
   lw->cur = NULL;
 }
 
@@ -349,7 +354,8 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
   zn_expr n = zn_ex_const(lw->ex, 1);
   for (int d = 0; d < val->type.rank; d++) {
-    zn_expr e = zn_ex_addi(lw->ex, val->type.dims[d], val->layout.lo[d] + val->layout.hi[d]);
+    int64_t more = val->layout.lo[d] + val->layout.hi[d] + (d == val->type.rank - 2 ? (int64_t)val->layout.gap : 0);
+    zn_expr e = zn_ex_addi(lw->ex, val->type.dims[d], more);
     if (val->layout.block && val->layout.axis == d)
       e = zn_ex_muli(lw->ex, zn_ex_ceildiv(lw->ex, e, zn_ex_const(lw->ex, val->layout.block)),
                      val->layout.block);
@@ -361,6 +367,9 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
 static zn_loc new_part(zn_lw *lw, zn_loc whole, uint64_t at) {
   zn_part p = {whole, at};
   if (whole.kind == ZN_LOC_PART) p = (zn_part){lw->parts[whole.index].whole, lw->parts[whole.index].at + at};
+  for (uint32_t i = 0; i < lw->num_parts; i++) /* one place is one pointer of a kernel */
+    if (lw->parts[i].at == p.at && lw->parts[i].whole.kind == p.whole.kind && lw->parts[i].whole.index == p.whole.index)
+      return (zn_loc){ZN_LOC_PART, i};
   ZN_PUSH(lw->arena, lw->parts, lw->num_parts, lw->cap_parts, p);
   return (zn_loc){ZN_LOC_PART, lw->num_parts - 1};
 }
@@ -390,7 +399,7 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
 
 bool zn_lw_in_workspace(zn_lw *lw, zn_vid v) {
   const zn_value *val = &lw->g->vals[v];
-  if (val->cst || val->inlined || zn_value_known(val) || val->layout.block || val->layout.has_halo) return false;
+  if (val->cst || val->inlined || zn_value_known(val) || !zn_layout_is_plain(&val->layout)) return false;
   zn_loc_kind kind = zn_lw_loc(lw, v).kind;
   return kind == ZN_LOC_WS || (lw->caps->simt && (kind == ZN_LOC_INPUT || kind == ZN_LOC_OUTPUT));
 }
@@ -420,7 +429,8 @@ zn_expr zn_lw_offset(zn_lw *lw, zn_vid v, const zn_expr *idx) {
   zn_expr off = zn_ex_const(ex, 0), inner = ZN_EX_NONE;
   for (int d = 0; d < val->type.rank; d++) {
     zn_expr i = zn_ex_addi(ex, idx[d], l->lo[d]);
-    zn_expr extent = zn_ex_addi(ex, val->type.dims[d], l->lo[d] + l->hi[d]);
+    int64_t more = l->lo[d] + l->hi[d] + (d == val->type.rank - 2 ? (int64_t)l->gap : 0);
+    zn_expr extent = zn_ex_addi(ex, val->type.dims[d], more);
     if (l->block && l->axis == d) {
       inner = zn_ex_modi(ex, i, l->block);
       i = zn_ex_divi(ex, i, l->block);

@@ -279,7 +279,7 @@ static bool can_merge(const zn_lw *lw, zn_vid v, int d) {
   const zn_value *val = &lw->g->vals[v];
   const zn_type *t = &val->type;
   if (val->cst || (!val->inlined && !zn_value_known(val)))
-    return !val->layout.block && !val->layout.has_halo;
+    return zn_layout_is_plain(&val->layout);
   if (zn_value_known(val)) return false;
   const zn_node *n = zn_lw_node(lw, val->def);
   const unsigned flags = zn_ops[n->op].flags;
@@ -299,7 +299,7 @@ static bool can_merge(const zn_lw *lw, zn_vid v, int d) {
 
 static bool def_merges(const zn_lw *lw, zn_vid v, int d) {
   const zn_value *val = &lw->g->vals[v];
-  if (val->layout.block || val->layout.has_halo || !val->def) return false;
+  if (!zn_layout_is_plain(&val->layout) || !val->def) return false;
   /* as can_merge on an inlined value: look at the producer's operands */
   zn_value as_inlined = *val;
   as_inlined.inlined = true;

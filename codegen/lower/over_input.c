@@ -11,7 +11,7 @@ static bool starts_as_copy(const zn_lw *lw, const zn_node *n) {
   case ZN_OP_ScatterElements: case ZN_OP_ScatterND: case ZN_OP_TensorScatter: return true;
   case ZN_OP_Concat: {
     const zn_value *y = &g->vals[n->out[0]], *x = &g->vals[n->in[0]];
-    return !y->layout.block && !y->layout.has_halo && !x->layout.block && !x->layout.has_halo;
+    return zn_layout_is_plain(&y->layout) && zn_layout_is_plain(&x->layout);
   }
   default: return false;
   }

@@ -72,6 +72,7 @@ static zn_status lower_group(zn_lw *lw, zn_nid n) {
     if (!v) continue;
     const zn_value *val = &lw->g->vals[v];
     if (node->op == ZN_OP_Split && zn_lw_lies_in(lw, v, node->in[0])) continue;
+    if (node->op == ZN_OP_Slice && zn_lw_is_window(lw, root)) continue;
     if (val->inlined || val->alias || (zn_value_known(val) && !val->is_output)) continue;
     ZN_TRY(zn_lower_value_map(lw, root, v));
   }
@@ -121,7 +122,7 @@ static void assign_outputs(zn_lw *lw, bool *needs_copy) {
   for (uint32_t i = 0; i < g->num_outputs; i++) {
     zn_vid v = g->outputs[i], root = alias_root(g, v);
     const zn_value *r = &g->vals[root];
-    if (lw->loc[root].kind != ZN_LOC_NONE || r->cst || r->layout.block || r->layout.has_halo) {
+    if (lw->loc[root].kind != ZN_LOC_NONE || r->cst || !zn_layout_is_plain(&r->layout)) {
       needs_copy[i] = true;
       continue;
     }
@@ -187,6 +188,12 @@ static zn_status check_interface(zn_lw *lw) {
   return ZN_OK;
 }
 
+static bool has_bands(const zn_graph *g) {
+  for (zn_vid v = 1; v < g->num_vals; v++)
+    if (g->vals[v].within) return true;
+  return false;
+}
+
 zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_lower_opts *o,
                          const char *name, zn_kmod **out, zn_plan_stats *out_stats) {
   zn_lw *lw = ZN_NEW(&c->graph, zn_lw);
@@ -221,6 +228,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   zn_plan_stats stats = {0};
   zn_plan plan = zn_plan_memory(lw, &stats);
   zn_entry_build(lw, &plan);
+  if (has_bands(g)) zn_kmod_unite(&lw->mod, 1, lw->arena); /* every band packed its weights */
   zn_sides_report(lw);
   if (lw->failed) return ZN_ERR_UNSUPPORTED;
   if (out_stats) *out_stats = stats;

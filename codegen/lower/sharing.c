@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "codegen/lower/inplace.h"
+#include "zenithc/ops/slice.h"
 
 zn_vid zn_sharing_alias_root(const zn_graph *g, zn_vid v) {
   while (g->vals[v].alias) v = g->vals[v].alias;
@@ -76,7 +77,7 @@ static bool stored_bytes(zn_lw *lw, const zn_graph *g, zn_vid v, uint64_t *out) 
   for (int d = 0; d < val->type.rank; d++) {
     int64_t e;
     if (!zn_ex_is_const(lw->ex, val->type.dims[d], &e)) return false;
-    uint64_t x = (uint64_t)e + val->layout.lo[d] + val->layout.hi[d];
+    uint64_t x = (uint64_t)e + val->layout.lo[d] + val->layout.hi[d] + (d == val->type.rank - 2 ? val->layout.gap : 0);
     if (val->layout.block && val->layout.axis == d) x = (x + val->layout.block - 1) / val->layout.block * val->layout.block;
     n *= x;
   }
@@ -113,6 +114,49 @@ static uint64_t peak(zn_lw *lw, zn_sharing *s) {
     if (live > most) most = live;
   }
   return (uint64_t)most;
+}
+
+/* ---- bands: where the pass of that name says ---- */
+
+static uint64_t row_bytes(zn_lw *lw, const zn_value *x) {
+  const int last = x->type.rank - 1;
+  int64_t width = 0;
+  zn_ex_is_const(lw->ex, x->type.dims[last], &width);
+  uint64_t n = (uint64_t)width + x->layout.lo[last] + x->layout.hi[last];
+  return n * (x->layout.block ? x->layout.block : 1) * zn_dtype_bytes((zn_dtype)x->type.dtype);
+}
+
+static void place_bands(zn_lw *lw, zn_sharing *s) {
+  const zn_graph *g = s->g;
+  for (zn_vid v = 1; v < g->num_vals; v++) {
+    const zn_value *x = &g->vals[v];
+    if (!x->within || x->inlined) continue;
+    s->part_of[v] = x->within;
+    s->part_at[v] = x->row * row_bytes(lw, x);
+  }
+}
+
+/* The stored row of the outermost image at which row 0 of v lies. */
+static int64_t first_row(const zn_graph *g, zn_vid v) {
+  int64_t at = g->vals[v].layout.lo[g->vals[v].type.rank - 2];
+  for (; g->vals[v].within; v = g->vals[v].within) at += g->vals[v].row;
+  return at;
+}
+
+bool zn_lw_rows_lie_in(const zn_lw *lw, zn_vid part, zn_vid whole, int64_t first) {
+  const zn_graph *g = lw->g;
+  if (g->vals[part].inlined || g->vals[whole].inlined || !(g->vals[part].within || g->vals[whole].within)) return false;
+  return zn_sharing_root(lw->sharing, part) == zn_sharing_root(lw->sharing, whole) &&
+         first_row(g, part) == first_row(g, whole) + first;
+}
+
+bool zn_lw_is_window(const zn_lw *lw, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  zn_expr start[ZN_MAX_RANK], step[ZN_MAX_RANK], count[ZN_MAX_RANK];
+  const int rows = zn_lw_type(lw, node->out[0])->rank - 2;
+  int64_t first;
+  if (!lw->g->vals[node->out[0]].within || !zn_slice_resolve(lw->g, node, start, step, count)) return false;
+  return zn_ex_is_const(lw->ex, start[rows], &first) && zn_lw_rows_lie_in(lw, node->out[0], node->in[0], first);
 }
 
 /* ---- parts ---- */
@@ -202,6 +246,7 @@ zn_sharing *zn_sharing_find(zn_lw *lw, const zn_graph *g) {
   s->part_at = ZN_ARRAY(a, uint64_t, g->num_vals + 1);
   s->took_over = ZN_ARRAY(a, bool, g->num_vals + 1);
   s->last_use = ZN_ARRAY(a, uint32_t, g->num_vals + 1);
+  place_bands(lw, s);
   find_last_uses(s);
   for (uint32_t i = 0; i < g->num_order && lw->opts->opt_level > 0; i++) {
     const zn_node *n = &g->nodes[g->order[i]];

@@ -127,7 +127,7 @@ static void concat_operand(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr off
   zn_lw_kernel_end(lw);
 }
 
-static bool is_plain(const zn_value *v) { return !v->layout.block && !v->layout.has_halo; }
+static bool is_plain(const zn_value *v) { return zn_layout_is_plain(&v->layout); }
 
 /* The first operand, whose memory the result lies over: runs move apart, the last one first, by way of the stack. */
 static void concat_apart(zn_lw *lw, zn_nid n, zn_vid in, zn_expr outer, zn_expr run, zn_expr stride) {
@@ -200,7 +200,10 @@ static zn_status concat_kernel(zn_lw *lw, zn_nid n) {
   zn_expr offset = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < zn_lw_node(lw, n)->num_in; i++) {
     zn_vid in = zn_lw_node(lw, n)->in[i];
-    bool there = zn_lw_lies_in(lw, in, zn_lw_node(lw, n)->out[0]);
+    zn_vid out = zn_lw_node(lw, n)->out[0];
+    int64_t first;
+    bool there = zn_lw_lies_in(lw, in, out);
+    if (axis == zn_lw_type(lw, in)->rank - 2 && zn_ex_is_const(lw->ex, offset, &first)) there |= zn_lw_rows_lie_in(lw, in, out, first);
     bool nothing = there || zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0);
     if (!nothing && !concat_runs(lw, n, in, axis, offset)) concat_operand(lw, n, in, axis, offset);
     offset = zn_ex_add(lw->ex, offset, zn_lw_dim(lw, in, axis));

@@ -1,4 +1,4 @@
-/* Golden tests. A file is: "# RUN: pass,pass [-O<n>] [--ram=BYTES] [--simt]" (or "# RUN: parse"), a .zg text, "# OUT" and
+/* Golden tests. A file is: "# RUN: pass,pass [-O<n>] [--ram=BYTES] [--bands] [--simt]" (or "# RUN: parse"), a .zg text, "# OUT" and
  * the text expected after those passes, or "# ERR" and the diagnostics. What is expected must also
  * read back and print the same. run_golden [--rebase] FILE...     exit 0 when all agree; --rebase
  * rewrites the expectations of those that differ. */
@@ -23,6 +23,7 @@ typedef struct test {
   const char *passes; /* of the RUN line */
   int level;
   int64_t ram; /* limit of intermediate values; 0: none */
+  bool bands; /* of rows, to stay below it */
   bool simt; /* for a target whose kernels run as teams of threads */
   const char *input, *expected; /* input ends where the marker begins */
   size_t input_len;
@@ -54,6 +55,9 @@ static bool load(zn_arena *a, const char *path, test *t) {
   char *passes = zn_arena_strndup(a, line, (size_t)(end - line));
   char *opt = strstr(passes, " --simt");
   t->simt = opt != NULL;
+  if (opt) *opt = 0;
+  opt = strstr(passes, " --bands");
+  t->bands = opt != NULL;
   if (opt) *opt = 0;
   opt = strstr(passes, " --ram=");
   if (opt) {
@@ -92,7 +96,8 @@ static zn_status run(zn_ctx *c, const test *t, zn_text *out) {
                                .l2_bytes = 1 << 20,
                                .cores = 4};
   caps.simt = t->simt;
-  zn_pass_opts o = {.opt_level = t->level, .caps = &caps, .verify_each = true, .rewrite_limit = -1, .ram_bytes = t->ram};
+  zn_pass_opts o = {.opt_level = t->level, .caps = &caps, .verify_each = true, .rewrite_limit = -1, .ram_bytes = t->ram,
+                    .bands = t->bands};
   ZN_TRY(zn_graph_verify(c, g));
   if (strcmp(t->passes, "parse") != 0) ZN_TRY(zn_passes_run_named(c, g, t->passes, &o));
   zn_graph_print(g, out);

@@ -110,23 +110,33 @@ static uint64_t io_bytes(const zn_kio *io, uint32_t n, bool *known) {
   return sum;
 }
 
-/* --max-ram: where the plan needs more, Winograd's schedule is not taken and convolutions are cut into ever smaller
- * slices, at last without borders and copies that make them fast; the smallest plan stays. */
+/* --max-ram: where the plan needs more, Winograd's schedule is not taken and images are computed in bands of rows, or
+ * convolutions in slices of channels, ever smaller, at last without borders and copies that make them fast; the first plan
+ * that fits stays, or the smallest. */
 static zn_status fit_ram(zn_job *j) {
   enum { TRIES = 4 };
+  static const struct { bool frugal, bands; } kinds[] = {{false, true}, {false, false}, {true, true}, {true, false}};
   const uint64_t ram = zn_opt_bytes(j->o, ZN_O_max_ram);
   bool known = true;
   uint64_t io = io_bytes(j->k.mod->inputs, j->k.mod->num_inputs, &known);
   io += io_bytes(j->k.mod->outputs, j->k.mod->num_outputs, &known);
   if (!ram || !known || j->co.opt_level == 0) return ZN_OK;
   const uint64_t room = ram > io ? ram - io : 1;
-  for (int i = 0; i < 2 * TRIES && j->k.mod->workspace_bytes > room; i++) {
-    zn_compiled smaller = {0};
+  for (unsigned kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
     j->co.winograd_most = 1; /* its planes may take more than the images */
-    j->co.pass.frugal = i >= TRIES;
-    j->co.pass.ram_bytes = (int64_t)(room >> i % TRIES);
-    ZN_TRY(zn_compile(j->c, &j->co, &smaller));
-    if (smaller.mod->workspace_bytes < j->k.mod->workspace_bytes) j->k = smaller;
+    j->co.pass.frugal = kinds[kind].frugal;
+    j->co.pass.bands = kinds[kind].bands;
+    uint64_t before = UINT64_MAX;
+    for (int i = 0; i < TRIES && j->k.mod->workspace_bytes > room; i++) {
+      zn_compiled smaller = {0};
+      j->co.pass.ram_bytes = (int64_t)(room >> i);
+      if (!j->co.pass.ram_bytes) break;
+      ZN_TRY(zn_compile(j->c, &j->co, &smaller));
+      const uint64_t bytes = smaller.mod->workspace_bytes;
+      if (bytes < j->k.mod->workspace_bytes) j->k = smaller;
+      if (bytes >= before) break;
+      before = bytes;
+    }
   }
   return ZN_OK;
 }

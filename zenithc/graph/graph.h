@@ -33,11 +33,13 @@ typedef struct zn_type {
 /* Physical layout of a tensor: optional blocking of one axis and zero-filled halos. Plain row-major when all zero.
  * Blocked: axis `axis` of constant extent C becomes C/block outer (in place) and `block` innermost; block divides C.
  * Halo, on the last one or two axes of an image: the stored extent of axis d is lo[d] + dim[d] + hi[d]; halos always
- * hold zeros. */
+ * hold zeros. A band (zn_value.within) lies in the rows of a higher image: behind its own rows, halo included, `gap` more
+ * stored rows follow in every plane (axis rank - 2); its halo may be the image's, which then keeps it zero. */
 typedef struct zn_layout {
   uint16_t block; /* 0 = plain */
   uint8_t axis;
   uint8_t has_halo;
+  uint32_t gap, shares_halo;
   uint16_t lo[ZN_MAX_RANK], hi[ZN_MAX_RANK];
 } zn_layout;
 
@@ -63,6 +65,8 @@ typedef struct zn_value {
   /* set by the fuse and layout passes */
   zn_vid alias;     /* same storage as this stored value (a reshape), 0 = own */
   bool inlined;     /* never stored: computed inside the kernels that use it */
+  zn_vid within;    /* bands: stored inside this value's memory, 0 = own; its first stored row (halo included) is ... */
+  uint32_t row;     /* ... this stored row of that value */
   zn_layout layout;
 } zn_value;
 enum { ZN_MAX_ELEMS = 256 };
@@ -176,6 +180,8 @@ bool zn_type_is_static(const zn_exprs *ex, const zn_type *t, int64_t *out_dims);
 
 /* Every element is known without running the producer: a constant, or shape arithmetic over symbols of other values. */
 bool zn_value_known(const zn_value *v);
+/* Row-major, without borders or gaps. */
+static inline bool zn_layout_is_plain(const zn_layout *l) { return !l->block && !l->has_halo && !l->gap; }
 /* Constant contents as int64 / double, row-major, from cst or elems. False when not constant, too many or fractions. */
 bool zn_value_i64s(const zn_graph *g, zn_vid v, int64_t *out, uint32_t max, uint32_t *out_n);
 bool zn_value_f64(const zn_graph *g, zn_vid v, double *out); /* single element */

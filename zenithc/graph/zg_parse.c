@@ -11,6 +11,10 @@ typedef struct slot {
   zn_vid v;
 } slot;
 
+typedef struct shares { /* names of values whose storage a value shares, or NULL */
+  const char *alias, *within;
+} shares;
+
 typedef struct scope { /* value names of one graph */
   zn_graph *g;
   slot *slots;
@@ -18,6 +22,8 @@ typedef struct scope { /* value names of one graph */
   slot *aliases; /* values and the names of those whose storage they share, which may be defined
                     further down */
   uint32_t num_aliases, cap_aliases;
+  slot *bands; /* the same for those they lie within */
+  uint32_t num_bands, cap_bands;
 } scope;
 
 typedef struct parser {
@@ -229,18 +235,38 @@ static zn_status parse_contents(parser *p, zn_value *v, bool elems) {
 }
 
 /* The type of a value and the annotations behind it. */
-static zn_status parse_value(parser *p, zn_value *v, const char **out_alias) {
+static zn_status parse_band(parser *p, zn_value *v, shares *out) {
+  zn_lexer *l = &p->l;
+  int64_t x = 0;
+  if (zn_lex_is(l, "within")) {
+    zn_lex_next(l);
+    if (!parse_sigil(p, '%', &out->within)) return zn_lex_error(l, "expected a value, found '%s'", l->text);
+    if (!zn_lex_is(l, "row")) return zn_lex_error(l, "expected row, found '%s'", l->text);
+    zn_lex_next(l);
+    ZN_TRY(parse_uint(l, UINT32_MAX, &x));
+    v->row = (uint32_t)x;
+    return ZN_OK;
+  }
+  const bool gap = zn_lex_is(l, "gap");
+  zn_lex_next(l);
+  if (gap) ZN_TRY(parse_uint(l, UINT32_MAX, &x));
+  if (gap) v->layout.gap = (uint32_t)x;
+  else v->layout.shares_halo = true;
+  return ZN_OK;
+}
+
+static zn_status parse_value(parser *p, zn_value *v, shares *out) {
   zn_lexer *l = &p->l;
   int64_t x = 0;
   *v = (zn_value){0};
-  *out_alias = NULL;
+  *out = (shares){0};
   ZN_TRY(zn_zg_parse_type(p->ex, l, &v->type));
   for (;;) {
     if (zn_lex_is(l, "elems") || zn_lex_is(l, "content")) {
       ZN_TRY(parse_contents(p, v, zn_lex_is(l, "elems")));
     } else if (zn_lex_is(l, "alias")) {
       zn_lex_next(l);
-      if (!parse_sigil(p, '%', out_alias) && !parse_sigil(p, '$', out_alias))
+      if (!parse_sigil(p, '%', &out->alias) && !parse_sigil(p, '$', &out->alias))
         return zn_lex_error(l, "expected a value, found '%s'", l->text);
     } else if (zn_lex_is(l, "inlined")) {
       zn_lex_next(l);
@@ -258,15 +284,18 @@ static zn_status parse_value(parser *p, zn_value *v, const char **out_alias) {
       v->layout.has_halo = true;
       ZN_TRY(parse_u16s(l, v->layout.lo, v->type.rank > 0 ? v->type.rank : 0));
       ZN_TRY(parse_u16s(l, v->layout.hi, v->type.rank > 0 ? v->type.rank : 0));
+    } else if (zn_lex_is(l, "within") || zn_lex_is(l, "gap") || zn_lex_is(l, "shared")) {
+      ZN_TRY(parse_band(p, v, out));
     } else {
       return ZN_OK;
     }
   }
 }
 
-static void apply_value(parser *p, scope *s, zn_vid id, const zn_value *from, const char *alias) {
+static void apply_value(parser *p, scope *s, zn_vid id, const zn_value *from, const shares *with) {
   zn_value *to = &s->g->vals[id];
-  if (alias) ZN_PUSH(p->a, s->aliases, s->num_aliases, s->cap_aliases, ((slot){alias, id}));
+  if (with->alias) ZN_PUSH(p->a, s->aliases, s->num_aliases, s->cap_aliases, ((slot){with->alias, id}));
+  if (with->within) ZN_PUSH(p->a, s->bands, s->num_bands, s->cap_bands, ((slot){with->within, id}));
   to->type = from->type;
   if (from->elems) {
     to->elems = from->elems;
@@ -278,6 +307,7 @@ static void apply_value(parser *p, scope *s, zn_vid id, const zn_value *from, co
   }
   to->inlined = from->inlined;
   to->layout = from->layout;
+  to->row = from->row;
 }
 
 static zn_status parse_const_tensor(parser *p, const zn_type *y, zn_htensor *h) {
@@ -288,18 +318,19 @@ static zn_status parse_const_tensor(parser *p, const zn_type *y, zn_htensor *h) 
 }
 
 static zn_status parse_const(parser *p, scope *s) {
-  const char *name, *alias;
+  const char *name;
+  shares with;
   zn_value v;
   zn_htensor *h = ZN_NEW(p->a, zn_htensor);
   zn_lex_next(&p->l); /* const */
   ZN_TRY(parse_new_name(p, s, '$', &name));
-  ZN_TRY(parse_value(p, &v, &alias));
+  ZN_TRY(parse_value(p, &v, &with));
   ZN_TRY(zn_lex_expect(&p->l, '=', "'='"));
   ZN_TRY(parse_const_tensor(p, &v.type, h));
   h->name = name;
   zn_vid id = zn_graph_const(s->g, name, h);
   v.elems = v.content = NULL;
-  apply_value(p, s, id, &v, alias);
+  apply_value(p, s, id, &v, &with);
   define(p, s, name, id);
   return ZN_OK;
 }
@@ -437,7 +468,8 @@ static zn_status parse_trailer(parser *p, zn_graph *g, zn_nid n) {
 }
 
 typedef struct result {
-  const char *name, *alias; /* NULL: absent */
+  const char *name; /* NULL: absent */
+  shares with;
   zn_value v;
 } result;
 
@@ -450,7 +482,7 @@ static zn_status parse_results(parser *p, scope *s, result **out, uint32_t *out_
     } else {
       ZN_TRY(parse_new_name(p, s, '%', &r.name));
       ZN_TRY(zn_lex_expect(&p->l, ':', "':'"));
-      ZN_TRY(parse_value(p, &r.v, &r.alias));
+      ZN_TRY(parse_value(p, &r.v, &r.with));
     }
     if (*out_n == MAX_OPERANDS) return zn_lex_error(&p->l, "more than %d results", MAX_OPERANDS);
     ZN_PUSH(p->a, *out, *out_n, cap, r);
@@ -477,7 +509,7 @@ static zn_status parse_node(parser *p, scope *s) {
     if (s->used && find(s, res[i].name)->name)
       return zn_lex_error(l, "value %%%s is defined twice", res[i].name);
     outs[i] = zn_graph_value(g, res[i].name);
-    apply_value(p, s, outs[i], &res[i].v, res[i].alias);
+    apply_value(p, s, outs[i], &res[i].v, &res[i].with);
     g->vals[outs[i]].def = n;
     g->vals[outs[i]].def_out = i;
     define(p, s, res[i].name, outs[i]);
@@ -492,14 +524,15 @@ static zn_status parse_node(parser *p, scope *s) {
 static zn_status parse_inputs(parser *p, scope *s) {
   ZN_TRY(zn_lex_expect(&p->l, '(', "'('"));
   for (bool first = true; !zn_lex_accept(&p->l, ')'); first = false) {
-    const char *name, *alias;
+    const char *name;
+    shares with;
     zn_value v;
     if (!first) ZN_TRY(zn_lex_expect(&p->l, ',', "',' or ')'"));
     ZN_TRY(parse_new_name(p, s, '%', &name));
     ZN_TRY(zn_lex_expect(&p->l, ':', "':'"));
-    ZN_TRY(parse_value(p, &v, &alias));
+    ZN_TRY(parse_value(p, &v, &with));
     zn_vid id = zn_graph_input(s->g, name, v.type);
-    apply_value(p, s, id, &v, alias);
+    apply_value(p, s, id, &v, &with);
     define(p, s, name, id);
   }
   return ZN_OK;
@@ -548,6 +581,11 @@ static zn_status parse_graph(parser *p, zn_graph *parent, scope *s, zn_graph **o
     zn_vid v = find(s, s->aliases[i].name)->v;
     if (!v) return zn_lex_error(l, "value '%s' behind alias is not defined", s->aliases[i].name);
     s->g->vals[s->aliases[i].v].alias = v;
+  }
+  for (uint32_t i = 0; i < s->num_bands; i++) {
+    zn_vid v = find(s, s->bands[i].name)->v;
+    if (!v) return zn_lex_error(l, "value '%s' behind within is not defined", s->bands[i].name);
+    s->g->vals[s->bands[i].v].within = v;
   }
   p->depth--;
   *out = s->g;

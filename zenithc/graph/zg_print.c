@@ -113,6 +113,13 @@ static void print_value(const printer *p, zn_vid v) {
     print_u16s(t, x->layout.lo, rank);
     print_u16s(t, x->layout.hi, rank);
   }
+  if (x->layout.shares_halo) zn_text_puts(t, " shared");
+  if (x->layout.gap) zn_text_printf(t, " gap %u", x->layout.gap);
+  if (x->within) {
+    zn_text_puts(t, " within ");
+    print_ref(p, x->within);
+    zn_text_printf(t, " row %u", x->row);
+  }
 }
 
 /* ---- attributes and nodes ---- */

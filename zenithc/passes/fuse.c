@@ -67,7 +67,7 @@ static bool same_dims(const zn_type *a, const zn_type *b) {
 
 static bool known(const zn_value *v) { return zn_value_known(v); }
 
-static bool plain(const zn_value *v) { return !v->layout.block && !v->layout.has_halo; }
+static bool plain(const zn_value *v) { return zn_layout_is_plain(&v->layout); }
 
 /* ---------------------------------------------------------------- alias */
 

@@ -14,6 +14,7 @@ typedef struct zn_pass_opts {
   bool tf32;           /* products of f32 on matrix units, rounded to tf32 */
   zn_dtype precision;  /* ZN_F16 or ZN_BF16: how f32 tensors are stored; else as the model says */
   bool frugal;         /* plain layouts without borders */
+  bool bands;          /* ram_bytes is reached by bands of rows, not by slices of channels */
   int64_t ram_bytes;   /* of intermediate values at a time, as far as slicing can help; 0: no limit */
   const char *dump; /* letters to dump after; NULL */
   FILE *dump_to;

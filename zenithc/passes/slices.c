@@ -142,6 +142,7 @@ static zn_status cut(zn_ctx *ctx, zn_graph *g, const chain *c, int64_t k) {
 }
 
 zn_status zn_pass_slices(zn_ctx *ctx, zn_graph *g, zn_pass_opts *o) {
+  if (o->bands) return ZN_OK;
   const uint32_t *uses = zn_graph_uses(g, &ctx->tmp), known = g->num_vals;
   zn_nid *reader = ZN_ARRAY(&ctx->tmp, zn_nid, known);
   for (uint32_t i = 0; i < g->num_order; i++)
