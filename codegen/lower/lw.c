@@ -66,7 +66,8 @@ void zn_lw_kernel_end(zn_lw *lw) {
   for (uint32_t i = 0; i < lw->num_ptrs; i++) /* a band over the residual that it adds */
     if (lw->ptrs[i].loc.kind == ZN_LOC_PART && lw->ptrs[i].access == ZN_KP_INOUT && !lw->once && lw->node &&
         zn_lw_node(lw, lw->node)->op == ZN_OP_Conv)
-      ZN_BUG(lw->ctx, "%s: stored over an operand by a schedule with overlapping tiles", zn_node_where(lw->ctx, zn_lw_node(lw, lw->node)));
+      ZN_BUG(lw->ctx, "%s: stored over an operand by a schedule with overlapping tiles",
+             zn_node_where(lw->ctx, zn_lw_node(lw, lw->node)));
   lw->cur = NULL;
 }
 

@@ -203,7 +203,8 @@ static zn_status concat_kernel(zn_lw *lw, zn_nid n) {
     zn_vid out = zn_lw_node(lw, n)->out[0];
     int64_t first;
     bool there = zn_lw_lies_in(lw, in, out);
-    if (axis == zn_lw_type(lw, in)->rank - 2 && zn_ex_is_const(lw->ex, offset, &first)) there |= zn_lw_rows_lie_in(lw, in, out, first);
+    if (axis == zn_lw_type(lw, in)->rank - 2 && zn_ex_is_const(lw->ex, offset, &first))
+      there |= zn_lw_rows_lie_in(lw, in, out, first);
     bool nothing = there || zn_ex_is(lw->ex, zn_lw_dim(lw, in, axis), 0);
     if (!nothing && !concat_runs(lw, n, in, axis, offset)) concat_operand(lw, n, in, axis, offset);
     offset = zn_ex_add(lw->ex, offset, zn_lw_dim(lw, in, axis));

@@ -1,5 +1,5 @@
-/* Golden tests. A file is: "# RUN: pass,pass [-O<n>] [--ram=BYTES] [--bands] [--simt]" (or "# RUN: parse"), a .zg text, "# OUT" and
- * the text expected after those passes, or "# ERR" and the diagnostics. What is expected must also
+/* Golden tests. A file is: "# RUN: pass,pass [-O<n>] [--ram=BYTES] [--bands] [--simt]" (or "# RUN: parse"), a .zg text,
+ * "# OUT" and the text expected after those passes, or "# ERR" and the diagnostics. What is expected must also
  * read back and print the same. run_golden [--rebase] FILE...     exit 0 when all agree; --rebase
  * rewrites the expectations of those that differ. */
 #include <stdio.h>

@@ -61,7 +61,8 @@ static zn_vid result(const builder *m, zn_nid n) { return m->g->nodes[n].out[0];
 static zn_nid slice_rows(builder *m, const rows *r) {
   zn_graph *g = m->g;
   const int64_t lo = r->lo - r->first, hi = r->hi - r->first, axis = ZN_BAND_ROWS, one = 1;
-  const char *name = zn_arena_printf(g->arena, "%s/rows %lld to %lld", g->vals[r->image].name, (long long)r->lo, (long long)r->hi);
+  const char *image = g->vals[r->image].name;
+  const char *name = zn_arena_printf(g->arena, "%s/rows %lld to %lld", image, (long long)r->lo, (long long)r->hi);
   zn_vid in[5] = {r->at};
   in[1] = zn_graph_const_i64s(g, &lo, 1);
   in[2] = zn_graph_const_i64s(g, &hi, 1);
@@ -76,6 +77,8 @@ static zn_vid window(builder *m, const rows *r) {
   if (r->lo == r->first && r->hi - r->lo == zn_band_height(g, r->at)) return r->at;
   const zn_vid v = result(m, slice_rows(m, r));
   describe(g, v, r->image, r->lo, r->hi);
+  if (r->at == m->b->over && m->unit + 1 == m->b->n) /* exactly where the result's rows go: one pointer of the kernel */
+    g->vals[v].layout.lo[ZN_BAND_ROWS] = g->vals[v].layout.hi[ZN_BAND_ROWS] = 0;
   const int64_t above = g->vals[r->at].layout.lo[ZN_BAND_ROWS] - g->vals[v].layout.lo[ZN_BAND_ROWS];
   place(g, v, r->at, above + r->lo - r->first, true);
   return v;
@@ -237,7 +240,7 @@ static void carry_out(zn_ctx *c, zn_graph *g, const zn_bands *b) {
   zn_vid *parts = ZN_ARRAY(&c->tmp, zn_vid, b->num);
   if (b->over) match_borders(g, b->over, whole);
   for (m.band = 0; m.band < b->num; m.band++)
-    for (uint32_t u = 0; u < b->n; u++) compute(&m, u, parts);
+    for (m.unit = 0; m.unit < b->n; m.unit++) compute(&m, m.unit, parts);
   const zn_nid join = join_rows(&m, parts, b->num, zn_arena_printf(g->arena, "%s/bands", g->vals[whole].name));
   const zn_vid spare = g->nodes[join].out[0]; /* the join computes the result under its own number */
   g->nodes[join].out[0] = whole;

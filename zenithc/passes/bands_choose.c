@@ -330,8 +330,9 @@ static bool is_over(const finder *f, const zn_bands *b, zn_vid x) {
   const uint32_t r = f->unit_of[x], last = b->n - 1;
   const zn_vid y = b->v[last];
   const zn_layout *lx = &g->vals[x].layout, *ly = &g->vals[y].layout;
-  if (!r || !same_image(g, x, y) || f->units[r - 1].last > f->unit_of[y] - 1 || g->vals[x].is_output || g->vals[x].is_input) return false;
-  if (!lx->block || lx->block != ly->block || g->vals[y].is_output || g->vals[x].within) return false;
+  if (!r || !same_image(g, x, y) || f->units[r - 1].last > f->unit_of[y] - 1) return false;
+  if (g->vals[x].is_output || g->vals[x].is_input || g->vals[x].within || g->vals[y].is_output) return false;
+  if (!lx->block || lx->block != ly->block) return false;
   overlay o = {.b = b, .x = x, .fine = true};
   for (o.unit = 0; o.unit < b->n; o.unit++)
     for (o.band = 0; o.band < b->num; o.band++)
