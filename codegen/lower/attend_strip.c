@@ -14,8 +14,9 @@
 
 enum {
   PARTS = 16, /* of a row's sums */
-  PACKED_BYTES = 160 << 10, /* of one chunk's keys and values */
-  RESULT_BYTES = 64 << 10, /* of a block's results between chunks */
+  PACKED = 5, /* sixteenths of the second-level cache for one chunk's keys, values and scores */
+  RESULT = 2, /* the same for a block's results between chunks */
+  MOST_CACHE = 1 << 20, /* that counts: all of this is stack */
   MIN_GRID = 8,
   LATE_ROWS = 96, /* of a block when only the run knows how many there are */
   NEGLIGIBLE = 104 /* exp(-x) is zero in f32 from there on */
@@ -475,13 +476,17 @@ static void divide(zn_lw *lw, strip *a, zn_nid n) {
   a->rows = choose_rows(lw, a, n);
   a->width = a->vectors * a->lanes;
   a->panel = a->width > PARTS ? a->width : PARTS;
-  static const int64_t shares[] = {1, 2, 4, 8}; /* quarters of PACKED_BYTES */
+  static const int64_t shares[] = {1, 2, 4, 8}; /* quarters of PACKED */
   int64_t share = zn_lw_knob(lw, n, "keys", 4, shares, 4);
-  int64_t most = PACKED_BYTES / 4 * share / (4 * (a->o.d + a->o.dv)) / a->panel * a->panel;
+  int64_t l2 = lw->caps->l2_bytes ? (int64_t)lw->caps->l2_bytes : 262144,
+          sixteenth = (l2 < MOST_CACHE ? l2 : MOST_CACHE) / 16;
+  int64_t most =
+      PACKED * sixteenth / 4 * share / (4 * (a->o.d + a->o.dv + a->rows)) / a->panel * a->panel;
   if (most < a->panel) most = a->panel;
   a->whole = sk >= 0 && sk <= most;
   a->chunk = a->whole ? sk : most;
-  if (!a->whole && sk >= 0) a->chunk = round_up(sk / ((sk + most - 1) / most) + 1, a->panel);
+  int64_t chunks = (sk + most - 1) / most;
+  if (!a->whole && sk >= 0) a->chunk = round_up((sk + chunks - 1) / chunks, a->panel);
   a->even = sk >= 0 && sk % a->panel == 0;
   int64_t batches = 1, d, line = round_up(a->o.dv, a->width) * 4;
   for (int i = 0; i < a->rank - 2; i++)
@@ -491,8 +496,9 @@ static void divide(zn_lw *lw, strip *a, zn_nid n) {
   int64_t grid = zn_lw_knob(lw, n, "grid", MIN_GRID, parts, 3),
           blocks = batches < grid ? (grid + batches - 1) / batches : 1;
   if (sq >= 0) a->tiles = ((sq + a->rows - 1) / a->rows + blocks - 1) / blocks;
-  if (!a->whole && a->tiles * a->rows * line > RESULT_BYTES)
-    a->tiles = RESULT_BYTES / (a->rows * line) > 0 ? RESULT_BYTES / (a->rows * line) : 1;
+  if (!a->whole && a->tiles * a->rows * line > RESULT * sixteenth)
+    a->tiles =
+        RESULT * sixteenth / (a->rows * line) > 0 ? RESULT * sixteenth / (a->rows * line) : 1;
 }
 
 static void allocate(zn_lw *lw, strip *a) {
