@@ -381,7 +381,7 @@ def check_all(program, out, folders, jobs, ways):
         f, k, cases = piece
         with open(f"{f}/result-{k}.tsv", "w", encoding="utf-8") as result:
             scratch = f"{out}/scratch/{os.getpid()}"
-            os.makedirs(scratch)
+            os.makedirs(scratch, exist_ok=True)
             subprocess.run([program, "-o", scratch, "--ways", ways, "--cases"] + cases, stdout=result, check=False)
     shutil.rmtree(out + "/scratch", ignore_errors=True)
     parallel(jobs, pieces, run)
@@ -426,8 +426,11 @@ def collect(out, folders, verdicts, whole):
                 lines += open(f"{f}/{n}", encoding="utf-8", errors="replace").read().splitlines()
         for line in lines:
             fields = (line.split("\t") + [""] * 6)[:6]
-            op, case = os.path.basename(f), os.path.basename(fields[1])
+            op, case = os.path.basename(f), os.path.basename(fields[1].rstrip("/"))
             rows.append([verdict(fields, verdicts, op, case), op, case] + fields[2:])
+        there = {r[2] for r in rows if r[1] == os.path.basename(f)}
+        for case in sorted(n for n in os.listdir(f) if os.path.isdir(os.path.join(f, n)) and n not in there):
+            rows.append(["differs", os.path.basename(f), case, "", "no result: its process ended early", "", ""])
     with open(out + "/results.tsv", "w", encoding="utf-8") as f:
         f.writelines("\t".join(r) + "\n" for r in rows)
     counts = collections.Counter(r[0] for r in rows)
@@ -482,9 +485,10 @@ def main():
         print(f"made in {time.time() - start:.0f} s")
     names = {folder_of(k) for k in keys}
     folders = sorted(os.path.join(args.out, d) for d in os.listdir(args.out) if re.sub(r"-\d+$", "", d) in names)
-    if not args.make_only:
-        check_all(args.program, args.out, folders, args.jobs, args.ways)
-    whole = not only and not args.small and not args.make_only
+    if args.make_only:
+        return
+    check_all(args.program, args.out, folders, args.jobs, args.ways)
+    whole = not only and not args.small
     sys.exit(collect(args.out, folders, read_verdicts("versions" if args.versions else "types"), whole) > 0)
 
 
