@@ -446,6 +446,7 @@ static void emit_stages(zn_lw *lw, wino *d) {
 static bool fits(zn_lw *lw, zn_conv *v, wino *d) {
   zn_conv_image *m = &d->m;
   const zn_layout *ly = &lw->g->vals[v->y].layout;
+  if (lw->caps->idx_bytes < 8) return false; /* small machines: weights grow by up to four, stacks are short */
   if (!lw->opts->math_fast || v->zx || v->zw || v->sy || v->ct != ZN_F32 || v->win.rank != 2) return false;
   if (!ly->block || ly->axis != 1 || !zn_conv_image_read(lw, v, m)) return false;
   if (m->kh != 3 || m->kw != 3 || m->sh * m->sw * m->dh * m->dw != 1 || m->groups != 1 || !m->block) return false;
