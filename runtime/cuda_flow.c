@@ -6,7 +6,7 @@
 #include "cuda_session.h"
 
 enum { NODE_CONDITIONAL = 13, COND_IF = 0, COND_WHILE = 1, SET_DEPENDENCIES = 1, RELAXED = 2 };
-enum { FEW = 512 }; /* turns of a counted loop that are recorded one by one: without a decision after each */
+enum { FEW = 512, PASSES = 64 }; /* turns of a counted loop that are recorded one by one; between decisions of longer ones */
 enum { KIND = 3, IF = 0, ELSE = 1, WHILE = 2, END = 3, COND = 4, COUNT = 8 }; /* zn_flow_kind, zn_flow_flags of kir.h */
 
 typedef struct node_params { /* CUgraphNodeParams of a conditional node */
@@ -133,16 +133,41 @@ static int records(const zn_session *s, uint32_t kind, intptr_t most) {
   return (kind & KIND) != WHILE || kind & COND || most > FEW;
 }
 
+static void put(zn_session *s, zn_flow f, uint32_t kind) {
+  f.kind = (f.kind & ~(uint64_t)KIND) | kind;
+  if (s->status) return;
+  if (s->capturing) zn_flow_record(s, &f);
+  else zn_tape_flow(s, &f);
+}
+
+/* A counted loop's turns: those over whole groups first, then a node with a group. Once more? */
+static int turn(zn_session *s, const zn_flow *f, zn_turns *t) {
+  if (s->status) return 0;
+  if (t->before && --t->before) return 1;
+  if (!t->passes) put(s, *f, WHILE), t->passes = PASSES + 1;
+  return --t->passes > 0;
+}
+
+static uint32_t begin_region(zn_session *s, const zn_flow *f, uint32_t kind) {
+  if (!records(s, kind, f->most)) return 0;
+  zn_turns *t = &s->turns[s->open_flows++];
+  t->before = 0;
+  t->passes = PASSES;
+  if ((kind & (KIND | COND)) == WHILE && f->most % PASSES) t->before = (int)(f->most % PASSES), t->passes = 0;
+  else put(s, *f, kind & KIND);
+  return 1;
+}
+
 uint32_t zn_flow_hook(zn_device_hooks *h, const void *cond, const void *count, intptr_t most, uint32_t kind) {
   zn_session *s = (zn_session *)(void *)h;
   const zn_flow f = {zn_cuda_address(s, cond), zn_cuda_address(s, count), most, kind};
-  const int begins = (kind & KIND) == IF || (kind & KIND) == WHILE;
-  if (begins && !records(s, kind, most)) return 0;
-  if (begins) s->open_flows++;
-  if ((kind & KIND) == END) s->open_flows--;
-  if (s->capturing && !s->status) zn_flow_record(s, &f);
-  else if (!s->capturing) zn_tape_flow(s, &f);
-  return 1;
+  if ((kind & KIND) == IF || (kind & KIND) == WHILE) return begin_region(s, &f, kind);
+  if ((kind & KIND) == END) {
+    if (!(kind & COND) && turn(s, &f, &s->turns[s->open_flows - 1])) return 1;
+    s->open_flows--;
+  }
+  put(s, f, kind & KIND);
+  return 0;
 }
 
 /* A graph of one condition with nothing behind it: what a driver can do is known when it has done it. */

@@ -72,6 +72,9 @@ typedef struct zn_level { /* a region that is being recorded */
   void *other;               /* the graph of the else branch, where one node has both */
   int is_if, has_no, inside;
 } zn_level;
+typedef struct zn_turns { /* of a counted loop, that the entry passes through several times: before its node; in it, left */
+  int before, passes;
+} zn_turns;
 enum { ZN_FLOWS_IF = 1, ZN_FLOWS_ELSE = 2 }; /* with one branch; with two, since CUDA 12.8 */
 
 typedef struct zn_tape zn_tape;
@@ -101,6 +104,7 @@ struct zn_session {
   int flows_known;
   void *flow_module, *decide, *flow_cell;
   zn_level levels[MAX_LEVELS];
+  zn_turns turns[MAX_LEVELS];
   unsigned depth, open_flows; /* being recorded; begun by the entry */
 };
 

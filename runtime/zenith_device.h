@@ -61,7 +61,7 @@ typedef struct zn_device_hooks {
   void (*fetch)(struct zn_device_hooks *h, void *to, const void *from, uint32_t bytes, uint32_t last);
   void (*poke)(struct zn_device_hooks *h, void *to, const void *value, uint32_t bytes);
   void (*share)(struct zn_device_hooks *h, void *p, intptr_t bytes, uint32_t flags); /* zn_share_flags of kir.h */
-  /* Flow of kops.def: 1 where the region is being recorded. */
+  /* Flow of kops.def: 1 at the beginning of a region that is being recorded, and at the end of one: pass through it again. */
   uint32_t (*flow)(struct zn_device_hooks *h, const void *cond, const void *count, intptr_t most, uint32_t kind);
 } zn_device_hooks;
 

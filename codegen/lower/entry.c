@@ -664,8 +664,9 @@ static void close_loop(entry *e, const zn_step *s) {
   const struct open *o = &e->open[--e->depth];
   zn_kref var = find_sym(e, s->sym)->var, i = zn_kb_get(b, var);
   if (o->recorded) {
-    go_on(e, o, ZN_FLOW_END);
-    zn_kb_break(b, o->recorded);
+    zn_kb_if(b, o->recorded);
+    zn_kb_break(b, zn_kb_un(b, ZN_K_Not, flow(e, o->step, ZN_FLOW_END)));
+    zn_kb_end(b);
   }
   zn_kb_set(b, var, zn_kb_bin(b, ZN_K_Add, i, zn_kb_idx(b, 1)));
   zn_kb_end(b);

@@ -96,7 +96,8 @@ static void run_kernel(const function *f, const uint64_t *v) {
   int64_t count;
   counts[f - functions]++;
   if (!strcmp(f->name, "zn_decide")) decide(v);
-  if (strstr(f->name, "loop_begin")) memcpy((void *)(uintptr_t)v[0], &zero, 1), memcpy((void *)(uintptr_t)v[1], &zero, 8);
+  for (int i = 0; i < 2 && strstr(f->name, "loop_begin"); i++) /* a condition and the count, or the count alone */
+    if (inside(v[i], 8)) memcpy((void *)(uintptr_t)v[i], &zero, 8);
   if (!strstr(f->name, "loop_next")) return;
   memcpy(&count, (const void *)(uintptr_t)v[0], sizeof count);
   count++;

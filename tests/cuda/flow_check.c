@@ -1,5 +1,5 @@
-/* Runs whose If and Loop the device decides, followed on the fake driver, which counts what is run: flow_check ROWS EITHER GROWS,
- * artifacts of tests/cuda/flow. The first run of a session decides on the host, the second one records, the third repeats. */
+/* Runs whose If and Loop the device decides, followed on the fake driver, which counts what is run: flow_check ROWS EITHER GROWS
+ * STEPS, artifacts of tests/cuda/flow. A session's first run decides on the host, the second one records, the third repeats. */
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,11 +21,13 @@ typedef struct fake { /* of the driver */
 static float memory[2][64 * 64], results[2][64 * 64];
 
 /* Inputs x, or x and w, of the shape that the artifact was made for. */
-static void run(const zn_device_api *api, zn_session *s, const fake *f, int square, const char *script) {
+static void run(const zn_device_api *api, zn_session *s, const fake *f, int rows, const char *script) {
   zn_tensor in[2], out[2];
   *f->script = script;
   for (int i = 0; i < 2; i++) {
-    in[i] = (zn_tensor){.bytes = sizeof memory[i], .dtype = 1, .rank = square ? 2 : 1, .shape = {square ? 64 : 4, 64}};
+    in[i] = (zn_tensor){.bytes = sizeof memory[i], .dtype = 1, .rank = rows ? 2 : 1};
+    in[i].shape[0] = rows ? rows : 4;
+    in[i].shape[1] = rows == 600 ? 4 : 64;
     out[i] = (zn_tensor){.bytes = sizeof results[i]};
     in[i].u.data = memory[i];
     out[i].u.data = results[i];
@@ -47,14 +49,14 @@ static void either(const char *path, const fake *f) {
   zn_session *s;
   const zn_device_api *api = open_artifact(path, &s);
   if (!api) return;
-  for (int i = 0; i < 2; i++) run(api, s, f, 1, "1");
+  for (int i = 0; i < 2; i++) run(api, s, f, 64, "1");
   f->count("");
   const int graphs = *f->instantiated;
-  run(api, s, f, 1, "1");
+  run(api, s, f, 64, "1");
   expect(f->count("matmul"), 1, "the branch taken");
   expect(f->count("Sub"), 0, "the branch not taken");
   expect(f->count("Relu"), 1, "what comes behind");
-  run(api, s, f, 1, "0");
+  run(api, s, f, 64, "0");
   expect(f->count("matmul"), 0, "the first branch, not taken");
   expect(f->count("Sub"), 1, "the second branch");
   expect(*f->instantiated, graphs, "graphs made for repeated runs");
@@ -80,6 +82,18 @@ static void grows(const char *path, const fake *f) {
   api->close(s);
 }
 
+static void steps(const char *path, const fake *f) { /* 600 turns, which only the count ends */
+  zn_session *s;
+  const zn_device_api *api = open_artifact(path, &s);
+  if (!api) return;
+  for (int i = 0; i < 2; i++) run(api, s, f, 600, "0");
+  f->count("");
+  run(api, s, f, 600, "0");
+  expect(f->count("loop_next"), 600, "steps");
+  expect(f->count("zn_decide"), 600 / 64 + 1, "decisions");
+  api->close(s);
+}
+
 static void rows(const char *path, const fake *f) {
   zn_session *s;
   const zn_device_api *api = open_artifact(path, &s);
@@ -98,12 +112,13 @@ static void rows(const char *path, const fake *f) {
 int main(int argc, char **argv) {
   void *cu = dlopen("libcuda.so.1", RTLD_NOW);
   fake f;
-  if (argc != 4 || !cu) return printf("FAIL flow_check: %s\n", cu ? "arguments" : dlerror()), 1;
+  if (argc != 5 || !cu) return printf("FAIL flow_check: %s\n", cu ? "arguments" : dlerror()), 1;
   f.script = dlsym(cu, "fake_script");
   f.instantiated = dlsym(cu, "fake_instantiated");
   f.branches = dlsym(cu, "fake_branches");
   *(void **)&f.count = dlsym(cu, "fake_count");
   rows(argv[1], &f);
+  steps(argv[4], &f);
   for (*f.branches = 2; *f.branches > 0; --*f.branches) { /* newer and older drivers */
     either(argv[2], &f);
     grows(argv[3], &f);

@@ -40,7 +40,7 @@ flow_ir() { kernel_ir "tests/cuda/flow/$1.zg" && grep -q "= flow.bool" "$out/ker
 flow_artifact() { "$ZENITHC" "tests/cuda/flow/$1.zg" --target=cuda --arch=sm_90a --verify=off -o "$out/$1.so"; }
 follows() {
   ${CC:-cc} -std=c11 -O1 -I. -o "$out/flow_check" tests/cuda/flow_check.c -ldl &&
-    LD_LIBRARY_PATH=$out/fake "$out/flow_check" "$out"/{rows,either,grows}.so
+    LD_LIBRARY_PATH=$out/fake "$out/flow_check" "$out"/{rows,either,grows,steps}.so
 }
 host_cases() {
   LD_LIBRARY_PATH=$out/fake "$ZENITHC" check "${on_host[@]/#/$B/onnx-data/test_}" --target=cuda --jobs "$JOBS"
