@@ -382,11 +382,46 @@ static void two_parts(void **state) {
   zn_ctx_fini(&c);
 }
 
+/* Regions for a device to decide: the text reads back, cleaning keeps begin and end, the entry's own way is what the interpreter
+ * takes (it counts two turns), and kernels have none. */
+static void flow_regions(void **state) {
+  (void)state;
+  static const char src[] =
+      "module t\nworkspace 0\nrun 1\nplan 1\n\n"
+      "kernel k(out inout i32) {\n  %1 = const.idx 0\n  %2 = param.ptr 0 # out\n  %3 = load.i32 %2[%1]\n  %4 = const.i32 1\n"
+      "  %5 = add.i32 %3, %4\n  store.i32 %2[%1], %5\n}\n\n"
+      "entry e(in in u8, out inout u8, ws inout u8, ws_bytes int idx, host in u8) {\n  %1 = param.ptr 2 # ws\n"
+      "  %2 = const.idx 2\n  %3 = const.idx 1\n  %4 = const.idx 0\n  %5 = var.idx %4\n  %6 = flow.bool %1, %1, %2, 10\n"
+      "  loop {\n    %7 = not.bool %6\n    if %7 {\n      %8 = get.idx %5\n      %9 = ge.bool %8, %2\n      break %9\n    }\n"
+      "    call 0(%1) grid %3 # k\n    if %6 {\n      %10 = flow.bool %1, %1, %2, 11\n      %11 = not.bool %10\n"
+      "      break %11\n    }\n    %12 = get.idx %5\n    %13 = add.idx %12, %3\n    set.idx %5, %13\n  }\n"
+      "  %14 = const.i32 0\n  ret %14\n}\n";
+  zn_ctx c;
+  zn_kmod *m;
+  zn_text t;
+  _Alignas(64) int32_t ws[16] = {5};
+  const zn_interp_opts o = {.check_bounds = false};
+  zn_ctx_init(&c);
+  zn_text_init(&t, &c.graph);
+  assert_int_equal(zn_kmod_parse(&c, &c.graph, src, strlen(src), NULL, &m), ZN_OK);
+  zn_kmod_print(m, &t);
+  assert_string_equal(t.s, src);
+  assert_int_equal(zn_kpass_clean(&c, m), ZN_OK);
+  unsigned flows = 0;
+  for (uint32_t i = 1; i < m->funcs[1]->num_insts; i++) flows += m->funcs[1]->insts[i].op == ZN_K_Flow;
+  assert_int_equal(flows, 2);
+  assert_int_equal(zn_interp_entry(&c, m, 1, ws, ws, ws, sizeof ws, NULL, &o), 0);
+  assert_int_equal(ws[0], 7);
+  m->funcs[1]->is_entry = false; /* such a kernel is malformed */
+  assert_int_not_equal(zn_kfunc_verify(&c, m, m->funcs[1]), ZN_OK);
+  zn_ctx_fini(&c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
                                      cmocka_unit_test(matrix_units),       cmocka_unit_test(words_of_units),
                                      cmocka_unit_test(text),
                                      cmocka_unit_test(waits_once),         cmocka_unit_test(promises),
-                                     cmocka_unit_test(two_parts)};
+                                     cmocka_unit_test(two_parts),          cmocka_unit_test(flow_regions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
