@@ -8,8 +8,9 @@
  * an edge have the same shapes, so their kernels are the same functions. No number is computed twice or differently. */
 #include "zenithc/passes/bands.h"
 
-typedef struct node_copy {
+typedef struct node_copy { /* for rows [lo, hi) */
   zn_nid from, to;
+  int64_t lo, hi;
 } node_copy;
 
 typedef struct builder {
@@ -128,11 +129,17 @@ static zn_nid copy_node(builder *m, zn_vid v, int64_t lo, int64_t hi) {
   const zn_vid out = g->nodes[to].out[0];
   describe(g, out, v, lo, hi);
   g->vals[out].inlined = g->vals[v].inlined;
-  ZN_PUSH(&m->c->tmp, m->copies, m->num_copies, m->cap_copies, ((node_copy){from, to}));
+  ZN_PUSH(&m->c->tmp, m->copies, m->num_copies, m->cap_copies, ((node_copy){from, to, lo, hi}));
   return to;
 }
 
-static zn_vid copy_rows(builder *m, zn_vid v, int64_t lo, int64_t hi) { return result(m, copy_node(m, v, lo, hi)); }
+static zn_vid copy_rows(builder *m, zn_vid v, int64_t lo, int64_t hi) {
+  for (uint32_t i = 0; i < m->num_copies; i++) { /* read twice in this kernel */
+    const node_copy *c = &m->copies[i];
+    if (c->from == m->g->vals[v].def && c->lo == lo && c->hi == hi) return result(m, c->to);
+  }
+  return result(m, copy_node(m, v, lo, hi));
+}
 
 /* The kernel that computes stored value v, for rows [lo, hi). */
 static zn_vid copy_kernel(builder *m, zn_vid v, int64_t lo, int64_t hi) {
