@@ -256,7 +256,7 @@ static void rows(zn_lw *lw, conv *v) {
   for (int i = 0; i < s - 1; i++) extents[i + 3] = v->ty.dims[i + 2];
   zn_lw_grid(lw, (uint32_t)s + 2, extents, var);
   for (int i = 0; i < s - 1; i++) pos[i] = var[i + 3];
-  unsigned lanes = zn_lw_lanes(lw, v->ct), vecs = lanes == 1 ? 2 : 3;
+  unsigned lanes = zn_lw_lanes(lw, v->ct), vecs = lanes == 1 ? 2 : lw->caps->vector_regs < 16 ? 1 : 3;
   zn_expr w = v->ty.dims[s + 1], tile = zn_ex_const(ex, (int64_t)lanes * vecs);
   zn_expr full = zn_ex_div(ex, w, tile), done = zn_ex_mul(ex, full, tile), rest = zn_ex_sub(ex, w, done);
   zn_expr maps = zn_ex_const(ex, v->maps);

@@ -109,13 +109,12 @@ static void set_words(plan *p, zn_dot_form form) {
 
 /* The tile of pixels for a register tile; its score: useful part of the peak. */
 static double choose_tile(plan *p, const shape *s, double channel_use) {
-  int64_t px = (int64_t)s->nv * p->lanes, words = p->words;
+  const int64_t px = (int64_t)s->nv * p->lanes, room = (p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES) / (p->words * 4);
+  const bool whole_rows = p->width <= MAX_PIXELS && !p->flat && p->width <= room;
   double best = 0;
   for (int k = 1; k <= MAX_PIXELS; k++) {
-    int64_t r = p->width <= MAX_PIXELS && !p->flat ? k : 1;
-    int64_t w = p->width <= MAX_PIXELS && !p->flat ? p->width : k;
-    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px) continue;
-    if (r * w * words * 4 > (p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES)) continue;
+    const int64_t r = whole_rows ? k : 1, w = whole_rows ? p->width : k;
+    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w > room) continue;
     double n = (double)(r * w), score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
     if (score <= best) continue;
     best = score;

@@ -56,6 +56,15 @@ static float last_with_code(float s, float code, int dir) {
   return sign * x;
 }
 
+/* rint(q) + z as i32 for |q| < 2^22: floats from 2^23 to 2^24 are integers, so adding 1.5 * 2^23, which is even, rounds half
+ * to even, and the sum's low bits are the integer. Two operations on any machine, whatever it has for rounding. */
+static zn_kref round_small(zn_lw *lw, zn_kref q, int32_t z) {
+  zn_kb *b = &lw->kb;
+  const int32_t magic = 0x4b400000;
+  q = zn_kb_bin(b, ZN_K_Add, q, zn_kb_float(b, ZN_F32, 0x1.8p23));
+  return zn_kb_bin(b, ZN_K_Add, zn_kb_bitcast(b, q, ZN_I32), zn_kb_int(b, ZN_I32, (int64_t)z - magic));
+}
+
 /* Constant scale s > 0 and zero point z, integer codes: x is first limited to what gives codes in range, and the
  * quotient comes from the rounded reciprocal and two corrections, which is the correctly rounded quotient (Markstein)
  * unless the significand of s is all ones. The same codes as by division, for every x. */
@@ -71,9 +80,7 @@ static zn_kref quantize_constant(zn_lw *lw, zn_kref x, float s, double z, zn_dty
   zn_kref q = zn_kb_bin(b, ZN_K_Mul, x, kr), minus = zn_kb_float(b, ZN_F32, -(double)s);
   zn_kref rest = zn_kb_fma(b, q, minus, x);
   q = zn_kb_fma(b, rest, kr, q);
-  zn_kref i = zn_kb_cvtfast(b, zn_kb_un(b, ZN_K_Rint, q), ZN_I32);
-  if (z != 0) i = zn_kb_bin(b, ZN_K_Add, i, zn_kb_int(b, ZN_I32, (int64_t)z));
-  return zn_lw_convert(lw, i, ZN_I32, to, true);
+  return zn_lw_convert(lw, round_small(lw, q, (int32_t)z), ZN_I32, to, true);
 }
 
 /* Can quantize_constant stand for the division by s? */

@@ -70,9 +70,10 @@ static const zn_caps rows[] = {
      .l1_bytes = 65536, .l2_bytes = 1048576},
     {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c", .idx_bytes = 8,
      .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
-    /* The V extension, with registers of 128 bits at least: vectors of fixed size, right on any wider machine. */
+    /* The V extension, with registers of 128 bits at least, used in pairs (LMUL 2): vectors of fixed size, right on any wider
+     * machine. */
     {.arch = "rv64gcv", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c,+v", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
+     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
     {.arch = "cortex-m4", .triple = ARMV7EM, .cpu = "cortex-m4", .features = "", .idx_bytes = 4, .vector_regs = 32,
      .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
