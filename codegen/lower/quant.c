@@ -62,7 +62,8 @@ static zn_kref round_small(zn_lw *lw, zn_kref q, int32_t z) {
   zn_kb *b = &lw->kb;
   const int32_t magic = 0x4b400000;
   q = zn_kb_bin(b, ZN_K_Add, q, zn_kb_float(b, ZN_F32, 0x1.8p23));
-  return zn_kb_bin(b, ZN_K_Add, zn_kb_bitcast(b, q, ZN_I32), zn_kb_int(b, ZN_I32, (int64_t)z - magic));
+  zn_kref bits = zn_kb_bitcast(b, q, ZN_I32);
+  return zn_kb_bin(b, ZN_K_Add, bits, zn_kb_int(b, ZN_I32, (int64_t)z - magic));
 }
 
 /* Constant scale s > 0 and zero point z, integer codes: x is first limited to what gives codes in range, and the
