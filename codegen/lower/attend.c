@@ -69,7 +69,11 @@ bool zn_attend_runs_along(zn_lw *lw, zn_vid v, int axis, int64_t count) {
       if (n->out[i] && !multiple(lw, n->out[i], axis, count)) return false;
     return zn_attend_runs_along(lw, n->in[0], axis, count);
   }
-  default: return false;
+  default: /* a map: elements follow each other as its operand's do */
+    if (lw->caps->simt || !(zn_ops[n->op].flags & ZN_OPF_EW)) return false;
+    for (uint32_t i = 0; i < n->num_in; i++)
+      if (n->in[i] && !lw->g->vals[n->in[i]].cst) return zn_attend_runs_along(lw, n->in[i], axis, count);
+    return false;
   }
 }
 

@@ -32,8 +32,10 @@ typedef struct strip {
   int64_t tiles, chunk; /* row tiles of a block, keys of a chunk */
   bool whole; /* one chunk holds all keys */
   bool even; /* every chunk ends with a panel */
+  bool squares; /* K lies along the depth */
   zn_loc limits; /* keys that each tile has to look at; kind NONE: all */
   double hidden; /* what f gives for those behind */
+  zn_kref square; /* a vector of mapped keys; 0: they are only moved */
   zn_kref keys, values,
       scores; /* packed K [panel][d][keys], V [panel][key][columns]; [row][key] of a tile */
   zn_kref top, sum,
@@ -73,10 +75,32 @@ static zn_expr packed_key(zn_lw *lw, const strip *a, zn_expr panel, zn_expr k, z
   return zn_ex_add(ex, zn_ex_muli(ex, line, a->panel), key);
 }
 
+/* Is the value computed on the way, not only moved? */
+static bool is_mapped(zn_lw *lw, zn_vid v) {
+  const zn_value *val = &lw->g->vals[v];
+  if (!val->inlined) return false;
+  const zn_node *n = zn_lw_node(lw, val->def);
+  return zn_ops[n->op].flags & ZN_OPF_EW || is_mapped(lw, n->in[0]);
+}
+
+/* Elements (k .., key) of K side by side. */
+static zn_kref key_vector(zn_lw *lw, const strip *a, zn_expr k, zn_expr key) {
+  zn_kb *b = &lw->kb;
+  if (a->square) { /* by way of memory: maps are scalar code in a marked loop */
+    zn_expr v = zn_lw_for(lw, constant(lw, a->lanes), ZN_FOR_VECTOR, (unsigned)a->lanes);
+    zn_kref x = element(lw, a, a->o.kt, zn_ex_add(lw->ex, k, v), key);
+    zn_kb_store(b, a->square, zn_lw_ix(lw, v), x);
+    zn_lw_end(lw);
+    return zn_kb_load(b, ZN_F32, (unsigned)a->lanes, a->square, zn_kb_idx(b, 0));
+  }
+  const zn_kref one = element(lw, a, a->o.kt, k, key);
+  const zn_kinst load = b->f->insts[one];
+  return zn_kb_load(b, ZN_F32, (unsigned)a->lanes, load.a, load.b);
+}
+
 /* Squares of lanes x lanes elements, transposed in registers. */
 static void pack_squares(zn_lw *lw, const strip *a, zn_expr panel) {
   zn_exprs *ex = lw->ex;
-  zn_kb *b = &lw->kb;
   zn_kref v[ZN_LW_MAX_SQUARE];
   unsigned lanes = (unsigned)a->lanes;
   zn_expr key =
@@ -84,15 +108,12 @@ static void pack_squares(zn_lw *lw, const strip *a, zn_expr panel) {
   zn_expr k =
       zn_ex_muli(ex, zn_lw_for(lw, constant(lw, a->o.d / a->lanes), ZN_FOR_SERIAL, 0), a->lanes);
   zn_expr first = zn_ex_add(ex, zn_ex_add(ex, a->key0, zn_ex_muli(ex, panel, a->panel)), key);
-  for (unsigned j = 0; j < lanes; j++) {
-    zn_kref one = element(lw, a, a->o.kt, k, inside(lw, a, zn_ex_addi(ex, first, j)));
-    const zn_kinst load = b->f->insts[one];
-    v[j] = zn_kb_load(b, ZN_F32, lanes, load.a, load.b);
-  }
+  for (unsigned j = 0; j < lanes; j++)
+    v[j] = key_vector(lw, a, k, inside(lw, a, zn_ex_addi(ex, first, j)));
   zn_lw_transpose_square(lw, v, lanes);
   for (unsigned j = 0; j < lanes; j++) {
     zn_kref at = zn_lw_ix(lw, packed_key(lw, a, panel, zn_ex_addi(ex, k, j), key));
-    zn_kb_store(b, a->keys, at, v[j]);
+    zn_kb_store(&lw->kb, a->keys, at, v[j]);
   }
   zn_lw_end(lw);
   zn_lw_end(lw);
@@ -101,7 +122,7 @@ static void pack_squares(zn_lw *lw, const strip *a, zn_expr panel) {
 static void pack_keys(zn_lw *lw, const strip *a) {
   zn_exprs *ex = lw->ex;
   zn_expr panel = zn_lw_for(lw, zn_ex_ceildiv(ex, a->kn, constant(lw, a->panel)), ZN_FOR_SERIAL, 0);
-  if (a->o.d % a->lanes == 0 && zn_attend_runs_along(lw, a->o.kt, a->rank - 2, a->lanes)) {
+  if (a->squares) {
     pack_squares(lw, a, panel);
   } else {
     zn_expr k = zn_lw_for(lw, constant(lw, a->o.d), ZN_FOR_SERIAL, 0),
@@ -509,6 +530,8 @@ static void allocate(zn_lw *lw, strip *a) {
   a->values = zn_kb_alloc(b, ZN_F32, (uint64_t)(a->chunk * columns));
   a->scores = zn_kb_alloc(b, ZN_F32, (uint64_t)(a->rows * keys));
   a->factor = zn_kb_alloc(b, ZN_F32, (uint64_t)a->rows);
+  a->squares = a->o.d % a->lanes == 0 && zn_attend_runs_along(lw, a->o.kt, a->rank - 2, a->lanes);
+  if (a->squares && is_mapped(lw, a->o.kt)) a->square = zn_kb_alloc(b, ZN_F32, (uint64_t)a->lanes);
   if (!a->whole || a->limits.kind) a->top = zn_kb_alloc(b, ZN_F32, (uint64_t)rows);
   if (a->whole) return;
   a->sum = zn_kb_alloc(b, ZN_F32, (uint64_t)rows);

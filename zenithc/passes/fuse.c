@@ -247,13 +247,32 @@ static void stay_inside(fuser *f, zn_vid v) {
   f->loads[v] = 1;
 }
 
-/* Operand v is read through its views; what lies behind them is stored. */
-static void read_through_views(fuser *f, zn_vid v) {
+/* The operand of a cheap map of two operands, one of which is a constant number; 0: n is something else. */
+static zn_vid scaled_by_number(const zn_graph *g, const zn_node *n) {
+  if (!(zn_ops[n->op].flags & ZN_OPF_EW) || n->num_in != 2 || node_cost(n) > 2) return 0;
+  for (int i = 0; i < 2; i++) {
+    const zn_htensor *h = g->vals[n->in[i]].cst;
+    const zn_vid other = n->in[1 - i];
+    if (h && zn_htensor_count(h) == 1 && same_dims(&g->vals[other].type, &g->vals[n->out[0]].type)) return other;
+  }
+  return 0;
+}
+
+/* Operand v is read through its views, and, where each element is read about once, through scales; what lies behind them is
+ * stored. */
+static void read_through_views(fuser *f, zn_vid v, bool once) {
   zn_graph *g = f->g;
   for (;;) {
     const zn_value *val = &g->vals[v];
     const zn_node *n = val->def ? &g->nodes[val->def] : NULL;
-    if (!n || !is_view(n) || !is_point(g, n) || f->uses[v] != 1 || val->is_output || val->content || known(val)) break;
+    if (!n || !is_point(g, n) || f->uses[v] != 1 || val->is_output || val->content || known(val)) break;
+    zn_vid behind = once ? scaled_by_number(g, n) : 0;
+    if (behind) {
+      stay_inside(f, v);
+      v = behind;
+      continue;
+    }
+    if (!is_view(n)) break;
     if (n->op == ZN_OP_Tile || n->op == ZN_OP_Pad || n->op == ZN_OP_Concat) break;
     if (n->op == ZN_OP_Expand && f->o->caps->simt) break; /* copies of whole runs are fast only from what is stored */
     stay_inside(f, v);
@@ -287,9 +306,10 @@ static void fuse_attention(fuser *f) {
       stay_inside(f, g->nodes[a.guard[k]].out[0]);
       g->nodes[a.guard[k]].group = id;
     }
-    read_through_views(f, a.q);
-    read_through_views(f, a.kt);
-    read_through_views(f, a.v);
+    bool packs = !f->o->caps->simt; /* K and V, once for a block of rows */
+    read_through_views(f, a.q, false);
+    read_through_views(f, a.kt, packs);
+    read_through_views(f, a.v, packs);
     zn_vid y = g->nodes[id].out[0];
     zn_nid reader = f->uses[y] == 1 && !g->vals[y].is_output ? f->reader[y] : 0;
     if (reader && g->nodes[reader].op == ZN_OP_Transpose) f->pinned[g->nodes[reader].out[0]] = true;
