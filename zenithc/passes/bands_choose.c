@@ -348,7 +348,7 @@ typedef struct price {
   double cycles;
 } price;
 
-enum { CALL_CYCLES = 1500, COPY_BYTES = 8 /* a cycle */ };
+static const double call_cycles = 1500, copied_bytes = 8; /* a kernel's start; bytes a cycle */
 
 static price price_of(const finder *f, const zn_bands *b, uint32_t from, uint32_t to) {
   const zn_graph *g = f->g;
@@ -362,9 +362,9 @@ static price price_of(const finder *f, const zn_bands *b, uint32_t from, uint32_
     const int64_t row = stored_bytes(g, b->v[u]) / all;
     p.bytes += row * zn_band_capacity(g, b, u);
     for (uint32_t k = 1; k < b->num; k++)
-      p.cycles += (double)(row * (b->first[u][k] - b->start[u][k])) / COPY_BYTES;
+      p.cycles += (double)(row * (b->first[u][k] - b->start[u][k])) / copied_bytes;
   }
-  p.cycles += (double)b->n * b->num * CALL_CYCLES;
+  p.cycles += (double)b->n * b->num * call_cycles;
   return p;
 }
 
