@@ -96,6 +96,7 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_LdMatrix:
     case ZN_K_GroupMma:
     case ZN_K_LaneXor: return ZN_IK_WARP;
+    case ZN_K_TileDot:
     case ZN_K_AsyncCopy: return ZN_IK_MEM;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;

@@ -216,6 +216,42 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   memset(to + n, 0, (size_t)(16 - n));
 }
 
+static int32_t tile_byte(const char *p, bool is_signed) { return is_signed ? (int8_t)*p : (uint8_t)*p; }
+
+/* Row r of a TileDot times all columns. */
+static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r, uint32_t *sums) {
+  const uint64_t w = t->col_tiles * 16;
+  memset(sums, 0, w * sizeof *sums);
+  for (uint64_t g = 0; g < t->groups; g++)
+    for (uint64_t k = 0; k < 64; k++) {
+      const int32_t x = tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
+      const char *y = cols + (g * 16 + k / 4) * t->col_words * 4 + k % 4;
+      for (uint64_t j = 0; j < w; j++) sums[j] += (uint32_t)(x * tile_byte(y + 4 * j, t->c_signed));
+    }
+}
+
+static void tile_dot(const zn_idec *d, zn_imach *m) {
+  char *to = *ZN_SLOT(char *, m, d->a);
+  const char *rows = *ZN_SLOT(const char *, m, d->b), *cols = *ZN_SLOT(const char *, m, d->c);
+  zn_tile t;
+  bool fine = zn_tile_read(d->imm, &t);
+  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = (uint64_t)t.col_tiles * 16;
+  const uint64_t rows_end = (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + 64;
+  if (m->opts.check_bounds)
+    fine = fine && zn_interp_reachable(m, to, n * w * 4) && zn_interp_reachable(m, rows, rows_end) &&
+           zn_interp_reachable(m, cols, ((t.groups * 16ull - 1) * t.col_words + w) * 4);
+  if (!fine) {
+    zn_error(m->c, NULL, "interp: a product of tiles reaches outside its buffers");
+    m->failed = true;
+    return;
+  }
+  for (uint64_t r = 0; r < n; r++) {
+    uint32_t sums[32];
+    tile_row(&t, rows, cols, r, sums);
+    memcpy(to + r * w * 4, sums, w * 4);
+  }
+}
+
 static void nothing(const zn_idec *d, zn_imach *m) {
   (void)d;
   (void)m;
@@ -251,6 +287,7 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_AsyncShare:
     case ZN_K_Await: return nothing;
     case ZN_K_AsyncCopy: return async_copy;
+    case ZN_K_TileDot: return tile_dot;
     case ZN_K_Load:
       if (d->vector_ctl) return gather;
       return d->n == 1 && d->elem == 4   ? load_uint32_t

@@ -262,7 +262,7 @@ static void mark_all(sweeper *s) {
   for (uint32_t i = 1; i < f->num_insts; i++) {
     uint8_t op = f->insts[i].op;
     bool memory = op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Prefetch || op == ZN_K_HostImage || op == ZN_K_Share ||
-                  op == ZN_K_Flow;
+                  op == ZN_K_Flow || op == ZN_K_TileDot;
     bool async = op == ZN_K_AsyncCopy || op == ZN_K_AsyncGroup || op == ZN_K_AsyncWait || op == ZN_K_AsyncShare ||
                  op == ZN_K_Await;
     if (memory || async || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);

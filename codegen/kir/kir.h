@@ -137,6 +137,23 @@ static inline void zn_group_place(unsigned t, unsigned e, unsigned *row, unsigne
   *row += t / 32 * 16, *col += e / 4 * 8;
 }
 
+/* TileDot's immediate. Results: `row_tiles` * `rows` rows of `col_tiles` * 16 words. Operand b: a row's bytes of a group
+ * follow each other; rows lie `row_bytes` apart and groups 64 bytes, or, where row_bytes is 0, rows 64 bytes apart and groups
+ * one behind the other.
+ * Operand c: word w (4 bytes of depth) of all columns, `col_words` from word to word, 16 words a group. */
+typedef struct zn_tile {
+  unsigned rows, row_tiles, col_tiles; /* 1 .. 16, 1 .. 2, 1 .. 2 */
+  unsigned col_words;                  /* a multiple of 16, at most 240 */
+  unsigned groups, row_bytes;          /* below 2^16 and 2^24 */
+  bool b_signed, c_signed;
+} zn_tile;
+int64_t zn_tile_code(const zn_tile *t);
+bool zn_tile_read(int64_t code, zn_tile *out); /* false: not the code of a tile */
+static inline uint64_t zn_tile_row_step(const zn_tile *t) { return t->row_bytes ? t->row_bytes : 64; }
+static inline uint64_t zn_tile_group_step(const zn_tile *t) {
+  return t->row_bytes ? 64 : (uint64_t)t->row_tiles * t->rows * 64;
+}
+
 /* Operations that the threads of a warp or team do together. */
 static inline bool zn_kop_joins(uint8_t op) {
   return op == ZN_K_Barrier || op == ZN_K_Mma || op == ZN_K_LdMatrix || op == ZN_K_LaneXor ||
@@ -267,6 +284,7 @@ void zn_kb_store(zn_kb *b, zn_kref ptr, zn_kref idx, zn_kref value);
 zn_kref zn_kb_ptradd(zn_kb *b, zn_kref ptr, zn_kref bytes);
 void zn_kb_share(zn_kb *b, zn_kref ptr, zn_kref bytes, unsigned flags); /* zn_share_flags */
 zn_kref zn_kb_flow(zn_kb *b, zn_kref cond, zn_kref count, zn_kref most, unsigned kind); /* with zn_flow_flags; bool */
+void zn_kb_tiledot(zn_kb *b, zn_kref to, zn_kref rows, zn_kref cols, const zn_tile *t);
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
 void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, AsyncShare, Await */

@@ -305,6 +305,11 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
       break;
     case ZN_K_Call: check_call(v, in); break;
     case ZN_K_AsyncCopy: CHECK(!v->f->is_entry && v->f->insts[in->c].lanes == 1, "a copy of one lane, in a kernel"); break;
+    case ZN_K_TileDot: {
+      zn_tile tile;
+      CHECK(!v->f->is_entry && zn_tile_read(in->imm.i, &tile), "not a tile, or not in a kernel");
+      break;
+    }
     case ZN_K_AsyncWait: CHECK(in->imm.i >= 0 && in->imm.i < 8, "number of groups out of range"); break;
     case ZN_K_Prefetch: CHECK(v->f->insts[in->b].lanes == 1, "pointers have one lane"); break;
     default: break;

@@ -148,6 +148,7 @@ static void classify(zn_wplan *p, uint32_t i, bool diverges) {
   case ZN_K_HostAlloc:
   case ZN_K_HostImage:
   case ZN_K_Flow:
+  case ZN_K_TileDot:
   case ZN_K_Call:
   case ZN_K_Ret: p->ok = false; break;
   case ZN_K_Load:

@@ -402,6 +402,7 @@ static zn_lval emit_statement(zn_lfun *s, const zn_kinst *in) {
     case ZN_K_Call: emit_call(s, in); break;
     case ZN_K_Prefetch: emit_prefetch(s, in); break;
     case ZN_K_Share: emit_share(s, in); break;
+    case ZN_K_TileDot: zn_lf_tile_dot(s, in); break;
     default: break;
   }
   return NULL;
@@ -478,8 +479,9 @@ void zn_lf_emit(zn_lmod *m, uint32_t fn) {
   load_params(&s);
   if (f->is_entry) argument_arrays(&s);
   else alias_scopes(&s);
+  zn_lf_tiles_begin(&s);
   for (uint32_t i = 1; i < f->num_insts; i++) emit_inst(&s, i);
   if (f->is_entry) LLVMBuildRet(m->b, LLVMConstInt(m->i32, 0, 0));
-  else LLVMBuildRetVoid(m->b);
+  else zn_lf_tiles_end(&s), LLVMBuildRetVoid(m->b);
   LLVMBuildBr(m->eb, body);
 }

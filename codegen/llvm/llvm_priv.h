@@ -83,6 +83,11 @@ zn_lval zn_lf_dot(zn_lfun *s, const zn_kinst *in);
 /* llvm_convert.c: class X. */
 zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in);
 
+/* llvm_tile.c: TileDot, and what stands at both ends of a kernel that has it. */
+void zn_lf_tile_dot(zn_lfun *s, const zn_kinst *in);
+void zn_lf_tiles_begin(zn_lfun *s);
+void zn_lf_tiles_end(zn_lfun *s);
+
 /* llvm_func.c */
 void zn_lf_emit(zn_lmod *m, uint32_t fn);
 /* llvm_model.c: declarations first, the descriptor last. */

@@ -57,6 +57,19 @@ static zn_lval call_xgetbv(maker *k) {
   return LLVMBuildExtractValue(k->b, LLVMBuildCall2(k->b, ft, as, &zero, 1, ""), 0, "");
 }
 
+/* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux gives the state of AMX tiles to processes that ask; i32, 0 when
+ * it did. */
+static zn_lval ask_for_tiles(maker *k) {
+  zn_lmod *m = k->m;
+  zn_ltype three[3] = {m->i64, m->i64, m->i64};
+  zn_ltype ft = LLVMFunctionType(m->i64, three, 3, 0);
+  static const char text[] = "syscall";
+  static const char cons[] = "={ax},{ax},{di},{si},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}";
+  zn_lval as = LLVMGetInlineAsm(ft, text, sizeof text - 1, cons, sizeof cons - 1, 1, 0, LLVMInlineAsmDialectATT, 0);
+  zn_lval args[3] = {LLVMConstInt(m->i64, 158, 0), LLVMConstInt(m->i64, 0x1023, 0), LLVMConstInt(m->i64, 18, 0)};
+  return LLVMBuildTrunc(k->b, LLVMBuildCall2(k->b, ft, as, args, 3, ""), m->i32, "");
+}
+
 /* i32 `bit` where all bits of mask are set in reg, else 0. */
 static zn_lval feature(maker *k, zn_lval reg, uint32_t mask, uint32_t bit) {
   zn_lval got = LLVMBuildAnd(k->b, reg, c32(k, mask), "");
@@ -68,6 +81,27 @@ static zn_lval any_of(maker *k, zn_lval a, zn_lval b) { return LLVMBuildOr(k->b,
 
 static zn_lval if_feature(maker *k, zn_lval reg, uint32_t mask, zn_lval bits) {
   return LLVMBuildAnd(k->b, bits, feature(k, reg, mask, 0xffffffffu), "");
+}
+
+/* ZN_FEAT_AMX or 0; edx of leaf 7, low half of XCR0. Only artifacts that may use tiles ask for them. */
+static zn_lval tile_feature(maker *k, zn_lval edx, zn_lval xcr) {
+  LLVMBuilderRef b = k->b;
+  zn_lmod *m = k->m;
+  bool wanted = false;
+  for (uint32_t i = 0; i < m->num_variants; i++) wanted |= (m->variants[i].caps->feature_bits & ZN_FEAT_AMX) != 0;
+  if (!wanted) return c32(k, 0);
+  zn_lval has = if_feature(k, xcr, 3u << 17, feature(k, edx, 3u << 24, ZN_FEAT_AMX));
+  LLVMBasicBlockRef before = LLVMGetInsertBlock(b), ask = block(k), done = block(k);
+  LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntNE, has, c32(k, 0), ""), ask, done);
+  at(k, ask);
+  zn_lval granted = LLVMBuildICmp(b, LLVMIntEQ, ask_for_tiles(k), c32(k, 0), "");
+  zn_lval bit = LLVMBuildSelect(b, granted, c32(k, ZN_FEAT_AMX), c32(k, 0), "");
+  LLVMBuildBr(b, done);
+  at(k, done);
+  zn_lval r = LLVMBuildPhi(b, m->i32, ""), vals[2] = {c32(k, 0), bit};
+  LLVMBasicBlockRef from[2] = {before, ask};
+  LLVMAddIncoming(r, vals, from, 2);
+  return r;
 }
 
 static void features_x86(maker *k) {
@@ -104,7 +138,9 @@ static void features_x86(maker *k) {
   zn_lval vnni512 = if_feature(k, x, 0xe6, feature(k, c7.r[2], 1u << 11, ZN_FEAT_AVX512VNNI));
   zn_lval narrow = any_of(k, low, avx2), wide = any_of(k, z, bmi2), dots = any_of(k, vnni, vnni512);
   zn_lval vectors = any_of(k, narrow, wide);
-  zn_lval all = any_of(k, vectors, dots);
+  zn_lval all = any_of(k, vectors, dots), tiles = tile_feature(k, c7.r[3], x);
+  all = any_of(k, all, tiles);
+  leaf7 = LLVMGetInsertBlock(b);
   LLVMBuildBr(b, done);
   at(k, done);
   zn_lval bits = LLVMBuildPhi(b, k->m->i32, "");

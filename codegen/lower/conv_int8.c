@@ -2,19 +2,36 @@
  * packs what each input channel quad (pair for Dot2) and tap sees, or each channel and quad of taps of a row where that
  * leaves less room in the words, into words side by side, on the stack in the order [pixel block][word][pixel], and
  * computes register tiles of `mr` output channels x `nv` vectors of pixels from them. Lanes are pixels, weights are
- * broadcast. The last tile of each axis starts earlier instead of being smaller: what overlaps is computed twice. The zero
+ * broadcast. Where channels are cut into parts, a kernel of its own packs the panels of all tiles, in memory, instead of
+ * each part on its stack. With TileDot the products of a register tile come from one operation, on the same panels.
+ * The last tile of each axis starts earlier instead of being smaller: what overlaps is computed twice. The zero
  * point of the activations is a term of the initial sum; borders hold it. */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/dotpack.h"
 #include "codegen/lower/requant.h"
 
-enum { PANEL_BYTES = 288 << 10, MAX_PIXELS = 256, MIN_GRID = 16 };
-enum { SMALL_PANEL = 4 << 10 }; /* of microcontrollers: it is stack */
+enum {
+  PANEL_BYTES = 288 << 10,
+  SMALL_PANEL = 4 << 10, /* of microcontrollers: it is stack */
+  MAX_PIXELS = 256,
+  MIN_GRID = 16,
+  /* Panels are shared where there are so many channels and fewer tiles than that, and then there are so many parts in all. */
+  SHARED_CHANNELS = 128,
+  ENOUGH_TILES = 12,
+  SHARED_GRID = 48,
+  MIN_TILES = 32, /* with TileDot, for 16 threads */
+  TILE_WORDS = 24, /* of depth, below which TileDot does not pay */
+  TILE_UNROLL = 2
+};
 
 typedef struct shape {
   unsigned mr, nv;
   double speed; /* part of the peak in the steady state */
 } shape;
+
+/* Channels by vectors of pixels of a TileDot; mr at most 16 is one row of tiles. */
+static const shape tile_shapes[] = {{32, 2, 1.0}, {16, 2, 0.7}, {32, 1, 0.65}, {16, 1, 0.5},
+                                    {8, 2, 0.4},  {8, 1, 0.3},  {4, 2, 0.2},   {4, 1, 0.15}};
 
 /* mr * nv accumulators, nv operands, one broadcast and two temporaries. */
 static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.85}, {8, 1, 0.9}, {6, 1, 0.85}, {4, 1, 0.75},
@@ -35,10 +52,14 @@ typedef struct plan {
   int64_t tile_rows, tile_width, row_tiles, col_tiles, pixels;
   unsigned mr, nv, lanes;
   int64_t blocks, split, per_split;
+  bool shared;       /* panels are packed once, by a kernel of their own, for all parts of the channels */
+  zn_loc panels;
   bool flat; /* the input is read in place: the image is one row */
   zn_dotpack pack;
   zn_dot_consts consts;
-  zn_kref line, stack; /* one word of all pixels of a tile; the panel */
+  zn_kref line, stack; /* one word of all pixels of a tile; the panel, or all panels */
+  zn_expr panel;       /* the first word of the tile's panel */
+  zn_kref sums;        /* tiles: the results of one */
 } plan;
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -97,7 +118,7 @@ static int32_t weight(void *user, int64_t k, int64_t n) {
 }
 
 static void set_words(plan *p, zn_dot_form form) {
-  p->per_word = form == ZN_DOT_BYTES ? 4 : 2;
+  p->per_word = form == ZN_DOT_HALVES ? 2 : 4;
   const int64_t channels = ceil_div(p->ic, p->per_word), taps = ceil_div(p->row_taps, p->per_word);
   p->of_taps = p->ic * taps < channels * p->row_taps;
   p->channel_steps = p->of_taps ? p->ic : channels;
@@ -108,13 +129,13 @@ static void set_words(plan *p, zn_dot_form form) {
 /* ---------------------------------------------------------------- choice */
 
 /* The tile of pixels for a register tile; its score: useful part of the peak. */
-static double choose_tile(plan *p, const shape *s, double channel_use) {
-  const int64_t px = (int64_t)s->nv * p->lanes, room = (p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES) / (p->words * 4);
-  const bool whole_rows = p->width <= MAX_PIXELS && !p->flat && p->width <= room;
+static double choose_tile(plan *p, const shape *s, double channel_use, int64_t most, int64_t max_pixels) {
+  const int64_t px = (int64_t)s->nv * p->lanes, room = most / (p->words * 4);
+  const bool whole_rows = p->width <= max_pixels && !p->flat && p->width <= room;
   double best = 0;
-  for (int k = 1; k <= MAX_PIXELS; k++) {
+  for (int k = 1; k <= max_pixels; k++) {
     const int64_t r = whole_rows ? k : 1, w = whole_rows ? p->width : k;
-    if (r > p->rows || w > p->width || r * w > MAX_PIXELS || r * w < px || r * w > room) continue;
+    if (r > p->rows || w > p->width || r * w > max_pixels || r * w < px || r * w > room) continue;
     double n = (double)(r * w), score = s->speed * channel_use * pixel_use(p, r, w, px) * n / (n + 3);
     if (score <= best) continue;
     best = score;
@@ -139,7 +160,8 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
     now.mr = mr;
     now.nv = s->nv;
     now.blocks = ceil_div(p->oc, mr);
-    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr));
+    const int64_t most = p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES;
+    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr), most, MAX_PIXELS);
     if (score <= best) continue;
     if (form == ZN_DOT_BYTES)
       score /= zn_dot_steps(lw->caps, now.words * 4, p->groups * now.blocks * mr, mr, weight, &mine);
@@ -152,18 +174,45 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   return best;
 }
 
+/* The best plan with tiles; false: none, or too little for it. */
+static bool choose_tiles(zn_lw *lw, plan *p) {
+  double best = 0;
+  plan now = *p;
+  set_words(&now, ZN_DOT_TILE_ROWS);
+  if (p->lanes != 16 || now.words < TILE_WORDS) return false;
+  const int64_t most = (int64_t)lw->caps->l2_bytes / 4 > PANEL_BYTES ? (int64_t)lw->caps->l2_bytes / 4 : PANEL_BYTES;
+  for (size_t i = 0; i < sizeof tile_shapes / sizeof *tile_shapes; i++) {
+    if (p->oc < tile_shapes[i].mr) continue;
+    now.mr = tile_shapes[i].mr;
+    now.nv = tile_shapes[i].nv;
+    now.blocks = ceil_div(p->oc, now.mr);
+    /* tiles small enough that there are some for every thread; 2 vectors of pixels at least, where there are as many */
+    int64_t all = p->rows * p->width, pixels = all / MIN_TILES > 2 * p->lanes ? all / MIN_TILES : 2 * p->lanes;
+    if (pixels > MAX_PIXELS) pixels = MAX_PIXELS;
+    if (pixels < p->width && p->width <= MAX_PIXELS && !p->flat) pixels = p->width;
+    double score = choose_tile(&now, &tile_shapes[i], (double)p->oc / (double)(now.blocks * now.mr), most, pixels);
+    if (score <= best) continue;
+    best = score;
+    *p = now;
+  }
+  return best > 0;
+}
+
 static void cut_grid(zn_lw *lw, plan *p) {
   p->row_tiles = ceil_div(p->rows, p->tile_rows);
   p->col_tiles = ceil_div(p->width, p->tile_width);
   p->pixels = p->tile_rows * p->tile_width;
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
-  int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
-  p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
-  int64_t most = p->oc / 64 < 1 ? 1 : p->oc / 64; /* packing must stay cheap */
+  p->shared = n == 1 && p->lanes > 1 && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
+  const int64_t tiles = n * p->groups * p->row_tiles * p->col_tiles;
+  /* where each part packs, packing must stay cheap */
+  const int64_t most = p->shared ? p->blocks : p->oc < 128 ? 1 : p->oc / 64;
+  p->split = tiles >= (p->shared ? ENOUGH_TILES : MIN_GRID) ? 1 : ceil_div(p->shared ? SHARED_GRID : MIN_GRID, tiles);
   if (p->split > most) p->split = most;
   p->per_split = ceil_div(p->blocks, p->split);
   p->split = ceil_div(p->blocks, p->per_split);
+  p->shared &= p->split > 1;
 }
 
 static bool prepare(zn_lw *lw, plan *p) {
@@ -178,12 +227,13 @@ static bool prepare(zn_lw *lw, plan *p) {
     if (x > hi) hi = (int32_t)x;
   }
   zn_dot_form form = zn_dot_choose(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi);
-  plan bytes = *p, halves = *p;
+  plan bytes = *p, halves = *p, tiles = *p;
   double a = form == ZN_DOT_BYTES ? choose(lw, &bytes, ZN_DOT_BYTES, &u) : 0;
   double b = form && lw->caps->dot2 ? choose(lw, &halves, ZN_DOT_HALVES, &u) : 0;
-  if (a == 0 && b == 0) return false;
-  *p = a >= b ? bytes : halves;
-  form = a >= b ? ZN_DOT_BYTES : ZN_DOT_HALVES;
+  const bool tile = zn_dot_tiles(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi) && choose_tiles(lw, &tiles);
+  if (!tile && a == 0 && b == 0) return false;
+  *p = tile ? tiles : a >= b ? bytes : halves;
+  form = tile ? ZN_DOT_TILE_ROWS : a >= b ? ZN_DOT_BYTES : ZN_DOT_HALVES;
   cut_grid(lw, p);
   u.p = p;
   zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
@@ -297,16 +347,16 @@ static void deal_line(zn_lw *lw, plan *p, zn_expr k) {
     zn_expr from = part ? zn_ex_const(ex, p->pixels - rest * p->lanes) : zn_ex_muli(ex, pb, vw);
     zn_kref x = zn_lw_load_at(lw, p->line, ZN_I32, zn_ex_add(ex, from, px));
     zn_expr to = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words), k), vw);
-    zn_lw_store_at(lw, p->stack, ZN_I32, zn_ex_add(ex, to, px), x);
+    zn_lw_store_at(lw, p->stack, ZN_I32, zn_ex_add(ex, p->panel, zn_ex_add(ex, to, px)), x);
     for (int i = part; i < 3; i++) zn_lw_end(lw);
   }
 }
 
-static void pack_panel(zn_lw *lw, plan *p, const place *q) {
+/* The words of step cw of the channels. */
+static void pack_step(zn_lw *lw, plan *p, const place *q, zn_expr cw) {
   zn_exprs *ex = lw->ex;
   zn_conv *v = p->v;
-  zn_expr tap[ZN_MAX_RANK] = {0};
-  zn_expr cw = zn_lw_for(lw, zn_ex_const(ex, p->channel_steps), ZN_FOR_SERIAL, 0), k = cw;
+  zn_expr tap[ZN_MAX_RANK] = {0}, k = cw;
   for (int i = 0; i < v->win.rank; i++) {
     const int64_t steps = i == v->win.rank - 1 ? p->tap_steps : v->win.kernel[i];
     tap[i] = zn_lw_for(lw, zn_ex_const(ex, steps), ZN_FOR_SERIAL, 0);
@@ -320,7 +370,7 @@ static void pack_panel(zn_lw *lw, plan *p, const place *q) {
     zn_lw_end(lw);
   }
   deal_line(lw, p, k);
-  for (int i = 0; i <= v->win.rank; i++) zn_lw_end(lw);
+  for (int i = 0; i < v->win.rank; i++) zn_lw_end(lw);
 }
 
 /* ---------------------------------------------------------------- sums */
@@ -335,36 +385,65 @@ static zn_kref load_pixels(zn_lw *lw, void *user, zn_expr at) {
   return zn_lw_load_at(lw, t->stack, ZN_I32, zn_ex_add(lw->ex, at, t->pixel));
 }
 
-/* One element of a register tile: block ob, channel m of it, pixel px of pixel block pb, which starts at pstart. */
-static void element(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr m, zn_expr pb, zn_expr pstart, zn_expr px) {
+/* Channel m of block ob of the group, over all groups; its place among the packed weights goes to *column. */
+static zn_expr channel_of(zn_lw *lw, const plan *p, const place *q, zn_expr ob, zn_expr m, zn_expr *column) {
+  zn_exprs *ex = lw->ex;
+  zn_expr oc0 = zn_ex_muli(ex, ob, p->mr), block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), ob);
+  if (p->blocks * p->mr != p->oc) oc0 = zn_ex_min(ex, oc0, zn_ex_const(ex, p->oc - p->mr));
+  *column = zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m);
+  return zn_ex_add(ex, zn_ex_muli(ex, q->g, p->oc), zn_ex_add(ex, oc0, m));
+}
+
+typedef struct register_at {
+  zn_expr ob, pb, pstart; /* block of channels; block of pixels, and where in the tile its first pixel is */
+  unsigned nv;            /* vectors of pixels */
+} register_at;
+
+/* One element of a register tile: channel m of its block, pixel px. */
+static void element(zn_lw *lw, plan *p, const place *q, const register_at *r, zn_expr m, zn_expr px) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   zn_conv *v = p->v;
-  zn_expr oc0 = zn_ex_muli(ex, ob, p->mr), zero = zn_ex_const(ex, 0);
-  if (p->blocks * p->mr != p->oc) oc0 = zn_ex_min(ex, oc0, zn_ex_const(ex, p->oc - p->mr));
-  zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->oc), zn_ex_add(ex, oc0, m));
-  zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), ob);
-  zn_expr column = zn_ex_add(ex, zn_ex_muli(ex, block, p->mr), m);
+  zn_expr zero = zn_ex_const(ex, 0), column, oc = channel_of(lw, p, q, r->ob, m, &column);
   zn_kref zx = v->zx ? zn_kb_cvt(b, zn_lw_load(lw, v->zx, &zero), ZN_I32) : 0;
-  zn_kref init = zn_dot_initial(lw, &p->pack, &p->consts, zn_conv_bias(lw, v, oc), zx, column, column);
-  zn_kref acc = zn_kb_var(b, init);
+  zn_kref sum = zn_dot_initial(lw, &p->pack, &p->consts, zn_conv_bias(lw, v, oc), zx, column, column);
   const int64_t vw = (int64_t)p->nv * p->lanes;
-  pixels_at t = {p->stack, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words * vw), px)};
-  zn_dot_steps_emit(lw, &p->pack, &p->consts, vw, block, m, acc, load_pixels, &t);
+  if (p->sums) {
+    zn_expr at = zn_ex_add(ex, zn_ex_muli(ex, m, (int64_t)r->nv * p->lanes), px);
+    zn_kref products = zn_lw_load_at(lw, p->sums, ZN_I32, at);
+    sum = zn_kb_bin(b, ZN_K_Add, products, sum);
+  } else {
+    zn_kref acc = zn_kb_var(b, sum);
+    pixels_at t = {p->stack, zn_ex_add(ex, p->panel, zn_ex_add(ex, zn_ex_muli(ex, r->pb, p->pack.words * vw), px))};
+    zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), r->ob);
+    zn_dot_steps_emit(lw, &p->pack, &p->consts, vw, block, m, acc, load_pixels, &t);
+    sum = zn_kb_get(b, acc);
+  }
   zn_expr out[ZN_MAX_RANK] = {0};
   out[0] = q->n;
   out[1] = oc;
-  locate(lw, p, q, zn_ex_add(ex, pstart, px), out + 2);
-  zn_conv_emit(lw, v, out, zn_kb_get(b, acc));
+  locate(lw, p, q, zn_ex_add(ex, r->pstart, px), out + 2);
+  zn_conv_emit(lw, v, out, sum);
 }
 
-/* A register tile of nv vectors of pixels from pstart on. */
-static void register_tile(zn_lw *lw, plan *p, const place *q, zn_expr ob, zn_expr pb, zn_expr pstart, unsigned nv) {
+/* The products of a register tile, into p->sums. */
+static void tile_products(zn_lw *lw, plan *p, const place *q, const register_at *r) {
   zn_exprs *ex = lw->ex;
-  zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->mr);
-  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, nv), ZN_FOR_UNROLL, nv);
+  const int64_t vw = (int64_t)p->nv * p->lanes;
+  zn_tile t = {.rows = p->mr < 16 ? p->mr : 16, .row_tiles = p->mr > 16 ? 2 : 1, .col_tiles = r->nv, .col_words = (unsigned)vw};
+  zn_kref from = zn_lw_ix(lw, zn_ex_muli(ex, zn_ex_add(ex, p->panel, zn_ex_muli(ex, r->pb, p->pack.words * vw)), 4));
+  zn_kref pixels = zn_kb_ptradd(&lw->kb, p->stack, from);
+  zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), r->ob);
+  zn_dot_tile_emit(lw, &p->pack, &p->consts, block, p->sums, pixels, (zn_dtype)p->v->tx.dtype, &t);
+}
+
+static void register_tile(zn_lw *lw, plan *p, const place *q, const register_at *r) {
+  zn_exprs *ex = lw->ex;
+  if (p->sums) tile_products(lw, p, q, r);
+  zn_expr m = zn_lw_for(lw, zn_ex_const(ex, p->mr), ZN_FOR_UNROLL, p->sums ? TILE_UNROLL : p->mr);
+  zn_expr u = zn_lw_for(lw, zn_ex_const(ex, r->nv), ZN_FOR_UNROLL, r->nv);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
-  element(lw, p, q, ob, m, pb, pstart, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l));
+  element(lw, p, q, r, m, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l));
   for (int i = 0; i < 3; i++) zn_lw_end(lw);
 }
 
@@ -376,28 +455,78 @@ static void compute(zn_lw *lw, plan *p, const place *q) {
     here = zn_ex_min(ex, per, zn_ex_sub(ex, zn_ex_const(ex, p->blocks), first));
   zn_expr ob = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
   zn_expr pb = zn_lw_for(lw, zn_ex_const(ex, p->pixels / vw), ZN_FOR_SERIAL, 0);
-  register_tile(lw, p, q, ob, pb, zn_ex_muli(ex, pb, vw), p->nv);
+  register_at whole = {ob, pb, zn_ex_muli(ex, pb, vw), p->nv};
+  register_tile(lw, p, q, &whole);
   zn_lw_end(lw);
-  zn_expr start = zn_ex_const(ex, p->pixels - rest * p->lanes);
-  if (rest) register_tile(lw, p, q, ob, zn_ex_const(ex, p->pixels / vw), start, (unsigned)rest);
+  register_at last = {ob, zn_ex_const(ex, p->pixels / vw), zn_ex_const(ex, p->pixels - rest * p->lanes), (unsigned)rest};
+  if (rest) register_tile(lw, p, q, &last);
   zn_lw_end(lw);
 }
 
+static int64_t panel_words(const plan *p) {
+  const int64_t vw = (int64_t)p->nv * p->lanes;
+  return ceil_div(p->pixels, vw) * vw * p->pack.words;
+}
+
+/* The grid: tiles, and `inner` for each; the last variable. Panels are numbered as the tiles are. */
+static zn_expr open_grid(zn_lw *lw, plan *p, int64_t inner, bool inner_first, place *q) {
+  zn_exprs *ex = lw->ex;
+  zn_expr parts = zn_ex_const(ex, inner), var[5];
+  zn_expr ext[5] = {p->v->ty.dims[0], p->v->group, zn_ex_const(ex, p->row_tiles), zn_ex_const(ex, p->col_tiles), parts};
+  if (inner_first) {
+    memmove(ext + 1, ext, 4 * sizeof *ext);
+    ext[0] = parts;
+  }
+  zn_lw_grid(lw, 5, ext, var);
+  const zn_expr *at = inner_first ? var + 1 : var, last = inner_first ? var[0] : var[4];
+  *q = (place){.n = at[0], .g = at[1]};
+  q->row = zn_conv_tile_start(lw, at[2], p->tile_rows, p->row_tiles, p->rows);
+  q->col = zn_conv_tile_start(lw, at[3], p->tile_width, p->col_tiles, p->width);
+  zn_expr tile = zn_ex_add(ex, zn_ex_mul(ex, at[0], p->v->group), at[1]);
+  tile = zn_ex_add(ex, zn_ex_muli(ex, tile, p->row_tiles), at[2]);
+  tile = zn_ex_add(ex, zn_ex_muli(ex, tile, p->col_tiles), at[3]);
+  p->panel = p->shared ? zn_ex_muli(ex, tile, panel_words(p)) : zn_ex_const(ex, 0);
+  return last;
+}
+
+/* All panels, for the kernel behind. */
+static void emit_panels(zn_lw *lw, plan *p) {
+  zn_exprs *ex = lw->ex;
+  zn_expr bytes = zn_ex_mul(ex, p->v->ty.dims[0], p->v->group);
+  bytes = zn_ex_muli(ex, bytes, p->row_tiles * p->col_tiles * panel_words(p) * 4);
+  p->panels = zn_lw_scratch(lw, bytes);
+  zn_lw_kernel(lw, p->v->n, "conv_words");
+  lw->num_epilogue = 0;
+  p->line = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p->pixels + ZN_CONV_SLACK);
+  p->stack = zn_lw_ptr_loc(lw, p->panels, ZN_KP_OUT, ZN_I32);
+  place q;
+  zn_expr cw = open_grid(lw, p, p->channel_steps, false, &q);
+  pack_step(lw, p, &q, cw);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+}
+
+/* Parts of the channels come first: one processor reads only some of the weights. */
 static void emit_kernel(zn_lw *lw, plan *p) {
   zn_exprs *ex = lw->ex;
-  zn_conv *v = p->v;
-  zn_lw_kernel(lw, v->n, "conv_int8");
   const int64_t vw = (int64_t)p->nv * p->lanes;
-  p->line = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p->pixels + ZN_CONV_SLACK);
-  p->stack = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)(ceil_div(p->pixels, vw) * vw * p->pack.words));
-  zn_expr ext[5] = {v->ty.dims[0], v->group, zn_ex_const(ex, p->row_tiles), zn_ex_const(ex, p->col_tiles),
-                    zn_ex_const(ex, p->split)};
-  zn_expr var[5];
-  zn_lw_grid(lw, 5, ext, var);
-  place q = {.n = var[0], .g = var[1], .part = var[4]};
-  q.row = zn_conv_tile_start(lw, var[2], p->tile_rows, p->row_tiles, p->rows);
-  q.col = zn_conv_tile_start(lw, var[3], p->tile_width, p->col_tiles, p->width);
-  pack_panel(lw, p, &q);
+  place q;
+  if (p->shared) emit_panels(lw, p);
+  zn_lw_kernel(lw, p->v->n, "conv_int8");
+  if (p->shared) {
+    p->stack = zn_lw_ptr_loc(lw, p->panels, ZN_KP_IN, ZN_I32);
+  } else {
+    p->line = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p->pixels + ZN_CONV_SLACK);
+    p->stack = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)panel_words(p));
+  }
+  if (zn_dot_is_tiles(p->pack.form)) p->sums = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p->mr * (uint64_t)vw);
+  const zn_expr part = open_grid(lw, p, p->split, true, &q);
+  q.part = part;
+  if (!p->shared) {
+    zn_expr cw = zn_lw_for(lw, zn_ex_const(ex, p->channel_steps), ZN_FOR_SERIAL, 0);
+    pack_step(lw, p, &q, cw);
+    zn_lw_end(lw);
+  }
   compute(lw, p, &q);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);

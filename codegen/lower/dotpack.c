@@ -23,6 +23,10 @@ unsigned zn_dot_temporaries(const zn_caps *caps) {
   return caps->dot4 == ZN_DOT4_SIGNED_PAIRS ? 9 : 3; /* products at twice the width, of several accumulators at once */
 }
 
+bool zn_dot_tiles(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi) {
+  return caps->tile_dot && (a == ZN_U8 || a == ZN_I8) && lo >= -128 && hi <= 127;
+}
+
 /* The part of weight *w that a safe pair with `other` cannot hold; *w keeps the rest. */
 static int32_t cut(int32_t *w, int32_t other) {
   int32_t same = *w > 0 ? (other > 0 ? other : 0) : (other < 0 ? -other : 0);
@@ -281,6 +285,23 @@ static bool pairs_fit(const zn_dotpack *p) {
   return true;
 }
 
+static void fill_tiles(const packer *k, zn_arena *arena) {
+  zn_dotpack *p = k->p;
+  const int64_t group = 16;
+  p->words = (p->k + 4 * group - 1) / (4 * group) * group;
+  p->steps = p->blocks * p->words;
+  p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
+  for (int64_t b = 0; b < p->blocks; b++)
+    for (int64_t s = 0; s < p->words; s++)
+      for (int64_t c = 0; c < p->width; c++) {
+        int32_t w[4];
+        for (int64_t j = 0; j < 4; j++) w[j] = weight_at(k, s * 4 + j, first_column(p, b) + c);
+        int64_t at = (b * p->words + s) * p->width + c;
+        if (p->form == ZN_DOT_TILE_ROWS) at = ((b * p->words + s / group * group) * p->width) + c * group + s % group;
+        p->w[at] = word_of(w);
+      }
+}
+
 static void fill_bytes(const packer *k, zn_arena *arena, const zn_caps *caps, zn_dtype a) {
   zn_dotpack *p = k->p;
   const bool pairs = caps->dot4 == ZN_DOT4_PAIRS, signed_pairs = caps->dot4 == ZN_DOT4_SIGNED_PAIRS;
@@ -307,7 +328,8 @@ void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a
   packer pk = {p, weight, user, scale};
   p->sums = ZN_ARRAY(arena, int32_t, (uint64_t)n);
   p->base = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * width));
-  if (form == ZN_DOT_BYTES) fill_bytes(&pk, arena, caps, a);
+  if (zn_dot_is_tiles(form)) fill_tiles(&pk, arena);
+  else if (form == ZN_DOT_BYTES) fill_bytes(&pk, arena, caps, a);
   else fill_halves(&pk, arena);
   for (int64_t c = 0; c < n; c++) {
     uint32_t sum = 0;

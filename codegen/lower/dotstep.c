@@ -85,6 +85,18 @@ void zn_dot_steps_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, i
   zn_lw_end(lw);
 }
 
+void zn_dot_tile_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn_expr block, zn_kref to, zn_kref other,
+                      zn_dtype a, zn_tile *t) {
+  zn_kb *b = &lw->kb;
+  const bool rows = p->form == ZN_DOT_TILE_ROWS;
+  t->groups = (unsigned)(p->words / 16);
+  t->b_signed = rows || a == ZN_I8;
+  t->c_signed = !rows || a == ZN_I8;
+  zn_kref at = zn_lw_ix(lw, zn_ex_muli(lw->ex, block, p->words * p->width * 4));
+  zn_kref w = zn_kb_ptradd(b, zn_lw_ptr_loc(lw, c->w, ZN_KP_IN, ZN_I32), at);
+  zn_kb_tiledot(b, to, rows ? w : other, rows ? other : w, t);
+}
+
 zn_kref zn_dot_initial(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn_kref init, zn_kref zero,
                        zn_expr block_column, zn_expr n) {
   zn_kb *b = &lw->kb;

@@ -8,7 +8,7 @@
 
 #include "codegen/lower/requant.h"
 
-enum { MIN_GRID = 16 };
+enum { MIN_GRID = 16, MIN_TILE_ROWS = 4, TILE_UNROLL = 2 };
 
 typedef struct shape {
   uint8_t rows, vectors;
@@ -29,6 +29,7 @@ typedef struct product {
   zn_dot_consts consts;
   zn_loc packed;
   bool in_place; /* A is read where it is */
+  zn_kref sums;  /* tiles: the results of one */
   zn_dtype word_type;
   zn_expr batch[ZN_MAX_RANK];
   zn_expr block, first; /* column block and its first column */
@@ -39,6 +40,20 @@ static double use(zn_lw *lw, zn_expr e, int64_t s) {
   int64_t c;
   if (!zn_ex_is_const(lw->ex, e, &c) || c <= 0) return 1;
   return (double)c / (double)((c + s - 1) / s * s);
+}
+
+/* Tiles of up to 32 rows and columns, where there are as many of both. */
+static bool choose_tiles(zn_lw *lw, product *p) {
+  const zn_gemm_int8 *g = p->g;
+  int64_t m;
+  p->lanes = zn_lw_lanes(lw, ZN_I32);
+  if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi) || !zn_ex_is_const(lw->ex, g->m, &m)) return false;
+  if (m < MIN_TILE_ROWS || g->n < 16 || p->lanes != 16) return false;
+  p->form = ZN_DOT_TILES;
+  p->rows = m >= 32 ? 32 : m >= 16 ? 16 : (unsigned)m;
+  p->vectors = g->n >= 32 ? 2 : 1;
+  p->width = (int64_t)p->vectors * p->lanes;
+  return true;
 }
 
 /* The register tile and the form: the least time per product. */
@@ -90,7 +105,8 @@ static zn_expr flat_row(zn_lw *lw, const zn_gemm_int8 *g, const zn_expr *batch, 
 static bool can_stay(zn_lw *lw, const product *p) {
   const zn_gemm_int8 *g = p->g;
   zn_vid v = g->a_stored;
-  if (!v || p->pack.form != ZN_DOT_BYTES || p->pack.a_add || g->k % 4) return false;
+  const bool tiles = zn_dot_is_tiles(p->pack.form);
+  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % (tiles ? 64 : 4)) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
   return zn_lw_is_stored(lw, v) && !lw->g->vals[v].is_input && !lw->g->vals[v].is_output;
 }
@@ -154,30 +170,49 @@ static zn_kref load_row(zn_lw *lw, void *user, zn_expr at) {
   return load_word(lw, r->p, r->m, at);
 }
 
-/* One accumulator: row m, column first + col. */
-static void accumulate(zn_lw *lw, const product *p, zn_expr m, zn_expr col) {
+/* One accumulator: row base + r, which is row m of A, column first + col. */
+static void accumulate(zn_lw *lw, const product *p, zn_expr r, zn_expr m, zn_expr col) {
   const zn_gemm_int8 *g = p->g;
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
   zn_expr n = zn_ex_add(ex, p->first, col), column = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->width), col);
-  zn_kref zero = g->zero && p->pack.form == ZN_DOT_BYTES ? g->zero(lw, g->user, p->batch, m) : 0;
-  zn_kref acc = zn_kb_var(b, zn_dot_initial(lw, &p->pack, &p->consts, zn_kb_int(b, ZN_I32, 0), zero, column, n));
-  row_at r = {p, m};
-  zn_dot_steps_emit(lw, &p->pack, &p->consts, 1, p->block, col, acc, load_row, &r);
-  g->emit(lw, g->user, p->batch, m, n, zn_kb_get(b, acc));
+  zn_kref zero = g->zero && p->pack.form != ZN_DOT_HALVES ? g->zero(lw, g->user, p->batch, m) : 0;
+  zn_kref sum = zn_dot_initial(lw, &p->pack, &p->consts, zn_kb_int(b, ZN_I32, 0), zero, column, n);
+  if (p->sums) {
+    zn_kref products = zn_lw_load_at(lw, p->sums, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, r, p->width), col));
+    sum = zn_kb_bin(b, ZN_K_Add, products, sum);
+  } else {
+    zn_kref acc = zn_kb_var(b, sum);
+    row_at at = {p, m};
+    zn_dot_steps_emit(lw, &p->pack, &p->consts, 1, p->block, col, acc, load_row, &at);
+    sum = zn_kb_get(b, acc);
+  }
+  g->emit(lw, g->user, p->batch, m, n, sum);
 }
 
-static void columns(zn_lw *lw, const product *p, zn_expr m) {
+/* The products of the rows from `base` on, into p->sums. */
+static void tile_products(zn_lw *lw, const product *p, zn_expr base) {
+  zn_exprs *ex = lw->ex;
+  const int64_t bytes = p->pack.words * 4;
+  zn_tile t = {.rows = p->rows < 16 ? p->rows : 16, .row_tiles = p->rows > 16 ? 2 : 1, .col_tiles = p->vectors,
+               .col_words = (unsigned)p->width, .row_bytes = (unsigned)bytes};
+  zn_kref a = p->in_place ? zn_lw_ptr(lw, p->g->a_stored, ZN_KP_IN) : zn_lw_ptr_loc(lw, p->packed, ZN_KP_IN, p->word_type);
+  zn_kref at = zn_lw_ix(lw, zn_ex_muli(ex, flat_row(lw, p->g, p->batch, base), bytes));
+  zn_kref rows = zn_kb_ptradd(&lw->kb, a, at);
+  zn_dot_tile_emit(lw, &p->pack, &p->consts, p->block, p->sums, rows, p->g->a_type, &t);
+}
+
+static void columns(zn_lw *lw, const product *p, zn_expr r, zn_expr m) {
   zn_exprs *ex = lw->ex;
   if (p->g->n < p->width) {
     zn_expr v = zn_lw_for(lw, zn_ex_const(ex, p->g->n), ZN_FOR_VECTOR, p->lanes);
-    accumulate(lw, p, m, v);
+    accumulate(lw, p, r, m, v);
     zn_lw_end(lw);
     return;
   }
   zn_expr u = zn_lw_for(lw, zn_ex_const(ex, p->vectors), ZN_FOR_UNROLL, p->vectors);
   zn_expr v = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
-  accumulate(lw, p, m, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), v));
+  accumulate(lw, p, r, m, zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), v));
   zn_lw_end(lw);
   zn_lw_end(lw);
 }
@@ -212,12 +247,14 @@ static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
   }
   zn_expr row_no = zn_ex_add(ex, first, zn_lw_for(lw, here, ZN_FOR_SERIAL, 0));
   zn_expr base = fixed ? zn_gemm_tile_start(lw, row_no, p->rows, g->m) : zn_ex_muli(ex, row_no, p->rows);
-  zn_expr row = zn_ex_add(ex, base, zn_lw_for(lw, zn_ex_const(ex, p->rows), ZN_FOR_UNROLL, p->rows));
+  if (p->sums) tile_products(lw, p, base);
+  zn_expr r = zn_lw_for(lw, zn_ex_const(ex, p->rows), ZN_FOR_UNROLL, p->sums ? TILE_UNROLL : p->rows);
+  zn_expr row = zn_ex_add(ex, base, r);
   if (!fixed) {
     row = zn_ex_min(ex, row, zn_ex_addi(ex, g->m, -1));
     row = zn_lw_as_expr(lw, zn_lw_ix(lw, row), g->m);
   }
-  columns(lw, p, row);
+  columns(lw, p, r, row);
   zn_lw_end(lw);
   zn_lw_end(lw);
 }
@@ -226,12 +263,13 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   zn_exprs *ex = lw->ex;
   product p = {.g = g, .word_type = g->a_type};
   if (g->k < 4 || g->n < 1) return false;
-  if (!choose(lw, &p)) return false;
+  if (!choose_tiles(lw, &p) && !choose(lw, &p)) return false;
   pack_weights(lw, &p);
   p.in_place = can_stay(lw, &p);
   if (!p.in_place) copy_activations(lw, &p);
   cut_rows(lw, &p);
   zn_lw_kernel(lw, g->node, g->hint);
+  if (zn_dot_is_tiles(p.form)) p.sums = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p.rows * (uint64_t)p.width);
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
   extents[g->num_batch] = zn_ex_const(ex, p.pack.blocks);

@@ -1,6 +1,10 @@
 /* Architectures of the cpu target, one row each, and what this machine can run. */
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "codegen/llvm/llvm_emit.h"
@@ -19,6 +23,7 @@ enum {
 /* Byte products of the CPUs named below: vpdpbusd on 256 bits (VEX), or on 512. */
 #define AVXVNNI "+avxvnni"
 #define AVX512VNNI "+avx512vnni"
+#define AMX AVX512VNNI ",+amx-tile,+amx-int8"
 
 static const zn_caps rows[] = {
     {.arch = "x86-64", .triple = X86, .cpu = "x86-64", .features = "", .idx_bytes = 8,
@@ -43,6 +48,10 @@ static const zn_caps rows[] = {
      .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
      .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI, .l1_bytes = 32768,
      .l2_bytes = 1048576},
+    {.arch = "sapphirerapids", .triple = X86, .cpu = "x86-64-v4", .features = AMX, .idx_bytes = 8,
+     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
+     .dot4 = ZN_DOT4_MIXED, .tile_dot = true, .f64_native = true,
+     .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AMX, .l1_bytes = 49152, .l2_bytes = 2097152},
     {.arch = "aarch64", .triple = A64, .cpu = "generic", .features = "+neon", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
      .dot2 = true, .dot4 = ZN_DOT4_SIGNED_PAIRS, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
@@ -124,6 +133,19 @@ static uint32_t x86_bits(const char *f) {
   return bits;
 }
 
+/* Does the system let this process use AMX tiles? Linux gives their state to who asks for it. */
+static bool may_use_tiles(void) {
+#if defined(__x86_64__) && defined(__linux__)
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+  unsigned a, b, c, d;
+  const unsigned tile_int8 = 3u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tile_int8) != tile_int8) return false;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+  return false;
+#endif
+}
+
 /* The generic level this machine reaches, with the machine's own tuning and features. */
 static zn_status native_caps(zn_ctx *c, zn_caps *out) {
   const char *triple, *cpu, *features, *base;
@@ -131,7 +153,7 @@ static zn_status native_caps(zn_ctx *c, zn_caps *out) {
   if (!strncmp(triple, "x86_64", 6)) {
     uint32_t bits = x86_bits(features);
     const uint32_t icelake = FEAT_V4 | ZN_FEAT_AVX512VNNI, alder = FEAT_V3 | ZN_FEAT_AVXVNNI;
-    base = (bits & icelake) == icelake   ? "icelake-server"
+    base = (bits & icelake) == icelake   ? may_use_tiles() ? "sapphirerapids" : "icelake-server"
            : (bits & FEAT_V4) == FEAT_V4 ? "x86-64-v4"
            : (bits & alder) == alder     ? "alderlake"
            : (bits & FEAT_V3) == FEAT_V3 ? "x86-64-v3"
@@ -194,6 +216,7 @@ static uint32_t running_bits(void) {
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     bits |= ZN_FEAT_AVX512;
+  if (may_use_tiles()) bits |= ZN_FEAT_AMX;
 #endif
   return bits;
 }

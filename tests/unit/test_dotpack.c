@@ -125,7 +125,37 @@ static void test_exact(void **state) {
   check_all(&caps, 60, ZN_DOT_BYTES);
 }
 
+/* Every weight stands where TileDot reads it, and what lies beyond the matrix is zero. */
+static void check_tiles(zn_dot_form form, uint32_t seed) {
+  zn_arena a;
+  zn_arena_init(&a, "tiles");
+  uint32_t s = seed * 77;
+  int64_t k = 1 + next(&s) % 200, width = 1 + next(&s) % 32, n = width + next(&s) % 40;
+  matrix m = make(&a, k, n, 10, seed);
+  const zn_caps caps = {.tile_dot = true};
+  zn_dotpack p;
+  assert_true(zn_dot_tiles(&caps, ZN_U8, -128, 127) && !zn_dot_tiles(&caps, ZN_U8, -129, 127));
+  zn_dot_pack(&p, &a, &caps, ZN_U8, form, k, n, width, 1, weight, &m);
+  assert_int_equal(p.words % 16, 0);
+  for (int64_t b = 0; b < p.blocks; b++)
+    for (int64_t c = 0; c < width; c++)
+      for (int64_t i = 0; i < p.words * 4; i++) {
+        const int64_t word = i / 4, group = (b * p.words + word / 16 * 16) * width;
+        int64_t at = form == ZN_DOT_TILE_ROWS ? group + c * 16 + word % 16 : (b * p.words + word) * width + c;
+        assert_int_equal(byte_of(p.w[at], (int)(i % 4)), i < k ? m.w[i * n + column_of(&p, b, c)] : 0);
+      }
+  zn_arena_reset(&a);
+}
+
+static void test_tiles(void **state) {
+  (void)state;
+  for (uint32_t seed = 1; seed <= 20; seed++) {
+    check_tiles(ZN_DOT_TILES, seed);
+    check_tiles(ZN_DOT_TILE_ROWS, seed);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_exact)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_pairs), cmocka_unit_test(test_exact), cmocka_unit_test(test_tiles)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

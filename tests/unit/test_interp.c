@@ -458,9 +458,51 @@ static void test_target(void **state) {
   zn_ctx_fini(&c);
 }
 
+/* A TileDot of all signs, packed rows and rows in place, against plain sums; one that reads too far fails. */
+static int32_t run_tile(const zn_tile *t, uint8_t *x, uint64_t nx, uint8_t *y, uint64_t ny, int32_t *r, uint64_t nr) {
+  fixture f;
+  open_kernel(&f, ZN_U8);
+  zn_kb_tiledot(&f.b, f.r, f.x, f.y, t);
+  int32_t code = run_kernel(&f, x, nx, y, ny, r, nr);
+  close_kernel(&f);
+  return code;
+}
+
+static int32_t signed_byte(uint8_t b, bool is_signed) { return is_signed ? (int8_t)b : b; }
+
+static void test_tiledot(void **state) {
+  (void)state;
+  enum { ROWS = 10, COLS = 32, DEPTH = 128 };
+  static uint8_t x[ROWS * DEPTH], y[DEPTH * 48];
+  for (int i = 0; i < ROWS * DEPTH; i++) x[i] = (uint8_t)(i * 37 + i / 7);
+  for (int i = 0; i < DEPTH * 48; i++) y[i] = (uint8_t)(i * 101 + i / 5);
+  for (int form = 0; form < 8; form++) {
+    const bool packed = form & 4;
+    zn_tile t = {.rows = 5, .row_tiles = 2, .col_tiles = 2, .col_words = 48, .groups = 2, .row_bytes = packed ? 0 : DEPTH,
+                 .b_signed = form & 1, .c_signed = form & 2};
+    zn_tile back;
+    assert_true(zn_tile_read(zn_tile_code(&t), &back) && back.row_bytes == t.row_bytes && back.col_words == 48);
+    int32_t r[ROWS * COLS];
+    const uint64_t used = sizeof y - 64; /* the last word's columns beyond 32 are not read */
+    assert_int_equal(run_tile(&t, x, sizeof x, y, used, r, sizeof r), ZN_RUN_OK);
+    for (int i = 0; i < ROWS; i++)
+      for (int j = 0; j < COLS; j++) {
+        int32_t sum = 0;
+        for (int k = 0; k < DEPTH; k++) {
+          const uint8_t a = packed ? x[k / 64 * ROWS * 64 + i * 64 + k % 64] : x[i * DEPTH + k];
+          sum += signed_byte(a, t.b_signed) * signed_byte(y[(k / 4 * 48 + j) * 4 + k % 4], t.c_signed);
+        }
+        assert_int_equal(r[i * COLS + j], sum);
+      }
+    assert_int_not_equal(run_tile(&t, x, sizeof x - 1, y, used, r, sizeof r), ZN_RUN_OK);
+    assert_int_not_equal(run_tile(&t, x, sizeof x, y, used - 1, r, sizeof r), ZN_RUN_OK);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_integers),         cmocka_unit_test(test_integer_edges),
+      cmocka_unit_test(test_integers),
+      cmocka_unit_test(test_tiledot),         cmocka_unit_test(test_integer_edges),
       cmocka_unit_test(test_floats),           cmocka_unit_test(test_min_max_nan),
       cmocka_unit_test(test_fma_one_rounding), cmocka_unit_test(test_compare_select),
       cmocka_unit_test(test_conversions),      cmocka_unit_test(test_vectors),

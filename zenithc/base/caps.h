@@ -11,7 +11,8 @@ enum {
   ZN_FEAT_AVXVNNI = 1u << 6,    /* vpdpbusd on 128 and 256 bits */
   ZN_FEAT_AVX512VNNI = 1u << 7, /* and on 512 */
   ZN_FEAT_DOTPROD = 1u << 8,    /* AArch64 sdot, udot */
-  ZN_FEAT_I8MM = 1u << 9        /* AArch64 usdot */
+  ZN_FEAT_I8MM = 1u << 9,       /* AArch64 usdot */
+  ZN_FEAT_AMX = 1u << 10        /* amx-tile, amx-int8, and the system lets this process use them */
 };
 
 /* What 4-way products of bytes cost (Dot4 of codegen/kir/kops.def). */
@@ -39,6 +40,7 @@ typedef struct zn_caps {
   bool round_native;    /* floor ceil trunc rint in one instruction */
   bool dot2;            /* two products of 16 bits into one 32-bit sum in about one instruction: vpmaddwd, smlad */
   uint8_t dot4;         /* zn_dot4_kind */
+  bool tile_dot;        /* TileDot of kops.def */
   bool f64_native;      /* double arithmetic in hardware */
   bool big_endian;
   uint32_t feature_bits;/* ZN_FEAT_* the generated code needs */
