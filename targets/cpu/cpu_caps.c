@@ -92,7 +92,7 @@ static const zn_caps rows[] = {
     {.arch = "cortex-m33", .triple = "thumbv8m.main-none-unknown-eabihf", .cpu = "cortex-m33", .features = "",
      .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
      .dot4 = ZN_DOT4_SCALAR},
-    /* Helium: eight vector registers */
+    /* Helium: eight vector registers; vectors of floats take subnormals for zeros */
     {.arch = "cortex-m55", .triple = "thumbv8.1m.main-none-unknown-eabihf", .cpu = "cortex-m55", .features = "",
      .idx_bytes = 4, .vector_bytes = 16, .vector_regs = 8, .fma = true, .f16_convert = true, .round_native = true,
      .f64_native = true, .l1_bytes = 16384},
