@@ -528,7 +528,7 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_GroupMma: {
     const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
-    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i & 1, in->imm.i & 2), a, b, c));
+    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i & 1, (unsigned)in->imm.i / 2), a, b, c));
     break;
   }
   case ZN_K_PtrAdd: {
@@ -688,6 +688,27 @@ static void print_await(printer *p) {
   p->awaited = true;
 }
 
+/* What threads of a team tell each other. */
+static void print_signal(printer *p, const zn_kinst *in) {
+  const char *sig = zn_kops[in->op].sig, *a = sig[0] == 'p' ? use_bare(p, in->a) : "";
+  const char *b = sig[1] != '-' ? use_bare(p, in->b) : "", *c = sig[2] != '-' ? use_bare(p, in->c) : "";
+  long long n = (long long)in->imm.i;
+  flush(p, in->op == ZN_K_Meet ? FLUSH_ALL : FLUSH_MEMORY, 0);
+  indent(p);
+  switch (in->op) {
+  case ZN_K_SignalSet: zn_text_printf(p->out, "ZN_SIGNAL_SET(%s, %lld);\n", a, n); break;
+  case ZN_K_SignalArrive:
+    if (n) zn_text_printf(p->out, "ZN_SIGNAL_ANNOUNCE(%s, %lld);\n", a, n);
+    else zn_text_printf(p->out, "ZN_SIGNAL_ARRIVE(%s);\n", a);
+    break;
+  case ZN_K_AsyncArrive: zn_text_printf(p->out, "ZN_ASYNC_ARRIVE(%s);\n", a); break;
+  case ZN_K_SignalWait: zn_text_printf(p->out, "ZN_SIGNAL_WAIT(%s, %s);\n", a, b); break;
+  case ZN_K_BulkCopy: zn_text_printf(p->out, "ZN_BULK_COPY(%s, %s, %lld, %s);\n", a, b, n, c); break;
+  case ZN_K_Meet: zn_text_puts(p->out, "__syncwarp();\n"); break;
+  default: zn_text_printf(p->out, "ZN_REGISTERS(%s, %lld);\n", n < 0 ? "dec" : "inc", n < 0 ? -n : n); break;
+  }
+}
+
 static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
   const char *t;
   switch (in->op) {
@@ -739,6 +760,13 @@ static void print_statement(printer *p, zn_kref r, const zn_kinst *in) {
     zn_text_printf(p->out, "ZN_ASYNC_COPY(%s, %s, %s);\n", to, from, n);
     break;
   }
+  case ZN_K_SignalSet:
+  case ZN_K_SignalArrive:
+  case ZN_K_AsyncArrive:
+  case ZN_K_SignalWait:
+  case ZN_K_BulkCopy:
+  case ZN_K_Meet:
+  case ZN_K_Registers: print_signal(p, in); break;
   case ZN_K_AsyncGroup:
   case ZN_K_AsyncWait:
   case ZN_K_AsyncShare:
@@ -945,7 +973,8 @@ void cs_print_simt_kernel(cs_state *s, uint32_t fn) {
   unsigned team = f->team ? f->team : 1;
   printer names = {.s = s, .f = f, .arena = &s->arena};
   put_note(s, f);
-  zn_text_printf(&s->body, "extern \"C\" __global__ void __launch_bounds__(%u)\n%s(", team > 128 ? team : 128,
+  const char *blocks = f->blocks ? zn_arena_printf(&s->arena, ", %u", f->blocks) : "";
+  zn_text_printf(&s->body, "extern \"C\" __global__ void __launch_bounds__(%u%s)\n%s(", team > 128 ? team : 128, blocks,
                  s->kernel_names[fn]);
   put_simt_param(s, &names, f, false);
   put_simt_param(s, &names, f, true);

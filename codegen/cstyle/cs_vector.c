@@ -557,9 +557,9 @@ const char *cs_vec_groupwait(cs_state *s, unsigned lanes) {
 
 /* Four steps of 16 along the depth, which the swizzle lets advance by 32 bytes each. The descriptor of a tile: its address in
  * shared memory, 1024 bytes from eight rows to the next eight, pieces of 16 bytes exchanged within 128. */
-const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, bool deferred) {
+const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, unsigned under_way) {
   const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *t = bf16 ? "bf16" : "f16";
-  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u%s", t, lanes, deferred ? "_deferred" : "");
+  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u_%u", t, lanes, under_way);
   zn_text *h = &s->helpers;
   if (!cs_once(s, name)) return name;
   if (cs_once(s, "zn_tile_place"))
@@ -575,7 +575,7 @@ const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, bool deferre
     zn_text_puts(h, "}, x, y, p, 1, 1, 0, 0;\\n\"\n");
     if (step < 3) zn_text_puts(h, "      \"add.s64 x, x, 2;\\nadd.s64 y, y, 2;\\n\"\n");
   }
-  zn_text_printf(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned %d;\\n}\" : ", deferred);
+  zn_text_printf(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned %u;\\n}\" : ", under_way);
   put_sums(h, lanes);
   zn_text_puts(h, "\n      : \"l\"(zn_tile_place(a)), \"l\"(zn_tile_place(b)), \"r\"(1) : \"memory\");\n  return c;\n}\n");
   return name;

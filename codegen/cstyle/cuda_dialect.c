@@ -79,6 +79,24 @@ static const char *const prologue[] = {
     "#define ZN_ASYNC_SHARE() asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\")",
     "#define ZN_ASYNC_GROUP() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")",
     "#define ZN_ASYNC_WAIT(n) asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(n) : \"memory\")",
+    "#define ZN_PLACE(p) ((unsigned)__cvta_generic_to_shared(p))",
+    "#define ZN_SIGNAL_SET(s, n) \\",
+    "  asm volatile(\"mbarrier.init.shared::cta.b64 [%0], %1;\\n fence.mbarrier_init.release.cluster;\" \\",
+    "               :: \"r\"(ZN_PLACE(s)), \"n\"(n) : \"memory\")",
+    "#define ZN_SIGNAL_ARRIVE(s) \\",
+    "  asm volatile(\"{\\n.reg .b64 t;\\nmbarrier.arrive.shared::cta.b64 t, [%0];\\n}\" :: \"r\"(ZN_PLACE(s)) : \"memory\")",
+    "#define ZN_ASYNC_ARRIVE(s) \\",
+    "  asm volatile(\"cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\" :: \"r\"(ZN_PLACE(s)) : \"memory\")",
+    "#define ZN_SIGNAL_ANNOUNCE(s, n) \\",
+    "  asm volatile(\"{\\n.reg .b64 t;\\nmbarrier.arrive.expect_tx.shared::cta.b64 t, [%0], %1;\\n}\" \\",
+    "               :: \"r\"(ZN_PLACE(s)), \"n\"(n) : \"memory\")",
+    "#define ZN_SIGNAL_WAIT(s, turn) \\",
+    "  asm volatile(\"{\\n.reg .pred p;\\nAGAIN:\\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\\n@p bra DONE;\\n\" \\",
+    "               \"bra AGAIN;\\nDONE:\\n}\" :: \"r\"(ZN_PLACE(s)), \"r\"((unsigned)(turn) & 1u) : \"memory\")",
+    "#define ZN_BULK_COPY(to, from, n, s) \\",
+    "  asm volatile(\"cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\" \\",
+    "               :: \"r\"(ZN_PLACE(to)), \"l\"(from), \"n\"(n), \"r\"(ZN_PLACE(s)) : \"memory\")",
+    "#define ZN_REGISTERS(how, n) asm volatile(\"setmaxnreg.\" #how \".sync.aligned.u32 %0;\" :: \"n\"(n))",
     NULL};
 
 const zn_cdialect zn_cdialect_cuda = {
@@ -124,7 +142,7 @@ const char *cs_restrict(const zn_kfunc *f, uint32_t param) {
     const zn_kinst *in = &f->insts[i];
     barriers |= in->op == ZN_K_Barrier;
     if (in->op == ZN_K_Load) loads |= points_into(f, in->a, param);
-    if (in->op == ZN_K_AsyncCopy) loads |= points_into(f, in->b, param);
+    if (in->op == ZN_K_AsyncCopy || in->op == ZN_K_BulkCopy) loads |= points_into(f, in->b, param);
     if (in->op == ZN_K_Store) stores |= points_into(f, in->a, param);
   }
   return loads && stores && barriers ? "" : "__restrict__ ";

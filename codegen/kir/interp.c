@@ -95,8 +95,14 @@ static zn_ikind control_kind(const decoder *d, uint32_t i) {
     case ZN_K_Mma:
     case ZN_K_LdMatrix:
     case ZN_K_GroupMma:
+    case ZN_K_Meet:
     case ZN_K_LaneXor: return ZN_IK_WARP;
+    case ZN_K_SignalWait: return ZN_IK_WAIT;
     case ZN_K_TileDot:
+    case ZN_K_SignalSet:
+    case ZN_K_SignalArrive:
+    case ZN_K_AsyncArrive:
+    case ZN_K_BulkCopy:
     case ZN_K_AsyncCopy: return ZN_IK_MEM;
     case ZN_K_Ret: return ZN_IK_RET;
     case ZN_K_Call: return ZN_IK_CALL;
@@ -316,6 +322,7 @@ static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *
         steps = m->steps;
         pc = d->target;
         break;
+      case ZN_IK_WAIT:
       case ZN_IK_WARP:
         if (!side_by_side) {
           zn_error(m->c, f->f->name, "interp: a warp's operation outside a thread loop");
@@ -471,34 +478,72 @@ static bool warp_operation(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int
   if (d->op == ZN_K_GroupMma) return group_product(m, f, d, first);
   if (d->op == ZN_K_LdMatrix) return warp_squares(m, f, d, first);
   if (d->op == ZN_K_Mma) warp_product(m, f, d, first);
-  else warp_exchange(m, f, d, first);
+  if (d->op == ZN_K_LaneXor) warp_exchange(m, f, d, first);
   return true;
 }
 
-/* From barrier to barrier, one iteration after the other, each with values of its own. */
-static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first, int64_t n) {
-  uint32_t here = first, last = loop->target - 1; /* the End */
-  for (;;) {
-    uint32_t there = 0;
-    int32_t state = 0;
-    for (int64_t t = 0; t < n; t++) {
-      uint32_t at = here;
+typedef struct strand { /* an iteration of a thread loop */
+  uint32_t at;
+  bool stopped, ended; /* stopped: at the operation before `at` */
+} strand;
+
+/* Do threads first .. first + n - 1 stand where the first one does? */
+static bool together(const strand *s, int64_t first, int64_t n) {
+  for (int64_t t = first; t < first + n; t++)
+    if (s[t].ended || !s[t].stopped || s[t].at != s[first].at) return false;
+  return true;
+}
+
+static bool go_on(strand *s, int64_t first, int64_t n) {
+  for (int64_t t = first; t < first + n; t++) s[t].stopped = false;
+  return true;
+}
+
+/* Lets threads pass what they wait at, as far as those are there who must be. *progress: some may go on. */
+static bool release(zn_imach *m, const zn_ifunc *f, strand *s, int64_t n, bool *progress) {
+  for (int64_t t = 0; t < n; t++) {
+    if (s[t].ended || !s[t].stopped) continue;
+    const zn_idec *d = &f->code[s[t].at - 1];
+    int64_t many = d->kind == ZN_IK_BARRIER ? n : d->kind == ZN_IK_WARP ? threads_together(d) : 1;
+    if (t % many) continue; /* the first of them asks */
+    if (d->kind == ZN_IK_WAIT) {
+      bool over = false;
       m->slots = m->team + (uint64_t)t * f->slot_bytes;
-      int32_t rc = run_range(m, f, m->slots, &at, last, (part){0, 0}, true);
-      if (rc != AT_BARRIER && rc != RAN_TO_END) return -1;
-      if (rc == RAN_TO_END) at = last;
-      if (t > 0 && (rc != state || at != there)) {
-        zn_error(m->c, f->f->name, "interp: a barrier is not reached by the whole team");
-        return -1;
-      }
-      state = rc;
-      there = at;
+      if (!zn_interp_signal_over(d, m, &over)) return false;
+      if (over) *progress = go_on(s, t, 1);
+      continue;
     }
-    if (state == RAN_TO_END) return 0;
-    const zn_idec *d = &f->code[there - 1];
-    for (int64_t t = 0; d->kind == ZN_IK_WARP && t < n; t += threads_together(d))
-      if (!warp_operation(m, f, d, t, n)) return -1;
-    here = there;
+    if (t + many > n && !warp_operation(m, f, d, t, n)) return false; /* says why not */
+    if (!together(s, t, many)) continue;
+    if (d->kind == ZN_IK_WARP && !warp_operation(m, f, d, t, n)) return false;
+    *progress = go_on(s, t, many);
+  }
+  return true;
+}
+
+/* All iterations side by side, each with values of its own: one after the other, as far as it gets without the others. */
+static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first, int64_t n) {
+  uint32_t last = loop->target - 1; /* the End */
+  strand s[1024];
+  int64_t ended = 0;
+  for (int64_t t = 0; t < n; t++) s[t] = (strand){.at = first};
+  for (;;) {
+    for (int64_t t = 0; t < n; t++) {
+      if (s[t].stopped || s[t].ended) continue;
+      m->slots = m->team + (uint64_t)t * f->slot_bytes;
+      int32_t rc = run_range(m, f, m->slots, &s[t].at, last, (part){0, 0}, true);
+      if (rc != AT_BARRIER && rc != RAN_TO_END) return -1;
+      s[t].stopped = rc == AT_BARRIER;
+      s[t].ended = rc == RAN_TO_END;
+      ended += s[t].ended;
+    }
+    if (ended == n) return 0;
+    bool progress = false;
+    if (!release(m, f, s, n, &progress)) return -1;
+    if (!progress) {
+      zn_error(m->c, f->f->name, "interp: threads wait for others that never come (a barrier, a warp's operation, a signal)");
+      return -1;
+    }
   }
 }
 

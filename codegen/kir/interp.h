@@ -21,7 +21,8 @@ typedef enum zn_ikind {
   ZN_IK_BREAK,
   ZN_IK_TEAM,    /* a thread loop with barriers inside: its iterations run side by side */
   ZN_IK_BARRIER,
-  ZN_IK_WARP,    /* as BARRIER; then what every warp does together */
+  ZN_IK_WARP,    /* what every warp does together */
+  ZN_IK_WAIT,    /* for a signal */
   ZN_IK_RET,
   ZN_IK_CALL
 } zn_ikind;
@@ -74,6 +75,8 @@ struct zn_imach {
 void zn_interp_region(zn_imach *m, const void *p, uint64_t bytes);
 /* May [p, p + bytes) be accessed? */
 bool zn_interp_reachable(const zn_imach *m, const char *p, uint64_t bytes);
+/* SignalWait by the running thread: *over, whether it may go on. false: it failed. */
+bool zn_interp_signal_over(const zn_idec *d, zn_imach *m, bool *over);
 /* Handler of a class A, M or P operation on operand type t, or NULL. */
 zn_ifn zn_interp_arith(zn_kop op, zn_dtype t);
 /* Handler of Cvt to t. */

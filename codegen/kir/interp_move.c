@@ -252,6 +252,65 @@ static void tile_dot(const zn_idec *d, zn_imach *m) {
   }
 }
 
+/* ---- signals ---- */
+
+typedef struct signal { /* what the eight bytes hold here */
+  uint16_t arrivals, left;
+  int32_t turn; /* the present one */
+} signal;
+
+static bool refuse(zn_imach *m, const char *why) {
+  zn_error(m->c, NULL, "interp: %s", why);
+  m->failed = true;
+  return false;
+}
+
+static bool read_signal(zn_imach *m, uint32_t slot, signal *s) {
+  const char *p = *ZN_SLOT(const char *, m, slot);
+  if ((uintptr_t)p % 8 || !zn_interp_reachable(m, p, sizeof *s)) return refuse(m, "a signal at a bad place");
+  memcpy(s, p, sizeof *s);
+  return true;
+}
+
+static void signal_set(const zn_idec *d, zn_imach *m) {
+  signal s;
+  if (!read_signal(m, d->a, &s)) return;
+  s = (signal){.arrivals = (uint16_t)d->imm, .left = (uint16_t)d->imm};
+  memcpy(*ZN_SLOT(char *, m, d->a), &s, sizeof s);
+}
+
+/* Bytes come at once here, so nothing is left of what a turn announces when its last thread arrives. */
+static void signal_arrive(const zn_idec *d, zn_imach *m) {
+  signal s;
+  if (!read_signal(m, d->a, &s)) return;
+  if (s.left == 0 || s.left > s.arrivals) {
+    refuse(m, "an arrival at what is no signal");
+    return;
+  }
+  if (--s.left == 0) s.left = s.arrivals, s.turn++;
+  memcpy(*ZN_SLOT(char *, m, d->a), &s, sizeof s);
+}
+
+bool zn_interp_signal_over(const zn_idec *d, zn_imach *m, bool *over) {
+  signal s;
+  int64_t turn = *ZN_SLOT(int64_t, m, d->b);
+  if (!read_signal(m, d->a, &s)) return false;
+  if (turn != s.turn && turn != s.turn - 1) return refuse(m, "a turn is awaited that is neither the present nor the last");
+  *over = turn < s.turn;
+  return true;
+}
+
+static void bulk_copy(const zn_idec *d, zn_imach *m) {
+  char *to = *ZN_SLOT(char *, m, d->a);
+  const char *from = *ZN_SLOT(const char *, m, d->b);
+  signal s;
+  if (!read_signal(m, d->c, &s)) return;
+  bool aligned = (uintptr_t)to % 16 == 0 && (uintptr_t)from % 16 == 0;
+  bool inside = zn_interp_reachable(m, to, (uint64_t)d->imm) && zn_interp_reachable(m, from, (uint64_t)d->imm);
+  if (!aligned || (m->opts.check_bounds && !inside)) refuse(m, "a copy at a bad place");
+  else memcpy(to, from, (size_t)d->imm);
+}
+
 static void nothing(const zn_idec *d, zn_imach *m) {
   (void)d;
   (void)m;
@@ -285,7 +344,14 @@ zn_ifn zn_interp_move(const zn_idec *d) {
     case ZN_K_AsyncGroup:
     case ZN_K_AsyncWait:
     case ZN_K_AsyncShare:
+    case ZN_K_Meet:
+    case ZN_K_Registers:
+    case ZN_K_SignalWait: /* interp.c */
     case ZN_K_Await: return nothing;
+    case ZN_K_SignalSet: return signal_set;
+    case ZN_K_AsyncArrive:
+    case ZN_K_SignalArrive: return signal_arrive;
+    case ZN_K_BulkCopy: return bulk_copy;
     case ZN_K_AsyncCopy: return async_copy;
     case ZN_K_TileDot: return tile_dot;
     case ZN_K_Load:

@@ -264,8 +264,11 @@ static void mark_all(sweeper *s) {
     bool memory = op == ZN_K_Store || op == ZN_K_Poke || op == ZN_K_Prefetch || op == ZN_K_HostImage || op == ZN_K_Share ||
                   op == ZN_K_Flow || op == ZN_K_TileDot;
     bool async = op == ZN_K_AsyncCopy || op == ZN_K_AsyncGroup || op == ZN_K_AsyncWait || op == ZN_K_AsyncShare ||
-                 op == ZN_K_Await;
-    if (memory || async || op == ZN_K_Ret || op == ZN_K_Call || op == ZN_K_Barrier) mark(s, &i);
+                 op == ZN_K_Await || op == ZN_K_BulkCopy;
+    bool meets = op == ZN_K_Barrier || op == ZN_K_Meet || op == ZN_K_SignalSet || op == ZN_K_SignalArrive ||
+                 op == ZN_K_AsyncArrive || op == ZN_K_SignalWait || op == ZN_K_Registers;
+    bool leaves = op == ZN_K_Ret || op == ZN_K_Call;
+    if (memory || async || leaves || meets) mark(s, &i);
     if (op == ZN_K_Set || op == ZN_K_Break) {
       uint32_t owner = op == ZN_K_Set ? f->insts[i].a : loop_of(s->k, i);
       s->next_set[i] = s->first_set[owner];

@@ -481,14 +481,39 @@ void zn_kb_statement(zn_kb *b, zn_kop op) {
   if (!b->error) put(b, op, ZN_NONE, 1, 0, 0, 0, 0);
 }
 
+void zn_kb_signal_set(zn_kb *b, zn_kref signal, int64_t arrivals) {
+  if (ok1(b, ZN_K_SignalSet, signal)) put(b, ZN_K_SignalSet, ZN_NONE, 1, signal, 0, 0, arrivals);
+}
+
+void zn_kb_signal_arrive(zn_kb *b, zn_kref signal, int64_t bytes) {
+  if (ok1(b, ZN_K_SignalArrive, signal)) put(b, ZN_K_SignalArrive, ZN_NONE, 1, signal, 0, 0, bytes);
+}
+
+void zn_kb_async_arrive(zn_kb *b, zn_kref signal) {
+  if (ok1(b, ZN_K_AsyncArrive, signal)) put(b, ZN_K_AsyncArrive, ZN_NONE, 1, signal, 0, 0, 0);
+}
+
+void zn_kb_signal_wait(zn_kb *b, zn_kref signal, zn_kref turn) {
+  if (address(b, ZN_K_SignalWait, signal, turn, 1)) put(b, ZN_K_SignalWait, ZN_NONE, 1, signal, turn, 0, 0);
+}
+
+void zn_kb_bulk_copy(zn_kb *b, zn_kref to, zn_kref from, int64_t bytes, zn_kref signal) {
+  if (!ok2(b, ZN_K_BulkCopy, to, from) || !ok1(b, ZN_K_BulkCopy, signal)) return;
+  put(b, ZN_K_BulkCopy, ZN_NONE, 1, to, from, signal, bytes);
+}
+
+void zn_kb_registers(zn_kb *b, int64_t most) {
+  if (!b->error) put(b, ZN_K_Registers, ZN_NONE, 1, 0, 0, 0, most);
+}
+
 zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word) {
   if (!address(b, ZN_K_LdMatrix, ptr, word, 1)) return 0;
   return put(b, ZN_K_LdMatrix, ZN_U32, squares, ptr, word, 0, transposed);
 }
 
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, bool deferred) {
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, unsigned under_way) {
   if (b->error) return 0;
-  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, (bf16 ? 1 : 0) + (deferred ? 2 : 0));
+  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, (bf16 ? 1 : 0) + 2 * under_way);
 }
 
 zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc) {

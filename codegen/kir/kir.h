@@ -87,6 +87,7 @@ typedef struct zn_kfunc {
   bool is_entry;
   bool exported; /* visible symbol in the artifact */
   uint16_t team; /* SIMT targets: threads that run one grid iteration together; 0 = not decided (zn_kpass_simt) */
+  uint16_t blocks; /* SIMT targets: that many blocks shall fit a multiprocessor; 0 = not said */
   bool serial;   /* too short to be split over threads */
   const char *signature; /* of the node it computes, for tuning (zenithc/graph/knob.h); NULL when nobody asked */
   bool on_host;  /* SIMT targets: a kernel of the processor beside the device, written for caps->host */
@@ -154,10 +155,10 @@ static inline uint64_t zn_tile_group_step(const zn_tile *t) {
   return t->row_bytes ? 64 : (uint64_t)t->row_tiles * t->rows * 64;
 }
 
-/* Operations that the threads of a warp or team do together. */
+/* Operations that the threads of a warp or team do together, or at which they wait for each other. */
 static inline bool zn_kop_joins(uint8_t op) {
   return op == ZN_K_Barrier || op == ZN_K_Mma || op == ZN_K_LdMatrix || op == ZN_K_LaneXor ||
-         op == ZN_K_GroupMma;
+         op == ZN_K_GroupMma || op == ZN_K_Meet || op == ZN_K_SignalWait;
 }
 
 /* Type of the value r. An Alloc's dtype is its element type; its value is a pointer. */
@@ -287,9 +288,15 @@ zn_kref zn_kb_flow(zn_kb *b, zn_kref cond, zn_kref count, zn_kref most, unsigned
 void zn_kb_tiledot(zn_kb *b, zn_kref to, zn_kref rows, zn_kref cols, const zn_tile *t);
 void zn_kb_async_copy(zn_kb *b, zn_kref to, zn_kref from, zn_kref bytes);
 void zn_kb_async_wait(zn_kb *b, unsigned groups); /* closes no group */
-void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, AsyncGroup, AsyncShare, Await */
+void zn_kb_statement(zn_kb *b, zn_kop op);        /* Barrier, Meet, AsyncGroup, AsyncShare, Await */
+void zn_kb_signal_set(zn_kb *b, zn_kref signal, int64_t arrivals);
+void zn_kb_signal_arrive(zn_kb *b, zn_kref signal, int64_t bytes);
+void zn_kb_async_arrive(zn_kb *b, zn_kref signal);
+void zn_kb_signal_wait(zn_kb *b, zn_kref signal, zn_kref turn);
+void zn_kb_bulk_copy(zn_kb *b, zn_kref to, zn_kref from, int64_t bytes, zn_kref signal);
+void zn_kb_registers(zn_kb *b, int64_t most); /* < 0: fewer than before */
 zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word);
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, bool deferred);
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, unsigned under_way);
 zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc);
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);

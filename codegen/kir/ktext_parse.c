@@ -432,9 +432,11 @@ static zn_status function(parser *p, bool entry) {
   ZN_TRY(name(p, &f->name));
   ZN_TRY(params(p));
   f->exported = accept_word(p, "exported");
-  int64_t team = 0;
+  int64_t team = 0, blocks = 0;
   if (accept_word(p, "team")) ZN_TRY(integer(p, 1, 1024, "a number of threads", &team));
   f->team = (uint16_t)team;
+  if (accept_word(p, "blocks")) ZN_TRY(integer(p, 1, 32, "a number of blocks", &blocks));
+  f->blocks = (uint16_t)blocks;
   f->serial = accept_word(p, "serial");
   f->on_host = accept_word(p, "host");
   if (accept_word(p, "note")) ZN_TRY(string(p, &f->note));

@@ -214,6 +214,7 @@ static void put_head(printer *p) {
   }
   zn_text_puts(p->t, p->f->exported ? ") exported" : ")");
   if (p->f->team) zn_text_printf(p->t, " team %u", p->f->team);
+  if (p->f->blocks) zn_text_printf(p->t, " blocks %u", p->f->blocks);
   if (p->f->serial) zn_text_puts(p->t, " serial");
   if (p->f->on_host) zn_text_puts(p->t, " host");
   if (p->f->note) {

@@ -188,10 +188,10 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   }
   if (in->op == ZN_K_GroupMma) {
     const zn_kinst *acc = &v->f->insts[in->c];
-    bool power = in->lanes >= 32 && in->lanes <= 128 && (in->lanes & (in->lanes - 1)) == 0;
+    bool whole = in->lanes >= 16 && in->lanes <= 128 && in->lanes % 8 == 0;
     bool alike = t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes;
-    CHECK(alike && power, "sum or result is not f32 of 32, 64 or 128 lanes");
-    CHECK(in->imm.i >= 0 && in->imm.i < 4, "neither f16 nor bf16");
+    CHECK(alike && whole, "sum or result is not f32 of 16, 24 ... 128 lanes");
+    CHECK(in->imm.i >= 0 && in->imm.i < 16, "neither f16 nor bf16, or too many under way");
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;
@@ -275,6 +275,20 @@ static void check_statement(verifier *v, const zn_kinst *in, zn_dtype t) {
   switch (in->op) {
     case ZN_K_Nop: break;
     case ZN_K_Share: CHECK(v->f->is_entry && in->imm.i >= 0 && in->imm.i < 8, "only entries share, with known flags"); break;
+    case ZN_K_SignalSet:
+      CHECK(!v->f->is_entry && in->imm.i > 0 && in->imm.i <= 1024, "only kernels set signals, for 1 to 1024 arrivals");
+      break;
+    case ZN_K_AsyncArrive:
+    case ZN_K_SignalArrive:
+      CHECK(!v->f->is_entry && in->imm.i >= 0 && in->imm.i < 1 << 20, "only kernels arrive, with less than 1 MiB");
+      break;
+    case ZN_K_SignalWait: CHECK(!v->f->is_entry && v->f->insts[in->b].lanes == 1, "only kernels wait, for one turn"); break;
+    case ZN_K_BulkCopy:
+      CHECK(!v->f->is_entry, "only kernels copy in bulk");
+      CHECK(in->imm.i > 0 && in->imm.i < 1 << 20 && in->imm.i % 16 == 0, "not a multiple of 16 bytes");
+      break;
+    case ZN_K_Registers: CHECK(!v->f->is_entry && in->imm.i % 8 == 0, "not a multiple of eight registers, in a kernel"); break;
+    case ZN_K_Meet:
     case ZN_K_Barrier: CHECK(!v->f->is_entry, "only kernels have barriers"); break;
     case ZN_K_Var:
       CHECK(loadable(t) || (t == ZN_PTR && in->lanes == 1), "type has no variables");

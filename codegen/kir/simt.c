@@ -52,6 +52,8 @@ static bool fits_threads(const zn_kfunc *f, uint32_t loop, uint32_t end, bool *s
   for (uint32_t i = loop + 1; i < end; i++) {
     const zn_kinst *in = &f->insts[i];
     if (in->op == ZN_K_Alloc || zn_kop_joins(in->op) || in->op == ZN_K_AsyncCopy || in->op == ZN_K_Await) return false;
+    if (in->op == ZN_K_BulkCopy || in->op == ZN_K_SignalSet) return false;
+    if (in->op == ZN_K_SignalArrive || in->op == ZN_K_AsyncArrive) return false;
     if (in->op == ZN_K_Set && in->a < loop) return false;
     bool fixed = in->op == ZN_K_Store && !varies(&d, in->a) && !varies(&d, in->b);
     if (fixed && !is_flag(f, loop, end, i)) return false;
@@ -148,8 +150,9 @@ static void thread_loop(walker *w, uint32_t i, pending *s) {
     const zn_kinst *in = &w->f->insts[k];
     if (in->op == ZN_K_Load || in->op == ZN_K_LdMatrix || in->op == ZN_K_GroupMma) reads |= w->bit[in->a];
     if (in->op == ZN_K_GroupMma) reads |= w->bit[in->b];
-    if (in->op == ZN_K_Store || in->op == ZN_K_AsyncCopy) writes |= w->bit[in->a];
-    if (in->op == ZN_K_AsyncCopy) reads |= w->bit[in->b];
+    bool copies = in->op == ZN_K_AsyncCopy || in->op == ZN_K_BulkCopy;
+    if (in->op == ZN_K_Store || copies) writes |= w->bit[in->a];
+    if (copies) reads |= w->bit[in->b];
     fenced |= zn_kop_joins(in->op);
   }
   uint64_t before = s->written | s->first;

@@ -32,6 +32,7 @@ typedef struct zn_gemm {
   zn_vid rows_of;         /* the value whose element [batch..., m, n] each result is; 0: none */
   bool rows_inner;        /* results of neighbouring rows, not columns, are neighbours in memory (for SIMT schedules) */
   bool b_depth_inner;     /* B's elements along the depth are neighbours in memory (for SIMT schedules) */
+  bool b_tiles;           /* the packed B lies in tiles of eight columns and 64 steps, as GroupMma reads them (gemm_simt.h) */
   zn_dtype narrow;        /* F16 or BF16: elements of A and B are values of that type (for matrix units); else ZN_NONE */
   zn_dtype bytes;         /* U8 or I8: elements of A are those, of B (packed) I8, t is I32 (matrix units); else ZN_NONE */
   bool a_plain;           /* A is stored as `narrow` (bytes, f32), in aligned rows: neighbours along k may be read together */

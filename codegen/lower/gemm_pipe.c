@@ -9,7 +9,7 @@
 
 /* COPY: bytes of one, which also pad the rows of a tile; RUN: results that a thread finishes at once; PAD: words behind them;
  * GROUP: threads */
-enum { COPY = 16, RUN = 8, PAD = 8, MAX_STAGES = 8, GROUP = 128 };
+enum { COPY = 16, RUN = 8, PAD = 8, MAX_STAGES = 8, GROUP = 128, STEP = 64, ROWS = 64 };
 enum { FEW = 1 << 19 }; /* f32 results for which gemm_simt.c's tiles were as fast (BERT-base at batch 1: 1.49 ms against 1.94) */
 
 typedef zn_gs_tile tile;
@@ -22,6 +22,12 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 64}, {128, 128, 64, 64, 
 /* By groups of four warps: tm rows and all columns of the block each. */
 static const zn_gs_shape group_shapes[] = {{128, 256, 64, 64, 256}, {256, 128, 64, 64, 128}, {128, 128, 64, 64, 128},
                                            {64, 256, 64, 64, 256},  {64, 128, 64, 64, 128},   {64, 64, 64, 64, 64}};
+
+/* By producers and consumers: tm rows and all columns a group; blocks of a multiprocessor. */
+static const struct { zn_gs_shape s; unsigned blocks; } streams[] = {
+    {{128, 256, 64, 64, 256}, 1}, {{128, 192, 64, 64, 192}, 1}, {{256, 128, 64, 128, 128}, 1}, {{128, 128, 64, 128, 128}, 2},
+    {{128, 96, 64, 128, 96}, 2},  {{64, 192, 64, 64, 192}, 2},  {{64, 128, 64, 64, 128}, 2},   {{128, 64, 64, 128, 64}, 2},
+    {{64, 96, 64, 64, 96}, 2},    {{64, 64, 64, 64, 64}, 2}};
 
 /* By single threads: tm x tn results each. */
 static const zn_gs_shape fma_shapes[] = {{128, 128, 16, 8, 8}, {128, 64, 16, 8, 4}, {64, 128, 16, 8, 8}, {64, 64, 16, 8, 4},
@@ -63,47 +69,49 @@ static int64_t size_of(const tile *t) { return COPY / run_of(t->g); }
 /* Elements from row to row. What a warp reads of neighbouring rows lies in different banks: by padding or exchanged pieces. */
 static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : run_of(t->g)); }
 
-/* Bytes from the start of a slot's tile at which the run at (line, step) stands. */
-static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref step) {
-  if (!t->group) return zn_i_muli(b, zn_i_add(b, zn_i_muli(b, line, pitch_of(t)), step), size_of(t));
-  zn_kref piece = zn_i_divi(b, step, run_of(t->g)), turn = zn_i_remi(b, line, 8);
-  piece = zn_i_muli(b, zn_kb_bin(b, ZN_K_Xor, piece, turn), COPY);
-  return zn_i_add(b, piece, zn_i_muli(b, line, pitch_of(t) * size_of(t)));
-}
-
 /* The spot of the load behind element (line `at`, depth k) of a plain operand. */
 static zn_gemm_spot spot_of_load(zn_lw *lw, const tile *t, bool is_a, zn_expr at, zn_expr k) {
   zn_kb *b = &lw->kb;
+  if (!is_a && t->g->b_tiles) {
+    zn_kref step = zn_lw_ix(lw, k), element = zn_gs_tile_element(lw, t->g, step, zn_lw_ix(lw, at));
+    return (zn_gemm_spot){zn_lw_ptr_loc(lw, t->g->panels, ZN_KP_IN, t->g->panel_dtype), element, 0};
+  }
   zn_kref x = is_a ? t->g->a(lw, t->g->user, t->batch, at, k) : zn_gs_load_b(lw, t->g, t->batch, k, at);
   const zn_kinst *in = &b->f->insts[x];
   while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
   return (zn_gemm_spot){in->a, in->b, 0};
 }
 
-/* Copies operand A's or B's part of the step that starts at depth k0 into slot number `slot`. */
-static void fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) {
+/* Bytes from the start of a slot's tile at which the thread's first run stands. The rows of its others are a multiple of eight
+ * further down, or rows are padded. */
+static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref chunk) {
+  zn_kref start = zn_i_muli(b, line, pitch_of(t) * size_of(t));
+  if (t->group) chunk = zn_kb_bin(b, ZN_K_Xor, chunk, zn_i_remi(b, line, 8)); /* exchanged pieces */
+  return zn_i_add(b, start, zn_i_muli(b, chunk, COPY));
+}
+
+void zn_gs_fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / run_of(g), size = size_of(t);
+  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / run_of(g), size = size_of(t), down = t->threads / chunks;
   bool whole = divides(lw, g->k, (int64_t)t->s.bk * t->parts);
   zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0), end = zn_lw_ix(lw, t->k_end), zero = zn_kb_idx(b, 0);
-  zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * size), bytes = zn_kb_idx(b, COPY);
-  for (int64_t e = 0; e < width * chunks / t->threads; e++) {
-    zn_kref i = zn_i_addi(b, t->thread, e * t->threads), line = zn_i_divi(b, i, chunks),
-            step = zn_i_muli(b, zn_i_remi(b, i, chunks), run_of(g));
-    zn_kref k = zn_i_add(b, k0, step), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
-    zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zero), g->k);
-    zn_expr at = zn_gs_clamped(lw, zn_i_add(b, first, line), is_a ? g->m : g->n, width);
+  zn_kref line = zn_i_divi(b, t->thread, chunks), chunk = zn_i_remi(b, t->thread, chunks), bytes = zn_kb_idx(b, COPY);
+  zn_kref k = zn_i_add(b, k0, zn_i_muli(b, chunk, run_of(g))), inside = zn_kb_cmp(b, ZN_K_Lt, k, end);
+  zn_expr ke = zn_lw_as_expr(lw, whole ? k : zn_kb_select(b, inside, k, zero), g->k);
+  zn_kref to = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) * size);
+  to = zn_kb_ptradd(b, is_a ? t->sa : t->sb, zn_i_add(b, to, place_of(b, t, line, chunk)));
+  for (int64_t e = 0; e < width / down; e++) {
+    zn_kref row = zn_i_addi(b, zn_i_add(b, first, line), e * down);
+    zn_expr at = zn_gs_clamped(lw, row, is_a ? g->m : g->n, width);
     zn_gemm_spot s = is_a && g->spot ? g->spot(lw, g->user, at, ke) : spot_of_load(lw, t, is_a, at, ke);
     zn_kref element = s.element, some = whole ? 0 : inside;
     if (s.inside) {
       element = zn_kb_select(b, s.inside, element, zero);
       some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
     }
-    zn_kref to = zn_i_add(b, base, place_of(b, t, line, step));
-    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size));
-    zn_kref place = zn_kb_ptradd(b, is_a ? t->sa : t->sb, to);
-    zn_kb_async_copy(b, place, source, some ? zn_kb_select(b, some, bytes, zero) : bytes);
+    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size)), n = some ? zn_kb_select(b, some, bytes, zero) : bytes;
+    zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_kb_idx(b, e * down * pitch_of(t) * size)), source, n);
   }
 }
 
@@ -157,7 +165,7 @@ static void multiply_groups(zn_lw *lw, const tile *t, zn_kref slot) {
   int64_t row = pitch_of(t) * 2;
   zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * row), own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm * row);
   zn_kref cols = zn_kb_ptradd(b, t->sb, base), rows = zn_kb_ptradd(b, t->sa, zn_i_add(b, base, own));
-  zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->g->narrow == ZN_BF16, t->deferred));
+  zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->g->narrow == ZN_BF16, t->deferred ? 1 : 0));
 }
 
 /* The thread's first row and column of the block; its others follow at the distance of all threads' first ones. */
@@ -229,27 +237,34 @@ static void put_fma_block(zn_lw *lw, const tile *t) {
   }
 }
 
-/* The block from shared memory to the epilogue: `run` neighbours of a row a thread at a time. */
-static void hand_out(zn_lw *lw, const tile *t) {
+void zn_gs_finish_run(zn_lw *lw, const tile *t, zn_kref row, zn_kref col, zn_kref shared, zn_kref at, int64_t run) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t run = divides(lw, g->n, RUN) ? RUN : 1, across = t->s.bn / run, runs = t->s.bm * across;
-  int64_t turns = (runs + t->threads - 1) / t->threads;
-  zn_kref none = zn_kb_idx(b, 0), last = zn_kb_idx(b, turns), turn = zn_kb_for(b, none, last, 1, ZN_FOR_SERIAL, 0);
-  zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
-  zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
-  zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c), inside = 0;
+  zn_kref inside = 0;
   if (!divides(lw, g->m, t->s.bm)) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, row, zn_lw_ix(lw, g->m)));
   if (!divides(lw, g->n, t->s.bn)) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, col, zn_lw_ix(lw, g->n)));
-  if (runs % t->threads) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
   if (inside) zn_kb_if(b, inside);
-  zn_kref at = zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c);
-  zn_kref lane = zn_kb_for(b, none, zn_kb_idx(b, run), 1, ZN_FOR_VECTOR, (unsigned)run);
-  zn_kref sum = zn_kb_load(b, ZN_F32, 1, t->sa, zn_i_add(b, at, lane));
+  zn_kref none = zn_kb_idx(b, 0), last = zn_kb_idx(b, run), lane = zn_kb_for(b, none, last, 1, ZN_FOR_VECTOR, (unsigned)run);
+  zn_kref sum = zn_kb_load(b, ZN_F32, 1, shared, zn_i_add(b, at, lane));
   zn_expr m = zn_lw_as_expr(lw, row, g->m), n = zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n);
   zn_gs_finish(lw, t, m, n, sum);
   zn_kb_end(b);
   if (inside) zn_kb_end(b);
+}
+
+/* The block from shared memory to the epilogue: `run` neighbours of a row a thread at a time. */
+static void hand_out(zn_lw *lw, const tile *t) {
+  zn_kb *b = &lw->kb;
+  int64_t run = divides(lw, t->g->n, RUN) ? RUN : 1, across = t->s.bn / run, runs = t->s.bm * across;
+  int64_t turns = (runs + t->threads - 1) / t->threads;
+  zn_kref none = zn_kb_idx(b, 0), last = zn_kb_idx(b, turns), turn = zn_kb_for(b, none, last, 1, ZN_FOR_SERIAL, 0);
+  zn_kref i = zn_i_add(b, zn_i_muli(b, turn, t->threads), t->thread);
+  zn_kref r = zn_i_divi(b, i, across), c = zn_i_muli(b, zn_i_remi(b, i, across), run);
+  zn_kref row = zn_i_add(b, zn_lw_ix(lw, t->row0), r), col = zn_i_add(b, zn_lw_ix(lw, t->col0), c);
+  bool even = runs % t->threads == 0;
+  if (!even) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, runs)));
+  zn_gs_finish_run(lw, t, row, col, t->sa, zn_i_add(b, zn_i_muli(b, r, block_pitch(t)), c), run);
+  if (!even) zn_kb_end(b);
   zn_kb_end(b);
 }
 
@@ -262,7 +277,7 @@ static void fill_pipe(zn_lw *lw, const tile *t, zn_kref begin) {
     for (unsigned s = 0; s < t->ahead; s++) {
       zn_kref k0 = zn_i_addi(b, begin, (int64_t)s * t->s.bk);
       if (s > 0) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, k0, end));
-      fetch(lw, t, side == 0, zn_kb_idx(b, s), k0);
+      zn_gs_fetch(lw, t, side == 0, zn_kb_idx(b, s), k0);
       if (s > 0) zn_kb_end(b);
       if (side == 0) zn_kb_statement(b, ZN_K_AsyncGroup);
     }
@@ -332,8 +347,8 @@ static void team_body(zn_lw *lw, tile *t) {
   zn_kb_statement(b, ZN_K_Barrier); /* the step's tiles are there, and nobody reads the slot that is filled next */
   zn_kref slot = zn_kb_get(b, use), free_slot = zn_kb_get(b, put), next = zn_i_addi(b, k0, (int64_t)t->ahead * t->s.bk);
   zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, next, end));
-  fetch(lw, t, true, free_slot, next);
-  fetch(lw, t, false, free_slot, next);
+  zn_gs_fetch(lw, t, true, free_slot, next);
+  zn_gs_fetch(lw, t, false, free_slot, next);
   zn_kb_end(b);
   zn_kb_statement(b, ZN_K_AsyncGroup);
   if (t->fma) multiply_fma(lw, t, slot);
@@ -350,13 +365,14 @@ static void team_body(zn_lw *lw, tile *t) {
 typedef struct candidate {
   const zn_gs_shape *s;
   bool group, deferred, fma; /* deferred: a slot is read for one step longer */
-  unsigned stages, parts;
+  unsigned stages, parts, blocks; /* blocks: of a multiprocessor by producers and consumers (gemm_stream.c), or 0 */
 } candidate;
 
 static unsigned ahead_of(const candidate *c) { return c->stages - (c->deferred ? 2 : 1); }
 
 static unsigned threads_of(const candidate *c) {
   if (c->fma) return (unsigned)(c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
+  if (c->blocks) return (unsigned)GROUP * (c->s->bm / c->s->tm + 1);
   return c->group ? (unsigned)GROUP * (c->s->bm / c->s->tm) : 32u * (c->s->bm / c->s->tm) * (c->s->bn / c->s->tn);
 }
 
@@ -366,7 +382,9 @@ static uint64_t slot_bytes(const candidate *c) {
 
 /* Shared memory: the slots, or the finished block. */
 static uint64_t shared_of(const candidate *c) {
-  uint64_t slots = slot_bytes(c) * c->stages, block = (uint64_t)c->s->bm * (c->s->bn + PAD) * 4;
+  uint64_t slots = slot_bytes(c) * c->stages;
+  if (c->blocks) return slots + zn_gs_stream_extra(c->s->bm / c->s->tm) + 16u * c->stages;
+  uint64_t block = (uint64_t)c->s->bm * (c->s->bn + PAD) * 4;
   return slots > block ? slots : block;
 }
 
@@ -376,10 +394,29 @@ static double up(double x) { return (double)(int64_t)(x + 0.999); }
 static double step_cost(const candidate *c) {
   const zn_gs_shape *s = c->s;
   double products = (double)s->bm * s->bn * s->bk / 2048, warps = threads_of(c) / 32;
+  if (c->blocks) return products * 1.1;
   if (c->group) return 60 + products * 1.2;
   if (c->fma) return 40 + (double)s->bm * s->bn * s->bk / 128 * (1 + 0.4 * (1.0 / s->tm + 1.0 / s->tn));
   double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4;
   return 40 + (products * 2 > reads ? products * 2 : reads);
+}
+
+/* The same for producers and consumers: products of one block beside the epilogue of the other, where there are two. */
+static double stream_cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
+  const double LATENCY = 1100, START = 2500, LAUNCH = 2500, PART = 400, ALONE = 700, ALL = 4800;
+  const zn_gs_shape *s = c->s;
+  double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
+  for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
+  double tiles = batch * c->parts * up(m / s->bm) * up(n / s->bn), steps = up(zn_gs_extent(lw, g->k) / (double)STEP / c->parts);
+  double bytes = (double)((s->bm + s->bn) * STEP * 2), step = step_cost(c), alone = LATENCY / c->stages;
+  double finish = 600 + (double)s->bm * s->bn / 128 * 12 / (s->bm / s->tm), own = step > alone ? step : alone;
+  double queue = up(tiles / cores / c->blocks), chain = queue * (steps * own + finish);
+  double work = up(tiles / cores) * steps * step + finish, all = tiles * steps * bytes / ALL;
+  double time = chain > work ? chain : work;
+  time = START + ALONE + (time > all ? time : all);
+  if (c->parts == 1) return time;
+  double adding = PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
+  return time + adding + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
 }
 
 /* Cycles until the last block is done. A multiprocessor runs as many blocks at once as fit: together they take their work, but
@@ -388,6 +425,7 @@ static double step_cost(const candidate *c) {
 static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700, EPILOGUE = 900, ISSUE = 150;
   const zn_gs_shape *s = c->s;
+  if (c->blocks) return stream_cost(lw, g, c);
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
   for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
   double blocks = batch * c->parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(c);
@@ -423,20 +461,40 @@ static uint64_t spread(zn_lw *lw, const zn_gemm *g, const candidate *c, double t
   return least > shared_of(c) ? least : shared_of(c);
 }
 
-static bool usable(zn_lw *lw, const candidate *c) {
+/* Measured: spots of A cost the four producers more than eight warps that share them, unless there are few steps; and small
+ * products are better off with more blocks. Multiprocessors have a KiB a block more than a block may ask for. */
+static bool stream_usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
+  enum { OWN = 1024, FEW_STEPS = 4 };
+  const double FULL = 0.9;
+  uint64_t share = (lw->caps->shared_bytes + OWN) / c->blocks - OWN;
+  int64_t k = 0, each;
+  zn_ex_is_const(lw->ex, g->k, &k);
+  each = ((k + STEP - 1) / STEP + c->parts - 1) / c->parts * STEP;
+  if (!g->b_tiles || !divides(lw, g->n, RUN) || !zn_gs_columns_fit(c->s->bn, zn_gs_extent(lw, g->n))) return false;
+  double tiles = up(zn_gs_extent(lw, g->m) / c->s->bm) * up(zn_gs_extent(lw, g->n) / c->s->bn), cores = lw->caps->cores;
+  for (uint32_t i = 0; i < g->num_batch; i++) tiles *= zn_gs_extent(lw, g->batch[i]);
+  bool large = c->parts == 1 && c->s->bm >= 2 * ROWS && c->s->bn >= 2 * ROWS && tiles >= FULL * cores;
+  if (g->spot ? k > FEW_STEPS * STEP : !large) return false;
+  return shared_of(c) <= share && each * (c->parts - 1) < k; /* no part is empty */
+}
+
+static bool usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   unsigned threads = threads_of(c);
+  if (c->blocks) return stream_usable(lw, g, c);
   int64_t chunks = c->s->bk * (c->fma ? 4 : 2) / COPY;
+  if (c->group && threads / chunks % 8) return false; /* place_of */
   return c->s->bm * chunks % threads == 0 && c->s->bn * chunks % threads == 0 && shared_of(c) <= lw->caps->shared_bytes;
 }
 
 static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
-  if (!usable(lw, &c) || (c.parts > 1 && zn_gs_extent(lw, t->g->k) / c.parts < 2 * c.s->bk)) return;
+  if (!usable(lw, t->g, &c) || (c.parts > 1 && zn_gs_extent(lw, t->g->k) / c.parts < 2 * c.s->bk)) return;
   double time = cost(lw, t->g, &c);
   if (*best != 0 && time >= *best) return;
   *best = time;
   t->s = *c.s;
   t->group = c.group;
   t->fma = c.fma;
+  t->blocks = c.blocks;
   t->deferred = c.deferred;
   t->ahead = ahead_of(&c);
   t->parts = c.parts;
@@ -450,6 +508,11 @@ static bool choose(zn_lw *lw, tile *t) {
   enum { THREADS = sizeof fma_shapes / sizeof *fma_shapes };
   double best = 0;
   bool fma = t->g->narrow == ZN_NONE;
+  for (unsigned i = 0; i < sizeof streams / sizeof *streams && !fma; i++)
+    for (unsigned stages = MAX_STAGES; stages >= 3; stages--)
+      for (unsigned parts = 1; parts <= (t->g->rows_inner ? 1u : 8u); parts++)
+        consider(lw, t, (candidate){&streams[i].s, .group = true, .stages = stages, .parts = parts, .blocks = streams[i].blocks},
+                 &best);
   unsigned most = t->g->rows_inner ? 1 : 16, all = fma ? THREADS : WARPS + (lw->caps->group_mma ? GROUPS : 0);
   for (unsigned i = 0; i < all; i++)
     for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
@@ -467,6 +530,10 @@ bool zn_gs_pipe(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   if (!zn_gs_pipe_fits(lw, t->g) || !choose(lw, t)) return false;
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
+  if (t->blocks) {
+    zn_gs_stream(lw, t);
+    return true;
+  }
   zn_lw_kernel(lw, t->g->node, t->g->hint);
   t->sa = zn_kb_alloc(b, ZN_F32, t->shared / 4);
   t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * size_of(t)));

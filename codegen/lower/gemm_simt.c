@@ -16,21 +16,70 @@ typedef zn_gs_tile tile;
 
 enum { TEAM = 128 };
 
+static zn_kref ix_div(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Div, x, zn_kb_idx(b, d)); }
+static zn_kref ix_rem(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Rem, x, zn_kb_idx(b, d)); }
+static zn_kref ix_mul(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Mul, x, zn_kb_idx(b, d)); }
+static zn_kref ix_add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
+static zn_kref ix_addi(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Add, x, zn_kb_idx(b, d)); }
+
+/* ---- B in tiles (gemm_simt.h) ---- */
+
+enum { TILE_K = 64, TILE_N = 8, TILE_PIECE = 8, TILE = TILE_K * TILE_N };
+
+static uint64_t up_to(uint64_t x, uint64_t d) { return (x + d - 1) / d * d; }
+
+/* A block's columns may reach behind the last one: what is read there is never used, but must be memory. */
+static uint64_t tiled_count(uint64_t k, uint64_t n) {
+  uint64_t wide = up_to(n, TILE_N), most = wide;
+  for (uint64_t bn = 32; bn <= ZN_GS_COLUMNS && zn_gs_columns_fit(bn, (double)n); bn += 32)
+    if (up_to(n, bn) > most) most = up_to(n, bn);
+  return (up_to(k, TILE_K) * wide) + (most - wide) * TILE_K;
+}
+
+static uint64_t tiled_place(uint64_t k, uint64_t n, uint64_t all_n) {
+  uint64_t number = k / TILE_K * (up_to(all_n, TILE_N) / TILE_N) + n / TILE_N;
+  uint64_t piece = k % TILE_K / TILE_PIECE;
+  return number * TILE + n % TILE_N * TILE_K + (piece ^ n % TILE_N) * TILE_PIECE + k % TILE_PIECE;
+}
+
+zn_kref zn_gs_tile_element(zn_lw *lw, const zn_gemm *g, zn_kref k, zn_kref n) {
+  zn_kb *b = &lw->kb;
+  int64_t columns = 0;
+  zn_ex_is_const(lw->ex, g->n, &columns);
+  zn_kref across = ix_mul(b, ix_div(b, k, TILE_K), (int64_t)up_to((uint64_t)columns, TILE_N) / TILE_N);
+  zn_kref number = ix_add(b, across, ix_div(b, n, TILE_N)), line = ix_rem(b, n, TILE_N), step = ix_rem(b, k, TILE_K);
+  zn_kref piece = zn_kb_bin(b, ZN_K_Xor, ix_div(b, step, TILE_PIECE), line);
+  zn_kref at = ix_mul(b, number, TILE);
+  at = ix_add(b, at, ix_mul(b, line, TILE_K));
+  at = ix_add(b, at, ix_mul(b, piece, TILE_PIECE));
+  return ix_add(b, at, ix_rem(b, k, TILE_PIECE));
+}
+
 void zn_gemm_pack_simt(zn_lw *lw, zn_gemm *g, const char *name, uint64_t k, uint64_t n, zn_dtype dtype,
                        void (*copy)(void *user, uint64_t k, uint64_t n, void *dst), void *user) {
   unsigned size = zn_dtype_bytes(dtype);
-  char *data = zn_arena_array(&lw->ctx->graph, k * n, size);
-  g->b_depth_inner = zn_gs_units_fit(lw, g) || zn_gs_fma_fits(lw, g); /* they want neighbours along the depth */
-  for (uint64_t i = 0; i < k; i++)
-    for (uint64_t j = 0; j < n; j++) copy(user, i, j, data + (g->b_depth_inner ? j * k + i : i * n + j) * size);
+  /* they want neighbours along the depth */
+  g->b_depth_inner = zn_gs_units_fit(lw, g) || zn_gs_fma_fits(lw, g) || zn_gs_rows_fit(lw, g);
   g->packed = true;
   g->panel_dtype = dtype;
-  g->panels = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_columns", name), dtype, k * n, data);
+  g->b_tiles = lw->caps->group_mma && size == 2 && zn_gs_pipe_fits(lw, g);
+  uint64_t count = g->b_tiles ? tiled_count(k, n) : k * n;
+  char *data = zn_arena_array(&lw->ctx->graph, count, size);
+  for (uint64_t i = 0; i < k; i++)
+    for (uint64_t j = 0; j < n; j++) {
+      uint64_t at = g->b_tiles ? tiled_place(i, j, n) : g->b_depth_inner ? j * k + i : i * n + j;
+      copy(user, i, j, data + at * size);
+    }
+  g->panels = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_columns", name), dtype, count, data);
 }
 
 zn_kref zn_gs_load_b(zn_lw *lw, const zn_gemm *g, const zn_expr *batch, zn_expr k, zn_expr n) {
   if (!g->packed) return g->b(lw, g->user, batch, k, n);
   zn_kref p = zn_lw_ptr_loc(lw, g->panels, ZN_KP_IN, g->panel_dtype);
+  if (g->b_tiles) {
+    zn_kref step = zn_lw_ix(lw, k), at = zn_gs_tile_element(lw, g, step, zn_lw_ix(lw, n));
+    return zn_lw_load_at(lw, p, g->panel_dtype, zn_lw_as_expr(lw, at, g->k));
+  }
   return zn_lw_load_at(lw, p, g->panel_dtype,
                         g->b_depth_inner ? zn_ex_add(lw->ex, zn_ex_mul(lw->ex, n, g->k), k)
                                          : zn_ex_add(lw->ex, zn_ex_mul(lw->ex, k, g->n), n));
@@ -197,12 +246,6 @@ static const shape shapes[] = {{128, 128, 8, 8, 8}, {128, 64, 8, 8, 4}, {64, 128
                                {64, 32, 16, 4, 2},  {32, 64, 16, 2, 4}, {32, 32, 16, 2, 2}};
 
 enum { PAD = 4 };
-
-static zn_kref ix_div(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Div, x, zn_kb_idx(b, d)); }
-static zn_kref ix_rem(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Rem, x, zn_kb_idx(b, d)); }
-static zn_kref ix_mul(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Mul, x, zn_kb_idx(b, d)); }
-static zn_kref ix_add(zn_kb *b, zn_kref x, zn_kref y) { return zn_kb_bin(b, ZN_K_Add, x, y); }
-static zn_kref ix_addi(zn_kb *b, zn_kref x, int64_t d) { return zn_kb_bin(b, ZN_K_Add, x, zn_kb_idx(b, d)); }
 
 static bool is_multiple(zn_lw *lw, zn_expr e, int64_t of) {
   int64_t c;
@@ -376,6 +419,14 @@ static uint64_t shared_elements(const shape *s) {
   return steps > block ? steps : block;
 }
 
+void zn_gs_set_depth(zn_lw *lw, tile *t) {
+  zn_exprs *ex = lw->ex;
+  zn_expr k = t->g->k, steps = zn_ex_ceildiv(ex, k, zn_ex_const(ex, t->s.bk));
+  zn_expr each = zn_ex_muli(ex, zn_ex_ceildiv(ex, steps, zn_ex_const(ex, t->parts)), t->s.bk);
+  t->k_begin = zn_ex_mul(ex, t->part, each);
+  t->k_end = t->parts == 1 ? k : zn_ex_min(ex, zn_ex_add(ex, t->k_begin, each), k);
+}
+
 void zn_gs_open(zn_lw *lw, tile *t) {
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
@@ -392,10 +443,7 @@ void zn_gs_open(zn_lw *lw, tile *t) {
   t->part = var[0];
   t->row0 = zn_ex_muli(ex, var[nb + 2], s->bm);
   t->col0 = zn_ex_muli(ex, var[nb + 1], s->bn);
-  zn_expr steps = zn_ex_ceildiv(ex, g->k, zn_ex_const(ex, s->bk));
-  zn_expr each = zn_ex_muli(ex, zn_ex_ceildiv(ex, steps, zn_ex_const(ex, t->parts)), s->bk);
-  t->k_begin = zn_ex_mul(ex, t->part, each);
-  t->k_end = t->parts == 1 ? g->k : zn_ex_min(ex, zn_ex_add(ex, t->k_begin, each), g->k);
+  zn_gs_set_depth(lw, t);
   zn_kref end = zn_kb_idx(b, t->threads);
   t->thread = zn_kb_for(b, zn_kb_idx(b, 0), end, 1, ZN_FOR_THREAD, t->threads);
 }
@@ -525,7 +573,8 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
   bool wide = g->t == ZN_F32 || g->t == ZN_I32;
   int64_t rows;
   if (wide && zn_ex_is_const(lw->ex, g->m, &rows) && rows > 0 && rows <= THIN_ROWS && n >= 16 && k >= 64) {
-    emit_thin(lw, g, (unsigned)rows);
+    if (g->packed && zn_gs_rows_fit(lw, g)) zn_gs_rows(lw, g);
+    else emit_thin(lw, g, (unsigned)rows);
     return;
   }
   if (zn_gs_pipe(lw, &t) || (zn_gs_units_fit(lw, g) && zn_gs_mma(lw, &t))) {

@@ -3,7 +3,10 @@
 #define ZN_GEMM_SIMT_H
 #include "codegen/lower/gemm.h"
 
-enum { ZN_GS_REG = 8, ZN_GS_STAGE = 16 };
+enum { ZN_GS_REG = 8, ZN_GS_STAGE = 16, ZN_GS_COLUMNS = 256 };
+
+/* May a block have bn of n columns? Wider ones would mostly be empty. */
+static inline bool zn_gs_columns_fit(uint64_t bn, double n) { return bn <= 64 || (double)bn < 2 * n; }
 
 typedef struct zn_gs_shape { /* block of C, depth of a step, register tile of a thread (mma: of a warp) */
   uint16_t bm, bn, bk, tm, tn;
@@ -16,6 +19,7 @@ typedef struct zn_gs_tile {
   unsigned per;         /* and their elements */
   unsigned threads, parts, stages; /* stages: slots for tiles that are there or on their way (gemm_pipe.c) */
   unsigned ahead;                  /* steps that the copies are ahead (gemm_pipe.c) */
+  unsigned blocks;                 /* of a multiprocessor, side by side (gemm_stream.c); 0: not by producers and consumers */
   bool fma;                        /* threads multiply, each for itself (gemm_pipe.c) */
   bool group, deferred;            /* four warps multiply together; over the end of a step (gemm_pipe.c) */
   uint64_t shared;                 /* bytes of shared memory (gemm_pipe.c) */
@@ -43,6 +47,23 @@ void zn_gs_finish(zn_lw *lw, const zn_gs_tile *t, zn_expr m, zn_expr n, zn_kref 
 void zn_gs_add_parts(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts, const zn_expr *batch, zn_expr m, zn_expr n);
 void zn_gs_sum_kernel(zn_lw *lw, const zn_gemm *g, zn_loc partial, unsigned parts);
 
+/* Sets where the tile's share of the depth begins and ends, by its part. */
+void zn_gs_set_depth(zn_lw *lw, zn_gs_tile *t);
+/* Packed B in tiles: [64 steps][eight columns], 1024 bytes each, whose 16-byte piece p of column c is at place p ^ c, as
+ * GroupMma reads them. Number of the element at depth k, a multiple of the piece's elements, and column n. */
+zn_kref zn_gs_tile_element(zn_lw *lw, const zn_gemm *g, zn_kref k, zn_kref n);
+
+/* gemm_pipe.c. Copies operand A's or B's part of the step at depth k0 into slot number `slot`; the work of t->threads threads. */
+void zn_gs_fetch(zn_lw *lw, const zn_gs_tile *t, bool is_a, zn_kref slot, zn_kref k0);
+/* `run` neighbours of a row from (row, col) on, whose sums lie in shared memory from word `at` on, to the epilogue, unless they
+ * are outside of C. */
+void zn_gs_finish_run(zn_lw *lw, const zn_gs_tile *t, zn_kref row, zn_kref col, zn_kref shared, zn_kref at, int64_t run);
+/* gemm_rows.c: a few rows and packed weights whose depth is innermost. fits: reads sizes and types. */
+bool zn_gs_rows_fit(zn_lw *lw, const zn_gemm *g);
+void zn_gs_rows(zn_lw *lw, const zn_gemm *g);
+/* gemm_stream.c: the kernel as t says; bytes of shared memory beside the slots for so many groups of consumers. */
+void zn_gs_stream(zn_lw *lw, zn_gs_tile *t);
+uint64_t zn_gs_stream_extra(unsigned groups);
 /* gemm_pipe.c: matrix units, tiles copied asynchronously. false: does not apply, nothing was emitted. */
 bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g); /* f32 by single threads: reads sizes and A only */
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g);

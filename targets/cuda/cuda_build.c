@@ -38,10 +38,17 @@ static bool small_io(const zn_kio *io, uint32_t n) {
   return true;
 }
 
+static bool has_symbols(const zn_kmod *m) {
+  for (uint32_t i = 0; i < m->num_funcs; i++)
+    for (uint32_t k = 0; k < m->funcs[i]->num_params && zn_kfunc_on_device(m->funcs[i]); k++)
+      if (m->funcs[i]->params[k].kind == ZN_KP_INT) return true;
+  return false;
+}
+
 /* Do 32-bit indexes reach everywhere? All sizes known, and every buffer and index constant below 2^31. */
 static bool fits_32(const zn_kmod *m) {
   if (!small_io(m->inputs, m->num_inputs) || !small_io(m->outputs, m->num_outputs)) return false;
-  if (m->workspace_bytes == 0 || m->workspace_bytes > INT32_MAX) return false;
+  if (m->workspace_bytes > INT32_MAX || (m->workspace_bytes == 0 && has_symbols(m))) return false;
   for (uint32_t i = 0; i < m->num_consts; i++)
     if (m->consts[i].count * zn_dtype_bytes(m->consts[i].dtype) > INT32_MAX) return false;
   for (uint32_t i = 0; i < m->num_funcs; i++) {

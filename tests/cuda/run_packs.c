@@ -267,6 +267,7 @@ static void *fill(const zn_io_desc *d, uint64_t *bytes) {
     float f = (float)(x >> 8) / (float)(1 << 23) - 1;
     if (d->dtype == 1) ((float *)(void *)p)[i] = f;
     if (d->dtype == 10) ((uint16_t *)(void *)p)[i] = (uint16_t)(0x3000 | (x >> 22 & 0x3ff) | (x & 0x8000));
+    if (d->dtype == 16) memcpy(&((uint16_t *)(void *)p)[i], (char *)&f + 2, 2);
     if (d->dtype == 7) ((int64_t *)(void *)p)[i] = x >> 31;
   }
   *bytes = n * size;

@@ -72,11 +72,13 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
           try "$name: copies under way while threads multiply" grep -q asynccopy "$out/kernels.zk" ;;
     block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
     wide) try "$name: four warps multiply together, over the end of a step" grep -q "groupwait" "$out/kernels.zk" ;;
-    rows) try "$name: runs of columns" grep -q "store.f32x8" "$out/kernels.zk" ;;
+    rows) try "$name: lanes along the depth" grep -q "lanexor" "$out/kernels.zk" ;;
     images) try "$name: a border for few channels" grep -q "_conv_border" "$out/kernels.zk"
             try "$name: channels last to the end" lacks "_Identity" "$out/kernels.zk" ;;
     esac
   done
+  try "large's kernels, fp16" kernel_ir tests/cuda/large.zg --precision=fp16
+  try "large: weights in bulk, signals between producers and consumers" grep -q "bulkcopy" "$out/kernels.zk"
   for m in mlperf-tiny-kws-int8 micro-kws-qoperator; do # bytes on matrix units
     if [ -f "$MODELS/$m/model.onnx" ]; then
       try "$m's kernels" kernel_ir "$MODELS/$m/model.onnx"

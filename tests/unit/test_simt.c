@@ -139,6 +139,52 @@ static void divergent(zn_kb *b, zn_kref out, zn_kref x) {
   zn_kb_end(b);
 }
 
+/* A warp's first thread has runs of x copied into two slots in turn; the other warp adds them up. `steps` are awaited. */
+static void relay(zn_kb *b, zn_kref y, zn_kref x, int64_t steps) {
+  zn_kref slots = zn_kb_alloc(b, ZN_F32, 64), full = zn_kb_alloc(b, ZN_U64, 2), empty = zn_kb_alloc(b, ZN_U64, 2);
+  zn_kref t = loop(b, 64, ZN_FOR_THREAD, 64), none = zn_kb_idx(b, 0), first = zn_kb_cmp(b, ZN_K_Eq, t, none);
+  zn_kref two = zn_kb_idx(b, 2);
+  zn_kb_if(b, first);
+  for (int64_t s = 0; s < 2; s++) {
+    zn_kb_signal_set(b, zn_kb_ptradd(b, full, zn_kb_idx(b, 8 * s)), 1);
+    zn_kb_signal_set(b, zn_kb_ptradd(b, empty, zn_kb_idx(b, 8 * s)), 1);
+  }
+  zn_kb_end(b);
+  zn_kb_statement(b, ZN_K_Barrier);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, t, zn_kb_idx(b, 32)));
+  zn_kb_registers(b, -40);
+  zn_kb_if(b, first);
+  zn_kref s = loop(b, 4, ZN_FOR_SERIAL, 0), turn = zn_kb_bin(b, ZN_K_Div, s, two);
+  zn_kref slot = zn_kb_bin(b, ZN_K_Rem, s, two), at = zn_kb_bin(b, ZN_K_Mul, slot, zn_kb_idx(b, 8));
+  zn_kref filled = zn_kb_ptradd(b, full, at);
+  zn_kb_signal_wait(b, zn_kb_ptradd(b, empty, at), zn_kb_bin(b, ZN_K_Sub, turn, zn_kb_idx(b, 1)));
+  zn_kb_signal_arrive(b, filled, 128);
+  zn_kref to = zn_kb_ptradd(b, slots, zn_kb_bin(b, ZN_K_Mul, slot, zn_kb_idx(b, 128)));
+  zn_kb_bulk_copy(b, to, zn_kb_ptradd(b, x, zn_kb_bin(b, ZN_K_Mul, s, zn_kb_idx(b, 128))), 128, filled);
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_else(b);
+  zn_kb_registers(b, 80);
+  zn_kref sum = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0)), lane = zn_kb_bin(b, ZN_K_Sub, t, zn_kb_idx(b, 32));
+  s = loop(b, steps, ZN_FOR_SERIAL, 0);
+  turn = zn_kb_bin(b, ZN_K_Div, s, two), slot = zn_kb_bin(b, ZN_K_Rem, s, two);
+  at = zn_kb_bin(b, ZN_K_Mul, slot, zn_kb_idx(b, 8));
+  zn_kb_signal_wait(b, zn_kb_ptradd(b, full, at), turn);
+  zn_kref from = zn_kb_bin(b, ZN_K_Add, zn_kb_bin(b, ZN_K_Mul, slot, zn_kb_idx(b, 32)), lane), old = zn_kb_get(b, sum);
+  zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, old, zn_kb_load(b, ZN_F32, 1, slots, from)));
+  zn_kb_statement(b, ZN_K_Meet);
+  zn_kb_if(b, zn_kb_cmp(b, ZN_K_Eq, lane, none));
+  zn_kb_signal_arrive(b, zn_kb_ptradd(b, empty, at), 0);
+  zn_kb_end(b);
+  zn_kb_end(b);
+  zn_kb_store(b, y, lane, zn_kb_get(b, sum));
+  zn_kb_end(b);
+  zn_kb_end(b);
+}
+
+static void four_runs(zn_kb *b, zn_kref y, zn_kref x) { relay(b, y, x, 4); }
+static void five_runs(zn_kb *b, zn_kref y, zn_kref x) { relay(b, y, x, 5); }
+
 static float out[128], in[128];
 
 static int32_t run(zn_ctx *c, const zn_kmod *m) {
@@ -182,6 +228,29 @@ static void side_by_side(void **state) {
   assert_int_equal(run(&c, m), 0);
   for (int i = 0; i < 64; i++) assert_true(out[i] == 3 * in[(i + 1) % 64]);
   m = make(&c, divergent);
+  c.sink = NULL;
+  c.verbosity = -1;
+  assert_int_not_equal(run(&c, m), 0);
+  zn_ctx_fini(&c);
+}
+
+/* Producers and consumers in different branches; who waits for what never comes is told so. */
+static void signals(void **state) {
+  (void)state;
+  zn_ctx c;
+  zn_text t;
+  zn_ctx_init(&c);
+  zn_kmod *m = make(&c, four_runs);
+  assert_int_equal(zn_kpass_clean(&c, m), ZN_OK);
+  assert_int_equal(run(&c, m), 0);
+  for (int i = 0; i < 32; i++) assert_true(out[i] == in[i] + in[i + 32] + in[i + 64] + in[i + 96]);
+  m->funcs[0]->blocks = 2;
+  zn_text_init(&t, &c.graph);
+  zn_cprint_cuda(&c, m, 0, 1, true, &t);
+  static const char *const said[] = {"__launch_bounds__(128, 2)", "ZN_SIGNAL_SET(", ", 1);", "ZN_SIGNAL_ANNOUNCE(", ", 128);",
+                                     "ZN_BULK_COPY(", "ZN_REGISTERS(dec, 40)", "ZN_REGISTERS(inc, 80)", "ZN_SIGNAL_WAIT("};
+  for (size_t i = 0; i < sizeof said / sizeof *said; i++) assert_non_null(strstr(t.s, said[i]));
+  m = make(&c, five_runs);
   c.sink = NULL;
   c.verbosity = -1;
   assert_int_not_equal(run(&c, m), 0);
@@ -279,8 +348,9 @@ static void text(void **state) {
   (void)state;
   zn_ctx c;
   zn_ctx_init(&c);
-  zn_kmod *m = make(&c, neighbours), *again;
+  zn_kmod *m = make(&c, four_runs), *again;
   zn_text a, b;
+  m->funcs[0]->blocks = 3;
   zn_text_init(&a, &c.graph);
   zn_text_init(&b, &c.graph);
   zn_kmod_print(m, &a);
@@ -419,6 +489,7 @@ static void flow_regions(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(teams_and_barriers), cmocka_unit_test(side_by_side),
+                                     cmocka_unit_test(signals),
                                      cmocka_unit_test(matrix_units),       cmocka_unit_test(words_of_units),
                                      cmocka_unit_test(text),
                                      cmocka_unit_test(waits_once),         cmocka_unit_test(promises),
