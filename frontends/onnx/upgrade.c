@@ -1,4 +1,6 @@
 /* Finding the upgrade rules of a node, and the small tools they are written with. */
+#include <math.h>
+
 #include "frontends/onnx/upgrade.h"
 
 typedef struct row {
@@ -45,9 +47,16 @@ void zn_u_del(zn_unode *u, const char *name) {
   u->num_attrs--;
 }
 
+/* Some exporters write whole numbers as floats. */
+static int64_t whole(zn_unode *u, const zn_attr *a, int64_t dflt) {
+  if (fabs(a->u.f) < 0x1p62 && a->u.f == floor(a->u.f)) return (int64_t)a->u.f;
+  zn_imp_problem(u->s->I, zn_unode_where(u), false, NULL, "attribute '%s' is %g, not a whole number", a->name, a->u.f);
+  return dflt;
+}
+
 int64_t zn_u_int(zn_unode *u, const char *name, int64_t dflt) {
   const zn_attr *a = zn_u_attr(u, name);
-  int64_t v = a && a->kind == ZN_A_INT ? a->u.i : a && a->kind == ZN_A_FLOAT ? (int64_t)a->u.f : dflt;
+  int64_t v = a && a->kind == ZN_A_INT ? a->u.i : a && a->kind == ZN_A_FLOAT ? whole(u, a, dflt) : dflt;
   zn_u_del(u, name);
   return v;
 }
