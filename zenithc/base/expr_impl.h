@@ -67,6 +67,7 @@ struct zn_exprs {
   uint32_t *stamp;
   bool total_division; /* x // 0 = x % 0 = 0 */
   uint32_t depth; /* nested simplification; bounds the work on hostile input */
+  uint32_t proof_steps; /* left for the proof that is under way */
 };
 
 static inline const zn_ex_node *zn_ex_at(const zn_exprs *p, zn_expr e) { return &p->nodes[e]; }

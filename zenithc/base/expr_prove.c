@@ -84,7 +84,8 @@ bool zn_ex_nonneg(zn_exprs *p, zn_expr e, unsigned depth) {
   if (zn_ex_bad(e)) return false;
   const zn_ex_node *n = zn_ex_at(p, e);
   if (n->lo >= 0) return true;
-  if (n->hi < 0 || !n->bounded || depth == 0 || n->n > 32) return false;
+  if (n->hi < 0 || !n->bounded || depth == 0 || n->n > 32 || p->proof_steps == 0) return false;
+  p->proof_steps--;
   unsigned tried = 0;
   for (zn_expr v = latest_atom(p, e, UINT32_MAX); v && tried < 3; v = latest_atom(p, e, v)) {
     zn_expr k, rest;
@@ -128,7 +129,8 @@ static bool refuted(const zn_exprs *p, zn_expr e) {
          (zn_ex_eval(p, e, coordinate, &low, &v) && v < 0);
 }
 
-enum { PROOF_DEPTH = 8 };
+/* Proofs that succeed on real models take less than 10 steps; a search without end is for hostile input. */
+enum { PROOF_DEPTH = 8, PROOF_STEPS = 2000 };
 
 bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
   if (zn_ex_bad(a) || zn_ex_bad(b)) return false;
@@ -137,7 +139,12 @@ bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
   if (x->hi <= y->lo && x->hi != INT64_MAX && y->lo != INT64_MIN) return true;
   if (x->lo > y->hi) return false;
   zn_expr e = zn_ex_sub(p, b, a);
-  return !refuted(p, e) && zn_ex_nonneg(p, e, PROOF_DEPTH);
+  if (refuted(p, e)) return false;
+  const uint32_t outer = p->proof_steps; /* simplification on the way may ask for proofs of its own */
+  p->proof_steps = PROOF_STEPS;
+  const bool proved = zn_ex_nonneg(p, e, PROOF_DEPTH);
+  p->proof_steps = outer;
+  return proved;
 }
 
 bool zn_ex_lt(zn_exprs *p, zn_expr a, zn_expr b) {
