@@ -103,6 +103,9 @@ def arguments(code, at):
 
 def check_order(path, code, say):
     own = re.findall(r"^static zn_(?:vid|nid|kref) (\w+)\(", code, flags=re.M)
+    sizes = re.findall(r"^static zn_expr (\w+)\(zn_lw .*?\n}$", code, flags=re.M | re.S)
+    bodies = re.findall(r"^static zn_expr \w+\(zn_lw (.*?\n)}$", code, flags=re.M | re.S)
+    own += [f for f, body in zip(sizes, bodies) if re.search(r"\bzn_(?:kb_|lw_as_expr|lw_checked_index|lw_for)", body)]
     builds = re.compile(r"\b(?:" + "|".join([BUILDERS] + own) + r")\(")
     for m in re.finditer(r"\b(?!(?:if|while|for|switch|return|sizeof|assert)\b)\w+\(", code):
         if sum(1 for a in arguments(code, m.end()) if builds.search(a)) > 1:

@@ -202,7 +202,8 @@ static void score_panels(zn_lw *lw, const strip *a, zn_expr from, zn_expr count,
   zn_lw_end(lw);
   zn_expr here = zn_ex_add(ex, zn_ex_muli(ex, panel, a->panel), col),
           key = zn_ex_add(ex, a->key0, here);
-  zn_kref x = mapped(lw, a, zn_kb_get(b, acc), row, ragged ? inside(lw, a, key) : key);
+  zn_expr shown = ragged ? inside(lw, a, key) : key;
+  zn_kref x = mapped(lw, a, zn_kb_get(b, acc), row, shown);
   if (ragged) {
     zn_kref end = zn_lw_ix(lw, a->sk), at = zn_lw_ix(lw, key);
     zn_kref before = zn_kb_cmp(b, ZN_K_Lt, at, end),
