@@ -60,7 +60,8 @@ BUILDERS = (
     r"zn_rw(?:[123]|_(?:op|raw|infer|attr_int|reduce|transpose|cast|ints|num|reshape|reshape_to|squeeze|unsqueeze|slice|extent"
     r"|extent1|repeat_heads))|zn_grad_(?:sum_to|expand_to|shaped|zeros)|zn_graph_(?:node|const|const_i64s|const_scalar)"
     r"|zn_u_(?:op[123]?|nodes?|with_attrs|num|i64s?|scalar_like|cast|concat|unsqueeze|reshape|transpose|slice|gather|dim|range"
-    r"|swapped|channels|scaled_product|activation)|zn_ua_(?:attend|apart|together|penalty|rotate|positions)"
+    r"|swapped|channels|scaled_product|activation|gelu|swish|reshape_as|unpacked)"
+    r"|zn_ua_(?:attend|apart|together|penalty|rotate|positions)"
     r"|zn_(?:kb|s|r|i|sv|ls)_\w+|zn_lw_(?:load\w*|ix|as_expr|in_range|checked_index|convert|round_to|ptr|ptr_loc|loc|source"
     r"|keep|scratch|zero)"
 )

@@ -390,6 +390,24 @@ static uint64_t shared_of(const candidate *c) {
 
 static double up(double x) { return (double)(int64_t)(x + 0.999); }
 
+static double cores_of(const zn_lw *lw) { return lw->caps->cores ? lw->caps->cores : 64; }
+
+/* Tiles of all matrices and parts. */
+static double tiles_of(zn_lw *lw, const zn_gemm *g, const candidate *c) {
+  double tiles = c->parts * up(zn_gs_extent(lw, g->m) / c->s->bm) * up(zn_gs_extent(lw, g->n) / c->s->bn);
+  for (uint32_t i = 0; i < g->num_batch; i++) tiles *= zn_gs_extent(lw, g->batch[i]);
+  return tiles;
+}
+
+/* Of adding up the parts: traffic, and a kernel unless the reader does it. */
+static double adding_cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
+  const double LAUNCH = 2500, PART = 400;
+  double elements = zn_gs_extent(lw, g->m) * zn_gs_extent(lw, g->n);
+  if (c->parts == 1) return 0;
+  for (uint32_t i = 0; i < g->num_batch; i++) elements *= zn_gs_extent(lw, g->batch[i]);
+  return PART * c->parts + elements * 4 * (c->parts + 1) / 1700 + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
+}
+
 /* Cycles of one step of a block, with its multiprocessor to itself: products, or reads of shared memory for them. */
 static double step_cost(const candidate *c) {
   const zn_gs_shape *s = c->s;
@@ -403,32 +421,26 @@ static double step_cost(const candidate *c) {
 
 /* The same for producers and consumers: products of one block beside the epilogue of the other, where there are two. */
 static double stream_cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
-  const double LATENCY = 1100, START = 2500, LAUNCH = 2500, PART = 400, ALONE = 700, ALL = 4800;
+  const double LATENCY = 1100, START = 2500, ALONE = 700, ALL = 4800;
   const zn_gs_shape *s = c->s;
-  double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
-  for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
-  double tiles = batch * c->parts * up(m / s->bm) * up(n / s->bn), steps = up(zn_gs_extent(lw, g->k) / (double)STEP / c->parts);
+  double tiles = tiles_of(lw, g, c), cores = cores_of(lw), steps = up(zn_gs_extent(lw, g->k) / (double)STEP / c->parts);
   double bytes = (double)((s->bm + s->bn) * STEP * 2), step = step_cost(c), alone = LATENCY / c->stages;
   double finish = 600 + (double)s->bm * s->bn / 128 * 12 / (s->bm / s->tm), own = step > alone ? step : alone;
   double queue = up(tiles / cores / c->blocks), chain = queue * (steps * own + finish);
   double work = up(tiles / cores) * steps * step + finish, all = tiles * steps * bytes / ALL;
   double time = chain > work ? chain : work;
   time = START + ALONE + (time > all ? time : all);
-  if (c->parts == 1) return time;
-  double adding = PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
-  return time + adding + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
+  return time + adding_cost(lw, g, c);
 }
 
 /* Cycles until the last block is done. A multiprocessor runs as many blocks at once as fit: together they take their work, but
  * no less than the chain of one of them: the first tiles' way, a step each at the pace of the copies, the epilogue. L2 gives
  * 64 bytes a cycle to a multiprocessor, 3400 to all. */
 static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
-  const double LATENCY = 1100, START = 1500, LAUNCH = 2500, PART = 400, ALONE = 700, EPILOGUE = 900, ISSUE = 150;
+  const double LATENCY = 1100, START = 1500, ALONE = 700, EPILOGUE = 900, ISSUE = 150;
   const zn_gs_shape *s = c->s;
   if (c->blocks) return stream_cost(lw, g, c);
-  double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), batch = 1, cores = lw->caps->cores ? lw->caps->cores : 64;
-  for (uint32_t i = 0; i < g->num_batch; i++) batch *= zn_gs_extent(lw, g->batch[i]);
-  double blocks = batch * c->parts * up(m / s->bm) * up(n / s->bn), threads = threads_of(c);
+  double blocks = tiles_of(lw, g, c), cores = cores_of(lw), threads = threads_of(c);
   double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * (c->fma ? 4 : 2);
   double step = step_cost(c), fetched = bytes / 64, finish = (double)s->bm * s->bn / 128 * 10;
   if (fetched > step) step = fetched;
@@ -443,19 +455,14 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   if (rest > 0) time += rest * work > chain ? rest * work : chain;
   if (all > time) time = all;
   if (shared_of(c) > lw->caps->shared_bytes / 2) time += ALONE; /* the next kernel cannot start beside it */
-  if (c->parts == 1) return time;
-  double adding = PART * c->parts + m * n * batch * 4 * (c->parts + 1) / 1700;
-  return time + adding + (zn_deferred_reader(lw, g) ? 0 : LAUNCH);
+  return time + adding_cost(lw, g, c);
 }
 
 /* Blocks start while the kernel before still runs, wherever it leaves room, and would crowd there. Those of a long kernel ask
  * for so much shared memory that each multiprocessor takes its even share of them. */
 static uint64_t spread(zn_lw *lw, const zn_gemm *g, const candidate *c, double time) {
   const double LONG = 12000, MOST = 4;
-  double cores = lw->caps->cores ? lw->caps->cores : 64, blocks = c->parts;
-  blocks *= up(zn_gs_extent(lw, g->m) / c->s->bm) * up(zn_gs_extent(lw, g->n) / c->s->bn);
-  for (uint32_t i = 0; i < g->num_batch; i++) blocks *= zn_gs_extent(lw, g->batch[i]);
-  double share = up(blocks / cores);
+  double share = up(tiles_of(lw, g, c) / cores_of(lw));
   if (!c->fma || time < LONG || share > MOST) return shared_of(c);
   uint64_t least = (lw->caps->shared_bytes / ((uint64_t)share + 1) + 16) / 16 * 16;
   return least > shared_of(c) ? least : shared_of(c);
@@ -471,9 +478,8 @@ static bool stream_usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   zn_ex_is_const(lw->ex, g->k, &k);
   each = ((k + STEP - 1) / STEP + c->parts - 1) / c->parts * STEP;
   if (!g->b_tiles || !divides(lw, g->n, RUN) || !zn_gs_columns_fit(c->s->bn, zn_gs_extent(lw, g->n))) return false;
-  double tiles = up(zn_gs_extent(lw, g->m) / c->s->bm) * up(zn_gs_extent(lw, g->n) / c->s->bn), cores = lw->caps->cores;
-  for (uint32_t i = 0; i < g->num_batch; i++) tiles *= zn_gs_extent(lw, g->batch[i]);
-  bool large = c->parts == 1 && c->s->bm >= 2 * ROWS && c->s->bn >= 2 * ROWS && tiles >= FULL * cores;
+  bool full = tiles_of(lw, g, c) >= FULL * cores_of(lw);
+  bool large = c->parts == 1 && c->s->bm >= 2 * ROWS && c->s->bn >= 2 * ROWS && full;
   if (g->spot ? k > FEW_STEPS * STEP : !large) return false;
   return shared_of(c) <= share && each * (c->parts - 1) < k; /* no part is empty */
 }

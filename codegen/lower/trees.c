@@ -108,7 +108,7 @@ static void write_tables(zn_lw *lw, trees *t, const lists *l, const int32_t *pla
   zn_arena *a = &lw->ctx->graph;
   int32_t *record = ZN_ARRAY(a, int32_t, RECORD * t->nodes + 1), *mode = ZN_ARRAY(a, int32_t, t->nodes + 1);
   int32_t *missing = ZN_ARRAY(a, int32_t, t->nodes + 1), *members = ZN_ARRAY(a, int32_t, t->nodes + 1);
-  void *split = zn_arena_array(a, t->nodes + 1, zn_dtype_bytes(t->ct));
+  void *split = t->ct == ZN_F32 ? NULL : zn_arena_array(a, t->nodes + 1, zn_dtype_bytes(t->ct));
   for (uint32_t k = 0; k < t->nodes; k++) {
     int32_t *to = record + RECORD * place[k];
     to[0] = l->feature[k], to[1] = bits_of(t, k);
@@ -117,11 +117,11 @@ static void write_tables(zn_lw *lw, trees *t, const lists *l, const int32_t *pla
       to[2 + side] = next < 0 ? next : place[next];
     }
     mode[place[k]] = l->mode[k], missing[place[k]] = l->missing[k], members[place[k]] = l->member_at[k];
-    zn_store_f64(t->ct, split, (uint64_t)place[k], zn_load_f64(t->splits->dtype, t->splits->data, k));
+    if (split) zn_store_f64(t->ct, split, (uint64_t)place[k], zn_load_f64(t->splits->dtype, t->splits->data, k));
   }
   for (uint32_t r = 0; r < t->roots; r++) l->root[r] = l->root[r] < 0 ? l->root[r] : place[l->root[r]];
   t->record = list_i32(lw, "tree_nodes", record, RECORD * t->nodes);
-  if (t->ct != ZN_F32) t->split = zn_lw_const(lw, "tree_split", t->ct, t->nodes, split);
+  if (split) t->split = zn_lw_const(lw, "tree_split", t->ct, t->nodes, split);
   t->mode = list_i32(lw, "tree_mode", mode, t->nodes);
   t->missing = list_i32(lw, "tree_missing", missing, t->nodes);
   t->root = list_i32(lw, "tree_root", l->root, t->roots);

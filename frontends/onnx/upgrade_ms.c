@@ -7,17 +7,12 @@
 void zn_up_ms_gelu(zn_unode *u) { /* Gelu, BiasGelu (erf), FastGelu (tanh); the bias optional */
   if (!zn_u_need(u, 1)) return;
   zn_vid x = zn_u_in(u, 1) ? zn_u_op2(u, ZN_OP_Add, u->in[0], u->in[1]) : u->in[0];
-  zn_nid n = zn_u_node(u, ZN_OP_Gelu, &x, 1);
-  if (!strcmp(u->op, "FastGelu")) zn_node_set_str(u->s->g, n, "approximate", "tanh");
-  zn_u_finish(u, zn_node_out(u->s->g, n, 0));
+  zn_u_finish(u, zn_u_gelu(u, x, !strcmp(u->op, "FastGelu")));
 }
 
 void zn_up_ms_quickgelu(zn_unode *u) { /* x * sigmoid(alpha*x) */
   double alpha = zn_u_float(u, "alpha", 1.702f);
-  if (!zn_u_need(u, 1)) return;
-  zn_nid n = zn_u_node(u, ZN_OP_Swish, &u->in[0], 1);
-  zn_node_set_float(u->s->g, n, "alpha", alpha);
-  zn_u_finish(u, zn_node_out(u->s->g, n, 0));
+  if (zn_u_need(u, 1)) zn_u_finish(u, zn_u_swish(u, u->in[0], alpha));
 }
 
 /* Y = activation(Conv(X, W, B) + Z) */
@@ -172,7 +167,7 @@ void zn_up_ms_biassoftmax(zn_unode *u) {
   const zn_nid flat = zn_u_node(u, ZN_OP_Flatten, &x, 1);
   zn_node_set_int(u->s->g, flat, "axis", axis);
   const zn_vid y = zn_u_op1(u, ZN_OP_Softmax, zn_node_out(u->s->g, flat, 0));
-  zn_u_finish(u, zn_u_op2(u, ZN_OP_Reshape, y, zn_u_op1(u, ZN_OP_Shape, x)));
+  zn_u_finish(u, zn_u_reshape_as(u, y, x));
 }
 
 /* BiasAdd: x + bias + skip. */

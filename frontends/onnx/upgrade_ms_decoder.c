@@ -4,25 +4,10 @@
 
 #include "frontends/onnx/upgrade_tools.h"
 
-static zn_vid reshaped_as(zn_unode *u, zn_vid v, zn_vid like) {
-  return zn_u_op2(u, ZN_OP_Reshape, v, zn_u_op1(u, ZN_OP_Shape, like));
-}
-static zn_vid gelu(zn_unode *u, zn_vid x) { /* by tanh */
-  const zn_nid n = zn_u_node(u, ZN_OP_Gelu, &x, 1);
-  zn_node_set_str(u->s->g, n, "approximate", "tanh");
-  return zn_node_out(u->s->g, n, 0);
-}
 static zn_vid times(zn_unode *u, zn_vid a, zn_vid b) { return zn_u_op2(u, ZN_OP_Mul, a, b); }
 static zn_vid plus(zn_unode *u, zn_vid a, zn_vid b) { return zn_u_op2(u, ZN_OP_Add, a, b); }
 
 /* ---- gates ---- */
-
-/* x * sigmoid(alpha * x) */
-static zn_vid swish(zn_unode *u, zn_vid x, double alpha) {
-  const zn_nid n = zn_u_node(u, ZN_OP_Swish, &x, 1);
-  zn_node_set_float(u->s->g, n, "alpha", alpha);
-  return zn_node_out(u->s->g, n, 0);
-}
 
 typedef struct glu {
   double alpha, beta, limit; /* limit: infinite when there is none */
@@ -36,7 +21,7 @@ static zn_vid gated(zn_unode *u, zn_vid gate, zn_vid up, const glu *p) {
     up = zn_u_op3(u, ZN_OP_Clip, up, least, most);
   }
   if (p->beta != 0) up = plus(u, up, zn_u_scalar_like(u, p->beta, up));
-  return times(u, swish(u, gate, p->alpha), up);
+  return times(u, zn_u_swish(u, gate, p->alpha), up);
 }
 
 /* (gate, up), or both as halves of the last axis */
@@ -55,7 +40,7 @@ void zn_up_ms_scaledsilu(zn_unode *u) {
   const double alpha = zn_u_float(u, "alpha", 1);
   if (!zn_u_need(u, 1)) return;
   const zn_vid scale = zn_u_in(u, 1) ? zn_u_reshape(u, u->in[1], NULL, 0) : zn_u_scalar_like(u, alpha, u->in[0]);
-  zn_u_finish(u, swish(u, times(u, u->in[0], zn_u_op2(u, ZN_OP_CastLike, scale, u->in[0])), 1));
+  zn_u_finish(u, zn_u_swish(u, times(u, u->in[0], zn_u_op2(u, ZN_OP_CastLike, scale, u->in[0])), 1));
 }
 
 /* X + Y * gate */
@@ -98,8 +83,8 @@ void zn_up_ms_gatedrmsnorm(zn_unode *u) {
   const zn_vid c[2] = {zn_u_i64(u, -1), zn_u_dim(u, u->in[1], 0, true)};
   const zn_vid to = zn_u_concat(u, c, 2, 0), scale = zn_u_cast(u, u->in[1], ZN_F32), gate = zn_u_cast(u, u->in[2], ZN_F32);
   const zn_vid x = zn_u_cast(u, u->in[0], ZN_F32), rows = zn_u_op2(u, ZN_OP_Reshape, x, to);
-  const zn_vid y = reshaped_as(u, times(u, rms(u, rows, eps), scale), u->in[0]);
-  const zn_vid g = sigmoid ? zn_u_op1(u, ZN_OP_Sigmoid, gate) : swish(u, gate, 1);
+  const zn_vid y = zn_u_reshape_as(u, times(u, rms(u, rows, eps), scale), u->in[0]);
+  const zn_vid g = sigmoid ? zn_u_op1(u, ZN_OP_Sigmoid, gate) : zn_u_swish(u, gate, 1);
   zn_u_finish(u, zn_u_op2(u, ZN_OP_CastLike, times(u, y, g), u->in[0]));
 }
 
@@ -129,7 +114,7 @@ void zn_up_ms_branchwisermsnorm(zn_unode *u) {
     const bool whole = zn_u_type(u, scale)->rank == 1 && zn_u_const_dim(u, scale, 0, &n) && n == c * h;
     y = times(u, y, zn_u_cast(u, whole ? zn_u_reshape(u, scale, apart, 2) : scale, ZN_F32));
   }
-  if (branches > 0) y = reshaped_as(u, y, u->in[0]);
+  if (branches > 0) y = zn_u_reshape_as(u, y, u->in[0]);
   zn_u_finish(u, zn_u_op2(u, ZN_OP_CastLike, y, u->in[0]));
 }
 
@@ -392,8 +377,8 @@ static void halves(zn_unode *u, zn_vid h, bool interleaved, zn_vid out[2]) {
 
 static zn_vid expert_activation(zn_unode *u, const char *name, zn_vid x) { /* 0: not known */
   if (!strcmp(name, "relu")) return zn_u_op1(u, ZN_OP_Relu, x);
-  if (!strcmp(name, "gelu")) return gelu(u, x);
-  if (!strcmp(name, "silu")) return swish(u, x, 1);
+  if (!strcmp(name, "gelu")) return zn_u_gelu(u, x, true);
+  if (!strcmp(name, "silu")) return zn_u_swish(u, x, 1);
   return !strcmp(name, "identity") ? x : 0;
 }
 
@@ -435,5 +420,5 @@ void zn_up_ms_moe(zn_unode *u) {
   const zn_vid kept = zn_u_op3(u, ZN_OP_Where, unused, zero, part);
   const zn_nid sum = zn_u_node(u, ZN_OP_ReduceSum, (zn_vid[]){kept, zn_u_i64(u, 0)}, 2);
   zn_node_set_int(u->s->g, sum, "keepdims", 0);
-  zn_u_finish(u, reshaped_as(u, zn_node_out(u->s->g, sum, 0), u->in[0]));
+  zn_u_finish(u, zn_u_reshape_as(u, zn_node_out(u->s->g, sum, 0), u->in[0]));
 }

@@ -186,9 +186,7 @@ void zn_up_ms_gemmfastgelu(zn_unode *u) {
   if (!zn_u_need(u, 2)) return;
   zn_vid y = zn_u_op2(u, ZN_OP_MatMul, u->in[0], u->in[1]);
   if (zn_u_in(u, 2)) y = zn_u_op2(u, ZN_OP_Add, y, u->in[2]);
-  const zn_nid n = zn_u_node(u, ZN_OP_Gelu, &y, 1);
-  zn_node_set_str(u->s->g, n, "approximate", "tanh");
-  zn_u_finish(u, zn_node_out(u->s->g, n, 0));
+  zn_u_finish(u, zn_u_gelu(u, y, true));
 }
 
 /* Real to complex (two numbers on a new last axis), half of a symmetric spectrum; over the last axis */

@@ -32,7 +32,7 @@ static zn_vid flat_softmax(zn_unode *u, zn_vid x) {
   const zn_nid f = zn_u_node(u, ZN_OP_Flatten, &x, 1);
   zn_node_set_int(u->s->g, f, "axis", zn_u_int(u, "axis", -1));
   const zn_vid y = zn_u_op1(u, ZN_OP_Softmax, zn_node_out(u->s->g, f, 0));
-  return zn_u_op2(u, ZN_OP_Reshape, y, zn_u_op1(u, ZN_OP_Shape, x));
+  return zn_u_reshape_as(u, y, x);
 }
 
 /* QLinearX: (x, scale, zero)... then the output's scale and zero point. */

@@ -79,6 +79,10 @@ zn_vid zn_u_reshape(zn_unode *u, zn_vid v, const int64_t *dims, uint32_t n) {
   return zn_u_op2(u, ZN_OP_Reshape, v, to);
 }
 
+zn_vid zn_u_reshape_as(zn_unode *u, zn_vid v, zn_vid like) {
+  return zn_u_op2(u, ZN_OP_Reshape, v, zn_u_op1(u, ZN_OP_Shape, like));
+}
+
 zn_vid zn_u_transpose(zn_unode *u, zn_vid v, const int64_t *perm, uint32_t n) {
   const zn_nid id = zn_u_node(u, ZN_OP_Transpose, &v, 1);
   zn_node_set_ints(u->s->g, id, "perm", perm, n);
@@ -170,6 +174,18 @@ bool zn_u_const_dim(zn_unode *u, zn_vid v, int d, int64_t *out) {
 }
 
 /* ---- activations ---- */
+
+zn_vid zn_u_gelu(zn_unode *u, zn_vid v, bool fast) {
+  const zn_nid n = zn_u_node(u, ZN_OP_Gelu, &v, 1);
+  if (fast) zn_node_set_str(u->s->g, n, "approximate", "tanh");
+  return zn_node_out(u->s->g, n, 0);
+}
+
+zn_vid zn_u_swish(zn_unode *u, zn_vid v, double alpha) {
+  const zn_nid n = zn_u_node(u, ZN_OP_Swish, &v, 1);
+  zn_node_set_float(u->s->g, n, "alpha", alpha);
+  return zn_node_out(u->s->g, n, 0);
+}
 
 typedef struct act {
   const char *name;

@@ -22,6 +22,7 @@ zn_vid zn_u_concat(zn_unode *u, const zn_vid *in, uint32_t n, int64_t axis);
 zn_vid zn_u_unsqueeze(zn_unode *u, zn_vid v, int64_t axis);
 zn_vid zn_u_reshape(zn_unode *u, zn_vid v, const int64_t *dims,
                     uint32_t n); /* 0 copies, -1 infers */
+zn_vid zn_u_reshape_as(zn_unode *u, zn_vid v, zn_vid like); /* in the shape of `like` */
 zn_vid zn_u_transpose(zn_unode *u, zn_vid v, const int64_t *perm, uint32_t n);
 zn_vid zn_u_slice(zn_unode *u, zn_vid v, int64_t axis, int64_t from, int64_t to);
 /* Parts of v along an axis; sizes NULL: equal ones. */
@@ -41,6 +42,8 @@ zn_vid zn_u_scaled_product(zn_unode *u, zn_vid a, zn_vid b, zn_vid sa, zn_vid sb
 zn_vid zn_u_unpacked(zn_unode *u, zn_vid x, int64_t bits);
 bool zn_u_const_dim(zn_unode *u, zn_vid v, int d, int64_t *out); /* d negative: from the back */
 
+zn_vid zn_u_gelu(zn_unode *u, zn_vid v, bool fast); /* by erf; fast: by tanh */
+zn_vid zn_u_swish(zn_unode *u, zn_vid v, double alpha); /* v * sigmoid(alpha * v) */
 /* An activation of a fused operator by name. Its parameters are attributes of the standard one, for Clip inputs. */
 bool zn_u_activation_known(const char *name);
 const char *zn_u_activation_param(const char *name, uint32_t i); /* NULL behind the last */
