@@ -386,6 +386,7 @@ static zn_expr minmax(zn_exprs *p, zn_ex_op op, zn_expr a, zn_expr b) {
   uint32_t n = 0, kept = 0;
   flatten(p, op, a, list, &n);
   flatten(p, op, b, list, &n);
+  zn_ex_prove_begin(p);
   for (uint32_t i = 0; i < n; i++) {
     bool drop = false; /* another operand always wins (of equal ones the first stays) */
     for (uint32_t j = 0; j < n && !drop; j++) {
@@ -397,6 +398,7 @@ static zn_expr minmax(zn_exprs *p, zn_ex_op op, zn_expr a, zn_expr b) {
     }
     if (drop) list[i] = ZN_EX_NONE;
   }
+  zn_ex_prove_end(p);
   for (uint32_t i = 0; i < n; i++) {
     if (list[i] == ZN_EX_NONE) continue;
     uint32_t at = kept++;

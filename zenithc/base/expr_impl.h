@@ -67,7 +67,7 @@ struct zn_exprs {
   uint32_t *stamp;
   bool total_division; /* x // 0 = x % 0 = 0 */
   uint32_t depth; /* nested simplification; bounds the work on hostile input */
-  uint32_t proof_steps; /* left for the proof that is under way */
+  uint32_t proofs, proof_steps; /* proofs under way, and the steps that are left for all of them */
 };
 
 static inline const zn_ex_node *zn_ex_at(const zn_exprs *p, zn_expr e) { return &p->nodes[e]; }
@@ -106,6 +106,9 @@ zn_ex_term zn_ex_term_at(const zn_exprs *p, zn_expr e, uint32_t i);
 
 /* e >= 0, provably. */
 bool zn_ex_nonneg(zn_exprs *p, zn_expr e, unsigned depth);
+/* Proofs between begin and end, and those within others, share one allowance of steps: what hostile input can cost. */
+void zn_ex_prove_begin(zn_exprs *p);
+void zn_ex_prove_end(zn_exprs *p);
 /* e = coef * atom + rest, only the top-level occurrences of the atom; false when it occurs squared.
  */
 bool zn_ex_split_atom(zn_exprs *p, zn_expr e, zn_expr atom, zn_expr *coef, zn_expr *rest);

@@ -130,7 +130,13 @@ static bool refuted(const zn_exprs *p, zn_expr e) {
 }
 
 /* Proofs that succeed on real models take less than 10 steps; a search without end is for hostile input. */
-enum { PROOF_DEPTH = 8, PROOF_STEPS = 2000 };
+enum { PROOF_DEPTH = 8, PROOF_STEPS = 1000 };
+
+void zn_ex_prove_begin(zn_exprs *p) {
+  if (p->proofs++ == 0) p->proof_steps = PROOF_STEPS;
+}
+
+void zn_ex_prove_end(zn_exprs *p) { p->proofs--; }
 
 bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
   if (zn_ex_bad(a) || zn_ex_bad(b)) return false;
@@ -140,10 +146,9 @@ bool zn_ex_le(zn_exprs *p, zn_expr a, zn_expr b) {
   if (x->lo > y->hi) return false;
   zn_expr e = zn_ex_sub(p, b, a);
   if (refuted(p, e)) return false;
-  const uint32_t outer = p->proof_steps; /* simplification on the way may ask for proofs of its own */
-  p->proof_steps = PROOF_STEPS;
+  zn_ex_prove_begin(p);
   const bool proved = zn_ex_nonneg(p, e, PROOF_DEPTH);
-  p->proof_steps = outer;
+  zn_ex_prove_end(p);
   return proved;
 }
 
