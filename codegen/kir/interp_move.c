@@ -220,13 +220,13 @@ static int32_t tile_byte(const char *p, bool is_signed) { return is_signed ? (in
 
 /* Row r of a TileDot times all columns. */
 static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r, uint32_t *sums) {
-  const uint64_t w = t->col_tiles * 16;
-  memset(sums, 0, w * sizeof *sums);
+  const uint64_t group = zn_tile_group(t->kind), unit = zn_tile_unit(t->kind);
+  memset(sums, 0, t->cols * sizeof *sums);
   for (uint64_t g = 0; g < t->groups; g++)
-    for (uint64_t k = 0; k < 64; k++) {
+    for (uint64_t k = 0; k < group; k++) {
       const int32_t x = tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
-      const char *y = cols + (g * 16 + k / 4) * t->col_words * 4 + k % 4;
-      for (uint64_t j = 0; j < w; j++) sums[j] += (uint32_t)(x * tile_byte(y + 4 * j, t->c_signed));
+      const char *y = cols + (g * group + k) / unit * t->col_step * unit + k % unit;
+      for (uint64_t j = 0; j < t->cols; j++) sums[j] += (uint32_t)(x * tile_byte(y + unit * j, t->c_signed));
     }
 }
 
@@ -235,11 +235,11 @@ static void tile_dot(const zn_idec *d, zn_imach *m) {
   const char *rows = *ZN_SLOT(const char *, m, d->b), *cols = *ZN_SLOT(const char *, m, d->c);
   zn_tile t;
   bool fine = zn_tile_read(d->imm, &t);
-  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = (uint64_t)t.col_tiles * 16;
-  const uint64_t rows_end = (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + 64;
+  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = t.cols, group = zn_tile_group(t.kind), unit = zn_tile_unit(t.kind);
+  const uint64_t rows_end = (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + group;
   if (m->opts.check_bounds)
     fine = fine && zn_interp_reachable(m, to, n * w * 4) && zn_interp_reachable(m, rows, rows_end) &&
-           zn_interp_reachable(m, cols, ((t.groups * 16ull - 1) * t.col_words + w) * 4);
+           zn_interp_reachable(m, cols, ((t.groups * group / unit - 1) * t.col_step + w) * unit);
   if (!fine) {
     zn_error(m->c, NULL, "interp: a product of tiles reaches outside its buffers");
     m->failed = true;

@@ -138,21 +138,23 @@ static inline void zn_group_place(unsigned t, unsigned e, unsigned *row, unsigne
   *row += t / 32 * 16, *col += e / 4 * 8;
 }
 
-/* TileDot's immediate. Results: `row_tiles` * `rows` rows of `col_tiles` * 16 words. Operand b: a row's bytes of a group
- * follow each other; rows lie `row_bytes` apart and groups 64 bytes, or, where row_bytes is 0, rows 64 bytes apart and groups
- * one behind the other.
- * Operand c: word w (4 bytes of depth) of all columns, `col_words` from word to word, 16 words a group. */
+/* TileDot's immediate. Results: `row_tiles` * `rows` rows of `cols` words. `kind` gives the bytes of a group and of a unit
+ * (caps.h). Operand b: a row's bytes of a group follow each other; rows lie `row_bytes` apart, groups one behind the other in a
+ * row, or, where row_bytes is 0, rows one behind the other in a group, and groups one behind the other.
+ * Operand c: unit after unit of the depth, each of `col_step` columns one behind the other. */
 typedef struct zn_tile {
-  unsigned rows, row_tiles, col_tiles; /* 1 .. 16, 1 .. 2, 1 .. 2 */
-  unsigned col_words;                  /* a multiple of 16, at most 240 */
-  unsigned groups, row_bytes;          /* below 2^16 and 2^24 */
+  unsigned kind;
+  unsigned rows, row_tiles;   /* 1 .. 16, 1 .. 2 */
+  unsigned cols, col_step;    /* multiples of 4, at most 32 and 252 */
+  unsigned groups, row_bytes; /* below 2^16 and 2^24 */
   bool b_signed, c_signed;
 } zn_tile;
 int64_t zn_tile_code(const zn_tile *t);
 bool zn_tile_read(int64_t code, zn_tile *out); /* false: not the code of a tile */
-static inline uint64_t zn_tile_row_step(const zn_tile *t) { return t->row_bytes ? t->row_bytes : 64; }
+static inline uint64_t zn_tile_row_step(const zn_tile *t) { return t->row_bytes ? t->row_bytes : zn_tile_group(t->kind); }
 static inline uint64_t zn_tile_group_step(const zn_tile *t) {
-  return t->row_bytes ? 64 : (uint64_t)t->row_tiles * t->rows * 64;
+  const unsigned group = zn_tile_group(t->kind);
+  return t->row_bytes ? group : (uint64_t)t->row_tiles * t->rows * group;
 }
 
 /* Operations that the threads of a warp or team do together, or at which they wait for each other. */

@@ -85,6 +85,8 @@ zn_lval zn_lf_convert(zn_lfun *s, const zn_kinst *in);
 
 /* llvm_tile.c: TileDot, and what stands at both ends of a kernel that has it. */
 void zn_lf_tile_dot(zn_lfun *s, const zn_kinst *in);
+/* llvm_tile_reg.c: one of kind PAIRS or RUNS. */
+void zn_lf_tile_reg(zn_lfun *s, const zn_tile *t, zn_lval to, zn_lval rows, zn_lval cols);
 void zn_lf_tiles_begin(zn_lfun *s);
 void zn_lf_tiles_end(zn_lfun *s);
 

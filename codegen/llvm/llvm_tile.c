@@ -26,7 +26,7 @@ static zn_lval after(zn_lfun *s, zn_lval p, uint64_t bytes) {
 static unsigned rows_of(const zn_kfunc *f) {
   zn_tile t;
   for (uint32_t i = 1; i < f->num_insts; i++)
-    if (f->insts[i].op == ZN_K_TileDot && zn_tile_read(f->insts[i].imm.i, &t)) return t.rows;
+    if (f->insts[i].op == ZN_K_TileDot && zn_tile_read(f->insts[i].imm.i, &t) && t.kind == ZN_TILE_AMX) return t.rows;
   return 0;
 }
 
@@ -57,11 +57,11 @@ void zn_lf_tiles_end(zn_lfun *s) {
 static void group(zn_lfun *s, const zn_tile *t, zn_lval rows, zn_lval cols) {
   static const char *const products[2][2] = {{"llvm.x86.tdpbuud", "llvm.x86.tdpbusd"}, {"llvm.x86.tdpbsud", "llvm.x86.tdpbssd"}};
   const uint64_t step = zn_tile_row_step(t);
-  for (unsigned j = 0; j < t->col_tiles; j++)
-    move(s, "llvm.x86.tileloadd64", COLS + j, after(s, cols, 64ull * j), t->col_words * 4ull);
+  for (unsigned j = 0; j < t->cols / 16; j++)
+    move(s, "llvm.x86.tileloadd64", COLS + j, after(s, cols, 64ull * j), t->col_step * 4ull);
   for (unsigned i = 0; i < t->row_tiles; i++) {
     move(s, "llvm.x86.tileloadd64", ROWS + i, after(s, rows, i * t->rows * step), step);
-    for (unsigned j = 0; j < t->col_tiles; j++) {
+    for (unsigned j = 0; j < t->cols / 16; j++) {
       zn_lval args[3] = {number(s, i * 2 + j), number(s, ROWS + i), number(s, COLS + j)};
       call(s, products[t->b_signed][t->c_signed], args, 3);
     }
@@ -72,11 +72,16 @@ void zn_lf_tile_dot(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
   LLVMBuilderRef b = m->b;
   zn_tile t;
-  if (!zn_tile_read(in->imm.i, &t) || t.rows != rows_of(s->f) || !m->caps->tile_dot || m->arch != ZN_LA_X86)
+  const bool known = zn_tile_read(in->imm.i, &t) && t.kind == m->caps->tile_dot;
+  if (known && t.kind != ZN_TILE_AMX) {
+    zn_lf_tile_reg(s, &t, s->v[in->a], s->v[in->b], s->v[in->c]);
+    return;
+  }
+  if (!known || t.rows != rows_of(s->f) || t.cols % 16 || m->arch != ZN_LA_X86)
     ZN_BUG(m->ctx, "%s: a tile that %s does not have", s->f->name, m->caps->arch);
   for (unsigned k = 0; k < t.row_tiles * 2; k++) {
     zn_lval tile = number(s, k);
-    if (k % 2 < t.col_tiles) call(s, "llvm.x86.tilezero", &tile, 1);
+    if (k % 2 < t.cols / 16) call(s, "llvm.x86.tilezero", &tile, 1);
   }
   LLVMBasicBlockRef before = LLVMGetInsertBlock(b), loop = LLVMAppendBasicBlockInContext(m->lc, s->fv, "");
   LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(m->lc, s->fv, "");
@@ -84,7 +89,7 @@ void zn_lf_tile_dot(zn_lfun *s, const zn_kinst *in) {
   LLVMPositionBuilderAtEnd(b, loop);
   zn_lval zero = LLVMConstInt(m->i64, 0, 0), g = LLVMBuildPhi(b, m->i64, "");
   zn_lval to_rows = LLVMBuildMul(b, g, LLVMConstInt(m->i64, zn_tile_group_step(&t), 0), "");
-  zn_lval to_cols = LLVMBuildMul(b, g, LLVMConstInt(m->i64, t.col_words * 64ull, 0), "");
+  zn_lval to_cols = LLVMBuildMul(b, g, LLVMConstInt(m->i64, t.col_step * 64ull, 0), "");
   zn_lval rows = LLVMBuildGEP2(b, m->i8, s->v[in->b], &to_rows, 1, "");
   zn_lval cols = LLVMBuildGEP2(b, m->i8, s->v[in->c], &to_cols, 1, "");
   group(s, &t, rows, cols);
@@ -93,8 +98,8 @@ void zn_lf_tile_dot(zn_lfun *s, const zn_kinst *in) {
   LLVMAddIncoming(g, &zero, &before, 1);
   LLVMAddIncoming(g, &next, &loop, 1);
   LLVMPositionBuilderAtEnd(b, done);
-  const uint64_t width = t.col_tiles * 64ull;
+  const uint64_t width = t.cols * 4ull;
   for (unsigned i = 0; i < t.row_tiles; i++)
-    for (unsigned j = 0; j < t.col_tiles; j++)
+    for (unsigned j = 0; j < t.cols / 16; j++)
       move(s, "llvm.x86.tilestored64", i * 2 + j, after(s, s->v[in->a], i * t.rows * width + 64ull * j), width);
 }

@@ -19,8 +19,7 @@ enum {
   SHARED_CHANNELS = 128,
   ENOUGH_TILES = 12,
   SHARED_GRID = 48,
-  MIN_TILES = 32, /* with TileDot, for 16 threads */
-  TILE_WORDS = 24, /* of depth, below which TileDot does not pay */
+  MIN_TILES = 32, /* with AMX, for 16 threads */
   TILE_UNROLL = 2
 };
 
@@ -29,9 +28,12 @@ typedef struct shape {
   double speed; /* part of the peak in the steady state */
 } shape;
 
-/* Channels by vectors of pixels of a TileDot; mr at most 16 is one row of tiles. */
-static const shape tile_shapes[] = {{32, 2, 1.0}, {16, 2, 0.7}, {32, 1, 0.65}, {16, 1, 0.5},
-                                    {8, 2, 0.4},  {8, 1, 0.3},  {4, 2, 0.2},   {4, 1, 0.15}};
+/* Channels by vectors of pixels of a TileDot, by kind. AMX: mr at most 16 is one row of tiles. */
+enum { MAX_TILE_SHAPES = 8 };
+static const shape tile_shapes[][MAX_TILE_SHAPES] = {
+    [ZN_TILE_AMX] = {{32, 2, 1.0}, {16, 2, 0.7}, {32, 1, 0.65}, {16, 1, 0.5}, {8, 2, 0.4}, {8, 1, 0.3}, {4, 2, 0.2}, {4, 1, 0.15}},
+    [ZN_TILE_PAIRS] = {{8, 2, 1.0}, {6, 2, 0.95}, {4, 2, 0.85}, {8, 1, 0.8}, {4, 1, 0.65}, {2, 2, 0.6}, {2, 1, 0.5}},
+    [ZN_TILE_RUNS] = {{2, 1, 1.0}, {1, 1, 0.7}}};
 
 /* mr * nv accumulators, nv operands, one broadcast and two temporaries. */
 static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.85}, {8, 1, 0.9}, {6, 1, 0.85}, {4, 1, 0.75},
@@ -47,7 +49,7 @@ typedef struct plan {
   int64_t row_taps;                       /* of the kernel's last axis */
   bool of_taps;                           /* words are taps of a row, not channels */
   int64_t channel_steps, tap_steps;       /* words along the channels, and along a row of taps */
-  int64_t words;                          /* of a pixel */
+  int64_t words, room_words;              /* of a pixel; with what fills the last group of a TileDot */
   int64_t rows, width;                    /* output image: all axes but the last flattened, and the last */
   int64_t tile_rows, tile_width, row_tiles, col_tiles, pixels;
   unsigned mr, nv, lanes;
@@ -61,6 +63,9 @@ typedef struct plan {
   zn_expr panel;       /* the first word of the tile's panel */
   zn_kref sums;        /* tiles: the results of one */
 } plan;
+
+/* Words of depth below which a TileDot does not pay. */
+static const int64_t tile_words[] = {[ZN_TILE_AMX] = 24, [ZN_TILE_PAIRS] = 6, [ZN_TILE_RUNS] = 3};
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -123,14 +128,17 @@ static void set_words(plan *p, zn_dot_form form) {
   p->of_taps = p->ic * taps < channels * p->row_taps;
   p->channel_steps = p->of_taps ? p->ic : channels;
   p->tap_steps = p->of_taps ? taps : p->row_taps;
-  p->words = p->channel_steps * (p->taps / p->row_taps) * p->tap_steps;
+  p->words = p->room_words = p->channel_steps * (p->taps / p->row_taps) * p->tap_steps;
 }
 
 /* ---------------------------------------------------------------- choice */
 
+/* A machine of one core and little stack. */
+static bool is_small(const zn_lw *lw) { return lw->caps->idx_bytes == 4; }
+
 /* The tile of pixels for a register tile; its score: useful part of the peak. */
 static double choose_tile(plan *p, const shape *s, double channel_use, int64_t most, int64_t max_pixels) {
-  const int64_t px = (int64_t)s->nv * p->lanes, room = most / (p->words * 4);
+  const int64_t px = (int64_t)s->nv * p->lanes, room = most / (p->room_words * 4);
   const bool whole_rows = p->width <= max_pixels && !p->flat && p->width <= room;
   double best = 0;
   for (int k = 1; k <= max_pixels; k++) {
@@ -160,7 +168,7 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
     now.mr = mr;
     now.nv = s->nv;
     now.blocks = ceil_div(p->oc, mr);
-    const int64_t most = p->lanes == 1 ? SMALL_PANEL : PANEL_BYTES;
+    const int64_t most = is_small(lw) ? SMALL_PANEL : PANEL_BYTES;
     double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr), most, MAX_PIXELS);
     if (score <= best) continue;
     if (form == ZN_DOT_BYTES)
@@ -179,18 +187,22 @@ static bool choose_tiles(zn_lw *lw, plan *p) {
   double best = 0;
   plan now = *p;
   set_words(&now, ZN_DOT_TILE_ROWS);
-  if (p->lanes != 16 || now.words < TILE_WORDS) return false;
-  const int64_t most = (int64_t)lw->caps->l2_bytes / 4 > PANEL_BYTES ? (int64_t)lw->caps->l2_bytes / 4 : PANEL_BYTES;
-  for (size_t i = 0; i < sizeof tile_shapes / sizeof *tile_shapes; i++) {
-    if (p->oc < tile_shapes[i].mr) continue;
-    now.mr = tile_shapes[i].mr;
-    now.nv = tile_shapes[i].nv;
+  const unsigned kind = lw->caps->tile_dot;
+  const bool amx = kind == ZN_TILE_AMX;
+  if (p->lanes != (amx ? 16 : 4) || now.words < tile_words[kind]) return false;
+  int64_t most = is_small(lw) ? SMALL_PANEL : PANEL_BYTES;
+  if (amx && (int64_t)lw->caps->l2_bytes / 4 > most) most = (int64_t)lw->caps->l2_bytes / 4;
+  for (const shape *s = tile_shapes[kind]; s < tile_shapes[kind] + MAX_TILE_SHAPES && s->mr; s++) {
+    if (p->oc < s->mr) continue;
+    now.mr = s->mr;
+    now.nv = s->nv;
     now.blocks = ceil_div(p->oc, now.mr);
+    now.room_words = ceil_div(now.words * 4, zn_tile_group(kind)) * zn_tile_group(kind) / 4;
     /* tiles small enough that there are some for every thread; 2 vectors of pixels at least, where there are as many */
     int64_t all = p->rows * p->width, pixels = all / MIN_TILES > 2 * p->lanes ? all / MIN_TILES : 2 * p->lanes;
-    if (pixels > MAX_PIXELS) pixels = MAX_PIXELS;
+    if (pixels > MAX_PIXELS || !amx) pixels = MAX_PIXELS;
     if (pixels < p->width && p->width <= MAX_PIXELS && !p->flat) pixels = p->width;
-    double score = choose_tile(&now, &tile_shapes[i], (double)p->oc / (double)(now.blocks * now.mr), most, pixels);
+    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * now.mr), most, pixels);
     if (score <= best) continue;
     best = score;
     *p = now;
@@ -204,10 +216,10 @@ static void cut_grid(zn_lw *lw, plan *p) {
   p->pixels = p->tile_rows * p->tile_width;
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
-  p->shared = n == 1 && p->lanes > 1 && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
+  p->shared = n == 1 && !is_small(lw) && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
   const int64_t tiles = n * p->groups * p->row_tiles * p->col_tiles;
   /* where each part packs, packing must stay cheap */
-  const int64_t most = p->shared ? p->blocks : p->oc < 128 ? 1 : p->oc / 64;
+  const int64_t most = p->shared ? p->blocks : p->oc < 128 || is_small(lw) ? 1 : p->oc / 64;
   p->split = tiles >= (p->shared ? ENOUGH_TILES : MIN_GRID) ? 1 : ceil_div(p->shared ? SHARED_GRID : MIN_GRID, tiles);
   if (p->split > most) p->split = most;
   p->per_split = ceil_div(p->blocks, p->split);
@@ -333,21 +345,24 @@ static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_ex
   zn_lw_end(lw);
 }
 
-/* One line into the blocks: whole ones of nv vectors, then one of the rest. */
+/* One line into the blocks: whole ones of nv vectors, then one of the rest. A unit's words of a pixel lie together. */
 static void deal_line(zn_lw *lw, plan *p, zn_expr k) {
   zn_exprs *ex = lw->ex;
+  const int64_t unit = zn_dot_is_tiles(p->pack.form) ? zn_tile_unit(lw->caps->tile_dot) / 4 : 1;
+  const zn_expr in_unit = zn_ex_modi(ex, k, unit), base = zn_ex_sub(ex, k, in_unit);
   const int64_t vw = (int64_t)p->nv * p->lanes, whole = p->pixels / vw, rest = ceil_div(p->pixels % vw, p->lanes);
   for (int part = 0; part < 2; part++) {
     int64_t vecs = part ? rest : p->nv;
     if (!vecs || (!part && !whole)) continue;
     zn_expr pb = part ? zn_ex_const(ex, whole) : zn_lw_for(lw, zn_ex_const(ex, whole), ZN_FOR_SERIAL, 0);
     zn_expr u = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, (unsigned)vecs);
-    zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), ZN_FOR_VECTOR, p->lanes);
+    zn_expr l = zn_lw_for(lw, zn_ex_const(ex, p->lanes), unit > 1 ? ZN_FOR_UNROLL : ZN_FOR_VECTOR, p->lanes);
     zn_expr px = zn_ex_add(ex, zn_ex_muli(ex, u, p->lanes), l);
     zn_expr from = part ? zn_ex_const(ex, p->pixels - rest * p->lanes) : zn_ex_muli(ex, pb, vw);
     zn_kref x = zn_lw_load_at(lw, p->line, ZN_I32, zn_ex_add(ex, from, px));
-    zn_expr to = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words), k), vw);
-    zn_lw_store_at(lw, p->stack, ZN_I32, zn_ex_add(ex, p->panel, zn_ex_add(ex, to, px)), x);
+    zn_expr to = zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, pb, p->pack.words), base), vw);
+    to = zn_ex_add(ex, to, zn_ex_add(ex, zn_ex_muli(ex, px, unit), in_unit));
+    zn_lw_store_at(lw, p->stack, ZN_I32, zn_ex_add(ex, p->panel, to), x);
     for (int i = part; i < 3; i++) zn_lw_end(lw);
   }
 }
@@ -430,7 +445,7 @@ static void element(zn_lw *lw, plan *p, const place *q, const register_at *r, zn
 static void tile_products(zn_lw *lw, plan *p, const place *q, const register_at *r) {
   zn_exprs *ex = lw->ex;
   const int64_t vw = (int64_t)p->nv * p->lanes;
-  zn_tile t = {.rows = p->mr < 16 ? p->mr : 16, .row_tiles = p->mr > 16 ? 2 : 1, .col_tiles = r->nv, .col_words = (unsigned)vw};
+  zn_tile t = {.rows = p->mr < 16 ? p->mr : 16, .row_tiles = p->mr > 16 ? 2 : 1, .cols = r->nv * p->lanes, .col_step = (unsigned)vw};
   zn_kref from = zn_lw_ix(lw, zn_ex_muli(ex, zn_ex_add(ex, p->panel, zn_ex_muli(ex, r->pb, p->pack.words * vw)), 4));
   zn_kref pixels = zn_kb_ptradd(&lw->kb, p->stack, from);
   zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), r->ob);
@@ -535,7 +550,7 @@ static void emit_kernel(zn_lw *lw, plan *p) {
 bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
   plan p = {.v = v, .lanes = zn_lw_lanes(lw, ZN_I32)};
   const zn_htensor *w = zn_lw_cst(lw, v->w);
-  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || lw->caps->vector_regs < 16) return false;
+  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || (lw->caps->vector_regs < 16 && !lw->caps->tile_dot)) return false;
   if (p.lanes < 4 && (p.lanes != 1 || lw->caps->dot4 != ZN_DOT4_SCALAR)) return false;
   if (v->tx.dtype != ZN_U8 && v->tx.dtype != ZN_I8) return false;
   if (!read_sizes(lw, &p) || p.oc < 4 || p.ic * p.taps < 8) return false;

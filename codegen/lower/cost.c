@@ -109,7 +109,7 @@ static void walk(counter *k) {
     evaluate(k, i);
     zn_tile t;
     if (in->op == ZN_K_TileDot && zn_tile_read(in->imm.i, &t))
-      k->flops += times[depth] * 2.0 * t.rows * t.row_tiles * t.col_tiles * 16 * t.groups * 64;
+      k->flops += times[depth] * 2.0 * t.rows * t.row_tiles * t.cols * t.groups * zn_tile_group(t.kind);
     k->flops += times[depth] * operations(in);
     if ((in->op == ZN_K_Load || in->op == ZN_K_Store) && k->param[in->a])
       k->touched[k->param[in->a] - 1] += times[depth] * in->lanes * zn_dtype_bytes((zn_dtype)in->dtype);

@@ -285,9 +285,10 @@ static bool pairs_fit(const zn_dotpack *p) {
   return true;
 }
 
-static void fill_tiles(const packer *k, zn_arena *arena) {
+static void fill_tiles(const packer *k, zn_arena *arena, const zn_caps *caps, zn_dtype a) {
   zn_dotpack *p = k->p;
-  const int64_t group = 16;
+  const int64_t group = zn_tile_group(caps->tile_dot) / 4, unit = zn_tile_unit(caps->tile_dot) / 4;
+  if (caps->tile_dot == ZN_TILE_RUNS && a == ZN_U8) p->a_add = -128;
   p->words = (p->k + 4 * group - 1) / (4 * group) * group;
   p->steps = p->blocks * p->words;
   p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
@@ -296,7 +297,7 @@ static void fill_tiles(const packer *k, zn_arena *arena) {
       for (int64_t c = 0; c < p->width; c++) {
         int32_t w[4];
         for (int64_t j = 0; j < 4; j++) w[j] = weight_at(k, s * 4 + j, first_column(p, b) + c);
-        int64_t at = (b * p->words + s) * p->width + c;
+        int64_t at = (b * p->words + s / unit * unit) * p->width + c * unit + s % unit;
         if (p->form == ZN_DOT_TILE_ROWS) at = ((b * p->words + s / group * group) * p->width) + c * group + s % group;
         p->w[at] = word_of(w);
       }
@@ -328,7 +329,7 @@ void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a
   packer pk = {p, weight, user, scale};
   p->sums = ZN_ARRAY(arena, int32_t, (uint64_t)n);
   p->base = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * width));
-  if (zn_dot_is_tiles(form)) fill_tiles(&pk, arena);
+  if (zn_dot_is_tiles(form)) fill_tiles(&pk, arena, caps, a);
   else if (form == ZN_DOT_BYTES) fill_bytes(&pk, arena, caps, a);
   else fill_halves(&pk, arena);
   for (int64_t c = 0; c < n; c++) {

@@ -10,7 +10,7 @@ typedef enum zn_dot_form {
   ZN_DOT_NO_FORM,
   ZN_DOT_BYTES, /* Dot4: quads of bytes */
   ZN_DOT_HALVES, /* Dot2: pairs of 16 bits; activations are centred when they are widened */
-  ZN_DOT_TILES,  /* TileDot: bytes, groups of 16 words; the weights are its columns */
+  ZN_DOT_TILES,  /* TileDot: bytes, in the groups of caps->tile_dot; the weights are its columns */
   ZN_DOT_TILE_ROWS /* the same, but the weights are its rows */
 } zn_dot_form;
 
@@ -23,10 +23,10 @@ typedef struct zn_dotpack {
   int64_t k, n, width;   /* width: columns of a block; the last block ends at n */
   int64_t blocks;
   int64_t steps;         /* of all blocks together; of each as many as words when not ordered */
-  int32_t a_add;         /* BYTES: 0, or +-128: activations are stored that much higher, in the other signedness */
+  int32_t a_add;         /* BYTES and tiles: 0, or +-128: activations are stored that much higher, in the other signedness */
   bool ordered;          /* steps are not simply words 0, 1, 2, ... unmasked: `range` and `order` say which */
-  int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2) */
-  int32_t *w;            /* [steps][width] words of 4 bytes or 2 halves; TILE_ROWS: [blocks][groups][width][16] */
+  int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2); tiles: whole groups */
+  int32_t *w;            /* [steps][width] words of 4 bytes or 2 halves; tiles: as zn_tile wants rows or columns */
   int32_t *order;        /* [steps][2]: word * scale, mask */
   int32_t *range;        /* [blocks][3]: first step; doubles: so many times two steps go through Pair4, whose four products
                           * in a half fit it; single steps behind them */
@@ -41,7 +41,7 @@ typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
 /* Vector registers that a register tile needs beside accumulators and activations. */
 unsigned zn_dot_temporaries(const zn_caps *caps);
-/* Do tiles suit them? */
+/* Do tiles suit them? (Whether they pay, the schedule knows.) */
 bool zn_dot_tiles(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi);
 static inline bool zn_dot_is_tiles(zn_dot_form f) { return f == ZN_DOT_TILES || f == ZN_DOT_TILE_ROWS; }
 /* Time per word that BYTES takes for blocks of `width` columns, 1 for one Dot4 a word; from a sample of the blocks. */
@@ -60,8 +60,8 @@ zn_dot_consts zn_dot_place(zn_lw *lw, const zn_dotpack *p, const char *name);
  * and the index of the weights within [width]. Loops are serial: to be called inside the marked loops of a tile. */
 void zn_dot_steps_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, int64_t scale, zn_expr block, zn_expr column,
                        zn_kref acc, zn_kref (*activations)(zn_lw *lw, void *user, zn_expr at), void *user);
-/* Starts a TileDot of block `block`, whose results, [rows][width] i32, go to `to`; `other` is the activations' pointer and t says
- * how they lie: groups, b_signed and c_signed are set here. */
+/* Starts a TileDot of block `block`, whose results, [rows][cols] i32, go to `to`; `other` is the activations' pointer and t says
+ * how they lie: kind, groups, b_signed and c_signed are set here. */
 void zn_dot_tile_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn_expr block, zn_kref to, zn_kref other,
                       zn_dtype a, zn_tile *t);
 /* The sum before the first step: init + base - (zero + a_add) * sums. zero: i32, 0 when there is none. block_column: block

@@ -88,10 +88,11 @@ void zn_dot_steps_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, i
 void zn_dot_tile_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn_expr block, zn_kref to, zn_kref other,
                       zn_dtype a, zn_tile *t) {
   zn_kb *b = &lw->kb;
-  const bool rows = p->form == ZN_DOT_TILE_ROWS;
-  t->groups = (unsigned)(p->words / 16);
-  t->b_signed = rows || a == ZN_I8;
-  t->c_signed = !rows || a == ZN_I8;
+  const bool rows = p->form == ZN_DOT_TILE_ROWS, a_signed = (a == ZN_I8) != (p->a_add != 0);
+  t->kind = lw->caps->tile_dot;
+  t->groups = (unsigned)(p->words * 4 / zn_tile_group(t->kind));
+  t->b_signed = rows || a_signed;
+  t->c_signed = !rows || a_signed;
   zn_kref at = zn_lw_ix(lw, zn_ex_muli(lw->ex, block, p->words * p->width * 4));
   zn_kref w = zn_kb_ptradd(b, zn_lw_ptr_loc(lw, c->w, ZN_KP_IN, ZN_I32), at);
   zn_kb_tiledot(b, to, rows ? w : other, rows ? other : w, t);

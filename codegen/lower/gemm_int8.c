@@ -8,7 +8,7 @@
 
 #include "codegen/lower/requant.h"
 
-enum { MIN_GRID = 16, MIN_TILE_ROWS = 4, TILE_UNROLL = 2 };
+enum { MIN_GRID = 16, TILE_UNROLL = 2 };
 
 typedef struct shape {
   uint8_t rows, vectors;
@@ -42,16 +42,28 @@ static double use(zn_lw *lw, zn_expr e, int64_t s) {
   return (double)c / (double)((c + s - 1) / s * s);
 }
 
-/* Tiles of up to 32 rows and columns, where there are as many of both. */
+/* What a TileDot wants, by kind: rows and columns at least, depth at least; at most `rows` rows, a multiple of `step` where there
+ * are as many, by two vectors where there are `two` columns. */
+typedef struct tile_limits {
+  int64_t min_rows, min_cols, min_depth, rows, step, two;
+  unsigned lanes;
+} tile_limits;
+
+static const tile_limits limits[] = {[ZN_TILE_AMX] = {4, 16, 4, 32, 16, 32, 16},
+                                     [ZN_TILE_PAIRS] = {2, 4, 32, 8, 2, 8, 4},
+                                     [ZN_TILE_RUNS] = {1, 1, 12, 2, 2, INT64_MAX, 4}};
+
 static bool choose_tiles(zn_lw *lw, product *p) {
   const zn_gemm_int8 *g = p->g;
+  const tile_limits *t = &limits[lw->caps->tile_dot];
   int64_t m;
   p->lanes = zn_lw_lanes(lw, ZN_I32);
   if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi) || !zn_ex_is_const(lw->ex, g->m, &m)) return false;
-  if (m < MIN_TILE_ROWS || g->n < 16 || p->lanes != 16) return false;
+  if (m < t->min_rows || g->n < t->min_cols || g->k < t->min_depth || p->lanes != t->lanes) return false;
   p->form = ZN_DOT_TILES;
-  p->rows = m >= 32 ? 32 : m >= 16 ? 16 : (unsigned)m;
-  p->vectors = g->n >= 32 ? 2 : 1;
+  if (m > t->rows) m = t->rows;
+  p->rows = (unsigned)(m >= t->step ? m / t->step * t->step : m);
+  p->vectors = g->n >= t->two ? 2 : 1;
   p->width = (int64_t)p->vectors * p->lanes;
   return true;
 }
@@ -106,7 +118,7 @@ static bool can_stay(zn_lw *lw, const product *p) {
   const zn_gemm_int8 *g = p->g;
   zn_vid v = g->a_stored;
   const bool tiles = zn_dot_is_tiles(p->pack.form);
-  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % (tiles ? 64 : 4)) return false;
+  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % (tiles ? zn_tile_group(lw->caps->tile_dot) : 4u)) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
   return zn_lw_is_stored(lw, v) && !lw->g->vals[v].is_input && !lw->g->vals[v].is_output;
 }
@@ -194,8 +206,8 @@ static void accumulate(zn_lw *lw, const product *p, zn_expr r, zn_expr m, zn_exp
 static void tile_products(zn_lw *lw, const product *p, zn_expr base) {
   zn_exprs *ex = lw->ex;
   const int64_t bytes = p->pack.words * 4;
-  zn_tile t = {.rows = p->rows < 16 ? p->rows : 16, .row_tiles = p->rows > 16 ? 2 : 1, .col_tiles = p->vectors,
-               .col_words = (unsigned)p->width, .row_bytes = (unsigned)bytes};
+  zn_tile t = {.rows = p->rows < 16 ? p->rows : 16, .row_tiles = p->rows > 16 ? 2 : 1, .cols = (unsigned)p->width,
+               .col_step = (unsigned)p->width, .row_bytes = (unsigned)bytes};
   zn_kref a = p->in_place ? zn_lw_ptr(lw, p->g->a_stored, ZN_KP_IN) : zn_lw_ptr_loc(lw, p->packed, ZN_KP_IN, p->word_type);
   zn_kref at = zn_lw_ix(lw, zn_ex_muli(ex, flat_row(lw, p->g, p->batch, base), bytes));
   zn_kref rows = zn_kb_ptradd(&lw->kb, a, at);

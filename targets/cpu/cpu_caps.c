@@ -50,7 +50,7 @@ static const zn_caps rows[] = {
      .l2_bytes = 1048576},
     {.arch = "sapphirerapids", .triple = X86, .cpu = "x86-64-v4", .features = AMX, .idx_bytes = 8,
      .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
-     .dot4 = ZN_DOT4_MIXED, .tile_dot = true, .f64_native = true,
+     .dot4 = ZN_DOT4_MIXED, .tile_dot = ZN_TILE_AMX, .f64_native = true,
      .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AMX, .l1_bytes = 49152, .l2_bytes = 2097152},
     {.arch = "aarch64", .triple = A64, .cpu = "generic", .features = "+neon", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
@@ -71,11 +71,11 @@ static const zn_caps rows[] = {
     /* and with products of unlike signs: Graviton 3, Cortex-A710 onwards */
     {.arch = "armv8.6-a", .triple = A64, .cpu = "generic", .features = "+v8.6a,+dotprod,+i8mm", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_ANY, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
+     .dot2 = true, .dot4 = ZN_DOT4_ANY, .tile_dot = ZN_TILE_PAIRS, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
      .l1_bytes = 65536, .l2_bytes = 1048576},
     {.arch = "neoverse-v1", .triple = A64, .cpu = "neoverse-v1", .features = "-sve", .idx_bytes = 8,
      .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_ANY, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
+     .dot2 = true, .dot4 = ZN_DOT4_ANY, .tile_dot = ZN_TILE_PAIRS, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
      .l1_bytes = 65536, .l2_bytes = 1048576},
     {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c", .idx_bytes = 8,
      .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
@@ -95,7 +95,7 @@ static const zn_caps rows[] = {
     /* Helium: eight vector registers; vectors of floats take subnormals for zeros */
     {.arch = "cortex-m55", .triple = "thumbv8.1m.main-none-unknown-eabihf", .cpu = "cortex-m55", .features = "",
      .idx_bytes = 4, .vector_bytes = 16, .vector_regs = 8, .fma = true, .f16_convert = true, .round_native = true,
-     .f64_native = true, .l1_bytes = 16384},
+     .tile_dot = ZN_TILE_RUNS, .f64_native = true, .l1_bytes = 16384},
 };
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 

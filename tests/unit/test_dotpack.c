@@ -126,22 +126,24 @@ static void test_exact(void **state) {
 }
 
 /* Every weight stands where TileDot reads it, and what lies beyond the matrix is zero. */
-static void check_tiles(zn_dot_form form, uint32_t seed) {
+static void check_tiles(zn_tile_kind kind, zn_dot_form form, uint32_t seed) {
   zn_arena a;
   zn_arena_init(&a, "tiles");
   uint32_t s = seed * 77;
   int64_t k = 1 + next(&s) % 200, width = 1 + next(&s) % 32, n = width + next(&s) % 40;
   matrix m = make(&a, k, n, 10, seed);
-  const zn_caps caps = {.tile_dot = true};
+  const zn_caps caps = {.tile_dot = kind};
+  const int64_t group = zn_tile_group(kind) / 4, unit = zn_tile_unit(kind) / 4;
   zn_dotpack p;
   assert_true(zn_dot_tiles(&caps, ZN_U8, -128, 127) && !zn_dot_tiles(&caps, ZN_U8, -129, 127));
   zn_dot_pack(&p, &a, &caps, ZN_U8, form, k, n, width, 1, weight, &m);
-  assert_int_equal(p.words % 16, 0);
+  assert_true(p.words % group == 0 && p.words * 4 >= k && p.words * 4 < k + 4 * group);
+  assert_int_equal(p.a_add, kind == ZN_TILE_RUNS ? -128 : 0);
   for (int64_t b = 0; b < p.blocks; b++)
     for (int64_t c = 0; c < width; c++)
       for (int64_t i = 0; i < p.words * 4; i++) {
-        const int64_t word = i / 4, group = (b * p.words + word / 16 * 16) * width;
-        int64_t at = form == ZN_DOT_TILE_ROWS ? group + c * 16 + word % 16 : (b * p.words + word) * width + c;
+        const int64_t word = i / 4, run = form == ZN_DOT_TILE_ROWS ? group : unit;
+        const int64_t at = (b * p.words + word / run * run) * width + c * run + word % run;
         assert_int_equal(byte_of(p.w[at], (int)(i % 4)), i < k ? m.w[i * n + column_of(&p, b, c)] : 0);
       }
   zn_arena_reset(&a);
@@ -150,8 +152,10 @@ static void check_tiles(zn_dot_form form, uint32_t seed) {
 static void test_tiles(void **state) {
   (void)state;
   for (uint32_t seed = 1; seed <= 20; seed++) {
-    check_tiles(ZN_DOT_TILES, seed);
-    check_tiles(ZN_DOT_TILE_ROWS, seed);
+    for (zn_tile_kind kind = ZN_TILE_AMX; kind <= ZN_TILE_RUNS; kind++) {
+      check_tiles(kind, ZN_DOT_TILES, seed);
+      check_tiles(kind, ZN_DOT_TILE_ROWS, seed);
+    }
   }
 }
 

@@ -476,21 +476,23 @@ static void test_tiledot(void **state) {
   static uint8_t x[ROWS * DEPTH], y[DEPTH * 48];
   for (int i = 0; i < ROWS * DEPTH; i++) x[i] = (uint8_t)(i * 37 + i / 7);
   for (int i = 0; i < DEPTH * 48; i++) y[i] = (uint8_t)(i * 101 + i / 5);
-  for (int form = 0; form < 8; form++) {
+  for (int form = 8; form < 32; form++) {
     const bool packed = form & 4;
-    zn_tile t = {.rows = 5, .row_tiles = 2, .col_tiles = 2, .col_words = 48, .groups = 2, .row_bytes = packed ? 0 : DEPTH,
-                 .b_signed = form & 1, .c_signed = form & 2};
+    const unsigned kind = (unsigned)form / 8;
+    const int group = (int)zn_tile_group(kind), unit = (int)zn_tile_unit(kind);
+    zn_tile t = {.kind = kind, .rows = 5, .row_tiles = 2, .cols = 32, .col_step = 48, .groups = (unsigned)(DEPTH / group),
+                 .row_bytes = packed ? 0 : DEPTH, .b_signed = form & 1, .c_signed = form & 2};
     zn_tile back;
-    assert_true(zn_tile_read(zn_tile_code(&t), &back) && back.row_bytes == t.row_bytes && back.col_words == 48);
+    assert_true(zn_tile_read(zn_tile_code(&t), &back) && back.row_bytes == t.row_bytes && back.col_step == 48);
     int32_t r[ROWS * COLS];
-    const uint64_t used = sizeof y - 64; /* the last word's columns beyond 32 are not read */
+    const uint64_t used = sizeof y - 16 * (uint64_t)unit; /* the last unit's columns beyond 32 are not read */
     assert_int_equal(run_tile(&t, x, sizeof x, y, used, r, sizeof r), ZN_RUN_OK);
     for (int i = 0; i < ROWS; i++)
       for (int j = 0; j < COLS; j++) {
         int32_t sum = 0;
         for (int k = 0; k < DEPTH; k++) {
-          const uint8_t a = packed ? x[k / 64 * ROWS * 64 + i * 64 + k % 64] : x[i * DEPTH + k];
-          sum += signed_byte(a, t.b_signed) * signed_byte(y[(k / 4 * 48 + j) * 4 + k % 4], t.c_signed);
+          const uint8_t a = packed ? x[k / group * ROWS * group + i * group + k % group] : x[i * DEPTH + k];
+          sum += signed_byte(a, t.b_signed) * signed_byte(y[(k / unit * 48 + j) * unit + k % unit], t.c_signed);
         }
         assert_int_equal(r[i * COLS + j], sum);
       }

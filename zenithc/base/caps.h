@@ -11,7 +11,7 @@ enum {
   ZN_FEAT_AVXVNNI = 1u << 6,    /* vpdpbusd on 128 and 256 bits */
   ZN_FEAT_AVX512VNNI = 1u << 7, /* and on 512 */
   ZN_FEAT_DOTPROD = 1u << 8,    /* AArch64 sdot, udot */
-  ZN_FEAT_I8MM = 1u << 9,       /* AArch64 usdot */
+  ZN_FEAT_I8MM = 1u << 9,       /* AArch64 usdot, smmla, ummla, usmmla */
   ZN_FEAT_AMX = 1u << 10        /* amx-tile, amx-int8, and the system lets this process use them */
 };
 
@@ -25,6 +25,18 @@ typedef enum zn_dot4_kind {
   ZN_DOT4_ANY,   /* these and u8 * i8, exact (sdot, udot, usdot) */
   ZN_DOT4_SCALAR /* any signs, exact, one 32-bit word at a time (uxtb16, sxtb16, smlad) */
 } zn_dot4_kind;
+
+/* How a target computes a TileDot (kops.def): whose layout its operands have, and what the schedules count on. */
+typedef enum zn_tile_kind {
+  ZN_TILE_NONE,
+  ZN_TILE_AMX,   /* up to 2 x 2 tiles of 16 rows by 16 columns, 64 bytes deep, of any signs */
+  ZN_TILE_PAIRS, /* pairs of rows by pairs of columns, 8 bytes deep, of any signs: smmla, ummla, usmmla */
+  ZN_TILE_RUNS   /* a row by a column, 16 bytes deep, of equal signs: vmladava */
+} zn_tile_kind;
+
+/* Bytes of depth that follow each other in a row (a group), and in a column (a unit). */
+static inline unsigned zn_tile_group(unsigned kind) { return kind == ZN_TILE_AMX ? 64 : kind == ZN_TILE_PAIRS ? 8 : 16; }
+static inline unsigned zn_tile_unit(unsigned kind) { return kind == ZN_TILE_RUNS ? 16 : 4; }
 
 typedef struct zn_caps {
   const char *target;   /* "cpu", "c", "interp" */
@@ -40,7 +52,7 @@ typedef struct zn_caps {
   bool round_native;    /* floor ceil trunc rint in one instruction */
   bool dot2;            /* two products of 16 bits into one 32-bit sum in about one instruction: vpmaddwd, smlad */
   uint8_t dot4;         /* zn_dot4_kind */
-  bool tile_dot;        /* TileDot of kops.def */
+  uint8_t tile_dot;     /* zn_tile_kind */
   bool f64_native;      /* double arithmetic in hardware */
   bool big_endian;
   uint32_t feature_bits;/* ZN_FEAT_* the generated code needs */
