@@ -43,12 +43,12 @@ static void straight(reg_tile *r, step_fn *step, zn_lval rows, zn_lval cols, uns
   }
 }
 
-/* All groups: a few straight, else two a turn. */
-static void over_depth(reg_tile *r, step_fn *step) {
+/* All groups: a few straight, else `per` a turn. */
+static void over_depth(reg_tile *r, step_fn *step, unsigned per) {
   zn_lmod *m = r->s->m;
   LLVMBuilderRef b = m->b;
   const zn_tile *t = r->t;
-  const unsigned first = t->groups <= STRAIGHT ? t->groups : t->groups % 2, turns = (t->groups - first) / 2;
+  const unsigned first = t->groups <= STRAIGHT ? t->groups : t->groups % per, turns = (t->groups - first) / per;
   straight(r, step, r->rows, r->cols, 0, first);
   if (!turns) return;
   const uint64_t row_step = zn_tile_group_step(t), col_step = (uint64_t)zn_tile_group(t->kind) * t->col_step;
@@ -63,11 +63,11 @@ static void over_depth(reg_tile *r, step_fn *step) {
     LLVMAddIncoming(phi[i], &r->sum[i], &before, 1);
     r->sum[i] = phi[i];
   }
-  zn_lval to_rows = LLVMBuildMul(b, g, LLVMConstInt(m->idx, 2 * row_step, 0), "");
-  zn_lval to_cols = LLVMBuildMul(b, g, LLVMConstInt(m->idx, 2 * col_step, 0), "");
+  zn_lval to_rows = LLVMBuildMul(b, g, LLVMConstInt(m->idx, per * row_step, 0), "");
+  zn_lval to_cols = LLVMBuildMul(b, g, LLVMConstInt(m->idx, per * col_step, 0), "");
   rows = LLVMBuildGEP2(b, m->i8, rows, &to_rows, 1, "");
   cols = LLVMBuildGEP2(b, m->i8, cols, &to_cols, 1, "");
-  straight(r, step, rows, cols, 0, 2);
+  straight(r, step, rows, cols, 0, per);
   zn_lval next = LLVMBuildAdd(b, g, LLVMConstInt(m->idx, 1, 0), "");
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntULT, next, LLVMConstInt(m->idx, turns, 0), ""), loop, done);
   LLVMAddIncoming(g, &zero, &before, 1);
@@ -133,7 +133,7 @@ static void pairs_tile(reg_tile *r, zn_lval to) {
   zn_lmod *m = r->s->m;
   const unsigned pairs = r->num_cols / 2;
   clear(r, zn_lm_vec(m->i32, 4), r->num_rows / 2 * pairs);
-  over_depth(r, pairs_step);
+  over_depth(r, pairs_step, 1);
   for (unsigned i = 0; i < r->num_rows; i++)
     for (unsigned j = 0; j < pairs; j += 2) {
       const zn_lval *sum = &r->sum[i / 2 * pairs + j];
@@ -169,7 +169,7 @@ static void runs_square(const reg_tile *all, zn_lval to, unsigned row, unsigned 
   r.num_rows = rows < 2 ? rows : 2;
   r.num_cols = rows < 2 && cols >= 4 ? 4 : 2;
   clear(&r, m->i32, r.num_rows * r.num_cols);
-  over_depth(&r, runs_step);
+  over_depth(&r, runs_step, 2);
   for (unsigned i = 0; i < r.num_sums; i++) {
     const uint64_t at = (uint64_t)(row + i / r.num_cols) * all->num_cols + col + i % r.num_cols;
     LLVMSetAlignment(LLVMBuildStore(m->b, r.sum[i], after(r.s, to, at * 4)), 4);

@@ -1,5 +1,5 @@
-"""Writes a small quantised network: convolutions (3x3, strided 1x1, depthwise, grouped) and a product of matrices, int8 and
-uint8 activations, weights that reach -128. Usage: make_qdq.py OUT.onnx"""
+"""Writes a small quantised network: convolutions (3x3, strided 1x1, depthwise, grouped) and products of matrices of many rows and
+of one, int8 and uint8 activations, weights that reach -128. Usage: make_qdq.py OUT.onnx"""
 import sys
 
 import numpy as np
@@ -43,8 +43,11 @@ y = conv(y, "depth", np.int8, (16, 1, 3, 3), pads=[1, 1, 1, 1], group=16)
 y = conv(y, "point", np.int8, (24, 16, 1, 1))
 y = conv(y, "wide", np.uint8, (20, 24, 3, 3), pads=[0, 1, 1, 0])
 y = conv(y, "groups", np.int8, (12, 10, 3, 3), group=2, strides=[2, 2])
-nodes.append(helper.make_node("Flatten", [y], ["flat"], axis=1))
-a, b = quantised("flat", np.uint8), quantised("matrix", np.int8, (12 * 5 * 5, 10), 0.002, 0)
+nodes.append(helper.make_node("Reshape", [y, const("rows_of", np.array([1, 6, 50]))], ["rows"]))
+a, b = quantised("rows", np.int8), quantised("across", np.int8, (50, 9), 0.002, 0)
+nodes.append(helper.make_node("MatMul", [a, b], ["rows_sum"]))
+nodes.append(helper.make_node("Flatten", ["rows_sum"], ["flat"], axis=1))
+a, b = quantised("flat", np.uint8), quantised("matrix", np.int8, (6 * 9, 10), 0.002, 0)
 nodes.append(helper.make_node("MatMul", [a, b], ["sum"]))
 quantised("sum", np.int8, scale=0.5)
 graph = helper.make_graph(nodes, "qdq", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 24, 24])],

@@ -54,7 +54,8 @@ m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
 
   # The instructions that integer products are for.
   "$PYTHON" tests/foreign/make_qdq.py "$out/qdq.onnx"
-  for row in "aarch64 sadalp" "armv8.2-a+dotprod [^u]sdot" "armv8.6-a usdot" "cortex-m4 smlad" "cortex-m33 smlad" \
+  for row in "aarch64 sadalp" "armv8.2-a+dotprod [^u]sdot" "armv8.6-a usdot" "armv8.6-a [^u]smmla" \
+    "armv8.6-a usmmla" "cortex-m55 vmlava.s8" "cortex-m4 smlad" "cortex-m33 smlad" \
     "rv64gcv vwmacc"; do
     read -r arch pattern <<< "$row"
     try "$row" instruction "$out/qdq.onnx" "$arch" "$pattern"
