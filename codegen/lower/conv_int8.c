@@ -31,7 +31,8 @@ typedef struct shape {
 /* Channels by vectors of pixels of a TileDot, by kind. AMX: mr at most 16 is one row of tiles. */
 enum { MAX_TILE_SHAPES = 8 };
 static const shape tile_shapes[][MAX_TILE_SHAPES] = {
-    [ZN_TILE_AMX] = {{32, 2, 1.0}, {16, 2, 0.7}, {32, 1, 0.65}, {16, 1, 0.5}, {8, 2, 0.4}, {8, 1, 0.3}, {4, 2, 0.2}, {4, 1, 0.15}},
+    [ZN_TILE_AMX] = {{32, 2, 1.0}, {16, 2, 0.7}, {32, 1, 0.65}, {16, 1, 0.5},
+                     {8, 2, 0.4},  {8, 1, 0.3},  {4, 2, 0.2},   {4, 1, 0.15}},
     [ZN_TILE_PAIRS] = {{8, 2, 1.0}, {6, 2, 0.95}, {4, 2, 0.85}, {8, 1, 0.8}, {4, 1, 0.65}, {2, 2, 0.6}, {2, 1, 0.5}},
     [ZN_TILE_RUNS] = {{2, 1, 1.0}, {1, 1, 0.7}}};
 
@@ -445,7 +446,8 @@ static void element(zn_lw *lw, plan *p, const place *q, const register_at *r, zn
 static void tile_products(zn_lw *lw, plan *p, const place *q, const register_at *r) {
   zn_exprs *ex = lw->ex;
   const int64_t vw = (int64_t)p->nv * p->lanes;
-  zn_tile t = {.rows = p->mr < 16 ? p->mr : 16, .row_tiles = p->mr > 16 ? 2 : 1, .cols = r->nv * p->lanes, .col_step = (unsigned)vw};
+  zn_tile t = {.rows = p->mr < 16 ? p->mr : 16, .row_tiles = p->mr > 16 ? 2 : 1, .cols = r->nv * p->lanes,
+               .col_step = (unsigned)vw};
   zn_kref from = zn_lw_ix(lw, zn_ex_muli(ex, zn_ex_add(ex, p->panel, zn_ex_muli(ex, r->pb, p->pack.words * vw)), 4));
   zn_kref pixels = zn_kb_ptradd(&lw->kb, p->stack, from);
   zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, p->blocks), r->ob);
@@ -550,7 +552,8 @@ static void emit_kernel(zn_lw *lw, plan *p) {
 bool zn_conv_int8(zn_lw *lw, zn_conv *v) {
   plan p = {.v = v, .lanes = zn_lw_lanes(lw, ZN_I32)};
   const zn_htensor *w = zn_lw_cst(lw, v->w);
-  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw)) || (lw->caps->vector_regs < 16 && !lw->caps->tile_dot)) return false;
+  if (!w || v->ct != ZN_I32 || (v->zw && !zn_lw_cst(lw, v->zw))) return false;
+  if (lw->caps->vector_regs < 16 && !lw->caps->tile_dot) return false;
   if (p.lanes < 4 && (p.lanes != 1 || lw->caps->dot4 != ZN_DOT4_SCALAR)) return false;
   if (v->tx.dtype != ZN_U8 && v->tx.dtype != ZN_I8) return false;
   if (!read_sizes(lw, &p) || p.oc < 4 || p.ic * p.taps < 8) return false;

@@ -117,8 +117,8 @@ static zn_expr flat_row(zn_lw *lw, const zn_gemm_int8 *g, const zn_expr *batch, 
 static bool can_stay(zn_lw *lw, const product *p) {
   const zn_gemm_int8 *g = p->g;
   zn_vid v = g->a_stored;
-  const bool tiles = zn_dot_is_tiles(p->pack.form);
-  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % (tiles ? zn_tile_group(lw->caps->tile_dot) : 4u)) return false;
+  const unsigned whole = zn_dot_is_tiles(p->pack.form) ? zn_tile_group(lw->caps->tile_dot) : 4;
+  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % whole) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
   return zn_lw_is_stored(lw, v) && !lw->g->vals[v].is_input && !lw->g->vals[v].is_output;
 }
