@@ -75,8 +75,8 @@ static zn_status make_machine(zn_lmod *m, LLVMTargetMachineRef *out_tm) {
   LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
   LLVMTargetMachineOptionsSetCPU(o, m->caps->cpu);
   /* where a run asks the processor each function says what it may use: those that ask, less than the kernels */
-  const bool asks = m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64;
-  LLVMTargetMachineOptionsSetFeatures(o, m->caps->features && !asks ? m->caps->features : "");
+  const char *features = m->arch == ZN_LA_RISCV ? ZN_RISCV_LEAST : zn_lm_asks(m) || !m->caps->features ? "" : m->caps->features;
+  LLVMTargetMachineOptionsSetFeatures(o, features);
   LLVMTargetMachineOptionsSetCodeGenOptLevel(o, m->o->opt_level <= 0   ? LLVMCodeGenLevelLess
                                                 : m->o->opt_level >= 3 ? LLVMCodeGenLevelAggressive
                                                                        : LLVMCodeGenLevelDefault);

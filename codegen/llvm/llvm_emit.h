@@ -39,6 +39,9 @@ const char *zn_llvm_identity(zn_arena *a);
 /* How many parts are worth their cost, the same on every machine; and each function's part (of mod, then of more), in a. */
 uint32_t zn_llvm_parts(const zn_kmod *mod, const zn_llvm_opts *o);
 const uint32_t *zn_llvm_shares(zn_arena *a, const zn_kmod *mod, const zn_llvm_opts *o);
+/* What every 64-bit RISC-V machine must have: the calling convention passes doubles in registers. */
+#define ZN_RISCV_LEAST "+m,+a,+f,+d,+c"
+
 /* Once per process, before zn_llvm_emit runs in several threads. */
 void zn_llvm_init(void);
 enum { ZN_LLVM_MAX_PARTS = 8 };

@@ -102,6 +102,10 @@ zn_status zn_lm_write_bin(zn_lmod *m);
 void zn_lm_descriptor(zn_lmod *m);
 /* llvm_support.c: local helper functions, created on first use. */
 zn_lval zn_lm_features_fn(zn_lmod *m);
+/* llvm_riscv.c: the body of the function that asks for ZN_FEAT_RVV. */
+void zn_lm_features_riscv(zn_lmod *m, zn_lval fn, LLVMBuilderRef b);
+/* Does a run ask the processor what it may use? Then functions say for themselves what they use. */
+static inline bool zn_lm_asks(const zn_lmod *m) { return m->arch != ZN_LA_ARM; }
 zn_lval zn_lm_launch_fn(zn_lmod *m);
 /* NAME_`what` over the entries fns[i] of the variants; NULL fits: ZN_RUN_CPU. */
 zn_lval zn_lm_dispatch_fn(zn_lmod *m, const char *what, const zn_lval *fns);

@@ -172,6 +172,7 @@ static void features_aarch64(maker *k) {
 static zn_lval detect_fn(zn_lmod *m) {
   maker k = begin(m, "zn_detect", m->i64, NULL, 0);
   if (m->arch == ZN_LA_X86) features_x86(&k);
+  else if (m->arch == ZN_LA_RISCV) zn_lm_features_riscv(m, k.fn, k.b);
   else features_aarch64(&k);
   LLVMDisposeBuilder(k.b);
   return k.fn;
@@ -183,9 +184,9 @@ static zn_lval atomically(zn_lval access) {
   return access;
 }
 
-/* CPUID leaves a virtual machine each time, and a read of an Arm identification register the program, which costs what a
- * small network costs. So the answer is kept, in the one word that an artifact writes; whoever asks at the same time writes
- * the same. In .data: behind .bss come the constants. */
+/* CPUID leaves a virtual machine each time, and a read of an Arm identification register or a system call the program, which
+ * costs what a small network costs. So the answer is kept, in the one word that an artifact writes; whoever asks at the same
+ * time writes the same. In .data: behind .bss come the constants. */
 static void features_kept(maker *k) {
   enum { ASKED = 63 };
   zn_lmod *m = k->m;
@@ -209,7 +210,7 @@ static void features_kept(maker *k) {
 zn_lval zn_lm_features_fn(zn_lmod *m) {
   if (m->features_fn) return m->features_fn;
   maker k = begin(m, "zn_features", m->i64, NULL, 0);
-  if (m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64) features_kept(&k);
+  if (zn_lm_asks(m)) features_kept(&k);
   else LLVMBuildRet(k.b, LLVMConstInt(m->i64, ~0ull, 0));
   LLVMDisposeBuilder(k.b);
   return m->features_fn = k.fn;

@@ -92,8 +92,9 @@ void zn_lm_function_attrs(const zn_lmod *m, zn_lval fn, bool baseline) {
   zn_lm_attr_text(m, fn, "no-builtins", "");
   zn_lm_attr_text(m, fn, "no-trapping-math", "true");
   zn_lm_attr_text(m, fn, "frame-pointer", "none");
-  bool low = baseline && (m->arch == ZN_LA_X86 || m->arch == ZN_LA_AARCH64);
-  zn_lm_attr_text(m, fn, "target-cpu", !low ? m->caps->cpu : m->arch == ZN_LA_X86 ? "x86-64" : "generic");
+  const bool low = baseline && zn_lm_asks(m);
+  const char *least = m->arch == ZN_LA_X86 ? "x86-64" : m->arch == ZN_LA_RISCV ? "generic-rv64" : "generic";
+  zn_lm_attr_text(m, fn, "target-cpu", low ? least : m->caps->cpu);
   const char *features = low ? "" : m->caps->features;
   if (features && features[0]) zn_lm_attr_text(m, fn, "target-features", features);
 }

@@ -1,6 +1,8 @@
 /* Architectures of the cpu target, one row each, and what this machine can run. */
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__riscv)
+#include <unistd.h>
 #elif defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -79,12 +81,13 @@ static const zn_caps rows[] = {
      .dot2 = true, .dot4 = ZN_DOT4_ANY, .tile_dot = ZN_TILE_PAIRS, .f64_native = true,
      .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
      .l1_bytes = 65536, .l2_bytes = 1048576},
-    {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c", .idx_bytes = 8,
+    {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = ZN_RISCV_LEAST, .idx_bytes = 8,
      .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
     /* The V extension, with registers of 128 bits at least, used in pairs (LMUL 2): vectors of fixed size, right on any wider
      * machine. */
-    {.arch = "rv64gcv", .triple = RV64, .cpu = "generic-rv64", .features = "+m,+a,+f,+d,+c,+v", .idx_bytes = 8,
-     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
+    {.arch = "rv64gcv", .triple = RV64, .cpu = "generic-rv64", .features = ZN_RISCV_LEAST ",+v", .idx_bytes = 8,
+     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f64_native = true, .feature_bits = ZN_FEAT_RVV, .l1_bytes = 32768,
+     .l2_bytes = 524288},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
     {.arch = "cortex-m4", .triple = ARMV7EM, .cpu = "cortex-m4", .features = "", .idx_bytes = 4, .vector_regs = 32,
      .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
@@ -204,6 +207,10 @@ static uint32_t running_bits(void) {
   const unsigned long hw = getauxval(AT_HWCAP), hw2 = getauxval(AT_HWCAP2);
   if (hw >> 20 & 1) bits |= ZN_FEAT_DOTPROD; /* HWCAP_ASIMDDP, HWCAP2_I8MM of Linux */
   if (hw2 >> 13 & 1) bits |= ZN_FEAT_I8MM;
+#endif
+#if defined(__riscv)
+  long pair[2] = {4, 0}; /* riscv_hwprobe: RISCV_HWPROBE_KEY_IMA_EXT_0, whose bit 2 is V */
+  if (!syscall(258, pair, 1L, 0L, 0L, 0L) && pair[1] & 4) bits |= ZN_FEAT_RVV;
 #endif
 #if defined(__x86_64__)
   __builtin_cpu_init();

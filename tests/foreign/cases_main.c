@@ -1,7 +1,8 @@
-/* cases_main IN OUT [RUNS]: runs the models of table.inc (MODEL(name) lines) one after another, for processors that the
+/* cases_main IN OUT [RUNS [names]]: runs the models of table.inc (MODEL(name) lines) one after another, for processors that the
  * machine that builds them cannot run. For each, IN holds u32 count and then per input u32 dtype, u32 rank, i64 shape[rank],
  * u64 bytes and the data; OUT gets i32 result, u32 count and the outputs in the same form. All little-endian. On a Cortex-M
- * board files and arguments come through semihosting. RUNS: how often each model is run (for counting instructions). */
+ * board files and arguments come through semihosting. RUNS: how often each model is run (for counting instructions).
+ * names: says whose kernels ran, of a model that has some for several instruction sets. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -47,7 +48,11 @@ static void write_tensor(const zn_tensor *t, FILE *f) {
   fwrite(t->u.data, 1, (size_t)t->bytes, f);
 }
 
-static int32_t run(const zn_model *m, zn_tensor *in, zn_tensor *out, int runs) {
+static void note(void *last, uint32_t kernel, int32_t begin) {
+  if (begin) *(uint32_t *)last = kernel;
+}
+
+static int32_t run(const zn_model *m, zn_tensor *in, zn_tensor *out, int runs, const zn_host *host) {
   uint64_t need = 0;
   int32_t rc = m->plan(in, out, &need, 0, NULL);
   if (rc) return rc;
@@ -56,7 +61,7 @@ static int32_t run(const zn_model *m, zn_tensor *in, zn_tensor *out, int runs) {
     out[i].u.data_bits = 0;
     out[i].u.data = room((size_t)out[i].bytes);
   }
-  while (runs-- > 0 && !rc) rc = m->run(in, out, ws, (size_t)need, NULL);
+  while (runs-- > 0 && !rc) rc = m->run(in, out, ws, (size_t)need, host);
   return rc;
 }
 
@@ -73,7 +78,10 @@ int main(int argc, char **argv) {
     get(&n, 4, from);
     if (n != m->num_inputs || n > MAX_TENSORS || m->num_outputs > MAX_TENSORS) return 5;
     for (uint32_t i = 0; i < n; i++) read_tensor(&in[i], from);
-    int32_t rc = run(m, in, out, argc > 3 ? atoi(argv[3]) : 1);
+    uint32_t last = 0;
+    const zn_host host = {.user = &last, .profile = note};
+    int32_t rc = run(m, in, out, argc > 3 ? atoi(argv[3]) : 1, argc > 4 ? &host : NULL);
+    if (argc > 4) printf("kernels %s\n", m->kernel_names[last]);
     n = rc ? 0 : m->num_outputs;
     fwrite(&rc, 4, 1, to);
     fwrite(&n, 4, 1, to);

@@ -4,6 +4,8 @@ Usage: foreign.py ZENITHC WORKDIR MACHINE[,c] CASE...
 A CASE is a folder of the ONNX test convention, or a model file: then the inputs are drawn, and the outputs of the same
 build for this machine are expected. MACHINE: a row of MACHINES; `,c` compiles the generated C by that machine's compiler.
 All cases of a call are linked into one program (cases_main.c). Prints lines `ok NAME`, `skip NAME: why`, `FAIL NAME: why`.
+FOREIGN_ARCHS=A,B: builds for several instruction sets, of which MACHINE must choose the one of its name, and where there is none
+refuse to run.
 FOREIGN_COUNT=FILE: the plugin of bench/insns.c; prints instructions per run instead of comparing."""
 import os
 import re
@@ -18,6 +20,8 @@ from onnx import numpy_helper
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+ARCHS = os.environ.get("FOREIGN_ARCHS")
+ZN_RUN_CPU = 7
 BARE = ("arm-none-eabi-gcc -mthumb -mfloat-abi=hard --specs=rdimon.specs "
         "-Wl,--section-start=.vectors=%s,-Ttext=%s,-Tdata=%s ")
 BOARD = "qemu-system-arm -M %s -display none -monitor none -serial none"
@@ -29,7 +33,7 @@ MACHINES = {
     "aarch64": (A64, "", "aarch64", "qemu-aarch64 -cpu cortex-a53", False),
     "armv8.2-a+dotprod": (A64, "-march=armv8.2-a+dotprod", "armv8.2-a+dotprod", "qemu-aarch64 -cpu neoverse-n1", False),
     "armv8.6-a": (A64, "-march=armv8.6-a", "armv8.6-a", "qemu-aarch64 -cpu max", False),
-    "riscv64": (RV64, "", "generic", "qemu-riscv64", False),
+    "riscv64": (RV64, "", "generic", "qemu-riscv64 -cpu rv64", False),
     "rv64gcv": (RV64, "", "generic", "qemu-riscv64 -cpu rv64,v=true,vlen=128", False),
     "cortex-m4": (MPS2 + "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16", "", "cortex-m4", BOARD % "mps2-an386", True),
     "cortex-m7": (MPS2 + "-mcpu=cortex-m7 -mfpu=fpv5-d16", "", "cortex-m7", BOARD % "mps2-an500", True),
@@ -145,7 +149,7 @@ class Case:
 
     def build(self, zenithc, machine, c, work):
         out = os.path.join(work, self.symbol + (".c" if c else ".o"))
-        arch = MACHINES[machine][2] if c else machine
+        arch = MACHINES[machine][2] if c else ARCHS or machine
         call([zenithc, self.model, "--target=c" if c else "--target=cpu", "--arch=" + arch, "--name", self.symbol,
               "--verify=off", "--quiet", "-o", out])
         if c:
@@ -166,7 +170,7 @@ def program(cases, cc, work):
 
 
 def execute(exe, emulator, board, work, runs=1, plugin=None):
-    args = [os.path.join(work, "in"), os.path.join(work, "out"), str(runs)]
+    args = [os.path.join(work, "in"), os.path.join(work, "out"), str(runs)] + (["names"] if ARCHS and emulator else [])
     command = emulator.split() + (["-plugin", plugin] if plugin else [])
     if board:
         config = "enable=on,target=native," + ",".join("arg=" + a for a in ["cases"] + args)
@@ -219,6 +223,10 @@ def main():
     got, said = execute(exe, emulator, board, work)
     for k, (rc, outputs) in zip(cases, got):
         why = "run returned %d" % rc if rc else differs(outputs, k.want, not k.folder)
+        if ARCHS and machine not in ARCHS.split(","):
+            why = None if rc == ZN_RUN_CPU else "not refused: %d" % rc
+        elif ARCHS and not why and "[%s]" % machine not in said:
+            why = "other kernels than those of %s: %s" % (machine, said[-200:])
         print("FAIL %s %s: %s" % (sys.argv[3], k.name, why) if why else "ok %s %s" % (sys.argv[3], k.name))
     for k in cases[len(got):]:
         print("FAIL %s %s: the program ended: %s" % (sys.argv[3], k.name, said[-200:]))

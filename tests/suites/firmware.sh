@@ -23,6 +23,12 @@ foreign() {
     awk '/^(ok|skip|FAIL) / { print; n++; next } { rest = rest " " $0 }
          END { if (!n || rest ~ /Error/) print "FAIL foreign:" rest }'
 }
+# chosen ARCHS MACHINE CASE...: of an artifact for all of ARCHS, the machine takes its own, or refuses where there is none
+chosen() {
+  local archs=$1
+  shift
+  FOREIGN_ARCHS=$archs foreign "$@" | sed "s/^\(ok\|FAIL\) /&of $archs, /"
+}
 # Every n-th of the node tests, another part of them for each machine.
 nodes() { find "$B/onnx-data/" -maxdepth 1 -name 'test_*' | LC_ALL=C sort | awk -v n="${NODES:-80}" -v k="$1" 'NR % n == k % n'; }
 instruction() { # MODEL ARCH PATTERN: the code for ARCH has it
@@ -79,4 +85,10 @@ m4_run() { sh examples/firmware-m4/run.sh "$1" > "$1.txt" && cat "$1.txt"; }
   # vector conversions with a rounding mode of their own abort QEMU 7
   if qemu-riscv64 --version | grep -qE 'version ([89]|[1-9][0-9])'; then foreign rv64gcv "$out/qdq.onnx" $int8 $(nodes 4); fi
   foreign rv64gcv "$digits"
+  for arch in aarch64 armv8.2-a+dotprod armv8.6-a; do
+    chosen armv8.2-a+dotprod,armv8.6-a,aarch64 $arch "$out/qdq.onnx"
+  done
+  chosen armv8.2-a+dotprod,armv8.6-a aarch64 "$digits"
+  for arch in riscv64 rv64gcv; do chosen riscv64,rv64gcv $arch "$digits"; done
+  chosen rv64gcv riscv64 "$digits"
 } | tally

@@ -12,7 +12,8 @@ enum {
   ZN_FEAT_AVX512VNNI = 1u << 7, /* and on 512 */
   ZN_FEAT_DOTPROD = 1u << 8,    /* AArch64 sdot, udot */
   ZN_FEAT_I8MM = 1u << 9,       /* AArch64 usdot, smmla, ummla, usmmla */
-  ZN_FEAT_AMX = 1u << 10        /* amx-tile, amx-int8, and the system lets this process use them */
+  ZN_FEAT_AMX = 1u << 10,       /* amx-tile, amx-int8, and the system lets this process use them */
+  ZN_FEAT_RVV = 1u << 11        /* RISC-V V, version 1.0 */
 };
 
 /* What 4-way products of bytes cost (Dot4 of codegen/kir/kops.def). */

@@ -71,10 +71,10 @@ static int preference(const zn_caps *x, const zn_caps *y) {
 
 static zn_status check_pair(zn_ctx *c, const char *list, const zn_caps *x, const zn_caps *y) {
   const char *ours = x->triple ? x->triple : "", *other = y->triple ? y->triple : "";
-  const bool asks = !strncmp(ours, "x86_64", 6) || !strncmp(ours, "aarch64", 7);
+  const bool asks = !strncmp(ours, "x86_64", 6) || !strncmp(ours, "aarch64", 7) || !strncmp(ours, "riscv64", 7);
   if (strcmp(ours, other) || !asks) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: %s and %s cannot share an artifact", list, x->arch, y->arch);
-    zn_help(c, "only those of x86-64 can, and those of AArch64: a run asks the processor which of them it may use");
+    zn_help(c, "only those of x86-64, of AArch64 or of RISC-V can: a run asks the processor which of them it may use");
     return ZN_ERR_USAGE;
   }
   if (x->feature_bits != y->feature_bits) return ZN_OK;
