@@ -429,7 +429,7 @@ static void print_vector_op(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_GroupWait: {
     const char *x = use_bare(p, in->a);
-    define_now(p, r, fmt(p, "%s(%s)", cs_vec_groupwait(p->s, in->lanes), x));
+    define_now(p, r, fmt(p, "%s(%s)", cs_vec_groupwait(p->s, (zn_dtype)in->dtype, in->lanes), x));
     break;
   }
   case ZN_K_LaneXor: {
@@ -528,7 +528,8 @@ static void print_memory(printer *p, zn_kref r, const zn_kinst *in) {
   }
   case ZN_K_GroupMma: {
     const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
-    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, in->imm.i & 1, (unsigned)in->imm.i / 2), a, b, c));
+    zn_mma_format format = zn_group_format(in->imm.i);
+    define_now(p, r, fmt(p, "%s(%s, %s, %s)", cs_vec_groupmma(p->s, in->lanes, format, zn_group_under_way(in->imm.i)), a, b, c));
     break;
   }
   case ZN_K_PtrAdd: {

@@ -81,8 +81,8 @@ const char *cs_vec_gather(cs_state *s, cs_type t, cs_type index);
 const char *cs_vec_scatter(cs_state *s, cs_type t, cs_type index);
 
 /* GroupMma with sums of so many lanes. */
-const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, unsigned under_way);
-const char *cs_vec_groupwait(cs_state *s, unsigned lanes);
+const char *cs_vec_groupmma(cs_state *s, unsigned lanes, zn_mma_format format, unsigned under_way);
+const char *cs_vec_groupwait(cs_state *s, zn_dtype sum, unsigned lanes);
 /* Loads 8 x 8 squares for a warp (LdMatrix). */
 const char *cs_vec_ldmatrix(cs_state *s, unsigned squares, bool transposed);
 const char *cs_vec_mma(cs_state *s, zn_mma_format format);

@@ -541,25 +541,28 @@ const char *cs_vec_mma(cs_state *s, zn_mma_format format) {
   return name;
 }
 
-static void put_sums(zn_text *h, unsigned lanes) {
-  for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s\"+f\"(c.v[%u])", i ? ", " : "", i);
+static void put_sums(zn_text *h, zn_dtype sum, unsigned lanes) {
+  for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s\"+%s\"(c.v[%u])", i ? ", " : "", sum == ZN_I32 ? "r" : "f", i);
 }
 
-const char *cs_vec_groupwait(cs_state *s, unsigned lanes) {
-  const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *name = zn_arena_printf(&s->arena, "zn_groupwait_%u", lanes);
+const char *cs_vec_groupwait(cs_state *s, zn_dtype sum, unsigned lanes) {
+  const char *type = cs_name(s, cs_vector(sum, lanes, 0));
+  const char *name = zn_arena_printf(&s->arena, "zn_groupwait_%s%u", sum == ZN_I32 ? "i" : "", lanes);
   if (!cs_once(s, name)) return name;
   zn_text_printf(&s->helpers, "%s %s %s(%s c) {\n", s->dia->helper_qual, type, name, type);
   zn_text_puts(&s->helpers, "  asm volatile(\"wgmma.wait_group.sync.aligned 0;\" : ");
-  put_sums(&s->helpers, lanes);
+  put_sums(&s->helpers, sum, lanes);
   zn_text_puts(&s->helpers, " :: \"memory\");\n  return c;\n}\n");
   return name;
 }
 
-/* Four steps of 16 along the depth, which the swizzle lets advance by 32 bytes each. The descriptor of a tile: its address in
+/* Four steps of 32 bytes along the depth, which the swizzle lets advance as they are. The descriptor of a tile: its address in
  * shared memory, 1024 bytes from eight rows to the next eight, pieces of 16 bytes exchanged within 128. */
-const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, unsigned under_way) {
-  const char *type = cs_name(s, cs_vector(ZN_F32, lanes, 0)), *t = bf16 ? "bf16" : "f16";
-  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%s_%u_%u", t, lanes, under_way);
+const char *cs_vec_groupmma(cs_state *s, unsigned lanes, zn_mma_format format, unsigned under_way) {
+  static const char *const forms[] = {"k16.f32.f16.f16", "k16.f32.bf16.bf16", "", "k32.s32.s8.s8", "k32.s32.u8.s8"};
+  const zn_dtype sum = zn_mma_sum(format);
+  const char *type = cs_name(s, cs_vector(sum, lanes, 0)), *signs = sum == ZN_I32 ? "" : ", 1, 1, 0, 0"; /* and orders */
+  const char *name = zn_arena_printf(&s->arena, "zn_groupmma_%u_%u_%u", (unsigned)format, lanes, under_way);
   zn_text *h = &s->helpers;
   if (!cs_once(s, name)) return name;
   if (cs_once(s, "zn_tile_place"))
@@ -570,13 +573,13 @@ const char *cs_vec_groupmma(cs_state *s, unsigned lanes, bool bf16, unsigned und
   zn_text_printf(h, "  asm volatile(\"{\\n.reg .pred p;\\n.reg .b64 x, y;\\nsetp.ne.b32 p, %%%u, 0;\\n\"\n", lanes + 2);
   zn_text_printf(h, "      \"mov.b64 x, %%%u;\\nmov.b64 y, %%%u;\\nwgmma.fence.sync.aligned;\\n\"\n", lanes, lanes + 1);
   for (unsigned step = 0; step < 4; step++) {
-    zn_text_printf(h, "      \"wgmma.mma_async.sync.aligned.m64n%uk16.f32.%s.%s {", 2 * lanes, t, t);
+    zn_text_printf(h, "      \"wgmma.mma_async.sync.aligned.m64n%u%s {", 2 * lanes, forms[format]);
     for (unsigned i = 0; i < lanes; i++) zn_text_printf(h, "%s%%%u", i ? ", " : "", i);
-    zn_text_puts(h, "}, x, y, p, 1, 1, 0, 0;\\n\"\n");
+    zn_text_printf(h, "}, x, y, p%s;\\n\"\n", signs);
     if (step < 3) zn_text_puts(h, "      \"add.s64 x, x, 2;\\nadd.s64 y, y, 2;\\n\"\n");
   }
   zn_text_printf(h, "      \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned %u;\\n}\" : ", under_way);
-  put_sums(h, lanes);
+  put_sums(h, sum, lanes);
   zn_text_puts(h, "\n      : \"l\"(zn_tile_place(a)), \"l\"(zn_tile_place(b)), \"r\"(1) : \"memory\");\n  return c;\n}\n");
   return name;
 }

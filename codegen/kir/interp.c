@@ -405,6 +405,8 @@ static void warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
   }
 }
 
+enum { GROUP_ROW = 128 }; /* bytes of a row of a GroupMma's tile */
+
 static bool warp_squares(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
   uint16_t x[4][8][8];
   for (unsigned l = 0; l < 8 * d->n; l++) {
@@ -434,34 +436,41 @@ static void warp_exchange(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int6
 }
 
 /* `rows` rows of a GroupMma's tile, as numbers. */
-static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot, unsigned rows, bool brain, double *to) {
+static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot, unsigned rows, zn_dtype t, double *to) {
   const char *base;
+  const unsigned depth = GROUP_ROW / zn_dtype_bytes(t), run = depth / 8; /* elements of a row and of a piece */
   memcpy(&base, operand(m, f, thread, slot), sizeof base);
-  if ((uintptr_t)base % 16 || !zn_interp_reachable(m, base, rows * 128u)) {
+  if ((uintptr_t)base % 16 || !zn_interp_reachable(m, base, (uint64_t)rows * GROUP_ROW)) {
     zn_error(m->c, f->f->name, "interp: a tile at a bad place");
     return false;
   }
   for (unsigned r = 0; r < rows; r++)
-    for (unsigned k = 0; k < 64; k++) {
-      unsigned piece = (k / 8) ^ (r % 8);
-      to[r * 64 + k] = zn_load_f64(brain ? ZN_BF16 : ZN_F16, base, (uint64_t)r * 64 + piece * 8 + k % 8);
+    for (unsigned k = 0; k < depth; k++) {
+      unsigned piece = (k / run) ^ (r % 8);
+      to[r * depth + k] = zn_load_f64(t, base, (uint64_t)r * depth + piece * run + k % run);
     }
   return true;
 }
 
 /* The GroupMma of threads first .. first + 127. */
 static bool group_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
-  double a[64 * 64], *b = zn_arena_alloc(&m->arena, 256 * 64 * sizeof *b);
-  unsigned n = 2u * d->n, row, col;
-  if (!read_tile(m, f, first, d->a, 64, d->imm & 1, a) || !read_tile(m, f, first, d->b, n, d->imm & 1, b)) return false;
-  for (unsigned t = 0; t < 128; t++) {
-    const float *c = operand(m, f, first + t, d->c);
-    float *to = operand(m, f, first + t, d->r);
+  const zn_mma_format format = zn_group_format(d->imm);
+  const bool ints = zn_mma_sum(format) == ZN_I32;
+  const zn_dtype t = ints ? ZN_I8 : format == ZN_MMA_BF16 ? ZN_BF16 : ZN_F16;
+  double *a = zn_arena_alloc(&m->arena, 64 * GROUP_ROW * sizeof *a), *b = zn_arena_alloc(&m->arena, 256 * GROUP_ROW * sizeof *b);
+  const unsigned n = 2u * d->n, depth = GROUP_ROW / zn_dtype_bytes(t);
+  unsigned row, col;
+  if (!read_tile(m, f, first, d->a, 64, format == ZN_MMA_U8S8 ? ZN_U8 : t, a)) return false;
+  if (!read_tile(m, f, first, d->b, n, t, b)) return false;
+  for (unsigned l = 0; l < 128; l++) {
+    const void *c = operand(m, f, first + l, d->c);
+    void *to = operand(m, f, first + l, d->r);
     for (unsigned e = 0; e < d->n; e++) {
-      zn_group_place(t, e, &row, &col);
-      double sum = (double)c[e];
-      for (unsigned k = 0; k < 64; k++) sum += a[row * 64 + k] * b[col * 64 + k];
-      to[e] = (float)sum;
+      zn_group_place(l, e, &row, &col);
+      double sum = ints ? (double)((const int32_t *)c)[e] : (double)((const float *)c)[e];
+      for (unsigned k = 0; k < depth; k++) sum += a[row * depth + k] * b[col * depth + k];
+      if (ints) ((int32_t *)to)[e] = (int32_t)(uint32_t)(int64_t)sum;
+      else ((float *)to)[e] = (float)sum;
     }
   }
   return true;

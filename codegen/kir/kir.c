@@ -512,14 +512,14 @@ zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr,
   return put(b, ZN_K_LdMatrix, ZN_U32, squares, ptr, word, 0, transposed);
 }
 
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, unsigned under_way) {
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, zn_mma_format format, unsigned under_way) {
   if (b->error) return 0;
-  return put(b, ZN_K_GroupMma, ZN_F32, b->f->insts[acc].lanes, rows, cols, acc, (bf16 ? 1 : 0) + 2 * under_way);
+  return put(b, ZN_K_GroupMma, zn_mma_sum(format), b->f->insts[acc].lanes, rows, cols, acc, (int64_t)format + 8 * (int64_t)under_way);
 }
 
 zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc) {
   if (!ok1(b, ZN_K_GroupWait, acc)) return 0;
-  return put(b, ZN_K_GroupWait, ZN_F32, b->f->insts[acc].lanes, acc, 0, 0, 0);
+  return put(b, ZN_K_GroupWait, (zn_dtype)b->f->insts[acc].dtype, b->f->insts[acc].lanes, acc, 0, 0, 0);
 }
 
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits) {

@@ -132,6 +132,10 @@ typedef enum zn_share_flags { ZN_SHARE_HOST = 0, ZN_SHARE_DEVICE = 1, ZN_SHARE_O
 typedef enum zn_flow_kind { ZN_FLOW_IF, ZN_FLOW_ELSE, ZN_FLOW_WHILE, ZN_FLOW_END, ZN_FLOW_KINDS } zn_flow_kind;
 typedef enum zn_flow_flags { ZN_FLOW_COND = 4, ZN_FLOW_COUNT = 8 } zn_flow_flags;
 
+/* GroupMma's immediate. */
+static inline zn_mma_format zn_group_format(int64_t imm) { return (zn_mma_format)(imm % 8); }
+static inline unsigned zn_group_under_way(int64_t imm) { return (unsigned)(imm / 8); }
+
 /* GroupMma: row and column of the result's element `e` that thread `t` of the 128 holds. */
 static inline void zn_group_place(unsigned t, unsigned e, unsigned *row, unsigned *col) {
   zn_mma_place('C', t % 32, e % 4, row, col);
@@ -298,7 +302,7 @@ void zn_kb_signal_wait(zn_kb *b, zn_kref signal, zn_kref turn);
 void zn_kb_bulk_copy(zn_kb *b, zn_kref to, zn_kref from, int64_t bytes, zn_kref signal);
 void zn_kb_registers(zn_kb *b, int64_t most); /* < 0: fewer than before */
 zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr, zn_kref word);
-zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, bool bf16, unsigned under_way);
+zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, zn_mma_format format, unsigned under_way);
 zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc);
 zn_kref zn_kb_lanexor(zn_kb *b, zn_kref a, unsigned bits);
 void zn_kb_prefetch(zn_kb *b, zn_kref ptr, zn_kref bytes);

@@ -153,7 +153,7 @@ static void check_vector(verifier *v, const zn_kinst *in, zn_dtype t) {
       CHECK(in->lanes == 1 && n == 1 && zn_dtype_bytes(t) == 4, "not one lane of 32 bits");
       CHECK(in->imm.i > 0 && in->imm.i < 32, "no such thread");
       break;
-    case ZN_K_GroupWait: CHECK(in->lanes == n && t == ZN_F32, "not a sum of GroupMma"); break;
+    case ZN_K_GroupWait: CHECK(in->lanes == n && (t == ZN_F32 || t == ZN_I32), "not a sum of GroupMma"); break;
     case ZN_K_Splat: CHECK(n == 1, "operand is not a scalar"); break;
     case ZN_K_Extract:
       CHECK(in->lanes == 1 && in->imm.i >= 0 && in->imm.i < n, "no such lane");
@@ -189,9 +189,11 @@ static void check_memory(verifier *v, const zn_kinst *in, zn_dtype t) {
   if (in->op == ZN_K_GroupMma) {
     const zn_kinst *acc = &v->f->insts[in->c];
     bool whole = in->lanes >= 16 && in->lanes <= 128 && in->lanes % 8 == 0;
-    bool alike = t == ZN_F32 && acc->dtype == ZN_F32 && acc->lanes == in->lanes;
-    CHECK(alike && whole, "sum or result is not f32 of 16, 24 ... 128 lanes");
-    CHECK(in->imm.i >= 0 && in->imm.i < 16, "neither f16 nor bf16, or too many under way");
+    CHECK(in->imm.i >= 0 && zn_group_under_way(in->imm.i) < 8, "too many under way");
+    zn_mma_format format = zn_group_format(in->imm.i);
+    CHECK(format < ZN_MMA_FORMATS && format != ZN_MMA_TF32, "a format that tiles do not hold");
+    bool alike = t == zn_mma_sum(format) && acc->dtype == t && acc->lanes == in->lanes;
+    CHECK(alike && whole, "sum or result is not of the format's type, or not of 16, 24 ... 128 lanes");
     return;
   }
   unsigned nx = v->f->insts[in->b].lanes;

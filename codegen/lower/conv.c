@@ -162,6 +162,15 @@ static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_e
   return v->zw ? zn_centre(lw, k, channel_param(lw, v->zw, idx[0]), v->ct) : k;
 }
 
+int32_t zn_conv_centred(const zn_htensor *w, const zn_htensor *zero, uint64_t i) {
+  int64_t z = 0;
+  if (zero) {
+    uint64_t per = zn_htensor_count(w) / (uint64_t)w->dims[0];
+    z = zn_load_i64(zero->dtype, zero->data, zn_htensor_count(zero) == 1 ? 0 : i / per);
+  }
+  return (int32_t)(zn_load_i64(w->dtype, w->data, i) - z);
+}
+
 /* Weight i as it is packed, minus its zero point. */
 static void store_weight(const zn_htensor *w, const zn_htensor *zero, uint64_t i, zn_dtype t, void *dst,
                          uint64_t to) {
@@ -174,12 +183,7 @@ static void store_weight(const zn_htensor *w, const zn_htensor *zero, uint64_t i
     zn_store_f64(t, dst, to, zn_load_f64(w->dtype, w->data, i));
     return;
   }
-  int64_t z = 0;
-  if (zero) {
-    uint64_t per = zn_htensor_count(w) / (uint64_t)w->dims[0];
-    z = zn_load_i64(zero->dtype, zero->data, zn_htensor_count(zero) == 1 ? 0 : i / per);
-  }
-  zn_store_i64(t, dst, to, zn_load_i64(w->dtype, w->data, i) - z);
+  zn_store_i64(t, dst, to, zn_conv_centred(w, zero, i));
 }
 
 static void pack_weights(zn_lw *lw, conv *v) {
@@ -344,9 +348,7 @@ static void copy_weight(void *user, uint64_t k, uint64_t n, void *dst) {
 
 static int32_t centred_weight(void *user, int64_t k, int64_t n) {
   const conv_pack *p = user;
-  int64_t w = 0;
-  store_weight(p->w, p->zero, (uint64_t)n * p->inner + (uint64_t)k, ZN_I64, &w, 0);
-  return (int32_t)w;
+  return zn_conv_centred(p->w, p->zero, (uint64_t)n * p->inner + (uint64_t)k);
 }
 
 static zn_kref bytes_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {

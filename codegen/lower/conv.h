@@ -25,6 +25,7 @@ typedef struct zn_conv {
   bool is_packed;
   const zn_htensor *w_data;  /* constant weights, or NULL (conv_nhwc.c) */
   bool guarded;              /* elements are read through conditions (SIMT) */
+  zn_loc border;             /* 16 bytes of the zero point (conv_nhwc.c) */
   zn_loc sums;               /* with raw: what the weights of each output channel add up to */
 } zn_conv;
 
@@ -43,6 +44,8 @@ zn_kref zn_conv_guarded(zn_lw *lw, const zn_conv *v, zn_expr n, zn_expr c, const
 zn_expr zn_conv_tile_start(zn_lw *lw, zn_expr i, int64_t step, int64_t count, int64_t extent);
 /* The output position of a row: pos of every spatial axis but the last, from the row's number over all of them. */
 void zn_conv_split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos);
+/* Weight i minus the zero point of its output channel (zero: NULL, or one or as many as channels). */
+int32_t zn_conv_centred(const zn_htensor *w, const zn_htensor *zero, uint64_t i);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
 /* The finished sum of an output element; `at` is its index. Requantises for QLinearConv. */

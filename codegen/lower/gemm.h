@@ -4,9 +4,10 @@
 #define ZN_GEMM_H
 #include "codegen/lower/lower.h"
 
-/* Where neighbours along the depth lie: from element `element` of `from` on; zeros unless `inside` (0: always). */
+/* Where neighbours along the depth lie: from element `element` of `from` on. Unless `inside` (0: always) they are the 16 bytes at
+ * `outside`, or, where that is 0, zeros. */
 typedef struct zn_gemm_spot {
-  zn_kref from, element, inside;
+  zn_kref from, element, inside, outside;
 } zn_gemm_spot;
 
 typedef struct zn_gemm {

@@ -28,7 +28,7 @@ bool zn_gs_units_fit(zn_lw *lw, const zn_gemm *g) {
   return zn_gs_extent(lw, g->m) >= 16 && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
 }
 
-static zn_mma_format format_of(const zn_gemm *g) {
+zn_mma_format zn_gs_format(const zn_gemm *g) {
   if (g->t == ZN_I32) return g->bytes == ZN_U8 ? ZN_MMA_U8S8 : ZN_MMA_S8;
   return g->narrow == ZN_F16 ? ZN_MMA_F16 : g->narrow == ZN_BF16 ? ZN_MMA_BF16 : ZN_MMA_TF32;
 }
@@ -296,7 +296,7 @@ static bool choose(zn_lw *lw, tile *t) {
 
 bool zn_gs_mma(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
-  t->format = format_of(t->g);
+  t->format = zn_gs_format(t->g);
   t->per = zn_mma_per_word(t->format);
   if (!choose(lw, t)) return false;
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);

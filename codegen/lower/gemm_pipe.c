@@ -9,7 +9,7 @@
 
 /* COPY: bytes of one, which also pad the rows of a tile; RUN: results that a thread finishes at once; PAD: words behind them;
  * GROUP: threads */
-enum { COPY = 16, RUN = 8, PAD = 8, MAX_STAGES = 8, GROUP = 128, STEP = 64, ROWS = 64 };
+enum { COPY = 16, RUN = 8, PAD = 8, MAX_STAGES = 8, GROUP = 128, STEP = 64, ROWS = 64, PIECE = 8 /* words of an Mma */ };
 enum { FEW = 1 << 19 }; /* f32 results for which gemm_simt.c's tiles were as fast (BERT-base at batch 1: 1.49 ms against 1.94) */
 
 typedef zn_gs_tile tile;
@@ -33,7 +33,8 @@ static const struct { zn_gs_shape s; unsigned blocks; } streams[] = {
 static const zn_gs_shape fma_shapes[] = {{128, 128, 16, 8, 8}, {128, 64, 16, 8, 4}, {64, 128, 16, 8, 8}, {64, 64, 16, 8, 4},
                                          {64, 32, 16, 4, 4},   {32, 64, 16, 4, 4},  {32, 32, 16, 4, 2},  {32, 32, 32, 4, 4}};
 
-static int64_t run_of(const zn_gemm *g) { return COPY / (g->narrow ? 2 : 4); } /* elements of one copy */
+static int64_t size_of(const zn_gemm *g) { return g->bytes ? 1 : g->narrow ? 2 : 4; } /* bytes of an operand's element */
+static int64_t run_of(const zn_gemm *g) { return COPY / size_of(g); }                  /* elements of one copy */
 
 bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
@@ -45,16 +46,20 @@ bool zn_gs_fma_fits(zn_lw *lw, const zn_gemm *g) {
   return zn_ex_is_const(lw->ex, g->k, &k) && k >= 16 && k % run_of(g) == 0;
 }
 
+static bool units_fit(zn_lw *lw, const zn_gemm *g) {
+  return g->bytes ? zn_gs_units_fit(lw, g) : zn_gs_mma_fits(lw, g);
+}
+
 bool zn_gs_pipe_fits(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
   if ((!g->a_plain && !g->spot) || !g->packed || !g->b_depth_inner) return false;
   if (zn_gs_fma_fits(lw, g)) return g->panel_dtype == ZN_F32;
-  return zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0;
+  return units_fit(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0;
 }
 
 bool zn_gemm_spots_fit(zn_lw *lw, const zn_gemm *g) {
   int64_t k;
-  return zn_gs_fma_fits(lw, g) || (zn_gs_mma_fits(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0);
+  return zn_gs_fma_fits(lw, g) || (units_fit(lw, g) && zn_ex_is_const(lw->ex, g->k, &k) && k % run_of(g) == 0);
 }
 
 /* ---- copies ---- */
@@ -64,8 +69,6 @@ static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
   return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
 }
 
-static int64_t size_of(const tile *t) { return COPY / run_of(t->g); }
-
 /* Elements from row to row. What a warp reads of neighbouring rows lies in different banks: by padding or exchanged pieces. */
 static int64_t pitch_of(const tile *t) { return t->s.bk + (t->group ? 0 : run_of(t->g)); }
 
@@ -74,18 +77,18 @@ static zn_gemm_spot spot_of_load(zn_lw *lw, const tile *t, bool is_a, zn_expr at
   zn_kb *b = &lw->kb;
   if (!is_a && t->g->b_tiles) {
     zn_kref step = zn_lw_ix(lw, k), element = zn_gs_tile_element(lw, t->g, step, zn_lw_ix(lw, at));
-    return (zn_gemm_spot){zn_lw_ptr_loc(lw, t->g->panels, ZN_KP_IN, t->g->panel_dtype), element, 0};
+    return (zn_gemm_spot){zn_lw_ptr_loc(lw, t->g->panels, ZN_KP_IN, t->g->panel_dtype), element, 0, 0};
   }
   zn_kref x = is_a ? t->g->a(lw, t->g->user, t->batch, at, k) : zn_gs_load_b(lw, t->g, t->batch, k, at);
   const zn_kinst *in = &b->f->insts[x];
   while (in->op != ZN_K_Load) in = &b->f->insts[in->a]; /* below the conversion to f32 */
-  return (zn_gemm_spot){in->a, in->b, 0};
+  return (zn_gemm_spot){in->a, in->b, 0, 0};
 }
 
 /* Bytes from the start of a slot's tile at which the thread's first run stands. The rows of its others are a multiple of eight
  * further down, or rows are padded. */
 static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref chunk) {
-  zn_kref start = zn_i_muli(b, line, pitch_of(t) * size_of(t));
+  zn_kref start = zn_i_muli(b, line, pitch_of(t) * size_of(t->g));
   if (t->group) chunk = zn_kb_bin(b, ZN_K_Xor, chunk, zn_i_remi(b, line, 8)); /* exchanged pieces */
   return zn_i_add(b, start, zn_i_muli(b, chunk, COPY));
 }
@@ -93,7 +96,7 @@ static zn_kref place_of(zn_kb *b, const tile *t, zn_kref line, zn_kref chunk) {
 void zn_gs_fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) {
   zn_kb *b = &lw->kb;
   const zn_gemm *g = t->g;
-  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / run_of(g), size = size_of(t), down = t->threads / chunks;
+  int64_t width = is_a ? t->s.bm : t->s.bn, chunks = t->s.bk / run_of(g), size = size_of(g), down = t->threads / chunks;
   bool whole = divides(lw, g->k, (int64_t)t->s.bk * t->parts);
   zn_kref first = zn_lw_ix(lw, is_a ? t->row0 : t->col0), end = zn_lw_ix(lw, t->k_end), zero = zn_kb_idx(b, 0);
   zn_kref line = zn_i_divi(b, t->thread, chunks), chunk = zn_i_remi(b, t->thread, chunks), bytes = zn_kb_idx(b, COPY);
@@ -105,12 +108,11 @@ void zn_gs_fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) 
     zn_kref row = zn_i_addi(b, zn_i_add(b, first, line), e * down);
     zn_expr at = zn_gs_clamped(lw, row, is_a ? g->m : g->n, width);
     zn_gemm_spot s = is_a && g->spot ? g->spot(lw, g->user, at, ke) : spot_of_load(lw, t, is_a, at, ke);
-    zn_kref element = s.element, some = whole ? 0 : inside;
-    if (s.inside) {
-      element = zn_kb_select(b, s.inside, element, zero);
-      some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
-    }
-    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size)), n = some ? zn_kb_select(b, some, bytes, zero) : bytes;
+    zn_kref element = s.inside ? zn_kb_select(b, s.inside, s.element, zero) : s.element, some = whole ? 0 : inside;
+    zn_kref source = zn_kb_ptradd(b, s.from, zn_i_muli(b, element, size));
+    if (s.outside) source = zn_kb_select(b, s.inside, source, s.outside);
+    else if (s.inside) some = some ? zn_kb_bin(b, ZN_K_And, some, s.inside) : s.inside;
+    zn_kref n = some ? zn_kb_select(b, some, bytes, zero) : bytes;
     zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_kb_idx(b, e * down * pitch_of(t) * size)), source, n);
   }
 }
@@ -121,19 +123,20 @@ void zn_gs_fetch(zn_lw *lw, const tile *t, bool is_a, zn_kref slot, zn_kref k0) 
 static zn_kref square_row(zn_kb *b, const tile *t, bool is_a, zn_kref line, zn_kref lane) {
   zn_kref half = zn_i_remi(b, zn_i_divi(b, lane, 8), 2), far = zn_i_divi(b, lane, 16), row = zn_i_remi(b, lane, 8);
   zn_kref down = zn_i_add(b, row, zn_i_muli(b, is_a ? half : far, 8)), along = zn_i_muli(b, is_a ? far : half, 4);
-  return zn_i_add(b, zn_i_muli(b, zn_i_add(b, line, down), pitch_of(t) / 2), along);
+  return zn_i_add(b, zn_i_muli(b, zn_i_add(b, line, down), pitch_of(t) / t->per), along);
 }
 
-/* The fragments of A (tm / 16) and B (tn / 8) for 16 steps of the depth from k on. */
+/* The fragments of A (tm / 16) and B (tn / 8) for eight words of the depth from word k on. */
 static void load_fragments(zn_lw *lw, const tile *t, zn_kref base, zn_kref row, zn_kref col, int64_t k, zn_kref *fa,
                            zn_kref *fb) {
   zn_kb *b = &lw->kb;
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u, squares = nf > 1 ? 4 : 2;
+  int64_t pitch = pitch_of(t) / t->per;
   zn_kref none = zn_kb_splat(b, zn_kb_int(b, ZN_U32, 0), 2);
   for (unsigned i = 0; i < mf; i++)
-    fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, zn_i_add(b, base, zn_i_addi(b, row, i * 8 * pitch_of(t) + k / 2)));
+    fa[i] = zn_kb_ldmatrix(b, 4, false, t->sa, zn_i_add(b, base, zn_i_addi(b, row, i * 16 * pitch + k)));
   for (unsigned j = 0; j < nf; j += 2) {
-    zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, zn_i_add(b, base, zn_i_addi(b, col, j * 4 * pitch_of(t) + k / 2)));
+    zn_kref v = zn_kb_ldmatrix(b, squares, false, t->sb, zn_i_add(b, base, zn_i_addi(b, col, j * 8 * pitch + k)));
     for (unsigned f = 0; f < squares / 2; f++) {
       zn_kref low = zn_kb_extract(b, v, 2 * f), high = zn_kb_extract(b, v, 2 * f + 1);
       fb[j + f] = zn_kb_insert(b, zn_kb_insert(b, none, low, 0), high, 1);
@@ -145,16 +148,18 @@ static void load_fragments(zn_lw *lw, const tile *t, zn_kref base, zn_kref row, 
 static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
   unsigned mf = t->s.tm / 16u, nf = t->s.tn / 8u;
-  zn_kref fa[2][ZN_GS_REG], fb[2][ZN_GS_REG], base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / 2);
+  int64_t words = t->s.bk / t->per;
+  zn_kref fa[2][ZN_GS_REG], fb[2][ZN_GS_REG], base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * pitch_of(t) / t->per);
+  zn_dtype sum = zn_mma_sum(t->format);
   load_fragments(lw, t, base, row, col, 0, fa[0], fb[0]);
-  for (int64_t k = 0; k < t->s.bk; k += 16) {
-    int64_t now = k / 16 % 2;
-    if (k + 16 < t->s.bk) load_fragments(lw, t, base, row, col, k + 16, fa[1 - now], fb[1 - now]);
+  for (int64_t k = 0; k < words; k += PIECE) {
+    int64_t now = k / PIECE % 2;
+    if (k + PIECE < words) load_fragments(lw, t, base, row, col, k + PIECE, fa[1 - now], fb[1 - now]);
     for (unsigned i = 0; i < mf; i++)
       for (unsigned j = 0; j < nf; j++) {
         zn_kref acc = t->acc[i * nf + j], old = zn_kb_get(b, acc);
-        zn_kb_set(b, acc, zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = ZN_F32, .lanes = 4, .a = fa[now][i],
-                                                  .b = fb[now][j], .c = old, .imm.i = t->g->narrow == ZN_BF16}));
+        zn_kb_set(b, acc, zn_kb_raw(b, (zn_kinst){.op = ZN_K_Mma, .dtype = (uint8_t)sum, .lanes = 4, .a = fa[now][i],
+                                                  .b = fb[now][j], .c = old, .imm.i = t->format}));
       }
   }
 }
@@ -162,10 +167,10 @@ static void multiply(zn_lw *lw, const tile *t, zn_kref slot, zn_kref row, zn_kre
 /* The same by groups: each has its rows of A. Deferred, the products go on while the next step's tiles are waited for. */
 static void multiply_groups(zn_lw *lw, const tile *t, zn_kref slot) {
   zn_kb *b = &lw->kb;
-  int64_t row = pitch_of(t) * 2;
+  int64_t row = pitch_of(t) * size_of(t->g);
   zn_kref base = zn_i_muli(b, slot, (t->s.bm + t->s.bn) * row), own = zn_i_muli(b, zn_i_divi(b, t->thread, GROUP), t->s.tm * row);
   zn_kref cols = zn_kb_ptradd(b, t->sb, base), rows = zn_kb_ptradd(b, t->sa, zn_i_add(b, base, own));
-  zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->g->narrow == ZN_BF16, t->deferred ? 1 : 0));
+  zn_kb_set(b, t->acc[0], zn_kb_groupmma(b, rows, cols, zn_kb_get(b, t->acc[0]), t->format, t->deferred ? 1 : 0));
 }
 
 /* The thread's first row and column of the block; its others follow at the distance of all threads' first ones. */
@@ -201,6 +206,10 @@ static void multiply_fma(zn_lw *lw, const tile *t, zn_kref slot) {
 
 /* ---- results ---- */
 
+static zn_kref zero_sum(zn_kb *b, const tile *t) {
+  return t->g->t == ZN_I32 ? zn_kb_int(b, ZN_I32, 0) : zn_kb_float(b, ZN_F32, 0);
+}
+
 static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
 
 /* The thread's accumulators to shared memory; row, col: of its first one in the block. One accumulator holds 16 rows of
@@ -208,7 +217,7 @@ static int64_t block_pitch(const tile *t) { return t->s.bn + PAD; } /* words */
 static void put_block(zn_lw *lw, const tile *t, zn_kref row, zn_kref col) {
   zn_kb *b = &lw->kb;
   unsigned mf = t->group ? 1 : t->s.tm / 16u, nf = t->s.tn / 8u;
-  zn_kref none = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 2);
+  zn_kref none = zn_kb_splat(b, zero_sum(b, t), 2);
   for (unsigned i = 0; i < mf; i++)
     for (unsigned half = 0; half < 2; half++) {
       zn_kref at = zn_i_add(b, zn_i_muli(b, zn_i_addi(b, row, i * 16 + half * 8), block_pitch(t)), col);
@@ -245,7 +254,7 @@ void zn_gs_finish_run(zn_lw *lw, const tile *t, zn_kref row, zn_kref col, zn_kre
   if (!divides(lw, g->n, t->s.bn)) inside = both(b, inside, zn_kb_cmp(b, ZN_K_Lt, col, zn_lw_ix(lw, g->n)));
   if (inside) zn_kb_if(b, inside);
   zn_kref none = zn_kb_idx(b, 0), last = zn_kb_idx(b, run), lane = zn_kb_for(b, none, last, 1, ZN_FOR_VECTOR, (unsigned)run);
-  zn_kref sum = zn_kb_load(b, ZN_F32, 1, shared, zn_i_add(b, at, lane));
+  zn_kref sum = zn_kb_load(b, g->t, 1, shared, zn_i_add(b, at, lane));
   zn_expr m = zn_lw_as_expr(lw, row, g->m), n = zn_lw_as_expr(lw, zn_i_add(b, col, lane), g->n);
   zn_gs_finish(lw, t, m, n, sum);
   zn_kb_end(b);
@@ -316,7 +325,7 @@ static mapping map_thread(zn_kb *b, const tile *t) {
 static void clear_sums(zn_kb *b, tile *t) {
   unsigned sums = t->fma ? (unsigned)t->s.tm * t->s.tn : t->group ? 1 : t->s.tm / 16u * (t->s.tn / 8u);
   unsigned lanes = t->fma ? 1 : t->group ? t->s.bn / 2u : 4;
-  zn_kref zero = zn_kb_float(b, ZN_F32, 0);
+  zn_kref zero = zero_sum(b, t);
   if (lanes > 1) zero = zn_kb_splat(b, zero, lanes);
   for (unsigned i = 0; i < sums; i++) t->acc[i] = zn_kb_var(b, zero);
 }
@@ -364,6 +373,7 @@ static void team_body(zn_lw *lw, tile *t) {
 
 typedef struct candidate {
   const zn_gs_shape *s;
+  unsigned size; /* bytes of an operand's element */
   bool group, deferred, fma; /* deferred: a slot is read for one step longer */
   unsigned stages, parts, blocks; /* blocks: of a multiprocessor by producers and consumers (gemm_stream.c), or 0 */
 } candidate;
@@ -377,7 +387,7 @@ static unsigned threads_of(const candidate *c) {
 }
 
 static uint64_t slot_bytes(const candidate *c) {
-  return ((uint64_t)c->s->bm + c->s->bn) * (c->s->bk * (c->fma ? 4u : 2u) + (c->group ? 0u : COPY));
+  return ((uint64_t)c->s->bm + c->s->bn) * (c->s->bk * c->size + (c->group ? 0u : COPY));
 }
 
 /* Shared memory: the slots, or the finished block. */
@@ -411,11 +421,12 @@ static double adding_cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
 /* Cycles of one step of a block, with its multiprocessor to itself: products, or reads of shared memory for them. */
 static double step_cost(const candidate *c) {
   const zn_gs_shape *s = c->s;
-  double products = (double)s->bm * s->bn * s->bk / 2048, warps = threads_of(c) / 32;
+  double depth = s->bk * c->size / 2.0; /* in elements of 16 bits */
+  double products = (double)s->bm * s->bn * depth / 2048, warps = threads_of(c) / 32;
   if (c->blocks) return products * 1.1;
   if (c->group) return 60 + products * 1.2;
   if (c->fma) return 40 + (double)s->bm * s->bn * s->bk / 128 * (1 + 0.4 * (1.0 / s->tm + 1.0 / s->tn));
-  double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * s->bk / 16 * 4;
+  double reads = warps * (s->tm / 16.0 + s->tn / 16.0) * depth / 16 * 4;
   return 40 + (products * 2 > reads ? products * 2 : reads);
 }
 
@@ -441,7 +452,7 @@ static double cost(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   const zn_gs_shape *s = c->s;
   if (c->blocks) return stream_cost(lw, g, c);
   double blocks = tiles_of(lw, g, c), cores = cores_of(lw), threads = threads_of(c);
-  double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * (c->fma ? 4 : 2);
+  double steps = up(zn_gs_extent(lw, g->k) / s->bk / c->parts), bytes = (double)(s->bm + s->bn) * s->bk * c->size;
   double step = step_cost(c), fetched = bytes / 64, finish = (double)s->bm * s->bn / 128 * 10;
   if (fetched > step) step = fetched;
   double registers = (c->fma ? 80 : 56) + (double)s->bm * s->bn / threads, room = 65536 / (threads * registers);
@@ -487,7 +498,7 @@ static bool stream_usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
 static bool usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   unsigned threads = threads_of(c);
   if (c->blocks) return stream_usable(lw, g, c);
-  int64_t chunks = c->s->bk * (c->fma ? 4 : 2) / COPY;
+  int64_t chunks = c->s->bk * c->size / COPY;
   if (c->group && threads / chunks % 8) return false; /* place_of */
   return c->s->bm * chunks % threads == 0 && c->s->bn * chunks % threads == 0 && shared_of(c) <= lw->caps->shared_bytes;
 }
@@ -509,32 +520,61 @@ static void consider(zn_lw *lw, tile *t, candidate c, double *best) {
   t->shared = spread(lw, t->g, &c, time);
 }
 
+/* The shape with all numbers of slots and parts. */
+static void consider_shape(zn_lw *lw, tile *t, candidate c, double *best) {
+  unsigned most = t->g->rows_inner ? 1 : 16;
+  for (c.stages = 3; c.stages <= MAX_STAGES; c.stages++)
+    for (c.parts = 1; c.parts <= most; c.parts++) {
+      c.deferred = false;
+      consider(lw, t, c, best);
+      c.deferred = c.group && c.stages > 3;
+      if (c.deferred) consider(lw, t, c, best);
+    }
+}
+
+static void consider_streams(zn_lw *lw, tile *t, double *best) {
+  for (unsigned i = 0; i < sizeof streams / sizeof *streams; i++)
+    for (unsigned stages = MAX_STAGES; stages >= 3; stages--)
+      for (unsigned parts = 1; parts <= (t->g->rows_inner ? 1u : 8u); parts++) {
+        candidate c = {.s = &streams[i].s, .size = 2, .group = true, .blocks = streams[i].blocks};
+        c.stages = stages, c.parts = parts;
+        consider(lw, t, c, best);
+      }
+}
+
 static bool choose(zn_lw *lw, tile *t) {
   enum { WARPS = sizeof shapes / sizeof *shapes, GROUPS = sizeof group_shapes / sizeof *group_shapes };
   enum { THREADS = sizeof fma_shapes / sizeof *fma_shapes };
   double best = 0;
-  bool fma = t->g->narrow == ZN_NONE;
-  for (unsigned i = 0; i < sizeof streams / sizeof *streams && !fma; i++)
-    for (unsigned stages = MAX_STAGES; stages >= 3; stages--)
-      for (unsigned parts = 1; parts <= (t->g->rows_inner ? 1u : 8u); parts++)
-        consider(lw, t, (candidate){&streams[i].s, .group = true, .stages = stages, .parts = parts, .blocks = streams[i].blocks},
-                 &best);
-  unsigned most = t->g->rows_inner ? 1 : 16, all = fma ? THREADS : WARPS + (lw->caps->group_mma ? GROUPS : 0);
-  for (unsigned i = 0; i < all; i++)
-    for (unsigned stages = 3; stages <= MAX_STAGES; stages++)
-      for (unsigned parts = 1; parts <= most; parts++) {
-        candidate c = {.group = !fma && i >= WARPS, .fma = fma, .stages = stages, .parts = parts};
-        c.s = fma ? &fma_shapes[i] : c.group ? &group_shapes[i - WARPS] : &shapes[i];
-        consider(lw, t, c, &best);
-        c.deferred = c.group && stages > 3;
-        if (c.deferred) consider(lw, t, c, &best);
-      }
+  candidate c = {.size = (unsigned)size_of(t->g)};
+  c.fma = c.size == 4;
+  if (c.size == 2) consider_streams(lw, t, &best);
+  for (unsigned i = 0; c.fma && i < THREADS; i++) {
+    c.s = &fma_shapes[i];
+    consider_shape(lw, t, c, &best);
+  }
+  for (unsigned i = 0; !c.fma && i < WARPS; i++)
+    for (unsigned longer = 1; longer <= 2 / c.size; longer++) { /* bytes: rows as long as those of f16, or half of that */
+      zn_gs_shape s = shapes[i];
+      s.bk = (uint16_t)(s.bk * longer);
+      c.s = &s;
+      consider_shape(lw, t, c, &best);
+    }
+  for (unsigned i = 0; !c.fma && lw->caps->group_mma && i < GROUPS; i++) {
+    zn_gs_shape s = group_shapes[i];
+    s.bk = (uint16_t)(s.bk * 2 / c.size);
+    c.group = true;
+    c.s = &s;
+    consider_shape(lw, t, c, &best);
+  }
   return best != 0;
 }
 
 bool zn_gs_pipe(zn_lw *lw, tile *t) {
   zn_kb *b = &lw->kb;
   if (!zn_gs_pipe_fits(lw, t->g) || !choose(lw, t)) return false;
+  t->format = zn_gs_format(t->g);
+  t->per = 4 / (unsigned)size_of(t->g);
   if (t->parts > 1) t->partial = zn_gs_scratch(lw, t->g, t->parts);
   if (t->blocks) {
     zn_gs_stream(lw, t);
@@ -542,7 +582,7 @@ bool zn_gs_pipe(zn_lw *lw, tile *t) {
   }
   zn_lw_kernel(lw, t->g->node, t->g->hint);
   t->sa = zn_kb_alloc(b, ZN_F32, t->shared / 4);
-  t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * size_of(t)));
+  t->sb = zn_kb_ptradd(b, t->sa, zn_kb_idx(b, t->s.bm * pitch_of(t) * size_of(t->g)));
   zn_gs_open(lw, t);
   team_body(lw, t);
   zn_kb_end(b);

@@ -72,5 +72,6 @@ bool zn_gs_pipe(zn_lw *lw, zn_gs_tile *t);
  * bf16; units_fit: or to bytes, or to f32 that may be rounded to tf32. */
 bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g);
 bool zn_gs_units_fit(zn_lw *lw, const zn_gemm *g);
+zn_mma_format zn_gs_format(const zn_gemm *g); /* of operands on matrix units */
 bool zn_gs_mma(zn_lw *lw, zn_gs_tile *t);
 #endif

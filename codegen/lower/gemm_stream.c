@@ -182,7 +182,7 @@ static void multiply(const flow *f, zn_kref group, zn_kref slot) {
   rows = zn_kb_ptradd(b, rows, zn_i_muli(b, group, (int64_t)t->s.tm * STEP * 2));
   for (unsigned i = 0; i < f->per; i++) {
     zn_kref from = zn_kb_ptradd(b, rows, zn_kb_idx(b, (int64_t)i * ROWS * STEP * 2)), sum = zn_kb_get(b, t->acc[i]);
-    zn_kb_set(b, t->acc[i], zn_kb_groupmma(b, from, cols, sum, t->g->narrow == ZN_BF16, f->per));
+    zn_kb_set(b, t->acc[i], zn_kb_groupmma(b, from, cols, sum, t->format, f->per));
   }
 }
 

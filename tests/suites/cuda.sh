@@ -79,6 +79,10 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
   done
   try "large's kernels, fp16" kernel_ir tests/cuda/large.zg --precision=fp16
   try "large: weights in bulk, signals between producers and consumers" grep -q "bulkcopy" "$out/kernels.zk"
+  try "bytes: channels last, copied under way" kernel_ir tests/cuda/bytes.zg
+  try "bytes: from shared memory to matrix units" grep -q "ldmatrix" "$out/kernels.zk"
+  try "bytes_wide's kernels" kernel_ir tests/cuda/bytes_wide.zg
+  try "bytes_wide: four warps multiply together" grep -q "groupmma.i32" "$out/kernels.zk"
   for m in mlperf-tiny-kws-int8 micro-kws-qoperator; do # bytes on matrix units
     if [ -f "$MODELS/$m/model.onnx" ]; then
       try "$m's kernels" kernel_ir "$MODELS/$m/model.onnx"

@@ -45,7 +45,11 @@ static int64_t block_of(const planner *p, int64_t c) {
   return c > 0 && p->lanes > 8 && c % (p->lanes / 2) == 0 ? p->lanes / 2 : 0;
 }
 
-static bool fits_type(const planner *p, unsigned t) { return t == ZN_F32 || (p->simt && (t == ZN_F16 || t == ZN_BF16)); }
+/* Integers: bytes, and what stands between a product of bytes and its codes. */
+static bool fits_type(const planner *p, unsigned t) {
+  if (t == ZN_F32 || !p->simt) return t == ZN_F32;
+  return t == ZN_F16 || t == ZN_BF16 || t == ZN_U8 || t == ZN_I8 || t == ZN_I32 || t == ZN_F64;
+}
 
 /* Is there a reason to store image v blocked (others only follow)? The schedule of tf32 reads plain images. */
 static bool gains(const planner *p, zn_vid v) { return !p->simt || !p->o->tf32 || type_of(p, v)->dtype != ZN_F32; }
@@ -123,10 +127,20 @@ static bool is_shared(const planner *p, zn_vid v, const zn_type *like) {
   return t->rank <= like->rank;
 }
 
+/* QuantizeLinear and DequantizeLinear by constants, per tensor or channel. */
+static bool is_quantizer(const planner *p, const zn_node *n) {
+  if (!p->simt || (n->op != ZN_OP_QuantizeLinear && n->op != ZN_OP_DequantizeLinear) || zn_node_int(n, "block_size")) return false;
+  for (uint32_t i = 1; i < n->num_in; i++)
+    if (n->in[i] && !p->g->vals[n->in[i]].cst) return false;
+  return true;
+}
+
 static bool is_map(const planner *p, const zn_node *n) {
   const zn_type *t = type_of(p, n->out[0]);
   bool cast = p->simt && n->op == ZN_OP_Cast;
-  if (!(cast || zn_ops[n->op].flags & ZN_OPF_EW) || n->num_out != 1 || !is_image(p, n->out[0], NULL)) return false;
+  if (n->num_out != 1 || !is_image(p, n->out[0], NULL)) return false;
+  if (is_quantizer(p, n)) return is_image(p, n->in[0], NULL);
+  if (!cast && !(zn_ops[n->op].flags & ZN_OPF_EW)) return false;
   bool any = false;
   for (uint32_t i = 0; i < n->num_in; i++) {
     if (!n->in[i]) continue;
@@ -187,18 +201,36 @@ static int64_t measured_form(const planner *p, zn_nid id) {
   return zn_knob_ask(p->o->knobs, signature, "blocked", -1, forms, 3);
 }
 
+enum { COPY = 16, FEW = 8 }; /* channels of bytes that are copied at once; of an image that is copied first */
+
+static bool is_conv(const zn_node *n) {
+  return n->op == ZN_OP_Conv || n->op == ZN_OP_ConvInteger || n->op == ZN_OP_QLinearConv;
+}
+
+static zn_vid weights_of(const zn_node *n) { return n->in[n->op == ZN_OP_QLinearConv ? 3 : 1]; }
+
+/* Integers: do the schedules for channels-last images take the convolution of ci channels? One takes a channel at a time, one
+ * copies sixteen at once, or makes a copy of its own of an image of few channels; a border of zero points must be known. */
+static bool takes_bytes(const planner *p, const zn_node *n, const window *w, int64_t ci, bool depthwise) {
+  const zn_vid z = zn_node_in(n, 2);
+  bool padded = false;
+  for (int i = 0; i < w->rank; i++) padded |= w->pad[i] > 0;
+  if (!p->simt || depthwise || zn_node_int(n, "group") != 1) return p->simt && depthwise;
+  return ci <= FEW ? w->rank == 2 : ci % COPY == 0 && (!padded || !z || p->g->vals[z].cst);
+}
+
 /* Shares of the multiply-add peak measured on convolutions of real networks. */
 static void plan_conv(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
   window w;
   int64_t pixels, group = zn_node_int(n, "group");
-  if (!is_image(p, n->out[0], &pixels) || !gains(p, n->out[0]) || !p->g->vals[n->in[1]].cst || !read_window(p, n, &w)) return;
+  if (!is_image(p, n->out[0], &pixels) || !gains(p, n->out[0]) || !p->g->vals[weights_of(n)].cst || !read_window(p, n, &w)) return;
   int64_t ci, co = channels(p, n->out[0]), sd;
   if (!zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[1], &ci)) return;
   for (int i = 0; i < w.rank; i++)
     if (!zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[i + 2], &sd)) return;
-  bool image = is_image(p, n->in[0], NULL), depthwise = group > 1 && group == ci && co == ci;
-  if (depthwise && !image) return;
+  bool image = is_image(p, n->in[0], NULL), depthwise = group > 1 && group == ci && co == ci, bytes = n->op != ZN_OP_Conv;
+  if ((depthwise && !image) || (bytes && !takes_bytes(p, n, &w, ci, depthwise))) return;
   const int64_t block = block_of(p, co);
   if (!depthwise && co / group % block) return;
   double macs = (double)elements(p, n->out[0]) * (double)(ci / group * w.taps);
@@ -208,18 +240,19 @@ static void plan_conv(planner *p, zn_nid id) {
   int64_t form = measured_form(p, id);
   if (form >= 0) *(form ? &plain : &blocked) = (plain + blocked) * 1e3;
   prefer(p, p->out_side[id], plain, blocked);
-  if (!image || (!depthwise && ci / group % block_of(p, ci))) return; /* reads plain */
+  if (!image || (!depthwise && (ci / group % block_of(p, ci) || (bytes && ci % COPY)))) return; /* reads plain */
   p->in_side[id] = zn_mincut_vertex(p->cut);
   zn_mincut_edge(p->cut, p->in_side[id], p->out_side[id], ZN_CUT_FORBIDDEN);
   /* a plain operand needs bordering, and its channels are far apart */
   double plain_in = depthwise ? (double)ZN_CUT_FORBIDDEN : (double)elements(p, n->in[0]) + cycles * 0.1;
+  if (bytes && !depthwise) plain_in = 4 * (double)elements(p, n->in[0]) + macs / 16; /* gathered one by one */
   zn_mincut_edge(p->cut, p->out_side[id], p->in_side[id], (int64_t)plain_in);
 }
 
 static void plan_node(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
   if (n->num_out == 0 || !n->out[0] || n->num_in == 0 || !n->in[0]) return;
-  if (n->op == ZN_OP_Conv) {
+  if (is_conv(n)) {
     plan_conv(p, id);
     return;
   }
