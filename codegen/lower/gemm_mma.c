@@ -17,6 +17,11 @@ static const zn_gs_shape shapes[] = {{128, 128, 32, 64, 32}, {128, 64, 32, 32, 3
                                      {32, 32, 64, 16, 16},   {64, 64, 128, 32, 32}, {64, 32, 128, 32, 16},
                                      {32, 64, 128, 16, 32},  {32, 32, 128, 16, 16}};
 
+static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
+  int64_t c;
+  return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
+}
+
 bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g) {
   if (!lw->caps->mma || g->narrow == ZN_NONE || g->t != ZN_F32) return false;
   return zn_gs_extent(lw, g->m) >= 16 && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
@@ -25,17 +30,13 @@ bool zn_gs_mma_fits(zn_lw *lw, const zn_gemm *g) {
 bool zn_gs_units_fit(zn_lw *lw, const zn_gemm *g) {
   bool tf32 = lw->opts->tf32 && g->t == ZN_F32 && g->narrow == ZN_NONE, bytes = g->bytes != ZN_NONE && g->t == ZN_I32;
   if (!lw->caps->mma || (!tf32 && !bytes)) return zn_gs_mma_fits(lw, g);
-  return zn_gs_extent(lw, g->m) >= 16 && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
+  bool few = bytes && g->a_plain && divides(lw, g->k, 16); /* rows of a tile may be empty where whole runs are copied */
+  return (few || zn_gs_extent(lw, g->m) >= 16) && zn_gs_extent(lw, g->n) >= 16 && zn_gs_extent(lw, g->k) >= 16;
 }
 
 zn_mma_format zn_gs_format(const zn_gemm *g) {
   if (g->t == ZN_I32) return g->bytes == ZN_U8 ? ZN_MMA_U8S8 : ZN_MMA_S8;
   return g->narrow == ZN_F16 ? ZN_MMA_F16 : g->narrow == ZN_BF16 ? ZN_MMA_BF16 : ZN_MMA_TF32;
-}
-
-static bool divides(zn_lw *lw, zn_expr e, int64_t d) {
-  int64_t c;
-  return zn_ex_is_const(lw->ex, e, &c) && c % d == 0;
 }
 
 /* Words of a line of a shared tile. */

@@ -572,7 +572,8 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g) {
   double m = zn_gs_extent(lw, g->m), n = zn_gs_extent(lw, g->n), k = zn_gs_extent(lw, g->k);
   bool wide = g->t == ZN_F32 || g->t == ZN_I32;
   int64_t rows;
-  if (wide && zn_ex_is_const(lw->ex, g->m, &rows) && rows > 0 && rows <= THIN_ROWS && n >= 16 && k >= 64) {
+  bool few = zn_ex_is_const(lw->ex, g->m, &rows) && rows > 0 && rows <= THIN_ROWS && n >= 16 && k >= 64;
+  if (wide && few && !(g->bytes && zn_gs_pipe_fits(lw, g))) {
     if (g->packed && zn_gs_rows_fit(lw, g)) zn_gs_rows(lw, g);
     else emit_thin(lw, g, (unsigned)rows);
     return;

@@ -205,9 +205,9 @@ static bool product_units(zn_lw *lw, zn_nid n, const operands *given, const char
   for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
   const char *name = lw->g->vals[o->b].name;
   const zn_dtype a = (zn_dtype)o->ta.dtype;
+  g.a_plain = zn_lw_in_workspace(lw, o->a);
   if (!zn_gemm_bytes(lw, &g, a, name, (int64_t)p->k, (int64_t)p->n, centred_weight, p, &o->sums)) return false;
   if (o->za) g.init = bytes_init;
-  g.a_plain = zn_lw_in_workspace(lw, o->a);
   zn_gemm_emit(lw, &g);
   return true;
 }

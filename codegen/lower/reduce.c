@@ -312,6 +312,87 @@ static bool reduce_pixels(zn_lw *lw, zn_nid n, reduction *r) {
   return true;
 }
 
+/* ---- long rows of which there are few, where threads make teams: parts of a row, then the parts ---- */
+
+typedef struct parted {
+  reduction *r;
+  zn_expr count, each, rows; /* elements of a row and of a part; rows */
+  int64_t parts;
+  zn_loc at;                 /* [row][part] */
+  zn_expr row, first;        /* where a team works */
+} parted;
+
+/* How many parts; 1: none. */
+static int64_t parts_for(zn_lw *lw, const reduction *r, zn_expr rows, zn_expr count) {
+  enum { LEAST = 8192, EACH = 1024, UNKNOWN = 64 };
+  int64_t cores = lw->caps->cores ? lw->caps->cores : 64, m, n, most;
+  for (int d = 0; d < r->tail; d++)
+    if (r->axis[d]) return 1;
+  if (!lw->caps->simt || !zn_ex_is_const(lw->ex, rows, &m) || m < 1 || m > cores / 4) return 1;
+  most = 2 * cores / m;
+  if (!zn_ex_is_const(lw->ex, count, &n)) return most < UNKNOWN ? most : UNKNOWN;
+  if (n < LEAST) return 1;
+  return n / EACH < most ? n / EACH : most;
+}
+
+static void open_rows(zn_lw *lw, parted *p, bool with_parts) {
+  zn_exprs *ex = lw->ex;
+  zn_expr extents[ZN_MAX_RANK + 1], var[ZN_MAX_RANK + 1];
+  uint32_t tail = (uint32_t)p->r->tail;
+  for (uint32_t d = 0; d < tail; d++) extents[d] = p->r->tx.dims[d];
+  extents[tail] = zn_ex_const(ex, p->parts);
+  zn_lw_grid(lw, with_parts ? tail + 1 : tail, extents, var);
+  p->row = zn_ex_const(ex, 0);
+  for (uint32_t d = 0; d < tail; d++) {
+    p->r->idx[d] = var[d];
+    p->row = zn_ex_add(ex, zn_ex_mul(ex, p->row, extents[d]), var[d]);
+  }
+  if (with_parts) p->first = zn_ex_mul(ex, var[tail], p->each);
+  p->row = zn_ex_muli(ex, p->row, p->parts);
+  if (with_parts) p->row = zn_ex_add(ex, p->row, var[tail]);
+}
+
+static zn_kref elem_of_part(zn_lw *lw, void *user, zn_expr j) {
+  const parted *p = user;
+  return tail_elem(lw, p->r, zn_ex_add(lw->ex, p->first, j));
+}
+
+static zn_kref elem_of_parts(zn_lw *lw, void *user, zn_expr j) {
+  const parted *p = user;
+  zn_kref from = zn_lw_ptr_loc(lw, p->at, ZN_KP_IN, p->r->t);
+  return zn_lw_load_at(lw, from, p->r->t, zn_ex_add(lw->ex, p->row, j));
+}
+
+static bool reduce_parts(zn_lw *lw, zn_nid n, reduction *r) {
+  zn_exprs *ex = lw->ex;
+  parted p = {.r = r, .count = zn_ex_const(ex, 1), .rows = zn_ex_const(ex, 1)};
+  for (int d = 0; d < r->tail; d++) p.rows = zn_ex_mul(ex, p.rows, r->tx.dims[d]);
+  for (int d = r->tail; d < r->tx.rank; d++) p.count = zn_ex_mul(ex, p.count, r->tx.dims[d]);
+  p.parts = parts_for(lw, r, p.rows, p.count);
+  if (p.parts < 2) return false;
+  p.each = zn_ex_ceildiv(ex, p.count, zn_ex_const(ex, p.parts));
+  p.at = zn_lw_scratch(lw, zn_ex_muli(ex, p.rows, p.parts * zn_dtype_bytes(r->t)));
+  zn_lw_kernel(lw, n, "reduce_part");
+  lw->num_epilogue = 0;
+  zn_kref partial = zn_red_scratch(lw, r->t);
+  open_rows(lw, &p, true);
+  zn_expr none = zn_ex_const(ex, 0), here = zn_ex_min(ex, p.each, zn_ex_max(ex, none, zn_ex_sub(ex, p.count, p.first)));
+  zn_kref part = zn_red_inner(lw, r->op, r->t, here, partial, elem_of_part, &p);
+  zn_lw_store_at(lw, zn_lw_ptr_loc(lw, p.at, ZN_KP_OUT, r->t), r->t, p.row, part);
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  zn_lw_kernel(lw, n, "reduce");
+  partial = zn_red_scratch(lw, r->t);
+  open_rows(lw, &p, false);
+  zn_kref all = zn_red_inner(lw, r->op, r->t, zn_ex_const(ex, p.parts), partial, elem_of_parts, &p);
+  zn_expr out[ZN_MAX_RANK];
+  out_index(lw, r, out);
+  zn_lw_emit(lw, r->y, out, finish(lw, n, r, all));
+  zn_lw_end(lw);
+  zn_lw_kernel_end(lw);
+  return true;
+}
+
 static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   zn_kb *b = &lw->kb;
   const zn_node *node = zn_lw_node(lw, n);
@@ -320,7 +401,7 @@ static zn_status reduce_kernel(zn_lw *lw, zn_nid n) {
   r.op = zn_red_of(node->op);
   r.t = zn_lw_ctype((zn_dtype)r.tx.dtype);
   if (!find_axes(lw, n, &r)) return zn_lower_reduce_late(lw, n);
-  if (reduce_pixels(lw, n, &r) || reduce_image(lw, n, &r)) return ZN_OK;
+  if (reduce_pixels(lw, n, &r) || reduce_image(lw, n, &r) || reduce_parts(lw, n, &r)) return ZN_OK;
   zn_lw_kernel(lw, n, "reduce");
   bool inner = r.tail < r.tx.rank;
   zn_kref partial = inner ? zn_red_scratch(lw, r.t) : 0;

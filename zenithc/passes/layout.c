@@ -27,6 +27,7 @@ typedef struct planner {
   zn_pass_opts *o;
   int64_t lanes;
   bool simt;
+  bool bytes; /* simt, and there are convolutions of integers */
   zn_mincut *cut;
   uint32_t *in_side, *out_side; /* per node: vertex of its image operands and of its result */
   readers *of;                  /* per value below known */
@@ -201,7 +202,8 @@ static int64_t measured_form(const planner *p, zn_nid id) {
   return zn_knob_ask(p->o->knobs, signature, "blocked", -1, forms, 3);
 }
 
-enum { COPY = 16, FEW = 8 }; /* channels of bytes that are copied at once; of an image that is copied first */
+/* Channels of bytes that are copied at once; of an image that is copied first. LAUNCH: a kernel more, beside the units' pace */
+enum { COPY = 16, FEW = 8, LAUNCH = 30000 };
 
 static bool is_conv(const zn_node *n) {
   return n->op == ZN_OP_Conv || n->op == ZN_OP_ConvInteger || n->op == ZN_OP_QLinearConv;
@@ -240,6 +242,7 @@ static void plan_conv(planner *p, zn_nid id) {
   int64_t form = measured_form(p, id);
   if (form >= 0) *(form ? &plain : &blocked) = (plain + blocked) * 1e3;
   prefer(p, p->out_side[id], plain, blocked);
+  if (bytes && !depthwise && ci <= FEW) prefer(p, p->out_side[id], 0, LAUNCH);
   if (!image || (!depthwise && (ci / group % block_of(p, ci) || (bytes && ci % COPY)))) return; /* reads plain */
   p->in_side[id] = zn_mincut_vertex(p->cut);
   zn_mincut_edge(p->cut, p->in_side[id], p->out_side[id], ZN_CUT_FORBIDDEN);
@@ -304,7 +307,7 @@ static uint32_t producer_side(const planner *p, zn_vid v) {
 /* A copy of v is made once for all readers of the other form. */
 static void price_copies(planner *p, zn_vid v) {
   const uint32_t from = producer_side(p, v);
-  const int64_t cost = 2 * elements(p, v) + 2000;
+  const int64_t cost = 2 * elements(p, v) + (p->bytes ? LAUNCH : 2000);
   uint32_t to_plain = 0, to_blocked = 0;
   for (uint32_t i = 0; i < p->of[v].num; i++) {
     const uint32_t to = p->of[v].list[i].side;
@@ -323,7 +326,8 @@ static void price_copies(planner *p, zn_vid v) {
 /* A map behind a kernel runs in its store loop, unless a copy comes between. */
 static void price_fusion(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
-  if (p->in_side[id] == ZN_CUT_SINK || !(zn_ops[n->op].flags & ZN_OPF_EW)) return;
+  bool map = (zn_ops[n->op].flags & ZN_OPF_EW) || (p->bytes && (n->op == ZN_OP_Cast || is_quantizer(p, n)));
+  if (p->in_side[id] == ZN_CUT_SINK || !map) return;
   for (uint32_t k = 0; k < n->num_in; k++) {
     if (!takes_part(p, n, k)) continue;
     const uint32_t from = producer_side(p, n->in[k]);
@@ -333,6 +337,10 @@ static void price_fusion(planner *p, zn_nid id) {
 }
 
 static void solve(planner *p) {
+  for (uint32_t i = 0; i < p->g->num_order; i++) {
+    const zn_node *n = &p->g->nodes[p->g->order[i]];
+    p->bytes |= p->simt && is_conv(n) && n->op != ZN_OP_Conv;
+  }
   for (uint32_t i = 0; i < p->g->num_order; i++) {
     const zn_nid id = p->g->order[i];
     p->in_side[id] = p->out_side[id] = ZN_CUT_SINK;
