@@ -514,7 +514,8 @@ zn_kref zn_kb_ldmatrix(zn_kb *b, unsigned squares, bool transposed, zn_kref ptr,
 
 zn_kref zn_kb_groupmma(zn_kb *b, zn_kref rows, zn_kref cols, zn_kref acc, zn_mma_format format, unsigned under_way) {
   if (b->error) return 0;
-  return put(b, ZN_K_GroupMma, zn_mma_sum(format), b->f->insts[acc].lanes, rows, cols, acc, (int64_t)format + 8 * (int64_t)under_way);
+  int64_t imm = (int64_t)format + 8 * (int64_t)under_way;
+  return put(b, ZN_K_GroupMma, zn_mma_sum(format), b->f->insts[acc].lanes, rows, cols, acc, imm);
 }
 
 zn_kref zn_kb_groupwait(zn_kb *b, zn_kref acc) {

@@ -2,8 +2,9 @@
  * rows are the pixels of all images and whose columns are output channels: eight channels under one tap are neighbours in
  * memory, so tiles of the input are copied asynchronously as they are, zeros outside the image. Depthwise: a thread takes
  * eight channels of a few pixels of a row. Few channels (the image that a network is given): the input is copied first, with a
- * border, its channels filled up with zeros to four or eight, so that all taps of a row of the kernel are neighbours. Bytes go
- * to the units as they are, sixteen neighbours a copy; the border is the zero point then, and a term of the sum (gemm_bytes.c). */
+ * border, its channels filled up with zeros to four or eight, so that all taps of a row of the kernel are neighbours. Bytes
+ * go to the units as they are, sixteen neighbours a copy; the border is the zero point then, and a term of the sum
+ * (gemm_bytes.c). */
 #include "codegen/lower/conv.h"
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/gemm_bytes.h"

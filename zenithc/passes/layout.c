@@ -130,7 +130,8 @@ static bool is_shared(const planner *p, zn_vid v, const zn_type *like) {
 
 /* QuantizeLinear and DequantizeLinear by constants, per tensor or channel. */
 static bool is_quantizer(const planner *p, const zn_node *n) {
-  if (!p->simt || (n->op != ZN_OP_QuantizeLinear && n->op != ZN_OP_DequantizeLinear) || zn_node_int(n, "block_size")) return false;
+  if (n->op != ZN_OP_QuantizeLinear && n->op != ZN_OP_DequantizeLinear) return false;
+  if (!p->simt || zn_node_int(n, "block_size")) return false;
   for (uint32_t i = 1; i < n->num_in; i++)
     if (n->in[i] && !p->g->vals[n->in[i]].cst) return false;
   return true;
@@ -202,7 +203,7 @@ static int64_t measured_form(const planner *p, zn_nid id) {
   return zn_knob_ask(p->o->knobs, signature, "blocked", -1, forms, 3);
 }
 
-/* Channels of bytes that are copied at once; of an image that is copied first. LAUNCH: a kernel more, beside the units' pace */
+/* Channels of bytes that are copied at once; of an image that is copied first. LAUNCH: a kernel more, at the units' pace */
 enum { COPY = 16, FEW = 8, LAUNCH = 30000 };
 
 static bool is_conv(const zn_node *n) {
@@ -226,7 +227,8 @@ static void plan_conv(planner *p, zn_nid id) {
   const zn_node *n = &p->g->nodes[id];
   window w;
   int64_t pixels, group = zn_node_int(n, "group");
-  if (!is_image(p, n->out[0], &pixels) || !gains(p, n->out[0]) || !p->g->vals[weights_of(n)].cst || !read_window(p, n, &w)) return;
+  if (!is_image(p, n->out[0], &pixels) || !gains(p, n->out[0])) return;
+  if (!p->g->vals[weights_of(n)].cst || !read_window(p, n, &w)) return;
   int64_t ci, co = channels(p, n->out[0]), sd;
   if (!zn_ex_is_const(p->g->ex, type_of(p, n->in[0])->dims[1], &ci)) return;
   for (int i = 0; i < w.rank; i++)
