@@ -1,6 +1,6 @@
 /* A thread pool with a fixed first partition and stealing. The iterations of a job are cut into at
- * most GRAINS grains a thread; each thread has a run of them, as long as the others', and takes half
- * of what is left of it again and again, from the front. Whoever has nothing left takes half of
+ * most GRAINS grains a thread; each thread has a run of them, as long as the others', and takes
+ * half of what is left of it again and again, from the front. Whoever has nothing left takes half of
  * what another one has left, from the back: a core that is slow, late or taken away for a while
  * loses its part grain by grain, and otherwise data stays in the cache of the core that touched it.
  *
@@ -71,8 +71,9 @@ static uint64_t job_of(uint64_t ticket) { return ticket >> GRAIN_BITS; }
 
 static uint32_t grains_of(uint64_t ticket) { return (uint32_t)ticket & ((1u << GRAIN_BITS) - 1); }
 
-/* Takes grains of w's run, the first ones left or (theft) the last; false: none is left. Who comes late, when the job is
- * over and another one may be under way, finds its own job's run used up, or another ticket. */
+/* Takes grains of w's run, the first ones left or (theft) the last; false: none is left. Who comes
+ * late, when the job is over and another one may be under way, finds its own job's run used up, or
+ * another ticket. */
 static int take(worker *w, uint64_t ticket, int theft, uint32_t *first, uint32_t *end) {
   zn_pool *p = w->pool;
   const uint32_t most = (1u << TAKEN_BITS) - 1;
@@ -83,18 +84,16 @@ static int take(worker *w, uint64_t ticket, int theft, uint32_t *first, uint32_t
     uint32_t front = 0, back = 0;
     if (old >> 2 * TAKEN_BITS == job_of(ticket))
       front = (uint32_t)(old >> TAKEN_BITS) & most, back = (uint32_t)old & most;
-    else if (__atomic_load_n(&p->ticket, __ATOMIC_SEQ_CST) != ticket)
-      return 0;
+    else if (__atomic_load_n(&p->ticket, __ATOMIC_SEQ_CST) != ticket) return 0;
     uint32_t left = stop - start - front - back, some = left - left / 2;
     if (left == 0) return 0;
     *first = theft ? stop - back - some : start + front;
     *end = *first + some;
-    if (theft)
-      back += some;
-    else
-      front += some;
+    if (theft) back += some;
+    else front += some;
     uint64_t now = (job_of(ticket) << TAKEN_BITS | front) << TAKEN_BITS | back;
-    if (__atomic_compare_exchange_n(&w->taken, &old, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return 1;
+    if (__atomic_compare_exchange_n(&w->taken, &old, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+      return 1;
   }
 }
 
@@ -107,7 +106,8 @@ static uint32_t run_grains(zn_pool *p, uint64_t ticket, uint32_t first, uint32_t
 /* Thread `self` works on its own run. Returns how many grains it did. */
 static uint32_t work(zn_pool *p, unsigned self, uint64_t ticket) {
   uint32_t first, end, done = 0;
-  while (take(&p->workers[self], ticket, 0, &first, &end)) done += run_grains(p, ticket, first, end);
+  while (take(&p->workers[self], ticket, 0, &first, &end))
+    done += run_grains(p, ticket, first, end);
   return done;
 }
 
@@ -115,7 +115,8 @@ static uint32_t work(zn_pool *p, unsigned self, uint64_t ticket) {
 static uint32_t steal(zn_pool *p, unsigned self, uint64_t ticket) {
   uint32_t first, end;
   for (unsigned i = 1; i < p->threads; i++)
-    if (take(&p->workers[(self + i) % p->threads], ticket, 1, &first, &end)) return run_grains(p, ticket, first, end);
+    if (take(&p->workers[(self + i) % p->threads], ticket, 1, &first, &end))
+      return run_grains(p, ticket, first, end);
   return 0;
 }
 
@@ -147,10 +148,13 @@ static int finish(zn_pool *p, uint32_t done) {
   return 0;
 }
 
-/* The others are nearly done as a rule: who is done first waits for a moment before it takes what lies in their caches. */
+/* The others are nearly done as a rule: who is done first waits for a moment before it takes what
+ * lies in their caches. */
 static int patience(zn_pool *p, uint64_t ticket) {
   for (int i = 0; i < PATIENCE; i++) {
-    if (__atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE) != ticket || __atomic_load_n(&p->pending, __ATOMIC_ACQUIRE) == 0) return 0;
+    if (__atomic_load_n(&p->ticket, __ATOMIC_ACQUIRE) != ticket ||
+        __atomic_load_n(&p->pending, __ATOMIC_ACQUIRE) == 0)
+      return 0;
     relax();
   }
   return 1;
@@ -174,7 +178,8 @@ static void *worker_main(void *arg) {
 
 /* Returns the new ticket. */
 static uint64_t publish(zn_pool *p, uint32_t grains) {
-  uint64_t ticket = (job_of(__atomic_load_n(&p->ticket, __ATOMIC_RELAXED)) + 1) << GRAIN_BITS | grains;
+  uint64_t ticket =
+      (job_of(__atomic_load_n(&p->ticket, __ATOMIC_RELAXED)) + 1) << GRAIN_BITS | grains;
   __atomic_store_n(&p->ticket, ticket, __ATOMIC_SEQ_CST);
   if (!__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST)) return ticket;
   pthread_mutex_lock(&p->lock);

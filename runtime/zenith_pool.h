@@ -7,10 +7,11 @@
  *     NAME_run(in, out, ws, ws_bytes, &host);
  *     zn_pool_destroy(pool);
  *
- * The partition is static: of n iterations thread t runs [n*t/T, n*(t+1)/T), so data stays in the
- * cache of the core that touched it; only a thread that is late loses its part to the caller. Idle
- * threads spin for some microseconds, then sleep. The results never depend on the number of
- * threads. One pool may be shared: a call that finds it busy runs on the calling thread alone. */
+ * Of n iterations thread t begins with [n*t/T, n*(t+1)/T), the same in every run, so data stays in
+ * the cache of the core that touched it; threads that are done take over what slower ones have not
+ * begun. Idle threads spin for some microseconds, then sleep. The results never depend on the
+ * number of threads. One pool may be shared: a call that finds it busy runs on the calling thread
+ * alone. */
 #ifndef ZENITH_POOL_H
 #define ZENITH_POOL_H
 #include "zenith.h"
