@@ -144,6 +144,14 @@ static bool count_call(zn_lw *lw, const zn_step *call, double *out_flops, double
   return k.exact;
 }
 
+bool zn_lower_call_cost(zn_lw *lw, const zn_step *call, double *flops, double *bytes) {
+  double f = call->flops, b = call->bytes;
+  bool exact = call->counted ? !call->inexact : count_call(lw, call, &f, &b);
+  *flops += f;
+  *bytes += b;
+  return exact;
+}
+
 void zn_lower_costs(zn_lw *lw) {
   zn_kmod *m = lw->mod;
   m->costs = ZN_ARRAY(lw->arena, zn_kcost, m->num_funcs + 2); /* the entries come behind */
@@ -154,7 +162,7 @@ void zn_lower_costs(zn_lw *lw) {
     loops += s->kind == ZN_STEP_LOOP;
     if (s->kind != ZN_STEP_CALL) continue;
     double flops = 0, bytes = 0;
-    bool exact = count_call(lw, s, &flops, &bytes);
+    bool exact = zn_lower_call_cost(lw, s, &flops, &bytes);
     if (!exact || flops / flops_per_second + bytes / bytes_per_second > least_seconds) split[s->fn] = true;
     m->costs[s->fn].flops += flops;
     m->costs[s->fn].bytes += bytes;

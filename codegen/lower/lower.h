@@ -117,6 +117,8 @@ typedef struct zn_step {
   bool or_one;
   bool flow; /* IF, LOOP: a device can decide it by itself (flow.c) */
   bool tells; /* LOOP of that kind: behind it, the host needs to know how many turns there were */
+  bool counted, inexact; /* CALL of several (together.c): what they cost is known as the parts were, not from the kernel */
+  double flops, bytes;
 } zn_step;
 
 typedef struct zn_stable { /* a table of constant strings: strvalue.c */

@@ -220,6 +220,7 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
   zn_lw_make_tables(lw);
   zn_lw_side(lw, false);
   describe_all(lw);
+  if (o->opt_level > 1) zn_lower_together(lw);
   if (o->opt_level > 0) zn_lower_dedupe(lw);
   zn_plan_heap(lw);
   for (uint32_t i = 0; i < g->num_outputs; i++)

@@ -31,6 +31,10 @@ zn_expr zn_lw_bound(zn_lw *lw, zn_expr x);
 void zn_plan_heap(zn_lw *lw);
 /* Kernels with equal bodies become one function. */
 void zn_lower_dedupe(zn_lw *lw);
+/* together.c: calls that are independent and small become one, where a launch costs. */
+void zn_lower_together(zn_lw *lw);
+/* cost.c. Adds what a call computes and moves; false: more than that, data decides. */
+bool zn_lower_call_cost(zn_lw *lw, const zn_step *call, double *flops, double *bytes);
 /* cost.c: mod->costs, and which kernels are serial. */
 void zn_lower_costs(zn_lw *lw);
 /* Lifetimes from the steps, then offsets: constant sizes by largest-first first-fit, symbolic sizes by slot sharing. */

@@ -138,6 +138,7 @@ zn_status zn_cuda_caps(zn_ctx *c, const char *arch, zn_caps *out) {
                    .sm = a->sm,
                    .mma = a->sm >= 80,
                    .group_mma = !strcmp(a->name, "sm_90a"),
+                   .launch = 2500,
                    .cores = a->cores,
                    .warp = 32,
                    .team_max = 1024,

@@ -65,6 +65,7 @@ typedef struct zn_caps {
   unsigned warp;        /* SIMT: threads in lockstep */
   unsigned team_max;    /* SIMT: largest team */
   uint64_t shared_bytes;/* SIMT: shared memory a team may have */
+  unsigned launch;      /* cycles between a kernel and the next that depends on it; 0 = nothing that kernels in one would save */
   unsigned cores;       /* expected threads for splitting work; 0 = unknown */
   const struct zn_caps *host; /* SIMT: the processor beside the device, for kernels that it cannot run; NULL = none */
 } zn_caps;

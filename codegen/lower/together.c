@@ -1,0 +1,338 @@
+/* Horizontal fusion, for targets where starting a kernel costs (caps->launch): calls that do not depend on each other and leave
+ * most of the machine idle become one call, whose grid is theirs one after the other. What depends on what is read from the
+ * buffers that steps read and write, so every lowering takes part: branches of a network, heads of a detector, directions of a
+ * recurrent layer, reductions of one value. Steps keep their order but for those that join an earlier one, and what these need. */
+#include "codegen/lower/program.h"
+
+enum { MOST = 8, LONGEST = 4096 }; /* calls of a group; steps of a run that is looked at */
+
+typedef struct access {
+  zn_loc root;
+  bool writes;
+} access;
+
+typedef struct call { /* a step of the run at hand */
+  zn_step *s;
+  access *access;
+  uint32_t num_access, level, group; /* group: number + 1, 0: alone */
+  unsigned team, kind; /* threads; kind: only equal ones join, 0: it stays alone */
+  uint64_t shared;
+  int64_t grid;
+  bool done;
+} call;
+
+typedef struct run {
+  zn_lw *lw;
+  call *calls;
+  uint32_t num;
+  uint64_t *depends; /* bit i of row j: call j must stay behind call i */
+  uint32_t words;
+  zn_step *out;
+  uint32_t num_out;
+  bool *dead;        /* functions that nobody calls any more */
+} run;
+
+/* ---- who touches what ---- */
+
+/* The buffer behind a place; an output that may lie over an input counts as that. */
+static zn_loc root_of(const zn_lw *lw, zn_loc l) {
+  if (l.kind == ZN_LOC_PART) l = lw->parts[l.index].whole;
+  if (l.kind == ZN_LOC_CELL) l.kind = ZN_LOC_WS;
+  if (l.kind == ZN_LOC_OUTPUT && lw->over_input && lw->over_input[l.index])
+    return (zn_loc){ZN_LOC_INPUT, lw->over_input[l.index] - 1};
+  return l;
+}
+
+static void read_accesses(const run *r, call *c) {
+  zn_lw *lw = r->lw;
+  c->access = ZN_ARRAY(&lw->ctx->tmp, access, c->s->num_args + 1);
+  for (uint32_t i = 0; i < c->s->num_args; i++) {
+    const zn_arg *a = &c->s->args[i];
+    zn_loc root = a->is_int ? (zn_loc){ZN_LOC_NONE, 0} : root_of(lw, a->loc);
+    if (a->is_int || root.kind == ZN_LOC_CONST) continue;
+    if (root.kind == ZN_LOC_WS && root.index == lw->err_buf) continue; /* all store the same there, or nothing */
+    c->access[c->num_access++] = (access){root, a->access != ZN_KP_IN};
+  }
+}
+
+static bool clash(const call *x, const call *y) {
+  for (uint32_t i = 0; i < x->num_access; i++)
+    for (uint32_t k = 0; k < y->num_access; k++) {
+      const access *a = &x->access[i], *b = &y->access[k];
+      if ((a->writes || b->writes) && a->root.kind == b->root.kind && a->root.index == b->root.index) return true;
+    }
+  return false;
+}
+
+static bool behind(const run *r, uint32_t j, uint32_t i) { return r->depends[(uint64_t)j * r->words + i / 64] >> i % 64 & 1; }
+
+static void find_order(run *r) {
+  r->words = (r->num + 63) / 64;
+  r->depends = ZN_ARRAY(&r->lw->ctx->tmp, uint64_t, (uint64_t)r->num * r->words + 1);
+  for (uint32_t j = 0; j < r->num; j++)
+    for (uint32_t i = 0; i < j; i++) {
+      if (!clash(&r->calls[i], &r->calls[j])) continue;
+      r->depends[(uint64_t)j * r->words + i / 64] |= UINT64_C(1) << i % 64;
+      if (r->calls[i].level >= r->calls[j].level) r->calls[j].level = r->calls[i].level + 1;
+    }
+}
+
+/* ---- what may join ---- */
+
+/* The team that simt.c will choose; kind: by a schedule, or by the extents of its loops. false: the kernel counts on how it is
+ * launched. */
+static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
+  int64_t most = 1, lo, hi;
+  uint32_t *match = zn_kf_match(f, &lw->ctx->tmp);
+  for (uint32_t i = 1; i < f->num_insts; i++)
+    if (f->blocks || f->insts[i].op == ZN_K_Registers || f->insts[i].op == ZN_K_SignalSet) return false;
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    const zn_kinst *in = &f->insts[i];
+    if (in->op != ZN_K_For || ((in->c & 255) != ZN_FOR_THREAD && (in->c & 255) != ZN_FOR_VECTOR)) continue;
+    if ((in->c & 255) == ZN_FOR_THREAD && in->c >> 8) {
+      c->team = in->c >> 8;
+      c->kind = c->team;
+      return true;
+    }
+    int64_t n = zn_kf_const_int(f, in->a, &lo) && zn_kf_const_int(f, in->b, &hi) ? hi - lo : 128;
+    if (n > most) most = n;
+    i = match[i];
+  }
+  unsigned warp = lw->caps->warp;
+  c->team = most > 2 * (int64_t)warp ? 4 * warp : most > (int64_t)warp ? 2 * warp : warp;
+  c->kind = c->team + 1;
+  return true;
+}
+
+/* Small calls: several of them run side by side. */
+static void judge(const run *r, call *c) {
+  enum { THREADS = 1024 }; /* of a multiprocessor, at work together */
+  zn_lw *lw = r->lw;
+  const zn_kfunc *f = lw->mod->funcs[c->s->fn];
+  int64_t cores = lw->caps->cores ? lw->caps->cores : 64;
+  if (!zn_ex_is_const(lw->ex, c->s->grid, &c->grid) || c->grid < 1 || !read_team(lw, f, c)) return;
+  c->shared = zn_kfunc_alloc_bytes(f);
+  if (c->grid * c->team > cores * THREADS) c->kind = 0;
+}
+
+static bool fits(const run *r, const call *const *members, uint32_t n, const call *more) {
+  int64_t cores = r->lw->caps->cores ? r->lw->caps->cores : 64, grid = more->grid;
+  uint64_t shared = more->shared;
+  for (uint32_t i = 0; i < n; i++) {
+    grid += members[i]->grid;
+    if (members[i]->shared > shared) shared = members[i]->shared;
+  }
+  uint64_t each = (uint64_t)((grid + cores - 1) / cores); /* teams of a multiprocessor */
+  return shared * each <= r->lw->caps->shared_bytes || shared == more->shared;
+}
+
+static uint32_t find_groups(run *r) {
+  uint32_t groups = 0;
+  for (uint32_t i = 0; i < r->num; i++) {
+    const call *members[MOST] = {&r->calls[i]};
+    uint32_t n = 1;
+    if (r->calls[i].group || !r->calls[i].kind) continue;
+    for (uint32_t j = i + 1; j < r->num && n < MOST; j++) {
+      call *c = &r->calls[j];
+      if (c->group || c->kind != members[0]->kind || c->level != members[0]->level || !fits(r, members, n, c)) continue;
+      members[n++] = c;
+      c->group = groups + 1;
+    }
+    if (n > 1) r->calls[i].group = ++groups;
+  }
+  return groups;
+}
+
+/* ---- one kernel of several ---- */
+
+typedef struct joiner {
+  zn_lw *lw;
+  zn_kb b;
+  zn_step *to;      /* the joint call */
+  zn_kref *params;  /* its parameters */
+  uint32_t cap_params;
+  zn_kref memory;   /* shared by the parts: one of them runs in a team */
+} joiner;
+
+static bool same_arg(const zn_arg *a, const zn_arg *b) {
+  if (a->is_int || b->is_int) return a->is_int && b->is_int && a->e == b->e;
+  return a->loc.kind == b->loc.kind && a->loc.index == b->loc.index && a->access == b->access;
+}
+
+/* The joint kernel's parameter for parameter p of f, whose argument is a. */
+static zn_kref join_param(joiner *t, const zn_kfunc *f, uint32_t p, const zn_arg *a) {
+  for (uint32_t i = 0; i < t->to->num_args; i++)
+    if (same_arg(&t->to->args[i], a) && t->b.f->params[i].dtype == f->params[p].dtype) return t->params[i];
+  zn_kref k = zn_kb_param(&t->b, f->params[p].name, (zn_kparam_kind)f->params[p].kind, (zn_dtype)f->params[p].dtype);
+  zn_kparam *made = &t->b.f->params[t->b.f->num_params - 1];
+  const char *name = made->name;
+  *made = f->params[p];
+  made->name = name;
+  uint32_t num = t->to->num_args;
+  ZN_PUSH(t->lw->arena, t->to->args, t->to->num_args, t->to->cap_args, *a);
+  ZN_PUSH(&t->lw->ctx->tmp, t->params, num, t->cap_params, k);
+  return k;
+}
+
+static zn_kinst copied(joiner *t, const zn_kfunc *f, uint32_t i, const zn_kref *map) {
+  zn_kinst in = f->insts[i];
+  const char *sig = zn_kops[in.op].sig;
+  if (sig[0] != '-') in.a = map[in.a];
+  if (sig[1] != '-') in.b = map[in.b];
+  if (sig[2] != '-') in.c = map[in.c];
+  if (in.op == ZN_K_Shuffle) {
+    uint32_t first = t->b.f->num_extra;
+    for (unsigned k = 0; k < in.lanes; k++)
+      ZN_PUSH(t->lw->arena, t->b.f->extra, t->b.f->num_extra, t->b.f->cap_extra, f->extra[(uint32_t)in.imm.i + k]);
+    in.imm.i = first;
+  }
+  return in;
+}
+
+/* Constants, parameters and memory of s's kernel, before the grid loop. */
+static void join_leaves(joiner *t, const zn_step *s, zn_kref *map) {
+  const zn_kfunc *f = t->lw->mod->funcs[s->fn];
+  int64_t at = 0;
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    const zn_kinst *in = &f->insts[i];
+    if (in->op == ZN_K_Alloc) {
+      map[i] = zn_kb_ptradd(&t->b, t->memory, zn_kb_idx(&t->b, at));
+      at += (in->imm.i * (in->dtype == ZN_IDX ? 8 : (int64_t)zn_dtype_bytes((zn_dtype)in->dtype)) + 15) / 16 * 16;
+    } else if (in->op == ZN_K_Param) {
+      map[i] = join_param(t, f, (uint32_t)in->imm.i, &s->args[in->imm.i]);
+    } else if (zn_kops[in->op].cls == 'C') {
+      map[i] = zn_kb_raw(&t->b, *in);
+    }
+  }
+}
+
+/* The rest, for grid position `at`. The wait for earlier kernels is the joint kernel's, at its start. */
+static void join_body(joiner *t, const zn_kfunc *f, zn_kref at, zn_kref *map) {
+  uint32_t *match = zn_kf_match(f, &t->lw->ctx->tmp), grid_end = 0;
+  for (uint32_t i = 1; i < f->num_insts; i++) {
+    const zn_kinst *in = &f->insts[i];
+    if (map[i] || in->op == ZN_K_Await || i == grid_end) continue;
+    if (in->op == ZN_K_For && (in->c & 255) == ZN_FOR_GRID) {
+      map[i] = at;
+      grid_end = match[i];
+      continue;
+    }
+    zn_kinst c = copied(t, f, i, map);
+    map[i] = zn_kb_raw(&t->b, c);
+  }
+}
+
+static const char *joint_name(const zn_lw *lw, const zn_kfunc *first, uint32_t others) {
+  return zn_arena_printf(lw->arena, "%s_and_%u", first->name, others);
+}
+
+/* Calls members[0 .. n-1] as one; returns the step. */
+static zn_step join_calls(run *r, call *const *members, uint32_t n) {
+  zn_lw *lw = r->lw;
+  zn_step s = *members[0]->s;
+  joiner t = {.lw = lw, .to = &s};
+  zn_kref *map[MOST];
+  int64_t total = 0, until = 0;
+  uint64_t shared = 0;
+  const char *note = lw->mod->funcs[s.fn]->note;
+  s.args = NULL;
+  s.num_args = s.cap_args = 0;
+  s.counted = true;
+  s.flops = s.bytes = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const zn_kfunc *f = lw->mod->funcs[members[i]->s->fn];
+    map[i] = ZN_ARRAY(&lw->ctx->tmp, zn_kref, f->num_insts);
+    total += members[i]->grid;
+    if (members[i]->shared > shared) shared = members[i]->shared;
+    if (i) note = zn_arena_printf(lw->arena, "%s | %s", note ? note : "", f->note ? f->note : "");
+    s.inexact |= !zn_lower_call_cost(lw, members[i]->s, &s.flops, &s.bytes);
+  }
+  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, lw->mod->funcs[s.fn], n - 1), false);
+  t.b.f->note = note;
+  if (shared) t.memory = zn_kb_alloc(&t.b, ZN_U8, shared);
+  for (uint32_t i = 0; i < n; i++) join_leaves(&t, members[i]->s, map[i]);
+  zn_kref none = zn_kb_idx(&t.b, 0), all = zn_kb_idx(&t.b, total), at = zn_kb_for(&t.b, none, all, 1, ZN_FOR_GRID, 0);
+  for (uint32_t i = 0; i < n; i++) {
+    zn_kref own = zn_kb_bin(&t.b, ZN_K_Sub, at, zn_kb_idx(&t.b, until));
+    until += members[i]->grid;
+    if (i < n - 1) zn_kb_if(&t.b, zn_kb_cmp(&t.b, ZN_K_Lt, at, zn_kb_idx(&t.b, until)));
+    join_body(&t, lw->mod->funcs[members[i]->s->fn], own, map[i]);
+    if (i < n - 1) zn_kb_else(&t.b);
+  }
+  for (uint32_t i = 0; i < n; i++) zn_kb_end(&t.b);
+  zn_kb_finish(&t.b);
+  s.grid = zn_ex_const(lw->ex, total);
+  return s;
+}
+
+/* ---- the new order ---- */
+
+static void put_call(run *r, uint32_t i) {
+  call *members[MOST];
+  uint32_t n = 0;
+  if (r->calls[i].done) return;
+  for (uint32_t j = 0; j < r->num; j++)
+    if (j == i || (r->calls[i].group && r->calls[j].group == r->calls[i].group)) members[n++] = &r->calls[j];
+  for (uint32_t m = 0; m < n; m++) members[m]->done = true;
+  for (uint32_t m = 0; m < n; m++) {
+    uint32_t j = (uint32_t)(members[m] - r->calls);
+    for (uint32_t k = 0; k < j; k++)
+      if (behind(r, j, k)) put_call(r, k);
+  }
+  for (uint32_t m = 0; m < n && n > 1; m++) r->dead[members[m]->s->fn] = true;
+  r->out[r->num_out++] = n > 1 ? join_calls(r, members, n) : *members[0]->s;
+}
+
+/* Steps first .. first + num - 1 are calls; returns how many are left. */
+static uint32_t join_run(zn_lw *lw, zn_step *first, uint32_t num, bool *dead) {
+  run r = {.lw = lw, .num = num, .dead = dead};
+  if (num < 2 || num > LONGEST) return num;
+  r.calls = ZN_ARRAY(&lw->ctx->tmp, call, num);
+  for (uint32_t i = 0; i < num; i++) {
+    r.calls[i].s = &first[i];
+    read_accesses(&r, &r.calls[i]);
+    judge(&r, &r.calls[i]);
+  }
+  find_order(&r);
+  if (!find_groups(&r)) return num;
+  r.out = ZN_ARRAY(&lw->ctx->tmp, zn_step, num);
+  for (uint32_t i = 0; i < num; i++) put_call(&r, i);
+  memcpy(first, r.out, r.num_out * sizeof *first);
+  return r.num_out;
+}
+
+static void drop_functions(zn_lw *lw, const bool *dead, uint32_t known) {
+  zn_kmod *m = lw->mod;
+  uint32_t *to = ZN_ARRAY(&lw->ctx->tmp, uint32_t, m->num_funcs + 1), kept = 0;
+  bool *used = ZN_ARRAY(&lw->ctx->tmp, bool, m->num_funcs + 1);
+  for (uint32_t i = 0; i < lw->num_steps; i++)
+    if (lw->steps[i].kind == ZN_STEP_CALL) used[lw->steps[i].fn] = true;
+  for (uint32_t i = 0; i < m->num_funcs; i++) {
+    to[i] = kept;
+    if (i >= known || !dead[i] || used[i]) m->funcs[kept++] = m->funcs[i];
+  }
+  m->num_funcs = kept;
+  for (uint32_t i = 0; i < lw->num_steps; i++)
+    if (lw->steps[i].kind == ZN_STEP_CALL) lw->steps[i].fn = to[lw->steps[i].fn];
+}
+
+static bool joins(const zn_lw *lw, const zn_step *s) {
+  return s->kind == ZN_STEP_CALL && zn_kfunc_on_device(lw->mod->funcs[s->fn]) && !lw->mod->funcs[s->fn]->exported;
+}
+
+void zn_lower_together(zn_lw *lw) {
+  const uint32_t known = lw->mod->num_funcs;
+  bool *dead = ZN_ARRAY(&lw->ctx->tmp, bool, known + 1);
+  uint32_t kept = 0;
+  if (!lw->device_caps->launch) return;
+  for (uint32_t i = 0; i < lw->num_steps;) {
+    uint32_t last = i;
+    while (last < lw->num_steps && joins(lw, &lw->steps[last])) last++;
+    uint32_t n = last > i ? join_run(lw, &lw->steps[i], last - i, dead) : 1;
+    memmove(&lw->steps[kept], &lw->steps[i], n * sizeof *lw->steps);
+    kept += n;
+    i = last > i ? last : i + 1;
+  }
+  lw->num_steps = kept;
+  drop_functions(lw, dead, known);
+}
