@@ -65,6 +65,7 @@ typedef struct zn_loc { /* where a value is stored; sequences, optionals and map
 typedef struct zn_part { /* a place inside another one */
   zn_loc whole;   /* not a part */
   uint64_t at;    /* bytes */
+  uint64_t bytes; /* that it covers at most, from `at` on; UINT64_MAX: not known */
 } zn_part;
 
 typedef struct zn_wsbuf { /* a workspace buffer: lives from step `first` to step `last` */
@@ -285,6 +286,8 @@ bool zn_lw_lies_in(const zn_lw *lw, zn_vid v, zn_vid whole);
  * such a part of its operand? */
 bool zn_lw_rows_lie_in(const zn_lw *lw, zn_vid part, zn_vid whole, int64_t first);
 bool zn_lw_is_window(const zn_lw *lw, zn_nid n);
+/* The `bytes` bytes of `whole` from byte `at` on. */
+zn_loc zn_lw_inside(zn_lw *lw, zn_loc whole, uint64_t at, uint64_t bytes);
 /* A workspace buffer for the steps of the current node only. */
 zn_loc zn_lw_scratch(zn_lw *lw, zn_expr bytes);
 /* A buffer that other values point into: it is valid, unchanged, until the caller has read the outputs. */

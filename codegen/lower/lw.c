@@ -365,12 +365,15 @@ static zn_expr stored_count(zn_lw *lw, zn_vid v) {
   return n;
 }
 
-static zn_loc new_part(zn_lw *lw, zn_loc whole, uint64_t at) {
-  zn_part p = {whole, at};
-  if (whole.kind == ZN_LOC_PART) p = (zn_part){lw->parts[whole.index].whole, lw->parts[whole.index].at + at};
-  for (uint32_t i = 0; i < lw->num_parts; i++) /* one place is one pointer of a kernel */
-    if (lw->parts[i].at == p.at && lw->parts[i].whole.kind == p.whole.kind && lw->parts[i].whole.index == p.whole.index)
-      return (zn_loc){ZN_LOC_PART, i};
+zn_loc zn_lw_inside(zn_lw *lw, zn_loc whole, uint64_t at, uint64_t bytes) {
+  zn_part p = {whole, at, bytes};
+  if (whole.kind == ZN_LOC_PART) p.whole = lw->parts[whole.index].whole, p.at += lw->parts[whole.index].at;
+  for (uint32_t i = 0; i < lw->num_parts; i++) { /* one place is one pointer of a kernel */
+    zn_part *q = &lw->parts[i];
+    if (q->at != p.at || q->whole.kind != p.whole.kind || q->whole.index != p.whole.index) continue;
+    if (q->bytes < p.bytes) q->bytes = p.bytes;
+    return (zn_loc){ZN_LOC_PART, i};
+  }
   ZN_PUSH(lw->arena, lw->parts, lw->num_parts, lw->cap_parts, p);
   return (zn_loc){ZN_LOC_PART, lw->num_parts - 1};
 }
@@ -388,7 +391,10 @@ zn_loc zn_lw_loc(zn_lw *lw, zn_vid v) {
   } else if (val->alias) {
     lw->loc[v] = zn_lw_loc(lw, val->alias);
   } else if (lw->sharing && lw->sharing->g == lw->g && lw->sharing->part_of[v]) {
-    lw->loc[v] = new_part(lw, zn_lw_loc(lw, lw->sharing->part_of[v]), lw->sharing->part_at[v]);
+    int64_t count;
+    bool known = zn_ex_is_const(lw->ex, stored_count(lw, v), &count);
+    uint64_t bytes = known ? (uint64_t)count * zn_dtype_bytes(val->type.dtype) : UINT64_MAX;
+    lw->loc[v] = zn_lw_inside(lw, zn_lw_loc(lw, lw->sharing->part_of[v]), lw->sharing->part_at[v], bytes);
   } else {
     zn_expr bytes = val->type.kind != ZN_V_TENSOR
                         ? zn_lw_bytes(lw, &val->type)

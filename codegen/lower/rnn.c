@@ -19,6 +19,7 @@ typedef struct rnn {
   bool layout, reverse_only, reset_after, input_forget;
   double clip;
   zn_rnn_act act[2][3];
+  zn_loc xw_dir;              /* input products of one direction */
   zn_loc xw, rt, state, work; /* input products; R transposed; h and c; gates and reset h */
   bool packed; /* rt is in panels */
   zn_dtype rt_type;
@@ -109,9 +110,18 @@ static void emit_xw(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_e
   (void)batch;
   rnn *r = user;
   zn_exprs *ex = lw->ex;
-  zn_kref p = zn_lw_ptr_loc(lw, r->xw, ZN_KP_OUT, r->ct);
-  zn_expr rows = zn_ex_mul(ex, r->T, r->N), row = zn_ex_add(ex, zn_ex_muli(ex, rows, r->d), m);
+  zn_kref p = zn_lw_ptr_loc(lw, r->xw_dir, ZN_KP_OUT, r->ct);
+  zn_expr row = m, rows = zn_ex_mul(ex, r->T, r->N);
+  if (r->xw_dir.kind == r->xw.kind) row = zn_ex_add(ex, zn_ex_muli(ex, rows, r->d), m);
   zn_lw_store_at(lw, p, r->ct, zn_ex_add(ex, zn_ex_mul(ex, row, r->GH), n), acc);
+}
+
+/* Where the products of the present direction go: a place of their own, where its size is known. */
+static zn_loc place_of_direction(zn_lw *lw, const rnn *r) {
+  int64_t cells;
+  if (r->dirs == 1 || !zn_ex_is_const(lw->ex, zn_ex_mul(lw->ex, zn_ex_mul(lw->ex, r->T, r->N), r->GH), &cells)) return r->xw;
+  uint64_t bytes = (uint64_t)cells * zn_dtype_bytes(r->ct);
+  return bytes % 16 ? r->xw : zn_lw_inside(lw, r->xw, (uint64_t)r->d * bytes, bytes);
 }
 
 typedef struct weights { /* of one direction, [n][k] */
@@ -133,6 +143,7 @@ static void input_products(zn_lw *lw, rnn *r) {
   int64_t rows = 0, k = 0;
   bool fixed = w && zn_ex_is_const(ex, r->GH, &rows) && zn_ex_is_const(ex, r->I, &k);
   for (r->d = 0; r->d < r->dirs; r->d++) {
+    r->xw_dir = place_of_direction(lw, r);
     zn_gemm g = {.node = r->node, .hint = "rnn_input", .m = zn_ex_mul(ex, r->T, r->N), .n = r->GH, .k = r->I,
                  .t = r->ct, .a = elem_x, .b = elem_w, .init = r->B ? elem_bias : NULL, .emit = emit_xw, .user = r};
     unsigned size = zn_dtype_bytes(r->dt);

@@ -4,10 +4,12 @@
  * recurrent layer, reductions of one value. Steps keep their order but for those that join an earlier one, and what these need. */
 #include "codegen/lower/program.h"
 
-enum { MOST = 8, LONGEST = 4096 }; /* calls of a group; steps of a run that is looked at */
+/* Calls of a group; steps of a run that is looked at; threads of a multiprocessor that a small call leaves to others. */
+enum { MOST = 8, LONGEST = 4096, THREADS = 1024 };
 
 typedef struct access {
   zn_loc root;
+  uint64_t from, until; /* bytes of it */
   bool writes;
 } access;
 
@@ -15,7 +17,8 @@ typedef struct call { /* a step of the run at hand */
   zn_step *s;
   access *access;
   uint32_t num_access, level, group; /* group: number + 1, 0: alone */
-  unsigned team, kind; /* threads; kind: only equal ones join, 0: it stays alone */
+  unsigned team;       /* threads */
+  bool fixed, joins;   /* fixed: the schedule counts on just that team; joins: at all */
   uint64_t shared;
   int64_t grid;
   bool done;
@@ -51,7 +54,13 @@ static void read_accesses(const run *r, call *c) {
     zn_loc root = a->is_int ? (zn_loc){ZN_LOC_NONE, 0} : root_of(lw, a->loc);
     if (a->is_int || root.kind == ZN_LOC_CONST) continue;
     if (root.kind == ZN_LOC_WS && root.index == lw->err_buf) continue; /* all store the same there, or nothing */
-    c->access[c->num_access++] = (access){root, a->access != ZN_KP_IN};
+    access x = {root, 0, UINT64_MAX, a->access != ZN_KP_IN};
+    if (a->loc.kind == ZN_LOC_PART) {
+      const zn_part *p = &lw->parts[a->loc.index];
+      x.from = p->at;
+      if (p->bytes < UINT64_MAX - p->at) x.until = p->at + p->bytes;
+    }
+    c->access[c->num_access++] = x;
   }
 }
 
@@ -59,7 +68,8 @@ static bool clash(const call *x, const call *y) {
   for (uint32_t i = 0; i < x->num_access; i++)
     for (uint32_t k = 0; k < y->num_access; k++) {
       const access *a = &x->access[i], *b = &y->access[k];
-      if ((a->writes || b->writes) && a->root.kind == b->root.kind && a->root.index == b->root.index) return true;
+      if (a->root.kind != b->root.kind || a->root.index != b->root.index) continue;
+      if ((a->writes || b->writes) && a->from < b->until && b->from < a->until) return true;
     }
   return false;
 }
@@ -79,7 +89,7 @@ static void find_order(run *r) {
 
 /* ---- what may join ---- */
 
-/* The team that simt.c will choose; kind: by a schedule, or by the extents of its loops. false: the kernel counts on how it is
+/* The team that simt.c will choose: a schedule's, or by the extents of its loops. false: the kernel counts on how it is
  * launched. */
 static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
   int64_t most = 1, lo, hi;
@@ -91,7 +101,7 @@ static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
     if (in->op != ZN_K_For || ((in->c & 255) != ZN_FOR_THREAD && (in->c & 255) != ZN_FOR_VECTOR)) continue;
     if ((in->c & 255) == ZN_FOR_THREAD && in->c >> 8) {
       c->team = in->c >> 8;
-      c->kind = c->team;
+      c->fixed = true;
       return true;
     }
     int64_t n = zn_kf_const_int(f, in->a, &lo) && zn_kf_const_int(f, in->b, &hi) ? hi - lo : 128;
@@ -100,30 +110,36 @@ static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
   }
   unsigned warp = lw->caps->warp;
   c->team = most > 2 * (int64_t)warp ? 4 * warp : most > (int64_t)warp ? 2 * warp : warp;
-  c->kind = c->team + 1;
   return true;
 }
 
+static int64_t cores_of(const run *r) { return r->lw->caps->cores ? r->lw->caps->cores : 64; }
+
 /* Small calls: several of them run side by side. */
 static void judge(const run *r, call *c) {
-  enum { THREADS = 1024 }; /* of a multiprocessor, at work together */
   zn_lw *lw = r->lw;
   const zn_kfunc *f = lw->mod->funcs[c->s->fn];
-  int64_t cores = lw->caps->cores ? lw->caps->cores : 64;
   if (!zn_ex_is_const(lw->ex, c->s->grid, &c->grid) || c->grid < 1 || !read_team(lw, f, c)) return;
   c->shared = zn_kfunc_alloc_bytes(f);
-  if (c->grid * c->team > cores * THREADS) c->kind = 0;
+  c->joins = c->grid * c->team <= cores_of(r) * THREADS;
 }
 
+/* Are the members' teams and the one of `more` one and the same, and do they find room at the same time? */
 static bool fits(const run *r, const call *const *members, uint32_t n, const call *more) {
-  int64_t cores = r->lw->caps->cores ? r->lw->caps->cores : 64, grid = more->grid;
-  uint64_t shared = more->shared;
-  for (uint32_t i = 0; i < n; i++) {
-    grid += members[i]->grid;
-    if (members[i]->shared > shared) shared = members[i]->shared;
+  int64_t cores = cores_of(r), grid = 0;
+  uint64_t shared = 0;
+  unsigned team = 0, fixed = 0;
+  for (uint32_t i = 0; i <= n; i++) {
+    const call *c = i < n ? members[i] : more;
+    if (c->fixed && fixed && fixed != c->team) return false;
+    if (c->fixed) fixed = c->team;
+    grid += c->grid;
+    if (c->shared > shared) shared = c->shared;
+    if (c->team > team) team = c->team;
   }
+  if ((fixed && team > fixed) || grid * team > 2 * cores * THREADS) return false;
   uint64_t each = (uint64_t)((grid + cores - 1) / cores); /* teams of a multiprocessor */
-  return shared * each <= r->lw->caps->shared_bytes || shared == more->shared;
+  return shared * each <= r->lw->caps->shared_bytes;
 }
 
 static uint32_t find_groups(run *r) {
@@ -131,10 +147,10 @@ static uint32_t find_groups(run *r) {
   for (uint32_t i = 0; i < r->num; i++) {
     const call *members[MOST] = {&r->calls[i]};
     uint32_t n = 1;
-    if (r->calls[i].group || !r->calls[i].kind) continue;
+    if (r->calls[i].group || !r->calls[i].joins) continue;
     for (uint32_t j = i + 1; j < r->num && n < MOST; j++) {
       call *c = &r->calls[j];
-      if (c->group || c->kind != members[0]->kind || c->level != members[0]->level || !fits(r, members, n, c)) continue;
+      if (c->group || !c->joins || c->level != members[0]->level || !fits(r, members, n, c)) continue;
       members[n++] = c;
       c->group = groups + 1;
     }
