@@ -72,6 +72,7 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
           try "$name: copies under way while threads multiply" grep -q asynccopy "$out/kernels.zk" ;;
     block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
     wide) try "$name: four warps multiply together, over the end of a step" grep -q "groupwait" "$out/kernels.zk" ;;
+    branches) try "$name: several in one call" grep -q "_and_[2-9]" "$out/kernels.zk" ;;
     reduce) try "$name: long rows in parts" grep -q "_reduce_part" "$out/kernels.zk" ;;
     rows) try "$name: lanes along the depth" grep -q "lanexor" "$out/kernels.zk" ;;
     images) try "$name: a border for few channels" grep -q "_conv_border" "$out/kernels.zk"
