@@ -89,16 +89,19 @@ static void find_order(run *r) {
 
 /* ---- what may join ---- */
 
-/* The team that simt.c will choose: a schedule's, or by the extents of its loops. false: the kernel counts on how it is
- * launched. */
+/* The team that simt.c will choose: a schedule's, or by the extents of its loops. Larger ones are as good, unless the kernel
+ * meets again and again, in a serial loop. false: it counts on how it is launched. */
 static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
   int64_t most = 1, lo, hi;
-  uint32_t *match = zn_kf_match(f, &lw->ctx->tmp);
+  uint32_t serial_end = 0, *match = zn_kf_match(f, &lw->ctx->tmp);
   for (uint32_t i = 1; i < f->num_insts; i++)
     if (f->blocks || f->insts[i].op == ZN_K_Registers || f->insts[i].op == ZN_K_SignalSet) return false;
   for (uint32_t i = 1; i < f->num_insts; i++) {
     const zn_kinst *in = &f->insts[i];
+    bool serial = in->op == ZN_K_Loop || (in->op == ZN_K_For && (in->c & 255) == ZN_FOR_SERIAL);
+    if (serial && i > serial_end) serial_end = match[i];
     if (in->op != ZN_K_For || ((in->c & 255) != ZN_FOR_THREAD && (in->c & 255) != ZN_FOR_VECTOR)) continue;
+    c->fixed |= i < serial_end;
     if ((in->c & 255) == ZN_FOR_THREAD && in->c >> 8) {
       c->team = in->c >> 8;
       c->fixed = true;
@@ -109,7 +112,7 @@ static bool read_team(zn_lw *lw, const zn_kfunc *f, call *c) {
     i = match[i];
   }
   unsigned warp = lw->caps->warp;
-  c->team = most > 2 * (int64_t)warp ? 4 * warp : most > (int64_t)warp ? 2 * warp : warp;
+  for (c->team = 1; c->team < most && c->team < 4 * warp;) c->team *= 2;
   return true;
 }
 
