@@ -119,7 +119,8 @@ static void emit_xw(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_e
 /* Where the products of the present direction go: a place of their own, where its size is known. */
 static zn_loc place_of_direction(zn_lw *lw, const rnn *r) {
   int64_t cells;
-  if (r->dirs == 1 || !zn_ex_is_const(lw->ex, zn_ex_mul(lw->ex, zn_ex_mul(lw->ex, r->T, r->N), r->GH), &cells)) return r->xw;
+  zn_expr rows = zn_ex_mul(lw->ex, r->T, r->N);
+  if (r->dirs == 1 || !zn_ex_is_const(lw->ex, zn_ex_mul(lw->ex, rows, r->GH), &cells)) return r->xw;
   uint64_t bytes = (uint64_t)cells * zn_dtype_bytes(r->ct);
   return bytes % 16 ? r->xw : zn_lw_inside(lw, r->xw, (uint64_t)r->d * bytes, bytes);
 }
@@ -195,20 +196,22 @@ static char *write_part(const char *from, const section *q, int64_t h, unsigned 
   return to;
 }
 
-/* In panels, at compile time; false when R or its sizes are not known, or lanes are threads. */
+/* In panels (where lanes are threads: one), at compile time; false when R or its sizes are not known. */
 static bool pack_r(zn_lw *lw, rnn *r) {
   const zn_htensor *c = zn_lw_cst(lw, r->R);
   int64_t h = 0;
   section q[2];
-  if (!c || !zn_ex_is_const(lw->ex, r->H, &h) || lw->caps->simt) return false;
+  if (!c || !zn_ex_is_const(lw->ex, r->H, &h)) return false;
   const unsigned size = zn_dtype_bytes(r->dt), lanes = zn_lw_lanes(lw, r->ct);
   const int64_t each = r->gates * h * h;
   const uint32_t n = parts_of(r, q);
   char *all = zn_arena_array(&lw->ctx->graph, (size_t)(r->dirs * each) + 1, size), *to = all;
   for (int d = 0; d < r->dirs; d++)
-    for (uint32_t i = 0; i < n; i++)
-      to = write_part((const char *)c->data + d * each * size, &q[i], h, vectors_of(lw, r, q[i].gates * h) * lanes, size,
-                      to);
+    for (uint32_t i = 0; i < n; i++) {
+      const int64_t columns = q[i].gates * h;
+      const unsigned wide = lw->caps->simt ? (unsigned)columns : vectors_of(lw, r, columns) * lanes;
+      to = write_part((const char *)c->data + d * each * size, &q[i], h, wide, size, to);
+    }
   const char *name = zn_arena_printf(lw->arena, "%s_t", lw->g->vals[r->R].name);
   r->rt = zn_lw_const(lw, name, r->dt, (uint64_t)(r->dirs * each), all);
   r->rt_type = r->dt;
@@ -228,7 +231,8 @@ static void transpose_r(zn_lw *lw, rnn *r) {
     zn_lw_kernel(lw, r->node, "rnn_transpose");
     zn_expr ext[2] = {zn_ex_const(ex, r->dirs), r->H}, v[2], columns = zn_ex_muli(ex, r->H, q[i].gates);
     zn_lw_grid(lw, 2, ext, v);
-    zn_expr j = zn_lw_for(lw, columns, ZN_FOR_SERIAL, 0), first = zn_ex_muli(ex, r->H, q[i].first);
+    zn_expr first = zn_ex_muli(ex, r->H, q[i].first);
+    zn_expr j = zn_lw_for(lw, columns, lw->caps->simt ? ZN_FOR_VECTOR : ZN_FOR_SERIAL, 0);
     zn_expr idx[3] = {v[0], zn_ex_add(ex, first, j), v[1]};
     zn_kref x = zn_lw_load(lw, r->R, idx), p = zn_lw_ptr_loc(lw, r->rt, ZN_KP_OUT, r->ct);
     zn_expr base = zn_ex_mul(ex, r->H, zn_ex_add(ex, zn_ex_mul(ex, r->GH, v[0]), first));
@@ -333,7 +337,25 @@ static void column(zn_lw *lw, const rnn *r, const product *p, zn_expr at, zn_exp
   }
 }
 
+/* Where lanes are threads: a column each. */
+static void multiply_threads(zn_lw *lw, const rnn *r, const product *p) {
+  enum { LEAST = 128, MOST = 512 };
+  zn_exprs *ex = lw->ex;
+  zn_expr gates = zn_ex_muli(ex, r->H, p->part->gates), zero = zn_ex_const(ex, 0);
+  int64_t columns = LEAST;
+  unsigned team = LEAST;
+  zn_ex_is_const(ex, r->GH, &columns); /* of all parts: a kernel has one team */
+  while (team < MOST && (int64_t)team < columns) team *= 2;
+  zn_expr j = zn_lw_for(lw, gates, ZN_FOR_THREAD, team);
+  column(lw, r, p, zero, gates, j);
+  zn_lw_end(lw);
+}
+
 static void multiply(zn_lw *lw, const rnn *r, const product *p) {
+  if (lw->caps->simt) {
+    multiply_threads(lw, r, p);
+    return;
+  }
   zn_exprs *ex = lw->ex;
   const unsigned lanes = zn_lw_lanes(lw, r->ct);
   zn_expr count = zn_ex_muli(ex, r->H, p->part->gates);

@@ -1,7 +1,8 @@
-/* Horizontal fusion, for targets where starting a kernel costs (caps->launch): calls that do not depend on each other and leave
- * most of the machine idle become one call, whose grid is theirs one after the other. What depends on what is read from the
- * buffers that steps read and write, so every lowering takes part: branches of a network, heads of a detector, directions of a
- * recurrent layer, reductions of one value. Steps keep their order but for those that join an earlier one, and what these need. */
+/* Horizontal fusion, for targets where starting a kernel costs (caps->launch): calls that do not depend on each other and
+ * leave most of the machine idle become one call, whose grid is theirs one after the other. What depends on what is read from
+ * the buffers that steps read and write, so every lowering takes part: branches of a network, heads of a detector, directions
+ * of a recurrent layer, reductions of one value. Steps keep their order but for those that join an earlier one, and what these
+ * need. */
 #include "codegen/lower/program.h"
 
 /* Calls of a group; steps of a run that is looked at; threads of a multiprocessor that a small call leaves to others. */

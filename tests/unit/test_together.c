@@ -53,7 +53,8 @@ static void same_values(const char *text, unsigned device_calls) {
   for (int o = 0; o < 2; o++) {
     const float *want = y[0][o].data, *have = y[1][o].data;
     assert_int_equal(zn_htensor_count(&y[0][o]), zn_htensor_count(&y[1][o]));
-    for (uint64_t i = 0; i < zn_htensor_count(&y[0][o]); i++) assert_true(fabsf(have[i] - want[i]) <= 1e-5f * (1 + fabsf(want[i])));
+    for (uint64_t i = 0; i < zn_htensor_count(&y[0][o]); i++)
+      assert_true(fabsf(have[i] - want[i]) <= 1e-5f * (1 + fabsf(want[i])));
   }
   assert_int_equal(calls(&t[1]), device_calls);
   zn_ctx_fini(&t[0].c);
