@@ -340,11 +340,31 @@ static bool joins(const zn_lw *lw, const zn_step *s) {
   return s->kind == ZN_STEP_CALL && zn_kfunc_on_device(lw->mod->funcs[s->fn]) && !lw->mod->funcs[s->fn]->exported;
 }
 
+/* A GROW of what has its full size from the start, which would only part the calls beside it. */
+static bool idles(const zn_lw *lw, const zn_step *s) {
+  if (s->kind != ZN_STEP_GROW || !zn_ex_is_const(lw->ex, s->a, NULL)) return false;
+  if (s->loc.kind == ZN_LOC_OUTPUT) {
+    zn_expr count = zn_type_count(lw->ex, zn_lw_type(lw, lw->g->outputs[s->loc.index]));
+    return zn_ex_is_const(lw->ex, count, NULL);
+  }
+  if (s->loc.kind != ZN_LOC_WS) return false;
+  const zn_wsbuf *b = &lw->bufs[s->loc.index];
+  return !b->keep && zn_ex_is_const(lw->ex, b->bytes, NULL);
+}
+
+static void drop_idle(zn_lw *lw) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < lw->num_steps; i++)
+    if (!idles(lw, &lw->steps[i])) lw->steps[kept++] = lw->steps[i];
+  lw->num_steps = kept;
+}
+
 void zn_lower_together(zn_lw *lw) {
   const uint32_t known = lw->mod->num_funcs;
   bool *dead = ZN_ARRAY(&lw->ctx->tmp, bool, known + 1);
   uint32_t kept = 0;
   if (!lw->device_caps->launch) return;
+  drop_idle(lw);
   for (uint32_t i = 0; i < lw->num_steps;) {
     uint32_t last = i;
     while (last < lw->num_steps && joins(lw, &lw->steps[last])) last++;
