@@ -100,7 +100,7 @@ static const zn_caps rows[] = {
     /* Helium: eight vector registers; vectors of floats take subnormals for zeros */
     {.arch = "cortex-m55", .triple = "thumbv8.1m.main-none-unknown-eabihf", .cpu = "cortex-m55", .features = "",
      .idx_bytes = 4, .vector_bytes = 16, .vector_regs = 8, .fma = true, .f16_convert = true, .round_native = true,
-     .tile_dot = ZN_TILE_RUNS, .f64_native = true, .l1_bytes = 16384},
+     .tile_dot = ZN_TILE_RUNS, .f64_native = true, .f64_alone = true, .l1_bytes = 16384},
 };
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 

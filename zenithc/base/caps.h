@@ -55,6 +55,7 @@ typedef struct zn_caps {
   uint8_t dot4;         /* zn_dot4_kind */
   uint8_t tile_dot;     /* zn_tile_kind */
   bool f64_native;      /* double arithmetic in hardware */
+  bool f64_alone;       /* ... but not in vectors */
   bool big_endian;
   uint32_t feature_bits;/* ZN_FEAT_* the generated code needs */
   uint64_t l1_bytes, l2_bytes;

@@ -199,6 +199,11 @@ ZN_INFER(compare) {
   return broadcast_inputs(f);
 }
 
+ZN_INFER(rescale) {
+  zn_inf_dtype(f, 0, ZN_F32);
+  return broadcast_inputs(f);
+}
+
 ZN_INFER(same) {
   int axis;
   if (zn_inf_known(f, 0) && zn_schema_find_attr(zn_op_schema(f->nd->op), "axis"))

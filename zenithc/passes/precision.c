@@ -39,7 +39,7 @@ static bool narrow_op(zn_op op) {
   case ZN_OP_Transpose: case ZN_OP_Slice: case ZN_OP_Concat: case ZN_OP_Split: case ZN_OP_Squeeze: case ZN_OP_Unsqueeze:
   case ZN_OP_Expand: case ZN_OP_Flatten: case ZN_OP_Identity: case ZN_OP_Pad: case ZN_OP_Gather: case ZN_OP_Where:
   case ZN_OP_Tile: return true;
-  case ZN_OP_Pow: case ZN_OP_Exp: case ZN_OP_Log: case ZN_OP_Sum: case ZN_OP_Mean: return false;
+  case ZN_OP_Pow: case ZN_OP_Exp: case ZN_OP_Log: case ZN_OP_Sum: case ZN_OP_Mean: case ZN_OP_Rescale: return false;
   default: return (zn_ops[op].flags & ZN_OPF_EW) != 0;
   }
 }

@@ -63,10 +63,11 @@ typedef struct product {
   bool transpose;                 /* w is [channel, k] and must be [k, channel] */
   double alpha, beta;
   const double *bias;             /* per channel, or NULL */
+  bool wide;                      /* sums may exceed 2^24 */
 } product;
 
 /* 255 * the largest sum of |w - zero| over a channel fits an i32. */
-static bool sum_fits(zn_ctx *c, const zn_graph *g, const product *p) {
+static bool sum_fits(zn_ctx *c, const zn_graph *g, product *p) {
   const zn_htensor *w = constant(g, p->w.x), *z = constant(g, p->w.zero);
   uint64_t inner = 1, count = zn_htensor_count(w);
   int64_t *sums = ZN_ARRAY(&c->tmp, int64_t, (uint64_t)p->channels);
@@ -77,8 +78,10 @@ static bool sum_fits(zn_ctx *c, const zn_graph *g, const product *p) {
     if (z) v -= zn_load_i64(z->dtype, z->data, zn_htensor_count(z) == 1 ? 0 : ch);
     sums[ch] += v < 0 ? -v : v;
   }
-  for (int64_t i = 0; i < p->channels; i++)
+  for (int64_t i = 0; i < p->channels; i++) {
     if (sums[i] > INT32_MAX / 255) return false;
+    p->wide |= sums[i] > (1 << 24) / 255;
+  }
   return true;
 }
 
@@ -172,8 +175,41 @@ static zn_status cast(zn_ctx *c, zn_graph *g, const product *p, zn_dtype t, zn_v
   return zn_infer_node(c, g, n);
 }
 
-static zn_status rewrite_product(zn_ctx *c, zn_graph *g, const product *p, zn_dtype t) {
-  zn_vid y = g->nodes[p->n].out[0], acc = 0;
+/* Per channel or for all: the floats nearest to v, and those nearest to what they lack. */
+static void per_channel_pair(zn_ctx *c, zn_graph *g, const product *p, const double *v, zn_vid out[2]) {
+  double *low = ZN_ARRAY(&c->tmp, double, (uint64_t)p->channels);
+  for (int64_t i = 0; i < p->channels; i++) low[i] = v[i] - (double)(float)v[i];
+  out[0] = per_channel(g, p, ZN_F32, v);
+  out[1] = per_channel(g, p, ZN_F32, low);
+}
+
+/* y = acc * scale + shift, rounded once to f32: in pairs of floats where those are vectors and doubles are not, in doubles,
+ * or, where there are none, in floats. */
+static zn_status rescale(zn_ctx *c, zn_graph *g, const product *p, const zn_caps *caps, const double *scale,
+                         const double *shift, zn_vid acc, zn_vid *y) {
+  if (caps && caps->f64_alone && caps->fma) {
+    zn_vid in[5] = {acc};
+    per_channel_pair(c, g, p, scale, in + 1);
+    per_channel_pair(c, g, p, shift, in + 3);
+    ZN_TRY(add(c, g, p, ZN_OP_Rescale, in, 5, y));
+    zn_node_set_int(g, g->vals[*y].def, "wide", p->wide);
+    return ZN_OK;
+  }
+  const zn_dtype t = !caps || caps->f64_native ? ZN_F64 : ZN_F32;
+  ZN_TRY(cast(c, g, p, t, &acc));
+  zn_vid pair[2] = {acc, per_channel(g, p, t, scale)};
+  ZN_TRY(add(c, g, p, ZN_OP_Mul, pair, 2, &pair[0]));
+  if (p->bias) {
+    pair[1] = per_channel(g, p, t, shift);
+    ZN_TRY(add(c, g, p, ZN_OP_Add, pair, 2, &pair[0]));
+  }
+  if (t != ZN_F32) ZN_TRY(cast(c, g, p, ZN_F32, &pair[0]));
+  *y = pair[0];
+  return ZN_OK;
+}
+
+static zn_status rewrite_product(zn_ctx *c, zn_graph *g, const product *p, const zn_caps *caps) {
+  zn_vid y = g->nodes[p->n].out[0], acc = 0, result = 0;
   zn_vid w = p->transpose ? transposed(g, constant(g, p->w.x)) : p->w.x;
   zn_vid in[4] = {p->x.x, w, all_zero(g, p->x.zero) ? 0 : p->x.zero, all_zero(g, p->w.zero) ? 0 : p->w.zero};
   uint32_t num_in = in[3] ? 4 : in[2] ? 3 : 2;
@@ -185,15 +221,8 @@ static zn_status rewrite_product(zn_ctx *c, zn_graph *g, const product *p, zn_dt
     scale[i] = p->alpha * sx * zn_load_f64(ZN_F32, p->w.scale->data, p->w.axis < 0 ? 0 : i);
     if (p->bias) shift[i] = p->beta * p->bias[i];
   }
-  ZN_TRY(cast(c, g, p, t, &acc));
-  zn_vid pair[2] = {acc, per_channel(g, p, t, scale)};
-  ZN_TRY(add(c, g, p, ZN_OP_Mul, pair, 2, &pair[0]));
-  if (p->bias) {
-    pair[1] = per_channel(g, p, t, shift);
-    ZN_TRY(add(c, g, p, ZN_OP_Add, pair, 2, &pair[0]));
-  }
-  if (t != ZN_F32) ZN_TRY(cast(c, g, p, ZN_F32, &pair[0]));
-  zn_graph_replace(g, y, pair[0]);
+  ZN_TRY(rescale(c, g, p, caps, scale, shift, acc, &result));
+  zn_graph_replace(g, y, result);
   zn_graph_kill(g, p->n);
   return ZN_OK;
 }
@@ -269,14 +298,13 @@ static void cancel(zn_graph *g, zn_nid n, zn_pass_opts *o) {
 }
 
 zn_status zn_pass_qdq(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
-  zn_dtype t = !o->caps || o->caps->f64_native ? ZN_F64 : ZN_F32;
   product p;
   for (uint32_t k = 0; k < g->num_order; k++) {
     const zn_nid n = g->order[k];
     const uint32_t before = g->num_order;
     if (g->nodes[n].dead) continue;
     if (read_product(c, g, n, &p) && zn_pass_may_rewrite(o))
-      ZN_TRY(rewrite_product(c, g, &p, t));
+      ZN_TRY(rewrite_product(c, g, &p, o->caps));
     else
       ZN_TRY(sink(c, g, n, o));
     if (!g->nodes[n].dead) cancel(g, n, o);
