@@ -10,97 +10,65 @@
 #endif
 
 #include "codegen/llvm/llvm_emit.h"
+#include "targets/caps_groups.h"
 #include "targets/cpu/cpu.h"
 
 #define X86 "x86_64-unknown-linux-gnu"
 #define A64 "aarch64-unknown-linux-gnu"
 #define RV64 "riscv64-unknown-linux-gnu"
 #define ARMV7EM "thumbv7em-none-unknown-eabihf"
-enum {
-  FEAT_V2 = ZN_FEAT_SSE42,
-  FEAT_V3 = FEAT_V2 | ZN_FEAT_AVX2 | ZN_FEAT_FMA | ZN_FEAT_F16C | ZN_FEAT_BMI2,
-  FEAT_V4 = FEAT_V3 | ZN_FEAT_AVX512
-};
+#define ARMV8M "thumbv8m.main-none-unknown-eabihf"
+#define ARMV81M "thumbv8.1m.main-none-unknown-eabihf"
 
 /* Byte products of the CPUs named below: vpdpbusd on 256 bits (VEX), or on 512. */
 #define AVXVNNI "+avxvnni"
 #define AVX512VNNI "+avx512vnni"
 #define AMX AVX512VNNI ",+amx-tile,+amx-int8"
 
+/* Where a row's code comes from, and its caches in KiB. */
+#define FROM(t, c, f) .triple = t, .cpu = c, .features = f
+#define CACHES(one, two) .l1_bytes = (one) << 10, .l2_bytes = (two) << 10
+
 static const zn_caps rows[] = {
-    {.arch = "x86-64", .triple = X86, .cpu = "x86-64", .features = "", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 16, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
-    {.arch = "x86-64-v2", .triple = X86, .cpu = "x86-64-v2", .features = "", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 16, .round_native = true, .f64_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_PAIRS,
-     .feature_bits = FEAT_V2, .l1_bytes = 32768, .l2_bytes = 262144},
-    {.arch = "x86-64-v3", .triple = X86, .cpu = "x86-64-v3", .features = "", .idx_bytes = 8,
-     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .f64_native = true, .feature_bits = FEAT_V3,
-     .l1_bytes = 32768, .l2_bytes = 524288},
-    {.arch = "x86-64-v4", .triple = X86, .cpu = "x86-64-v4", .features = "", .idx_bytes = 8,
-     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .f64_native = true, .feature_bits = FEAT_V4,
-     .l1_bytes = 32768, .l2_bytes = 1048576},
-    {.arch = "alderlake", .triple = X86, .cpu = "x86-64-v3", .features = AVXVNNI, .idx_bytes = 8,
-     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
-     .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V3 | ZN_FEAT_AVXVNNI, .l1_bytes = 32768,
-     .l2_bytes = 1048576},
-    {.arch = "icelake-server", .triple = X86, .cpu = "x86-64-v4", .features = AVX512VNNI, .idx_bytes = 8,
-     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
-     .dot4 = ZN_DOT4_MIXED, .f64_native = true, .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI, .l1_bytes = 32768,
-     .l2_bytes = 1048576},
-    {.arch = "sapphirerapids", .triple = X86, .cpu = "x86-64-v4", .features = AMX, .idx_bytes = 8,
-     .vector_bytes = 64, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
-     .dot4 = ZN_DOT4_MIXED, .tile_dot = ZN_TILE_AMX, .f64_native = true,
-     .feature_bits = FEAT_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AMX, .l1_bytes = 49152, .l2_bytes = 2097152},
-    {.arch = "aarch64", .triple = A64, .cpu = "generic", .features = "+neon", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_SIGNED_PAIRS, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 524288},
+    {.arch = "x86-64", FROM(X86, "x86-64", ""), ZN_CAPS_WIDE, .vector_bytes = 16, .vector_regs = 16, CACHES(32, 256)},
+    {.arch = "x86-64-v2", FROM(X86, "x86-64-v2", ""), ZN_CAPS_WIDE, .vector_bytes = 16, .vector_regs = 16, .round_native = true,
+     .dot2 = true, .dot4 = ZN_DOT4_PAIRS, .feature_bits = ZN_FEATS_V2, CACHES(32, 256)},
+    {.arch = "x86-64-v3", FROM(X86, "x86-64-v3", ""), ZN_CAPS_AVX2, .f16_convert = true, .dot4 = ZN_DOT4_PAIRS,
+     .feature_bits = ZN_FEATS_V3, CACHES(32, 512)},
+    {.arch = "x86-64-v4", FROM(X86, "x86-64-v4", ""), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_PAIRS,
+     .feature_bits = ZN_FEATS_V4, CACHES(32, 1024)},
+    {.arch = "alderlake", FROM(X86, "x86-64-v3", AVXVNNI), ZN_CAPS_AVX2, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
+     .feature_bits = ZN_FEATS_V3 | ZN_FEAT_AVXVNNI, CACHES(32, 1024)},
+    {.arch = "icelake-server", FROM(X86, "x86-64-v4", AVX512VNNI), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
+     .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI, CACHES(32, 1024)},
+    {.arch = "sapphirerapids", FROM(X86, "x86-64-v4", AMX), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
+     .tile_dot = ZN_TILE_AMX, .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AMX, CACHES(48, 2048)},
+    {.arch = "aarch64", FROM(A64, "generic", "+neon"), ZN_CAPS_NEON_PLAIN, .f16_convert = true, CACHES(32, 512)},
     /* Armv8.2 with dot products: Cortex-A55 and A76 onwards, Raspberry Pi 5, Graviton 2 */
-    {.arch = "armv8.2-a+dotprod", .triple = A64, .cpu = "generic", .features = "+v8.2a,+dotprod", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
-     .l1_bytes = 32768, .l2_bytes = 524288},
-    {.arch = "cortex-a76", .triple = A64, .cpu = "cortex-a76", .features = "", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
-     .l1_bytes = 65536, .l2_bytes = 524288},
-    {.arch = "neoverse-n1", .triple = A64, .cpu = "neoverse-n1", .features = "", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_SAME, .f64_native = true, .feature_bits = ZN_FEAT_DOTPROD,
-     .l1_bytes = 65536, .l2_bytes = 1048576},
-    /* and with products of unlike signs: Graviton 3, Cortex-A710 onwards */
-    {.arch = "armv8.6-a", .triple = A64, .cpu = "generic", .features = "+v8.6a,+dotprod,+i8mm", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_ANY, .tile_dot = ZN_TILE_PAIRS, .f64_native = true,
-     .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
-     .l1_bytes = 65536, .l2_bytes = 1048576},
-    {.arch = "neoverse-v1", .triple = A64, .cpu = "neoverse-v1", .features = "-sve", .idx_bytes = 8,
-     .vector_bytes = 16, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true,
-     .dot2 = true, .dot4 = ZN_DOT4_ANY, .tile_dot = ZN_TILE_PAIRS, .f64_native = true,
-     .feature_bits = ZN_FEAT_DOTPROD | ZN_FEAT_I8MM,
-     .l1_bytes = 65536, .l2_bytes = 1048576},
-    {.arch = "riscv64", .triple = RV64, .cpu = "generic-rv64", .features = ZN_RISCV_LEAST, .idx_bytes = 8,
-     .vector_regs = 32, .fma = true, .f64_native = true, .l1_bytes = 32768, .l2_bytes = 262144},
+    {.arch = "armv8.2-a+dotprod", FROM(A64, "generic", "+v8.2a,+dotprod"), ZN_CAPS_NEON_DOT, .f16_convert = true,
+     CACHES(32, 512)},
+    {.arch = "cortex-a76", FROM(A64, "cortex-a76", ""), ZN_CAPS_NEON_DOT, .f16_convert = true, CACHES(64, 512)},
+    {.arch = "neoverse-n1", FROM(A64, "neoverse-n1", ""), ZN_CAPS_NEON_DOT, .f16_convert = true, CACHES(64, 1024)},
+    /* and with products of unlike signs and of pairs of rows: Graviton 3, Cortex-A710 onwards */
+    {.arch = "armv8.6-a", FROM(A64, "generic", "+v8.6a,+dotprod,+i8mm"), ZN_CAPS_NEON_I8MM, .f16_convert = true,
+     .tile_dot = ZN_TILE_PAIRS, CACHES(64, 1024)},
+    {.arch = "neoverse-v1", FROM(A64, "neoverse-v1", "-sve"), ZN_CAPS_NEON_I8MM, .f16_convert = true, .tile_dot = ZN_TILE_PAIRS,
+     CACHES(64, 1024)},
+    {.arch = "riscv64", FROM(RV64, "generic-rv64", ZN_RISCV_LEAST), ZN_CAPS_WIDE, .vector_regs = 32, .fma = true,
+     CACHES(32, 256)},
     /* The V extension, with registers of 128 bits at least, used in pairs (LMUL 2): vectors of fixed size, right on any wider
      * machine. */
-    {.arch = "rv64gcv", .triple = RV64, .cpu = "generic-rv64", .features = ZN_RISCV_LEAST ",+v", .idx_bytes = 8,
-     .vector_bytes = 32, .vector_regs = 16, .fma = true, .f64_native = true, .feature_bits = ZN_FEAT_RVV, .l1_bytes = 32768,
-     .l2_bytes = 524288},
+    {.arch = "rv64gcv", FROM(RV64, "generic-rv64", ZN_RISCV_LEAST ",+v"), ZN_CAPS_WIDE, .vector_bytes = 32, .vector_regs = 16,
+     .fma = true, .feature_bits = ZN_FEAT_RVV, CACHES(32, 512)},
     /* Single-precision unit only: f64 goes through the __aeabi_* functions of the compiler's runtime library. */
-    {.arch = "cortex-m4", .triple = ARMV7EM, .cpu = "cortex-m4", .features = "", .idx_bytes = 4, .vector_regs = 32,
-     .fma = true, .f16_convert = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR},
-    {.arch = "cortex-m7", .triple = ARMV7EM, .cpu = "cortex-m7", .features = "", .idx_bytes = 4, .vector_regs = 32,
-     .fma = true, .f16_convert = true, .round_native = true, .dot2 = true, .dot4 = ZN_DOT4_SCALAR, .f64_native = true,
-     .l1_bytes = 16384},
-    {.arch = "cortex-m33", .triple = "thumbv8m.main-none-unknown-eabihf", .cpu = "cortex-m33", .features = "",
-     .idx_bytes = 4, .vector_regs = 32, .fma = true, .f16_convert = true, .round_native = true, .dot2 = true,
-     .dot4 = ZN_DOT4_SCALAR},
+    {.arch = "cortex-m4", FROM(ARMV7EM, "cortex-m4", ""), ZN_CAPS_CORTEX_M, .vector_regs = 32, .fma = true, .f16_convert = true},
+    {.arch = "cortex-m7", FROM(ARMV7EM, "cortex-m7", ""), ZN_CAPS_CORTEX_M, .vector_regs = 32, .fma = true, .f16_convert = true,
+     .round_native = true, .f64_native = true, CACHES(16, 0)},
+    {.arch = "cortex-m33", FROM(ARMV8M, "cortex-m33", ""), ZN_CAPS_CORTEX_M, .vector_regs = 32, .fma = true, .f16_convert = true,
+     .round_native = true},
     /* Helium: eight vector registers; vectors of floats take subnormals for zeros */
-    {.arch = "cortex-m55", .triple = "thumbv8.1m.main-none-unknown-eabihf", .cpu = "cortex-m55", .features = "",
-     .idx_bytes = 4, .vector_bytes = 16, .vector_regs = 8, .fma = true, .f16_convert = true, .round_native = true,
-     .tile_dot = ZN_TILE_RUNS, .f64_native = true, .f64_alone = true, .l1_bytes = 16384},
+    {.arch = "cortex-m55", FROM(ARMV81M, "cortex-m55", ""), ZN_CAPS_HELIUM, .f16_convert = true, .round_native = true,
+     .tile_dot = ZN_TILE_RUNS, .f64_alone = true, CACHES(16, 0)},
 };
 enum { NUM_ROWS = sizeof rows / sizeof *rows };
 
@@ -157,12 +125,12 @@ static zn_status native_caps(zn_ctx *c, zn_caps *out) {
   zn_llvm_host(&c->perm, &triple, &cpu, &features);
   if (!strncmp(triple, "x86_64", 6)) {
     uint32_t bits = x86_bits(features);
-    const uint32_t icelake = FEAT_V4 | ZN_FEAT_AVX512VNNI, alder = FEAT_V3 | ZN_FEAT_AVXVNNI;
+    const uint32_t icelake = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI, alder = ZN_FEATS_V3 | ZN_FEAT_AVXVNNI;
     base = (bits & icelake) == icelake   ? may_use_tiles() ? "sapphirerapids" : "icelake-server"
-           : (bits & FEAT_V4) == FEAT_V4 ? "x86-64-v4"
+           : (bits & ZN_FEATS_V4) == ZN_FEATS_V4 ? "x86-64-v4"
            : (bits & alder) == alder     ? "alderlake"
-           : (bits & FEAT_V3) == FEAT_V3 ? "x86-64-v3"
-           : (bits & FEAT_V2) == FEAT_V2 ? "x86-64-v2"
+           : (bits & ZN_FEATS_V3) == ZN_FEATS_V3 ? "x86-64-v3"
+           : (bits & ZN_FEATS_V2) == ZN_FEATS_V2 ? "x86-64-v2"
                                          : "x86-64";
   } else if (!strncmp(triple, "aarch64", 7)) {
     base = has_feature(features, "dotprod") ? (has_feature(features, "i8mm") ? "armv8.6-a" : "armv8.2-a+dotprod") : "aarch64";
