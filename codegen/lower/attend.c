@@ -4,24 +4,21 @@
  * sums and results meet in shared memory at the end. f is whatever maps the graph has between the scores and Softmax: it is
  * computed element by element where the scores are. Scores of places behind the last key count as minus infinity. */
 #include "codegen/lower/attend.h"
+#include "codegen/lower/attend_team.h"
 #include "codegen/lower/index.h"
 
 #include <math.h>
 
-#include "zenithc/ops/attention_form.h"
-
 enum { PAD = 8, CHUNK = 8, ROWS = 16, KEYS = 64, MAX_FRAGMENTS = 16, WARPS = 4, MEET_PAD = 4 };
 
 typedef struct attend {
-  zn_attend o;
-  zn_vid y;
+  zn_at_team m;
   bool brain; /* bf16 */
-  int rank;
   int64_t keys;                       /* of a warp's tile */
   unsigned warps, shares;             /* of a block; those that share the rows, each a share of the keys */
-  zn_expr batch[ZN_MAX_RANK], row0;
-  zn_kref thread, lane, warp, share; /* warp: which rows; share: which keys */
-  zn_kref sq, sk, sv;                /* shared: rows of Q, slots of keys and of values */
+  zn_expr row0;
+  zn_kref lane, warp, share; /* warp: which rows; share: which keys */
+  zn_kref sq, sk, sv;        /* shared: rows of Q, slots of keys and of values */
   zn_kref q[MAX_FRAGMENTS / 2], max[2], sum[2], out[MAX_FRAGMENTS];
 } attend;
 
@@ -77,58 +74,13 @@ bool zn_attend_runs_along(zn_lw *lw, zn_vid v, int axis, int64_t count) {
   }
 }
 
-/* Elements [row, depth .. depth + CHUNK) of an operand, whose last two axes are exchanged when `turned`. */
-static void copy_chunk(zn_lw *lw, const attend *a, zn_vid v, bool turned, bool whole, zn_expr row, zn_kref depth, int64_t depths,
-                       zn_kref to, zn_kref at) {
-  zn_kb *b = &lw->kb;
-  zn_expr i[ZN_MAX_RANK];
-  int r = a->rank;
-  for (int d = 0; d < r - 2; d++) i[d] = a->batch[d];
-  for (int64_t e = 0; e < (whole ? 1 : CHUNK); e++) {
-    zn_expr k = zn_lw_as_expr(lw, zn_i_addi(b, depth, e), zn_ex_const(lw->ex, depths));
-    i[r - 2] = turned ? k : row;
-    i[r - 1] = turned ? row : k;
-    zn_kref x = zn_lw_load(lw, v, i);
-    if (!whole) {
-      zn_kref half = zn_kb_cvt(b, x, a->brain ? ZN_BF16 : ZN_F16);
-      zn_kb_store(b, to, zn_i_addi(b, at, e), half);
-      continue;
-    }
-    const zn_kinst *in = &b->f->insts[x];
-    while (in->op != ZN_K_Load) in = &b->f->insts[in->a];
-    zn_kref from = in->a, element = in->b;
-    zn_kref bytes = zn_kb_idx(b, 16), source = zn_kb_ptradd(b, from, zn_i_muli(b, element, 2));
-    zn_kb_async_copy(b, zn_kb_ptradd(b, to, zn_i_muli(b, at, 2)), source, bytes);
-  }
-}
-
-/* Rows first .. first + rows of an operand, `depths` long, to shared memory from element `base` on; rows behind the operand's
- * `extent` repeat its last one. */
-static void copy_rows(zn_lw *lw, const attend *a, zn_vid v, bool turned, zn_kref first, int64_t rows, int64_t extent,
-                      int64_t depths, zn_kref to, zn_kref base) {
-  zn_kb *b = &lw->kb;
-  int64_t per_row = depths / CHUNK, chunks = rows * per_row, threads = 32 * (int64_t)a->warps;
-  bool whole = zn_attend_runs_along(lw, v, turned ? a->rank - 2 : a->rank - 1, CHUNK);
-  for (int64_t e = 0; e < (chunks + threads - 1) / threads; e++) {
-    zn_kref i = zn_i_addi(b, a->thread, e * threads), row = zn_i_divi(b, i, per_row),
-            depth = zn_i_muli(b, zn_i_remi(b, i, per_row), CHUNK);
-    bool some = (e + 1) * threads > chunks;
-    if (some) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, i, zn_kb_idx(b, chunks)));
-    zn_kref there = zn_i_add(b, first, row);
-    if (extent % rows != 0) there = zn_kb_bin(b, ZN_K_Min, there, zn_kb_idx(b, extent - 1));
-    zn_expr re = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, extent));
-    copy_chunk(lw, a, v, turned, whole, re, depth, depths, to,
-               zn_i_add(b, base, zn_i_add(b, zn_i_muli(b, row, depths + PAD), depth)));
-    if (some) zn_kb_end(b);
-  }
-}
-
 static void copy_tile(zn_lw *lw, const attend *a, zn_kref slot, zn_kref first) {
   zn_kb *b = &lw->kb;
-  const zn_attend *o = &a->o;
-  int64_t keys = a->keys * a->shares;
-  copy_rows(lw, a, o->kt, true, first, keys, o->sk, o->d, a->sk, zn_i_muli(b, slot, keys * (o->d + PAD)));
-  copy_rows(lw, a, o->v, false, first, keys, o->sk, o->dv, a->sv, zn_i_muli(b, slot, keys * (o->dv + PAD)));
+  const zn_attend *o = &a->m.o;
+  const int64_t keys = a->m.keys, k_pitch = o->d + PAD, v_pitch = o->dv + PAD;
+  zn_at_place k = {a->sk, zn_i_muli(b, slot, keys * k_pitch), k_pitch}, v = {a->sv, zn_i_muli(b, slot, keys * v_pitch), v_pitch};
+  zn_at_copy_rows(lw, &a->m, o->kt, true, first, keys, o->sk, o->d, k);
+  zn_at_copy_rows(lw, &a->m, o->v, false, first, keys, o->sk, o->dv, v);
 }
 
 /* ---- products ---- */
@@ -157,9 +109,9 @@ static zn_kref square_row(zn_kb *b, const attend *a, int64_t pitch, bool down) {
 
 static void load_queries(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
-  int64_t pitch = a->o.d + PAD;
+  int64_t pitch = a->m.o.d + PAD;
   zn_kref first = zn_i_muli(b, a->warp, ROWS * pitch / 2), at = zn_i_add(b, square_row(b, a, pitch, true), first);
-  for (int64_t k = 0; k < a->o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, zn_i_addi(b, at, k * 8));
+  for (int64_t k = 0; k < a->m.o.d / 16; k++) a->q[k] = zn_kb_ldmatrix(b, 4, false, a->sq, zn_i_addi(b, at, k * 8));
 }
 
 /* Where in words the warp's keys start. */
@@ -169,10 +121,10 @@ static zn_kref own_keys(zn_kb *b, const attend *a, zn_kref slot, int64_t pitch) 
 
 static void scores(zn_lw *lw, const attend *a, zn_kref slot, zn_kref *s) {
   zn_kb *b = &lw->kb;
-  int64_t pitch = a->o.d + PAD;
+  int64_t pitch = a->m.o.d + PAD;
   zn_kref keys = own_keys(b, a, slot, pitch), at = zn_i_add(b, square_row(b, a, pitch, false), keys);
   for (int64_t j = 0; j < a->keys / 8; j++) s[j] = zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4);
-  for (int64_t k = 0; k < a->o.d / 16; k++)
+  for (int64_t k = 0; k < a->m.o.d / 16; k++)
     for (int64_t j = 0; j < a->keys / 8; j += 2) {
       zn_kref f[2];
       two_fragments(b, zn_kb_ldmatrix(b, 4, false, a->sk, zn_i_addi(b, at, j * 4 * pitch + k * 8)), f);
@@ -181,30 +133,9 @@ static void scores(zn_lw *lw, const attend *a, zn_kref slot, zn_kref *s) {
     }
 }
 
-/* f of a score, as Softmax would read it. */
-static zn_kref mapped(zn_lw *lw, const attend *a, zn_kref score, zn_kref row, zn_kref key) {
-  zn_kb *b = &lw->kb;
-  zn_expr i[ZN_MAX_RANK];
-  int64_t sq = a->o.sq, sk = a->o.sk;
-  for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
-  zn_kref inside = zn_kb_cmp(b, ZN_K_Lt, key, zn_kb_idx(b, sk)), last_row = zn_kb_idx(b, sq - 1), last_key = zn_kb_idx(b, sk - 1);
-  bool ragged_rows = sq % rows_of(a) != 0, ragged_keys = sk % (a->keys * a->shares) != 0;
-  i[a->rank - 2] = zn_lw_as_expr(lw, ragged_rows ? zn_kb_bin(b, ZN_K_Min, row, last_row) : row, zn_ex_const(lw->ex, sq));
-  i[a->rank - 1] = zn_lw_as_expr(lw, ragged_keys ? zn_kb_bin(b, ZN_K_Min, key, last_key) : key, zn_ex_const(lw->ex, sk));
-  lw->over[lw->num_over].v = a->o.s;
-  lw->over[lw->num_over++].k = zn_lw_round_to(lw, score, (zn_dtype)zn_lw_type(lw, a->o.s)->dtype);
-  zn_kref x = zn_lw_load(lw, a->o.x, i);
-  lw->num_over--;
-  return ragged_keys ? zn_kb_select(b, inside, x, zn_kb_float(b, ZN_F32, -(double)INFINITY)) : x;
-}
-
 static zn_kref over_quad(zn_kb *b, zn_kop op, zn_kref x) {
   x = zn_kb_bin(b, op, x, zn_kb_lanexor(b, x, 1));
   return zn_kb_bin(b, op, x, zn_kb_lanexor(b, x, 2));
-}
-
-static zn_kref exp_of(zn_kb *b, zn_kref x) { /* the Min says that it is not positive */
-  return zn_kb_un(b, ZN_K_Exp, zn_kb_bin(b, ZN_K_Min, zn_kb_float(b, ZN_F32, 0), x));
 }
 
 /* Two neighbours as one word. */
@@ -226,16 +157,16 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
   unsigned n = (unsigned)a->keys / 8 * 2;
   for (unsigned j = 0; j < n; j++) {
     zn_kref at_key = zn_i_addi(b, key, j / 2 * 8 + j % 2), at_row = zn_i_addi(b, row, 8 * h);
-    e[j] = mapped(lw, a, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), at_row, at_key);
+    e[j] = zn_at_mapped(lw, &a->m, zn_kb_extract(b, s[j / 2], 2 * h + j % 2), at_row, at_key);
     top = top ? zn_kb_bin(b, ZN_K_Max, top, e[j]) : e[j];
   }
   zn_kref before = zn_kb_get(b, a->max[h]);
   top = zn_kb_bin(b, ZN_K_Max, before, over_quad(b, ZN_K_Max, top));
   zn_kb_set(b, a->max[h], top);
   zn_kref shift = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), zero, top); /* nothing visible yet: all exponentials are 0 */
-  zn_kref factor = exp_of(b, zn_kb_bin(b, ZN_K_Sub, before, shift)), part = 0;
+  zn_kref factor = zn_at_exp(b, zn_kb_bin(b, ZN_K_Sub, before, shift)), part = 0;
   for (unsigned j = 0; j < n; j++) {
-    e[j] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, e[j], shift));
+    e[j] = zn_at_exp(b, zn_kb_bin(b, ZN_K_Sub, e[j], shift));
     part = part ? zn_kb_bin(b, ZN_K_Add, part, e[j]) : e[j];
   }
   zn_kref old = zn_kb_get(b, a->sum[h]);
@@ -245,7 +176,7 @@ static zn_kref exponentials(zn_lw *lw, attend *a, const zn_kref *s, unsigned h, 
 
 static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MAX_FRAGMENTS * 2], const zn_kref *factor) {
   zn_kb *b = &lw->kb;
-  int64_t pitch = a->o.dv + PAD, nf = a->o.dv / 8;
+  int64_t pitch = a->m.o.dv + PAD, nf = a->m.o.dv / 8;
   zn_kref keys = own_keys(b, a, slot, pitch), at = zn_i_add(b, square_row(b, a, pitch, true), keys), acc[MAX_FRAGMENTS];
   zn_kref scale = zn_kb_splat(b, factor[0], 4);
   scale = zn_kb_insert(b, zn_kb_insert(b, scale, factor[1], 2), factor[1], 3);
@@ -268,29 +199,22 @@ static void add_values(zn_lw *lw, const attend *a, zn_kref slot, zn_kref e[2][MA
 
 /* ---- the kernel ---- */
 
-/* x, or zero where no exponential was above zero and the graph says that such a row is zero. */
-static zn_kref guarded(zn_lw *lw, const attend *a, zn_kref x, zn_kref sum) {
-  zn_kb *b = &lw->kb;
-  zn_kref zero = zn_kb_float(b, ZN_F32, 0);
-  return a->o.guard[0] ? zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, sum, zero), zero, x) : x;
-}
-
 static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
   zn_kb *b = &lw->kb;
   zn_expr i[ZN_MAX_RANK];
   zn_kref pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
-  bool ragged = a->o.sq % rows_of(a) != 0;
-  for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
+  bool ragged = a->m.o.sq % rows_of(a) != 0;
+  for (int d = 0; d < a->m.rank - 2; d++) i[d] = a->m.batch[d];
   for (unsigned h = 0; h < 2; h++) {
     zn_kref total = over_quad(b, ZN_K_Add, zn_kb_get(b, a->sum[h])), r = zn_i_addi(b, row, 8 * h);
-    zn_kref inverse = guarded(lw, a, zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, ZN_F32, 1), total), total);
-    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_kb_idx(b, a->o.sq)));
-    i[a->rank - 2] = zn_lw_as_expr(lw, r, zn_ex_const(lw->ex, a->o.sq));
-    for (int64_t j = 0; j < a->o.dv / 8; j++)
+    zn_kref inverse = zn_at_guarded(lw, &a->m, zn_kb_bin(b, ZN_K_Div, zn_kb_float(b, ZN_F32, 1), total), total);
+    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, r, zn_kb_idx(b, a->m.o.sq)));
+    i[a->m.rank - 2] = zn_lw_as_expr(lw, r, zn_ex_const(lw->ex, a->m.o.sq));
+    for (int64_t j = 0; j < a->m.o.dv / 8; j++)
       for (unsigned e = 0; e < 2; e++) {
         zn_kref x = zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e);
-        i[a->rank - 1] = zn_lw_as_expr(lw, zn_i_addi(b, pair, j * 8 + e), zn_ex_const(lw->ex, a->o.dv));
-        zn_lw_emit(lw, a->y, i, zn_kb_bin(b, ZN_K_Mul, x, inverse));
+        i[a->m.rank - 1] = zn_lw_as_expr(lw, zn_i_addi(b, pair, j * 8 + e), zn_ex_const(lw->ex, a->m.o.dv));
+        zn_lw_emit(lw, a->m.y, i, zn_kb_bin(b, ZN_K_Mul, x, inverse));
       }
     if (ragged) zn_kb_end(b);
   }
@@ -299,7 +223,7 @@ static void hand_out(zn_lw *lw, const attend *a, zn_kref row) {
 /* The shares of each row come together: [row][share] maxima and sums, [share][row][dv] results, in the memory of the tiles. */
 static void meet(zn_lw *lw, const attend *a, zn_kref base) {
   zn_kb *b = &lw->kb;
-  int64_t n = a->shares, rows = rows_of(a), pitch = a->o.dv + MEET_PAD, threads = 32 * (int64_t)a->warps;
+  int64_t n = a->shares, rows = rows_of(a), pitch = a->m.o.dv + MEET_PAD, threads = 32 * (int64_t)a->warps;
   zn_kref quad = zn_i_divi(b, a->lane, 4), row = zn_i_add(b, zn_i_muli(b, a->warp, ROWS), quad),
           pair = zn_i_muli(b, zn_i_remi(b, a->lane, 4), 2);
   zn_kref tops = a->sq, sums = zn_kb_ptradd(b, a->sq, zn_kb_idx(b, rows * n * 4)), parts = a->sk; /* a->sv lies behind a->sk */
@@ -313,7 +237,7 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
     zn_kb_store(b, sums, at, total);
     zn_kb_end(b);
     zn_kref own = zn_i_addi(b, row, 8 * h), line = zn_i_muli(b, zn_i_add(b, zn_i_muli(b, a->share, rows), own), pitch);
-    for (int64_t j = 0; j < a->o.dv / 8; j++)
+    for (int64_t j = 0; j < a->m.o.dv / 8; j++)
       for (unsigned e = 0; e < 2; e++) {
         zn_kref x = zn_kb_extract(b, zn_kb_get(b, a->out[j]), 2 * h + e);
         zn_kb_store(b, parts, zn_i_add(b, line, zn_i_addi(b, pair, j * 8 + e)), x);
@@ -321,9 +245,9 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
   }
   zn_kb_statement(b, ZN_K_Barrier);
   zn_expr i[ZN_MAX_RANK];
-  for (int d = 0; d < a->rank - 2; d++) i[d] = a->batch[d];
-  for (int64_t e = 0; e < rows * a->o.dv / threads; e++) { /* dv is a multiple of 16: no rest */
-    zn_kref k = zn_i_addi(b, a->thread, e * threads), r = zn_i_divi(b, k, a->o.dv), c = zn_i_remi(b, k, a->o.dv),
+  for (int d = 0; d < a->m.rank - 2; d++) i[d] = a->m.batch[d];
+  for (int64_t e = 0; e < rows * a->m.o.dv / threads; e++) { /* dv is a multiple of 16: no rest */
+    zn_kref k = zn_i_addi(b, a->m.thread, e * threads), r = zn_i_divi(b, k, a->m.o.dv), c = zn_i_remi(b, k, a->m.o.dv),
             top = 0, sum = 0, x = 0;
     zn_kref low = zn_kb_float(b, ZN_F32, -(double)INFINITY), factor[WARPS];
     for (int64_t s = 0; s < n; s++) {
@@ -334,34 +258,34 @@ static void meet(zn_lw *lw, const attend *a, zn_kref base) {
     zn_kref none = zn_kb_float(b, ZN_F32, 0);
     top = zn_kb_select(b, zn_kb_cmp(b, ZN_K_Eq, top, low), none, top);
     for (int64_t s = 0; s < n; s++) {
-      factor[s] = exp_of(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
+      factor[s] = zn_at_exp(b, zn_kb_bin(b, ZN_K_Sub, factor[s], top));
       zn_kref nth = zn_kb_idx(b, s), part = zn_kb_load(b, ZN_F32, 1, sums, zn_i_add(b, zn_i_muli(b, r, n), nth));
       zn_kref y = zn_kb_load(b, ZN_F32, 1, parts, zn_i_add(b, zn_i_muli(b, zn_i_addi(b, r, s * rows), pitch), c));
       sum = s ? zn_kb_fma(b, part, factor[s], sum) : zn_kb_bin(b, ZN_K_Mul, part, factor[s]);
       x = s ? zn_kb_fma(b, y, factor[s], x) : zn_kb_bin(b, ZN_K_Mul, y, factor[s]);
     }
     zn_kref there = zn_i_add(b, base, r);
-    bool ragged = a->o.sq % rows != 0;
-    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, zn_kb_idx(b, a->o.sq)));
-    i[a->rank - 2] = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, a->o.sq));
-    i[a->rank - 1] = zn_lw_as_expr(lw, c, zn_ex_const(lw->ex, a->o.dv));
-    zn_lw_emit(lw, a->y, i, guarded(lw, a, zn_kb_bin(b, ZN_K_Div, x, sum), sum));
+    bool ragged = a->m.o.sq % rows != 0;
+    if (ragged) zn_kb_if(b, zn_kb_cmp(b, ZN_K_Lt, there, zn_kb_idx(b, a->m.o.sq)));
+    i[a->m.rank - 2] = zn_lw_as_expr(lw, there, zn_ex_const(lw->ex, a->m.o.sq));
+    i[a->m.rank - 1] = zn_lw_as_expr(lw, c, zn_ex_const(lw->ex, a->m.o.dv));
+    zn_lw_emit(lw, a->m.y, i, zn_at_guarded(lw, &a->m, zn_kb_bin(b, ZN_K_Div, x, sum), sum));
     if (ragged) zn_kb_end(b);
   }
 }
 
 static void team_body(zn_lw *lw, attend *a) {
   zn_kb *b = &lw->kb;
-  zn_kref zero = zn_kb_idx(b, 0), base = zn_lw_ix(lw, a->row0), keys = zn_kb_idx(b, a->o.sk);
-  a->lane = zn_i_remi(b, a->thread, 32);
-  a->warp = zn_i_divi(b, a->thread, 32 * (int64_t)a->shares);
-  a->share = zn_i_remi(b, zn_i_divi(b, a->thread, 32), a->shares);
+  zn_kref zero = zn_kb_idx(b, 0), base = zn_lw_ix(lw, a->row0), keys = zn_kb_idx(b, a->m.o.sk);
+  a->lane = zn_i_remi(b, a->m.thread, 32);
+  a->warp = zn_i_divi(b, a->m.thread, 32 * (int64_t)a->shares);
+  a->share = zn_i_remi(b, zn_i_divi(b, a->m.thread, 32), a->shares);
   for (unsigned h = 0; h < 2; h++) {
     a->max[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, -(double)INFINITY));
     a->sum[h] = zn_kb_var(b, zn_kb_float(b, ZN_F32, 0));
   }
-  for (int64_t j = 0; j < a->o.dv / 8; j++) a->out[j] = zn_kb_var(b, zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4));
-  copy_rows(lw, a, a->o.q, false, base, rows_of(a), a->o.sq, a->o.d, a->sq, zero);
+  for (int64_t j = 0; j < a->m.o.dv / 8; j++) a->out[j] = zn_kb_var(b, zn_kb_splat(b, zn_kb_float(b, ZN_F32, 0), 4));
+  zn_at_copy_rows(lw, &a->m, a->m.o.q, false, base, rows_of(a), a->m.o.sq, a->m.o.d, (zn_at_place){a->sq, zero, a->m.o.d + PAD});
   copy_tile(lw, a, zero, zero);
   zn_kb_statement(b, ZN_K_AsyncGroup);
   zn_kb_async_wait(b, 0);
@@ -394,46 +318,46 @@ static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; 
 
 /* Blocks of four warps with rows of their own, unless that leaves multiprocessors idle. */
 static void divide(zn_lw *lw, attend *a) {
-  double blocks = (double)round_up(a->o.sq, ROWS * WARPS) / (ROWS * WARPS), cores = lw->caps->cores ? lw->caps->cores : 64;
-  for (int d = 0; d < a->rank - 2; d++) {
-    int64_t c;
-    blocks *= zn_ex_is_const(lw->ex, zn_lw_dim(lw, a->o.q, d), &c) ? (double)c : 8;
-  }
+  double blocks = zn_at_blocks(lw, &a->m, ROWS * WARPS), cores = lw->caps->cores ? lw->caps->cores : 64;
   a->warps = WARPS;
   a->shares = 1;
-  while (a->shares < WARPS && blocks * a->shares < cores && a->o.sk > 16 * (int64_t)a->shares) a->shares *= 2;
-  while (a->warps > a->shares && a->o.sq <= rows_of(a) / 2) a->warps /= 2;
-  int64_t each = round_up((a->o.sk + a->shares - 1) / a->shares, 16), most = a->shares > 1 ? KEYS / 2 : KEYS;
+  while (a->shares < WARPS && blocks * a->shares < cores && a->m.o.sk > 16 * (int64_t)a->shares) a->shares *= 2;
+  while (a->warps > a->shares && a->m.o.sq <= rows_of(a) / 2) a->warps /= 2;
+  int64_t each = round_up((a->m.o.sk + a->shares - 1) / a->shares, 16), most = a->shares > 1 ? KEYS / 2 : KEYS;
   a->keys = each < most ? each : most;
+  a->m.keys = a->keys * a->shares;
+  a->m.rows = rows_of(a);
+  a->m.threads = 32 * a->warps;
 }
 
-zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
-  if (!lw->caps->mma) return zn_lower_attend_strip(lw, n);
+static void attend_units(zn_lw *lw, zn_nid n, const zn_attend *o) {
   zn_kb *b = &lw->kb;
-  attend a = {.y = zn_lw_node(lw, n)->out[0]};
-  if (!zn_attend_find(lw->g, zn_graph_uses(lw->g, lw->arena), lw->caps, n, &a.o))
-    ZN_BUG(lw->ctx, "%s: no attention after all", zn_node_where(lw->ctx, zn_lw_node(lw, n)));
-  a.rank = zn_lw_type(lw, a.o.q)->rank;
-  a.brain = zn_lw_type(lw, a.o.q)->dtype == ZN_BF16;
+  attend a = {.m = {.o = *o, .y = zn_lw_node(lw, n)->out[0], .rank = zn_lw_type(lw, o->q)->rank}};
+  a.m.t = (zn_dtype)zn_lw_type(lw, o->q)->dtype;
+  a.brain = a.m.t == ZN_BF16;
   divide(lw, &a);
-  zn_expr extents[ZN_MAX_RANK], var[ZN_MAX_RANK];
   zn_lw_kernel(lw, n, "attention");
-  int64_t keys = a.keys * a.shares, slots = a.o.sk > keys ? 2 : 1, tiles = slots * keys * (a.o.d + a.o.dv + 2 * PAD);
-  int64_t met = a.shares > 1 ? 2 * rows_of(&a) * a.shares * (a.o.dv + MEET_PAD) : 0;
-  int64_t queries = rows_of(&a) * (a.o.d + PAD), stats = 4 * rows_of(&a) * a.shares;
+  int64_t keys = a.m.keys, slots = o->sk > keys ? 2 : 1, tiles = slots * keys * (o->d + o->dv + 2 * PAD);
+  int64_t met = a.shares > 1 ? 2 * rows_of(&a) * a.shares * (o->dv + MEET_PAD) : 0;
+  int64_t queries = rows_of(&a) * (o->d + PAD), stats = 4 * rows_of(&a) * a.shares;
   a.sq = zn_kb_alloc(b, ZN_F16, (uint64_t)(queries > stats ? queries : stats));
   a.sk = zn_kb_alloc(b, ZN_F16, (uint64_t)(tiles > met ? tiles : met));
-  a.sv = zn_kb_ptradd(b, a.sk, zn_kb_idx(b, 2 * slots * keys * (a.o.d + PAD)));
-  for (int d = 0; d < a.rank - 2; d++) extents[d] = zn_lw_dim(lw, a.o.q, d);
-  extents[a.rank - 2] = zn_ex_const(lw->ex, round_up(a.o.sq, rows_of(&a)) / rows_of(&a));
-  zn_lw_grid(lw, (uint32_t)a.rank - 1, extents, var);
-  for (int d = 0; d < a.rank - 2; d++) a.batch[d] = var[d];
-  a.row0 = zn_ex_muli(lw->ex, var[a.rank - 2], rows_of(&a));
-  zn_kref threads = zn_kb_idx(b, 32 * (int64_t)a.warps);
-  a.thread = zn_kb_for(b, zn_kb_idx(b, 0), threads, 1, ZN_FOR_THREAD, 32 * a.warps);
+  a.sv = zn_kb_ptradd(b, a.sk, zn_kb_idx(b, 2 * slots * keys * (o->d + PAD)));
+  a.row0 = zn_at_grid(lw, &a.m);
+  zn_kref threads = zn_kb_idx(b, a.m.threads);
+  a.m.thread = zn_kb_for(b, zn_kb_idx(b, 0), threads, 1, ZN_FOR_THREAD, a.m.threads);
   team_body(lw, &a);
   zn_kb_end(b);
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
+}
+
+zn_status zn_lower_attend(zn_lw *lw, zn_nid n) {
+  zn_attend o;
+  if (!lw->caps->mma) return zn_lower_attend_strip(lw, n);
+  if (!zn_attend_find(lw->g, zn_graph_uses(lw->g, lw->arena), lw->caps, n, &o))
+    ZN_BUG(lw->ctx, "%s: no attention after all", zn_node_where(lw->ctx, zn_lw_node(lw, n)));
+  if (zn_lw_type(lw, o.q)->dtype == ZN_F32) return zn_lower_attend_fma(lw, n, &o);
+  attend_units(lw, n, &o);
   return ZN_OK;
 }

@@ -479,10 +479,47 @@ static uint64_t spread(zn_lw *lw, const zn_gemm *g, const candidate *c, double t
   return least > shared_of(c) ? least : shared_of(c);
 }
 
-/* Measured: spots of A cost the four producers more than eight warps that share them, unless there are few steps; and small
- * products are better off with more blocks. Multiprocessors have a KiB a block more than a block may ask for. */
+static bool same_shape(const zn_type *a, const zn_type *b) {
+  return a->rank == b->rank && !memcmp(a->dims, b->dims, (size_t)a->rank * sizeof *a->dims);
+}
+
+/* Does node n, or what is inlined into it, read another stored value of its result's shape than the product's? */
+static bool node_reads_beside(const zn_lw *lw, zn_nid product, zn_nid n) {
+  const zn_node *node = zn_lw_node(lw, n);
+  if (!(zn_ops[node->op].flags & ZN_OPF_EW)) return false;
+  for (uint32_t i = 0; i < node->num_in; i++) {
+    zn_vid v = node->in[i];
+    const zn_value *val = &lw->g->vals[v];
+    if (!v || val->cst || val->def == product || !same_shape(&val->type, zn_lw_type(lw, node->out[0]))) continue;
+    if (!val->inlined || node_reads_beside(lw, product, val->def)) return true;
+  }
+  return false;
+}
+
+/* Does the epilogue read memory of the size of the results? */
+static bool reads_beside(const zn_lw *lw, const zn_gemm *g) {
+  for (uint32_t i = 0; i < lw->g->num_order; i++) {
+    const zn_nid n = lw->g->order[i];
+    if (zn_lw_node(lw, n)->group != g->node || n == g->node || lw->g->vals[zn_lw_node(lw, n)->out[0]].inlined) continue;
+    if (node_reads_beside(lw, g->node, n)) return true;
+  }
+  return false;
+}
+
+/* Measured (ResNet-50, MobileNetV2): spots of A cost four producers more than eight warps that share them, which shows where the
+ * steps are neither few nor so many that cutting the depth is what they replace, unless one tile has all columns. And where
+ * wide results are added to others from memory, eight warps a multiprocessor have too few reads under way. */
+static bool spots_stream(const zn_lw *lw, const zn_gemm *g, int64_t steps) {
+  enum { SHORT = 4, MANY = 16, NARROW = 64, WIDE = 256 };
+  int64_t n = 0;
+  zn_ex_is_const(lw->ex, g->n, &n);
+  if (n >= WIDE && reads_beside(lw, g)) return false;
+  return n <= NARROW || steps <= SHORT || steps > MANY;
+}
+
+/* Small products are better off with more blocks. Multiprocessors have a KiB a block more than a block may ask for. */
 static bool stream_usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
-  enum { OWN = 1024, FEW_STEPS = 4 };
+  enum { OWN = 1024 };
   const double FULL = 0.9;
   uint64_t share = (lw->caps->shared_bytes + OWN) / c->blocks - OWN;
   int64_t k = 0, each;
@@ -491,7 +528,7 @@ static bool stream_usable(zn_lw *lw, const zn_gemm *g, const candidate *c) {
   if (!g->b_tiles || !divides(lw, g->n, RUN) || !zn_gs_columns_fit(c->s->bn, zn_gs_extent(lw, g->n))) return false;
   bool full = tiles_of(lw, g, c) >= FULL * cores_of(lw);
   bool large = c->parts == 1 && c->s->bm >= 2 * ROWS && c->s->bn >= 2 * ROWS && full;
-  if (g->spot ? k > FEW_STEPS * STEP : !large) return false;
+  if (g->spot ? !spots_stream(lw, g, (k + STEP - 1) / STEP) : !large) return false;
   return shared_of(c) <= share && each * (c->parts - 1) < k; /* no part is empty */
 }
 

@@ -68,6 +68,8 @@ cases=("$B"/onnx-data/test_{softmax_axis_1,layer_normalization_2d_axis1,matmul_2
     name=$(basename "$m" .zg)
     for p in model tf32 fp16 bf16; do try "$name's kernels, $p" kernel_ir "$m" --precision=$p; done
     case $name in
+    keys) kernel_ir "$m" > "$out/keys.log" 2>&1
+          try "$name: attention of f32 is one kernel" grep -q "_attention" "$out/kernels.zk" ;;
     long) kernel_ir "$m" > "$out/long.log" 2>&1
           try "$name: copies under way while threads multiply" grep -q asynccopy "$out/kernels.zk" ;;
     block) try "$name: its attention is one kernel" grep -q "_attention" "$out/kernels.zk" ;;

@@ -87,12 +87,24 @@ static bool same_batches(const zn_graph *g, const zn_attend *a) {
   return dim(g, a->kt, 1) == dim(g, a->v, 2) && dim(g, a->q, 1) == dim(g, a->kt, 2);
 }
 
-/* On matrix units: halves and constant sizes. With vectors: f32, whatever the numbers of rows and keys, more than one row. */
+/* Shared memory of attend_fma.c's block: rows of Q and their probabilities, keys, values. */
+static uint64_t fma_bytes(const zn_attend *a) {
+  uint64_t rows = ZN_AT_FMA_ROWS, keys = ZN_AT_FMA_KEYS, pad = 4, d = (uint64_t)a->d, dv = (uint64_t)a->dv;
+  return 4 * (rows * (d + pad + keys + pad) + keys * (d + dv + 2 * pad));
+}
+
+/* On matrix units: halves and constant sizes. By threads, beside matrix units: the same for f32. With vectors: f32, whatever the
+ * numbers of rows and keys, more than one row. */
 static bool sizes_fit(const zn_graph *g, const zn_caps *caps, zn_attend *a) {
   if (!same_batches(g, a)) return false;
   if (!zn_ex_is_const(g->ex, dim(g, a->q, 1), &a->d) || !zn_ex_is_const(g->ex, dim(g, a->v, 1), &a->dv)) return false;
   if (!zn_ex_is_const(g->ex, dim(g, a->q, 2), &a->sq)) a->sq = -1;
   if (!zn_ex_is_const(g->ex, dim(g, a->kt, 1), &a->sk)) a->sk = -1;
+  if (caps->mma && is(g, a->q, ZN_F32)) {
+    if (!is(g, a->s, ZN_F32) || !is(g, a->x, ZN_F32)) return false;
+    return a->sq >= 16 && a->sk >= 16 && a->d % 4 == 0 && a->dv % 4 == 0 && a->d > 0 && a->dv > 0 && a->d <= MAX_HEAD &&
+           a->dv <= MAX_HEAD && fma_bytes(a) <= caps->shared_bytes;
+  }
   if (caps->mma) {
     if (!(is(g, a->q, ZN_F16) || is(g, a->q, ZN_BF16)) || !is(g, a->s, (zn_dtype)g->vals[a->q].type.dtype)) return false;
     return a->sq >= 16 && a->sk >= 16 && a->d % 16 == 0 && a->dv % 16 == 0 && a->d > 0 && a->dv > 0 && a->d <= MAX_HEAD &&

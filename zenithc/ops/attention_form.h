@@ -6,6 +6,8 @@
 #include "zenithc/base/caps.h"
 #include "zenithc/ops/op.h"
 
+enum { ZN_AT_FMA_ROWS = 64, ZN_AT_FMA_KEYS = 64 }; /* most rows of a block, keys of a tile (codegen/lower/attend_fma.c) */
+
 typedef struct zn_attend {
   zn_nid scores, softmax;
   zn_vid q, kt, v;    /* [..., Sq, D], [..., D, Sk], [..., Sk, Dv], leading axes equal */
