@@ -2,15 +2,17 @@
  * leave most of the machine idle become one call, whose grid is theirs one after the other. What depends on what is read from
  * the buffers that steps read and write, so every lowering takes part: branches of a network, heads of a detector, directions
  * of a recurrent layer, reductions of one value. Steps keep their order but for those that join an earlier one, and what these
- * need. */
+ * need. Before that, neighbours of one team each that are soon done (a turn of a small Scan) follow each other in one kernel:
+ * simt.c puts barriers between them as between any parts of a kernel. */
 #include "codegen/lower/program.h"
 
 /* Calls of a group; steps of a run that is looked at; threads of a multiprocessor that a small call leaves to others. */
 enum { MOST = 8, LONGEST = 4096, THREADS = 1024 };
 
 typedef struct access {
-  zn_loc root;
+  zn_loc loc, root;
   uint64_t from, until; /* bytes of it */
+  uint8_t dtype;        /* of its elements */
   bool writes;
 } access;
 
@@ -47,15 +49,15 @@ static zn_loc root_of(const zn_lw *lw, zn_loc l) {
   return l;
 }
 
-static void read_accesses(const run *r, call *c) {
-  zn_lw *lw = r->lw;
+static void read_accesses(zn_lw *lw, call *c) {
   c->access = ZN_ARRAY(&lw->ctx->tmp, access, c->s->num_args + 1);
   for (uint32_t i = 0; i < c->s->num_args; i++) {
     const zn_arg *a = &c->s->args[i];
     zn_loc root = a->is_int ? (zn_loc){ZN_LOC_NONE, 0} : root_of(lw, a->loc);
     if (a->is_int || root.kind == ZN_LOC_CONST) continue;
     if (root.kind == ZN_LOC_WS && root.index == lw->err_buf) continue; /* all store the same there, or nothing */
-    access x = {root, 0, UINT64_MAX, a->access != ZN_KP_IN};
+    uint8_t t = lw->mod->funcs[c->s->fn]->params[i].dtype;
+    access x = {a->loc, root, 0, UINT64_MAX, t, a->access != ZN_KP_IN};
     if (a->loc.kind == ZN_LOC_PART) {
       const zn_part *p = &lw->parts[a->loc.index];
       x.from = p->at;
@@ -65,11 +67,14 @@ static void read_accesses(const run *r, call *c) {
   }
 }
 
-static bool clash(const call *x, const call *y) {
+static bool same_place(zn_loc a, zn_loc b) { return a.kind == b.kind && a.index == b.index; }
+
+/* Does one of them write what the other one touches? but_named: what both know by one name does not count. */
+static bool clash(const call *x, const call *y, bool but_named) {
   for (uint32_t i = 0; i < x->num_access; i++)
     for (uint32_t k = 0; k < y->num_access; k++) {
       const access *a = &x->access[i], *b = &y->access[k];
-      if (a->root.kind != b->root.kind || a->root.index != b->root.index) continue;
+      if (!same_place(a->root, b->root) || (but_named && same_place(a->loc, b->loc))) continue;
       if ((a->writes || b->writes) && a->from < b->until && b->from < a->until) return true;
     }
   return false;
@@ -82,7 +87,7 @@ static void find_order(run *r) {
   r->depends = ZN_ARRAY(&r->lw->ctx->tmp, uint64_t, (uint64_t)r->num * r->words + 1);
   for (uint32_t j = 0; j < r->num; j++)
     for (uint32_t i = 0; i < j; i++) {
-      if (!clash(&r->calls[i], &r->calls[j])) continue;
+      if (!clash(&r->calls[i], &r->calls[j], false)) continue;
       r->depends[(uint64_t)j * r->words + i / 64] |= UINT64_C(1) << i % 64;
       if (r->calls[i].level >= r->calls[j].level) r->calls[j].level = r->calls[i].level + 1;
     }
@@ -171,7 +176,8 @@ typedef struct joiner {
   zn_step *to;      /* the joint call */
   zn_kref *params;  /* its parameters */
   uint32_t cap_params;
-  zn_kref memory;   /* shared by the parts: one of them runs in a team */
+  zn_kref memory;   /* shared by the parts: one of them runs in a team, or one after the other */
+  bool chain;       /* one after the other: a buffer has one name */
 } joiner;
 
 static bool same_arg(const zn_arg *a, const zn_arg *b) {
@@ -181,8 +187,16 @@ static bool same_arg(const zn_arg *a, const zn_arg *b) {
 
 /* The joint kernel's parameter for parameter p of f, whose argument is a. */
 static zn_kref join_param(joiner *t, const zn_kfunc *f, uint32_t p, const zn_arg *a) {
-  for (uint32_t i = 0; i < t->to->num_args; i++)
-    if (same_arg(&t->to->args[i], a) && t->b.f->params[i].dtype == f->params[p].dtype) return t->params[i];
+  for (uint32_t i = 0; i < t->to->num_args; i++) {
+    zn_arg *known = &t->to->args[i];
+    zn_kparam *param = &t->b.f->params[i];
+    if (t->chain && !a->is_int && !known->is_int && same_place(known->loc, a->loc)) {
+      if (known->access != a->access) known->access = ZN_KP_INOUT, param->kind = ZN_KP_INOUT;
+      if (f->params[p].align < param->align) param->align = f->params[p].align;
+      return t->params[i];
+    }
+    if (same_arg(known, a) && param->dtype == f->params[p].dtype) return t->params[i];
+  }
   zn_kref k = zn_kb_param(&t->b, f->params[p].name, (zn_kparam_kind)f->params[p].kind, (zn_dtype)f->params[p].dtype);
   zn_kparam *made = &t->b.f->params[t->b.f->num_params - 1];
   const char *name = made->name;
@@ -242,8 +256,14 @@ static void join_body(joiner *t, const zn_kfunc *f, zn_kref at, zn_kref *map) {
   }
 }
 
-static const char *joint_name(const zn_lw *lw, const zn_kfunc *first, uint32_t others) {
-  return zn_arena_printf(lw->arena, "%s_and_%u", first->name, others);
+/* The first one's name, what the others do, each thing once, how (`how`: "and", "then"), and how many more there are. */
+static const char *joint_name(const zn_lw *lw, const zn_kfunc *const *f, uint32_t n, const char *how) {
+  const char *name = f[0]->name;
+  for (uint32_t i = 1; i < n; i++) {
+    const char *does = strchr(f[i]->name, '_');
+    if (does && !strstr(name, does)) name = zn_arena_printf(lw->arena, "%s%s", name, does);
+  }
+  return zn_arena_printf(lw->arena, "%s_%s_%u", name, how, n - 1);
 }
 
 /* Calls members[0 .. n-1] as one; returns the step. */
@@ -252,6 +272,7 @@ static zn_step join_calls(run *r, call *const *members, uint32_t n) {
   zn_step s = *members[0]->s;
   joiner t = {.lw = lw, .to = &s};
   zn_kref *map[MOST];
+  const zn_kfunc *all_of[MOST];
   int64_t total = 0, until = 0;
   uint64_t shared = 0;
   const char *note = lw->mod->funcs[s.fn]->note;
@@ -261,13 +282,14 @@ static zn_step join_calls(run *r, call *const *members, uint32_t n) {
   s.flops = s.bytes = 0;
   for (uint32_t i = 0; i < n; i++) {
     const zn_kfunc *f = lw->mod->funcs[members[i]->s->fn];
+    all_of[i] = f;
     map[i] = ZN_ARRAY(&lw->ctx->tmp, zn_kref, f->num_insts);
     total += members[i]->grid;
     if (members[i]->shared > shared) shared = members[i]->shared;
     if (i) note = zn_arena_printf(lw->arena, "%s | %s", note ? note : "", f->note ? f->note : "");
     s.inexact |= !zn_lower_call_cost(lw, members[i]->s, &s.flops, &s.bytes);
   }
-  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, lw->mod->funcs[s.fn], n - 1), false);
+  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, all_of, n, "and"), false);
   t.b.f->note = note;
   if (shared) t.memory = zn_kb_alloc(&t.b, ZN_U8, shared);
   for (uint32_t i = 0; i < n; i++) join_leaves(&t, members[i]->s, map[i]);
@@ -283,6 +305,94 @@ static zn_step join_calls(run *r, call *const *members, uint32_t n) {
   zn_kb_finish(&t.b);
   s.grid = zn_ex_const(lw->ex, total);
   return s;
+}
+
+/* ---- one after the other ---- */
+
+enum { CHAIN = 16, INSTS = 4000 }; /* calls of a chain; instructions */
+
+/* Calls of one team that are soon done. */
+static bool is_link(zn_lw *lw, zn_step *s, call *c) {
+  const double FLOPS = 1e5, BYTES = 5e4;
+  double flops = 0, bytes = 0;
+  const zn_kfunc *f = lw->mod->funcs[s->fn];
+  *c = (call){.s = s};
+  if (!zn_ex_is_const(lw->ex, s->grid, &c->grid) || c->grid != 1 || !read_team(lw, f, c)) return false;
+  if (f->num_insts > INSTS / 4 || !zn_lower_call_cost(lw, s, &flops, &bytes) || flops > FLOPS || bytes > BYTES) return false;
+  c->shared = zn_kfunc_alloc_bytes(f);
+  read_accesses(lw, c);
+  return true;
+}
+
+/* Does one of them read as another type what the other one wrote? Only barriers keep compilers from exchanging the two. */
+static bool retypes(const call *x, const call *y) {
+  for (uint32_t i = 0; i < x->num_access; i++)
+    for (uint32_t k = 0; k < y->num_access; k++) {
+      const access *a = &x->access[i], *b = &y->access[k];
+      if (same_place(a->loc, b->loc) && (a->writes || b->writes) && a->dtype != b->dtype) return true;
+    }
+  return false;
+}
+
+/* May c follow members[0 .. n-1] in their kernel? */
+static bool links(const zn_lw *lw, const call *members, uint32_t n, const call *c) {
+  unsigned team = c->team, fixed = c->fixed ? c->team : 0;
+  uint32_t insts = lw->mod->funcs[c->s->fn]->num_insts;
+  bool retyped = false;
+  for (uint32_t i = 0; i < n; i++) {
+    const call *m = &members[i];
+    retyped |= retypes(m, c);
+    if (clash(m, c, true) || (m->fixed && fixed && m->team != fixed)) return false;
+    if (m->fixed) fixed = m->team;
+    if (m->team > team) team = m->team;
+    insts += lw->mod->funcs[m->s->fn]->num_insts;
+  }
+  return insts <= INSTS && (!fixed || team <= fixed) && !(retyped && team == 1);
+}
+
+static zn_step link_calls(zn_lw *lw, const call *members, uint32_t n) {
+  zn_step s = *members[0].s;
+  joiner t = {.lw = lw, .to = &s, .chain = true};
+  const zn_kfunc *all_of[CHAIN];
+  uint64_t shared = 0;
+  const char *note = lw->mod->funcs[s.fn]->note;
+  s.args = NULL;
+  s.num_args = s.cap_args = 0;
+  s.counted = true;
+  s.flops = s.bytes = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const zn_kfunc *f = all_of[i] = lw->mod->funcs[members[i].s->fn];
+    if (members[i].shared > shared) shared = members[i].shared;
+    if (i) note = zn_arena_printf(lw->arena, "%s; %s", note ? note : "", f->note ? f->note : "");
+    s.inexact |= !zn_lower_call_cost(lw, members[i].s, &s.flops, &s.bytes);
+  }
+  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, all_of, n, "then"), false);
+  t.b.f->note = note;
+  if (shared) t.memory = zn_kb_alloc(&t.b, ZN_U8, shared);
+  zn_kref none = zn_kb_idx(&t.b, 0);
+  for (uint32_t i = 0; i < n; i++) {
+    zn_kref *map = ZN_ARRAY(&lw->ctx->tmp, zn_kref, lw->mod->funcs[members[i].s->fn]->num_insts);
+    join_leaves(&t, members[i].s, map);
+    join_body(&t, lw->mod->funcs[members[i].s->fn], none, map);
+  }
+  zn_kb_finish(&t.b);
+  return s;
+}
+
+/* Neighbours among steps first .. first + num - 1 that are links become one call; returns how many steps are left. */
+static uint32_t link_run(zn_lw *lw, zn_step *first, uint32_t num, bool *dead) {
+  zn_step *out = ZN_ARRAY(&lw->ctx->tmp, zn_step, num + 1);
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < num;) {
+    call members[CHAIN];
+    uint32_t n = 0;
+    while (i + n < num && n < CHAIN && is_link(lw, &first[i + n], &members[n]) && links(lw, members, n, &members[n])) n++;
+    for (uint32_t m = 0; m < n && n > 1; m++) dead[members[m].s->fn] = true;
+    out[kept++] = n > 1 ? link_calls(lw, members, n) : first[i];
+    i += n > 1 ? n : 1;
+  }
+  memcpy(first, out, kept * sizeof *first);
+  return kept;
 }
 
 /* ---- the new order ---- */
@@ -305,12 +415,13 @@ static void put_call(run *r, uint32_t i) {
 
 /* Steps first .. first + num - 1 are calls; returns how many are left. */
 static uint32_t join_run(zn_lw *lw, zn_step *first, uint32_t num, bool *dead) {
-  run r = {.lw = lw, .num = num, .dead = dead};
   if (num < 2 || num > LONGEST) return num;
+  num = link_run(lw, first, num, dead);
+  run r = {.lw = lw, .num = num, .dead = dead};
   r.calls = ZN_ARRAY(&lw->ctx->tmp, call, num);
   for (uint32_t i = 0; i < num; i++) {
     r.calls[i].s = &first[i];
-    read_accesses(&r, &r.calls[i]);
+    read_accesses(lw, &r.calls[i]);
     judge(&r, &r.calls[i]);
   }
   find_order(&r);
@@ -321,7 +432,7 @@ static uint32_t join_run(zn_lw *lw, zn_step *first, uint32_t num, bool *dead) {
   return r.num_out;
 }
 
-static void drop_functions(zn_lw *lw, const bool *dead, uint32_t known) {
+static void drop_functions(zn_lw *lw, const bool *dead) {
   zn_kmod *m = lw->mod;
   uint32_t *to = ZN_ARRAY(&lw->ctx->tmp, uint32_t, m->num_funcs + 1), kept = 0;
   bool *used = ZN_ARRAY(&lw->ctx->tmp, bool, m->num_funcs + 1);
@@ -329,7 +440,7 @@ static void drop_functions(zn_lw *lw, const bool *dead, uint32_t known) {
     if (lw->steps[i].kind == ZN_STEP_CALL) used[lw->steps[i].fn] = true;
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     to[i] = kept;
-    if (i >= known || !dead[i] || used[i]) m->funcs[kept++] = m->funcs[i];
+    if (!dead[i] || used[i]) m->funcs[kept++] = m->funcs[i];
   }
   m->num_funcs = kept;
   for (uint32_t i = 0; i < lw->num_steps; i++)
@@ -360,8 +471,7 @@ static void drop_idle(zn_lw *lw) {
 }
 
 void zn_lower_together(zn_lw *lw) {
-  const uint32_t known = lw->mod->num_funcs;
-  bool *dead = ZN_ARRAY(&lw->ctx->tmp, bool, known + 1);
+  bool *dead = ZN_ARRAY(&lw->ctx->tmp, bool, 2 * lw->mod->num_funcs + 1); /* each joint one is made of two at least */
   uint32_t kept = 0;
   if (!lw->device_caps->launch) return;
   drop_idle(lw);
@@ -374,5 +484,5 @@ void zn_lower_together(zn_lw *lw) {
     i = last > i ? last : i + 1;
   }
   lw->num_steps = kept;
-  drop_functions(lw, dead, known);
+  drop_functions(lw, dead);
 }

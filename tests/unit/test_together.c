@@ -67,6 +67,14 @@ static void branches_start_together(void **state) {
               "  %z: ?[*] = CumSum(%x, $axis)\n}\n", 1);
 }
 
+/* Each call has one team: what comes behind it follows in its kernel. */
+static void short_calls_follow_each_other(void **state) {
+  (void)state;
+  same_values("zg 1\nconst $first i64[1] = [0]\nconst $axis i64[] = [1]\ngraph @main(%x: f32[4,64]) -> (%y, %z) {\n"
+              "  %a: ?[*] = ReduceMax(%x, $first) {keepdims=1}\n  %y: ?[*] = CumSum(%a, $axis)\n"
+              "  %z: ?[*] = Add(%y, %a)\n}\n", 1);
+}
+
 static void what_depends_stays_behind(void **state) {
   (void)state; /* two chains of three: a call for each step of both */
   same_values("zg 1\nconst $axis i64[] = [1]\ngraph @main(%x: f32[4,64]) -> (%y, %z) {\n  %a: ?[*] = CumSum(%x, $axis)\n"
@@ -105,6 +113,7 @@ static void large_calls_stay_alone(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(branches_start_together),
+      cmocka_unit_test(short_calls_follow_each_other),
       cmocka_unit_test(what_depends_stays_behind),
       cmocka_unit_test(readers_come_before_who_stores_there),
       cmocka_unit_test(nothing_joins_where_launches_are_free),
