@@ -1,7 +1,8 @@
 /* Runs device artifacts on packed test data (pack.py) where no zenithc is: run_packs PACK ARTIFACTS [NAME-PREFIX]
- * Every case runs three times on host memory (the third as a recorded graph) and must give the same bits each time and the
- * stored outputs within rtol 1e-3, atol 1e-7. Works in child processes, since a fault on the device ends a process's use of
- * it. `run_packs --bench ARTIFACT RUNS` instead times graph replays on device memory with events. */
+ * Every case runs three times on host memory (the third as a recorded graph) on every device of the machine and must give
+ * the same bits each time and the stored outputs within rtol 1e-3, atol 1e-7. Works in child processes, since a fault on the
+ * device ends a process's use of it. `run_packs --bench ARTIFACT RUNS` instead times graph replays on device memory with
+ * events. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 
 #include "runtime/zenith_device.h"
 
-enum { MAX_IO = 64, RTOL_INV = 1000 };
+enum { MAX_IO = 64, MAX_DEVICES = 16, RTOL_INV = 1000 };
 
 typedef struct packed {
   char name[64];
@@ -174,6 +175,16 @@ static int run_on(const test *t, const zn_model *m, const zn_device_api *api, zn
   return rc == 0 ? 0 : rc >= 64 ? 2 : 1;
 }
 
+static int device_count(void) {
+  int n = 0, (*init)(unsigned), (*count)(int *);
+  void *cu = dlopen("libcuda.so.1", RTLD_NOW);
+  if (!cu) return 1;
+  *(void **)&init = dlsym(cu, "cuInit");
+  *(void **)&count = dlsym(cu, "cuDeviceGetCount");
+  return init(0) || count(&n) || n < 1 ? 1 : n < MAX_DEVICES ? n : MAX_DEVICES;
+}
+
+/* On every device, with the sessions of all of them open: the bits are those of the first. */
 static int run_test(const test *t, const char *art, uint64_t *bits, char *why, size_t room) {
   char path[600];
   snprintf(path, sizeof path, "%s/%s.so", art, t->name);
@@ -181,13 +192,23 @@ static int run_test(const test *t, const char *art, uint64_t *bits, char *why, s
   if (!h) return snprintf(why, room, "%s", dlerror()) < 0 ? 0 : 1;
   const zn_model *m = dlsym(h, "zn_model_main");
   const zn_device_api *api = dlsym(h, "zn_device_main");
-  zn_session *s = NULL;
-  int32_t rc = api->open(0, &s);
-  if (rc) return snprintf(why, room, "open: code %d: %s", rc, api->error(NULL)) < 0 ? 0 : 2;
-  int r = run_on(t, m, api, s, bits, why, room);
-  static int sessions; /* the first stays open, so that the device's context does */
+  zn_session *s[MAX_DEVICES] = {0};
+  const int devices = device_count();
+  for (int d = 0; d < devices; d++) {
+    int32_t rc = api->open(d, &s[d]);
+    if (rc) return snprintf(why, room, "open %d: code %d: %s", d, rc, api->error(NULL)) < 0 ? 0 : 2;
+  }
+  int r = 0;
+  const uint64_t start = *bits;
+  for (int d = 0; d < devices && !r; d++) {
+    uint64_t own = start;
+    r = run_on(t, m, api, s[d], &own, why, room);
+    if (d == 0) *bits = own;
+    if (!r && own != *bits) r = snprintf(why, room, "device %d gives other bits", d) < 0 ? 0 : 1;
+  }
+  static int sessions; /* the first stay open, so that the devices' contexts do */
   if (sessions++ == 0 || r == 2) return r;
-  api->close(s);
+  for (int d = 0; d < devices; d++) api->close(s[d]);
   dlclose(h);
   return r;
 }
