@@ -72,7 +72,7 @@ zn_status zn_eval_node(zn_ctx *c, zn_graph *g, zn_nid n, const zn_htensor **in, 
 
 /* Exact. Strings are borrowed from t; everything else is copied to a. */
 zn_eval_val zn_eval_from_htensor(zn_arena *a, const zn_htensor *t);
-/* Rounds to v's dtype. Contents in a, strings borrowed from v. Tensors only. */
+/* Rounds to v's dtype. Contents in a, strings borrowed from v. The type of an empty list's items is not known. */
 zn_htensor zn_eval_to_htensor(zn_arena *a, const zn_eval_val *v);
 /* Rounds x to a value of float type t (to nearest even, overflow to infinity where the type has
  * one). */

@@ -173,7 +173,19 @@ static void store_bits(zn_dtype t, void *data, uint64_t k, uint32_t bits) {
   else memcpy((char *)data + k, &byte, 1);
 }
 
+static zn_htensor list_to_htensor(zn_arena *a, const zn_eval_val *v) {
+  zn_htensor *items = ZN_ARRAY(a, zn_htensor, v->count + 1);
+  for (uint64_t k = 0; k < v->count; k++) items[k] = zn_eval_to_htensor(a, &v->u.items[k]);
+  return (zn_htensor){.dtype = (zn_dtype)v->dtype,
+                      .rank = 1,
+                      .dims = {(int64_t)v->count},
+                      .data = items,
+                      .kind = v->kind,
+                      .of = v->kind != ZN_V_MAP && v->count && items[0].kind != ZN_V_TENSOR};
+}
+
 zn_htensor zn_eval_to_htensor(zn_arena *a, const zn_eval_val *v) {
+  if (v->kind != ZN_V_TENSOR) return list_to_htensor(a, v);
   zn_htensor t = zn_htensor_new(a, (zn_dtype)v->dtype, v->rank, v->dims);
   if (v->dtype == ZN_STR) {
     memcpy(t.data, v->u.s, v->count * sizeof(zn_str));

@@ -37,7 +37,8 @@ static zn_status read_case(zn_ctx *c, const char *dir, zn_graph **out_g, fz_give
   ZN_TRY(zn_onnx_load(c, zn_arena_printf(&c->perm, "%s/model.onnx", dir), &onnx, NULL, out_g));
   ZN_TRY(zn_infer_graph(c, *out_g));
   const zn_graph *g = *out_g;
-  ZN_TRY(read_values(c, g, g->inputs, g->num_inputs, zn_arena_printf(&c->perm, "%s/in", dir), "input", &out->in));
+  out->dir = zn_arena_printf(&c->perm, "%s/test_data_set_0", dir);
+  ZN_TRY(read_values(c, g, g->inputs, g->num_inputs, out->dir, "input", &out->in));
   if (!out->in) return zn_fail(c, ZN_ERR_MODEL, dir, "has no inputs");
   for (uint32_t k = 0; k < FZ_OPINIONS; k++)
     ZN_TRY(read_values(c, g, g->outputs, g->num_outputs, zn_arena_printf(&c->perm, "%s/%s", dir, opinions[k]), "output",

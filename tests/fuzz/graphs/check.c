@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include "codegen/llvm/llvm_emit.h"
+#include "frontends/onnx/onnx.h"
 #include "targets/exec_common.h"
 #include "tests/fuzz/graphs/fuzz.h"
 #include "zenithc/driver/compile.h"
+#include "zenithc/driver/tools.h"
 #include "zenithc/driver/verify.h"
 #include "zenithc/passes/pass.h"
 
@@ -280,6 +282,18 @@ static void hear(run *r) {
   }
 }
 
+/* The reference's results beside the inputs that somebody gave. */
+static void keep(run *r) {
+  for (uint32_t i = 0; r->o->given && i < r->g->num_outputs; i++) {
+    zn_htensor t = zn_eval_to_htensor(&r->c->graph, &r->s[0].ref[i]);
+    const zn_value *v = &r->g->vals[r->g->outputs[i]];
+    zn_value_settle(&t, (zn_dtype)v->type.dtype, v->type.of != 0);
+    t.name = v->name;
+    if (zn_pb_write(r->c, zn_arena_printf(&r->c->graph, "%s/output_%u.pb", r->o->given->dir, i), &t) != ZN_OK)
+      fprintf(stderr, "%s\n", r->first);
+  }
+}
+
 /* ---- running ---- */
 
 typedef struct native {
@@ -439,7 +453,7 @@ void fz_check(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_resu
   if (text_holds(&r)) {
     for (uint32_t want = symbolic(r.g) && !o->given ? 2 : 1; r.samples < want; r.samples++)
       if (!one_sample(&r, r.samples)) break;
-    if (r.samples) hear(&r);
+    if (r.samples) hear(&r), keep(&r);
     if (!r.samples) fail(&r, FZ_UNDEFINED, "reference", "%s", r.first);
     for (size_t k = 0; r.samples && k < sizeof ways / sizeof ways[0]; k++) {
       const struct way *w = &ways[k];

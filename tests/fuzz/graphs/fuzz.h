@@ -94,6 +94,7 @@ enum { FZ_OPINIONS = 2 };
 typedef struct fz_given {
   zn_htensor *in; /* of every input; NULL: drawn */
   zn_htensor *want[FZ_OPINIONS]; /* of every output; NULL: no such opinion */
+  const char *dir; /* what the reference makes of them goes to DIR/output_N.pb */
 } fz_given;
 typedef struct fz_opts {
   const char *dir; /* scratch files */
@@ -126,9 +127,10 @@ void fz_apart(fz_job *job, const void *user, const fz_opts *o, fz_result *out);
 /* fz_check in a child. */
 void fz_check_apart(const char *zg, size_t n, uint64_t seed, const fz_opts *o, fz_result *out);
 
-/* cases.c: folders with model.onnx and inputs (in/input_N.pb), with opinions what comes out (ref/output_N.pb and
- * ort/output_N.pb, each optional), checked like drawn graphs. A line of tab-separated fields for each: outcome, folder,
- * way, what, and the two opinions. Returns whether all are same. */
+/* cases.c: folders with model.onnx and inputs (test_data_set_0/input_N.pb), with opinions what comes out (ref/output_N.pb
+ * and ort/output_N.pb, each optional), checked like drawn graphs. A line of tab-separated fields for each: outcome, folder,
+ * way, what, and the two opinions. Returns whether all are same. The results of our reference become
+ * test_data_set_0/output_N.pb, so that `zenithc check` can read the folder too. */
 bool fz_check_cases(int n, char **dirs, const fz_opts *o);
 
 /* jit.c. The error is the caller's for good. */

@@ -5,7 +5,7 @@ usage: sweep_types.py FUZZ_GRAPHS NODE-TESTS OUT [--versions] [--only OP,...] [-
 Each seed (seeds.py, own_seeds.py) is retyped: one type constraint at a time to each type that the schema allows, all that
 share an element type together, and the whole product where it is small. A case is OUT/OP/NAME with model.onnx, its inputs,
 and what onnx.reference (ref) and ONNX Runtime (ort) say, where they say anything. `fuzz_graphs --cases` computes it by
-our evaluator, interp, cpu and c. OUT/results.tsv has a line for each case, OUT/table.txt operator x type. What is disputed or
+our evaluator, interp, cpu and c, and adds what the evaluator says: `zenithc check OUT/OP` reads it too. OUT/results.tsv has a line for each case, OUT/table.txt operator x type. What is disputed or
 refused with a reason stands in verdicts.txt; anything else of the kind is a failure.
 """
 import argparse
@@ -249,7 +249,7 @@ def save(protos, folder, what):
 def write_case(folder, model, values):
     os.makedirs(folder)
     onnx.save(model, folder + "/model.onnx")
-    save([as_proto(values[i.name], i.type, i.name) for i in model.graph.input], folder + "/in", "input")
+    save([as_proto(values[i.name], i.type, i.name) for i in model.graph.input], folder + "/test_data_set_0", "input")
     if model.graph.node[0].op_type in RANDOM:
         return
     for name, call in (("ref", reference), ("ort", runtime)):
