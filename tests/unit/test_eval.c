@@ -243,6 +243,26 @@ static void generated_indices_fit(void **state) {
   zn_ctx_fini(&f.c);
 }
 
+/* Lists keep their items, of strings and in lists, on the way to host values and back. */
+static void lists_become_host_values(void **state) {
+  (void)state;
+  fix f;
+  open_fix(&f);
+  zn_str words[] = {{"a", 1}, {"bc", 2}};
+  zn_htensor text = {.dtype = ZN_STR, .rank = 1, .dims = {2}, .data = words};
+  zn_eval_val items[2] = {zn_eval_from_htensor(&f.c.graph, &text), floats(&f, ZN_F32, 0, NULL, (double[]){0.5})};
+  zn_eval_val list = {.set = true, .kind = ZN_V_SEQ, .dtype = ZN_STR, .count = 2, .u.items = items};
+  zn_eval_val given = {.set = true, .kind = ZN_V_OPT, .dtype = ZN_STR, .count = 1, .u.items = &list};
+  zn_htensor h = zn_eval_to_htensor(&f.c.graph, &given);
+  const zn_htensor *inner = h.data, *got = inner->data;
+  assert_true(h.kind == ZN_V_OPT && h.of && h.dims[0] == 1 && inner->kind == ZN_V_SEQ && inner->dims[0] == 2);
+  assert_true(got[0].dtype == ZN_STR && got[0].dims[0] == 2 && ((const zn_str *)got[0].data)[1].len == 2);
+  assert_true(zn_load_f64(ZN_F32, got[1].data, 0) == 0.5);
+  zn_eval_val back = zn_eval_from_htensor(&f.c.graph, &h);
+  assert_true(back.count == 1 && back.u.items[0].u.items[0].u.s[0].len == 1);
+  zn_ctx_fini(&f.c);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(scalar_and_broadcast),
                                      cmocka_unit_test(integers_wrap),
@@ -253,6 +273,7 @@ int main(void) {
                                      cmocka_unit_test(folds_one_node),
                                      cmocka_unit_test(errors_name_the_node),
                                      cmocka_unit_test(metric_rules),
-                                     cmocka_unit_test(generated_indices_fit)};
+                                     cmocka_unit_test(generated_indices_fit),
+                                     cmocka_unit_test(lists_become_host_values)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
