@@ -5,7 +5,8 @@ usage: sweep_types.py FUZZ_GRAPHS NODE-TESTS OUT [--versions] [--only OP,...] [-
 Each seed (seeds.py, own_seeds.py) is retyped: one type constraint at a time to each type that the schema allows, all that
 share an element type together, and the whole product where it is small. A case is OUT/OP/NAME with model.onnx, its inputs,
 and what onnx.reference (ref) and ONNX Runtime (ort) say, where they say anything. `fuzz_graphs --cases` computes it by
-our evaluator, interp, cpu and c, and adds what the evaluator says: `zenithc check OUT/OP` reads it too. OUT/results.tsv has a line for each case, OUT/table.txt operator x type. What is disputed or
+our evaluator, interp, cpu and c, and adds what the evaluator says: `zenithc check OUT/OP` reads it too.
+OUT/results.tsv has a line for each case, OUT/table.txt operator x type. What is disputed or
 refused with a reason stands in verdicts.txt; anything else of the kind is a failure.
 """
 import argparse
