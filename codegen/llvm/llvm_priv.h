@@ -102,8 +102,16 @@ zn_status zn_lm_write_bin(zn_lmod *m);
 void zn_lm_descriptor(zn_lmod *m);
 /* llvm_support.c: local helper functions, created on first use. */
 zn_lval zn_lm_features_fn(zn_lmod *m);
+/* A helper function being made. */
+typedef struct zn_lmaker {
+  zn_lmod *m;
+  zn_lval fn;
+  LLVMBuilderRef b;
+} zn_lmaker;
+static inline LLVMBasicBlockRef zn_lm_block(zn_lmaker *k) { return LLVMAppendBasicBlockInContext(k->m->lc, k->fn, ""); }
+static inline void zn_lm_at(zn_lmaker *k, LLVMBasicBlockRef bb) { LLVMPositionBuilderAtEnd(k->b, bb); }
 /* llvm_riscv.c: the body of the function that asks for ZN_FEAT_RVV. */
-void zn_lm_features_riscv(zn_lmod *m, zn_lval fn, LLVMBuilderRef b);
+void zn_lm_features_riscv(zn_lmaker *k);
 /* Does a run ask the processor what it may use? Then functions say for themselves what they use. */
 static inline bool zn_lm_asks(const zn_lmod *m) { return m->arch != ZN_LA_ARM; }
 zn_lval zn_lm_launch_fn(zn_lmod *m);

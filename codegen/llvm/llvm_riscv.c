@@ -14,18 +14,10 @@ enum {
   AUXV_BYTES = 1024
 };
 
-typedef struct maker {
-  zn_lmod *m;
-  zn_lval fn;
-  LLVMBuilderRef b;
-} maker;
-
-static LLVMBasicBlockRef block(maker *k) { return LLVMAppendBasicBlockInContext(k->m->lc, k->fn, ""); }
-static void at(maker *k, LLVMBasicBlockRef bb) { LLVMPositionBuilderAtEnd(k->b, bb); }
-static zn_lval c64(maker *k, int64_t v) { return LLVMConstInt(k->m->i64, (uint64_t)v, 1); }
+static zn_lval c64(zn_lmaker *k, int64_t v) { return LLVMConstInt(k->m->i64, (uint64_t)v, 1); }
 
 /* A system call of up to five arguments, the last two 0; i64: its result, or a negative error. */
-static zn_lval system_call(maker *k, int64_t number, zn_lval a0, zn_lval a1, zn_lval a2) {
+static zn_lval system_call(zn_lmaker *k, int64_t number, zn_lval a0, zn_lval a1, zn_lval a2) {
   zn_ltype six[6];
   for (int i = 0; i < 6; i++) six[i] = k->m->i64;
   zn_ltype ft = LLVMFunctionType(k->m->i64, six, 6, 0);
@@ -35,24 +27,24 @@ static zn_lval system_call(maker *k, int64_t number, zn_lval a0, zn_lval a1, zn_
   return LLVMBuildCall2(k->b, ft, as, args, 6, "");
 }
 
-static zn_lval address(maker *k, zn_lval p) { return LLVMBuildPtrToInt(k->b, p, k->m->i64, ""); }
+static zn_lval address(zn_lmaker *k, zn_lval p) { return LLVMBuildPtrToInt(k->b, p, k->m->i64, ""); }
 
-static zn_lval word(maker *k, zn_lval p, zn_lval bytes) {
+static zn_lval word(zn_lmaker *k, zn_lval p, zn_lval bytes) {
   return LLVMBuildLoad2(k->b, k->m->i64, LLVMBuildGEP2(k->b, k->m->i8, p, &bytes, 1, ""), "");
 }
 
-static zn_lval has(maker *k, zn_lval v, int64_t bit) {
+static zn_lval has(zn_lmaker *k, zn_lval v, int64_t bit) {
   return LLVMBuildICmp(k->b, LLVMIntNE, LLVMBuildAnd(k->b, v, c64(k, bit), ""), c64(k, 0), "");
 }
 
-static zn_lval room(maker *k, unsigned bytes) {
+static zn_lval room(zn_lmaker *k, unsigned bytes) {
   zn_lval p = LLVMBuildAlloca(k->b, LLVMArrayType2(k->m->i8, bytes), "");
   LLVMSetAlignment(p, 16);
   return p;
 }
 
 /* Does this V know tail and mask policies? */
-static zn_lval is_version_1(maker *k) {
+static zn_lval is_version_1(zn_lmaker *k) {
   zn_ltype ft = LLVMFunctionType(k->m->i64, NULL, 0, 0);
   static const char text[] = ".option push\n.option arch, +v\nvsetvli $0, zero, e8, m1, ta, ma\ncsrr $0, vtype\n.option pop";
   static const char cons[] = "=r,~{vl},~{vtype}";
@@ -61,7 +53,7 @@ static zn_lval is_version_1(maker *k) {
 }
 
 /* The hardware word of the auxiliary vector, as far as it says V, in the variable `out`. */
-static void read_auxv(maker *k, zn_lval buffer, zn_lval out) {
+static void read_auxv(zn_lmaker *k, zn_lval buffer, zn_lval out) {
   LLVMBuilderRef b = k->b;
   static const char path[] = "/proc/self/auxv";
   zn_lval text = LLVMConstStringInContext2(k->m->lc, path, sizeof path, 1);
@@ -70,47 +62,50 @@ static void read_auxv(maker *k, zn_lval buffer, zn_lval out) {
   LLVMSetLinkage(name, LLVMPrivateLinkage);
   LLVMSetGlobalConstant(name, 1);
   zn_lval file = system_call(k, SYS_OPENAT, c64(k, HERE), address(k, name), c64(k, 0));
-  LLVMBasicBlockRef opened = block(k), loop = block(k), entry = block(k), found = block(k), end = block(k);
+  LLVMBasicBlockRef opened = zn_lm_block(k), loop = zn_lm_block(k), entry = zn_lm_block(k), found = zn_lm_block(k);
+  LLVMBasicBlockRef end = zn_lm_block(k);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntSGE, file, c64(k, 0), ""), opened, end);
-  at(k, opened);
+  zn_lm_at(k, opened);
   zn_lval got = system_call(k, SYS_READ, file, address(k, buffer), c64(k, AUXV_BYTES));
   system_call(k, SYS_CLOSE, file, c64(k, 0), c64(k, 0));
   LLVMBuildBr(b, loop);
-  at(k, loop);
+  zn_lm_at(k, loop);
   zn_lval i = LLVMBuildPhi(b, k->m->i64, ""), first = c64(k, 0), next = LLVMBuildAdd(b, i, c64(k, 16), "");
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntSLE, next, got, ""), entry, end);
-  at(k, entry);
+  zn_lm_at(k, entry);
   zn_lval key = word(k, buffer, i);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntEQ, key, c64(k, AT_HWCAP), ""), found, loop);
   LLVMAddIncoming(i, &first, &opened, 1);
   LLVMAddIncoming(i, &next, &entry, 1);
-  at(k, found);
+  zn_lm_at(k, found);
   zn_lval value_at = LLVMBuildAdd(b, i, c64(k, 8), "");
   LLVMBuildStore(b, word(k, buffer, value_at), out);
   LLVMBuildBr(b, end);
-  at(k, end);
+  zn_lm_at(k, end);
 }
 
-void zn_lm_features_riscv(zn_lmod *m, zn_lval fn, LLVMBuilderRef b) {
-  maker k = {m, fn, b};
-  zn_lval pair = room(&k, 16), hwcap = room(&k, 8), buffer = room(&k, AUXV_BYTES);
-  zn_lval bit = c64(&k, ZN_FEAT_RVV), none = c64(&k, 0);
-  LLVMBuildStore(b, c64(&k, HWPROBE_KEY_IMA_EXT_0), pair);
-  zn_lval to_value = c64(&k, 8), value = LLVMBuildGEP2(b, m->i8, pair, &to_value, 1, "");
+void zn_lm_features_riscv(zn_lmaker *k) {
+  zn_lmod *m = k->m;
+  LLVMBuilderRef b = k->b;
+    zn_lval pair = room(k, 16), hwcap = room(k, 8), buffer = room(k, AUXV_BYTES);
+  zn_lval bit = c64(k, ZN_FEAT_RVV), none = c64(k, 0);
+  LLVMBuildStore(b, c64(k, HWPROBE_KEY_IMA_EXT_0), pair);
+  zn_lval to_value = c64(k, 8), value = LLVMBuildGEP2(b, m->i8, pair, &to_value, 1, "");
   LLVMBuildStore(b, none, value);
   LLVMBuildStore(b, none, hwcap);
-  zn_lval r = system_call(&k, SYS_RISCV_HWPROBE, address(&k, pair), c64(&k, 1), none);
-  LLVMBasicBlockRef answered = block(&k), old = block(&k), vectors = block(&k), without = block(&k);
-  LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntEQ, r, c64(&k, -ENOSYS), ""), old, answered);
-  at(&k, answered);
-  zn_lval v = has(&k, LLVMBuildLoad2(b, m->i64, value, ""), HWPROBE_IMA_V);
+  zn_lval r = system_call(k, SYS_RISCV_HWPROBE, address(k, pair), c64(k, 1), none);
+  LLVMBasicBlockRef answered = zn_lm_block(k), old = zn_lm_block(k), vectors = zn_lm_block(k);
+  LLVMBasicBlockRef without = zn_lm_block(k);
+  LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntEQ, r, c64(k, -ENOSYS), ""), old, answered);
+  zn_lm_at(k, answered);
+  zn_lval v = has(k, LLVMBuildLoad2(b, m->i64, value, ""), HWPROBE_IMA_V);
   v = LLVMBuildAnd(b, v, LLVMBuildICmp(b, LLVMIntEQ, r, none, ""), "");
   LLVMBuildRet(b, LLVMBuildSelect(b, v, bit, none, ""));
-  at(&k, old);
-  read_auxv(&k, buffer, hwcap);
-  LLVMBuildCondBr(b, has(&k, LLVMBuildLoad2(b, m->i64, hwcap, ""), HWCAP_V), vectors, without);
-  at(&k, vectors);
-  LLVMBuildRet(b, LLVMBuildSelect(b, is_version_1(&k), bit, none, ""));
-  at(&k, without);
+  zn_lm_at(k, old);
+  read_auxv(k, buffer, hwcap);
+  LLVMBuildCondBr(b, has(k, LLVMBuildLoad2(b, m->i64, hwcap, ""), HWCAP_V), vectors, without);
+  zn_lm_at(k, vectors);
+  LLVMBuildRet(b, LLVMBuildSelect(b, is_version_1(k), bit, none, ""));
+  zn_lm_at(k, without);
   LLVMBuildRet(b, none);
 }

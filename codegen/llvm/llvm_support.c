@@ -3,23 +3,15 @@
 #include "codegen/llvm/llvm_priv.h"
 #include "runtime/zenith.h"
 
-typedef struct maker {
-  zn_lmod *m;
-  zn_lval fn;
-  LLVMBuilderRef b;
-} maker;
+static zn_lval c32(zn_lmaker *k, uint64_t v) { return LLVMConstInt(k->m->i32, v, 0); }
 
-static LLVMBasicBlockRef block(maker *k) { return LLVMAppendBasicBlockInContext(k->m->lc, k->fn, ""); }
-static void at(maker *k, LLVMBasicBlockRef bb) { LLVMPositionBuilderAtEnd(k->b, bb); }
-static zn_lval c32(maker *k, uint64_t v) { return LLVMConstInt(k->m->i32, v, 0); }
-
-static maker begin(zn_lmod *m, const char *name, zn_ltype ret, zn_ltype *params, unsigned n) {
-  maker k = {m, LLVMAddFunction(m->lm, name, LLVMFunctionType(ret, params, n, 0)),
+static zn_lmaker begin(zn_lmod *m, const char *name, zn_ltype ret, zn_ltype *params, unsigned n) {
+  zn_lmaker k = {m, LLVMAddFunction(m->lm, name, LLVMFunctionType(ret, params, n, 0)),
              LLVMCreateBuilderInContext(m->lc)};
   LLVMSetLinkage(k.fn, LLVMPrivateLinkage);
   zn_lm_function_attrs(m, k.fn, true);
   zn_lm_attr(m, k.fn, (unsigned)LLVMAttributeFunctionIndex, "noinline");
-  at(&k, block(&k));
+  zn_lm_at(&k, zn_lm_block(&k));
   return k;
 }
 
@@ -29,7 +21,7 @@ typedef struct cpuid {
   zn_lval r[4]; /* eax ebx ecx edx */
 } cpuid;
 
-static cpuid call_cpuid(maker *k, uint32_t leaf, uint32_t sub) {
+static cpuid call_cpuid(zn_lmaker *k, uint32_t leaf, uint32_t sub) {
   zn_lmod *m = k->m;
   zn_ltype four[4] = {m->i32, m->i32, m->i32, m->i32};
   zn_ltype ret = LLVMStructTypeInContext(m->lc, four, 4, 0);
@@ -45,7 +37,7 @@ static cpuid call_cpuid(maker *k, uint32_t leaf, uint32_t sub) {
   return out;
 }
 
-static zn_lval call_xgetbv(maker *k) {
+static zn_lval call_xgetbv(zn_lmaker *k) {
   zn_lmod *m = k->m;
   zn_ltype two[2] = {m->i32, m->i32};
   zn_ltype ft = LLVMFunctionType(LLVMStructTypeInContext(m->lc, two, 2, 0), two, 1, 0);
@@ -59,7 +51,7 @@ static zn_lval call_xgetbv(maker *k) {
 
 /* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): Linux gives the state of AMX tiles to processes that ask; i32, 0 when
  * it did. */
-static zn_lval ask_for_tiles(maker *k) {
+static zn_lval ask_for_tiles(zn_lmaker *k) {
   zn_lmod *m = k->m;
   zn_ltype three[3] = {m->i64, m->i64, m->i64};
   zn_ltype ft = LLVMFunctionType(m->i64, three, 3, 0);
@@ -71,51 +63,51 @@ static zn_lval ask_for_tiles(maker *k) {
 }
 
 /* i32 `bit` where all bits of mask are set in reg, else 0. */
-static zn_lval feature(maker *k, zn_lval reg, uint32_t mask, uint32_t bit) {
+static zn_lval feature(zn_lmaker *k, zn_lval reg, uint32_t mask, uint32_t bit) {
   zn_lval got = LLVMBuildAnd(k->b, reg, c32(k, mask), "");
   zn_lval has = LLVMBuildICmp(k->b, LLVMIntEQ, got, c32(k, mask), "");
   return LLVMBuildSelect(k->b, has, c32(k, bit), c32(k, 0), "");
 }
 
-static zn_lval any_of(maker *k, zn_lval a, zn_lval b) { return LLVMBuildOr(k->b, a, b, ""); }
+static zn_lval any_of(zn_lmaker *k, zn_lval a, zn_lval b) { return LLVMBuildOr(k->b, a, b, ""); }
 
-static zn_lval if_feature(maker *k, zn_lval reg, uint32_t mask, zn_lval bits) {
+static zn_lval if_feature(zn_lmaker *k, zn_lval reg, uint32_t mask, zn_lval bits) {
   return LLVMBuildAnd(k->b, bits, feature(k, reg, mask, 0xffffffffu), "");
 }
 
 /* ZN_FEAT_AMX or 0; edx of leaf 7, low half of XCR0. Only artifacts that may use tiles ask for them. */
-static zn_lval tile_feature(maker *k, zn_lval edx, zn_lval xcr) {
+static zn_lval tile_feature(zn_lmaker *k, zn_lval edx, zn_lval xcr) {
   LLVMBuilderRef b = k->b;
   zn_lmod *m = k->m;
   bool wanted = false;
   for (uint32_t i = 0; i < m->num_variants; i++) wanted |= (m->variants[i].caps->feature_bits & ZN_FEAT_AMX) != 0;
   if (!wanted) return c32(k, 0);
   zn_lval has = if_feature(k, xcr, 3u << 17, feature(k, edx, 3u << 24, ZN_FEAT_AMX));
-  LLVMBasicBlockRef before = LLVMGetInsertBlock(b), ask = block(k), done = block(k);
+  LLVMBasicBlockRef before = LLVMGetInsertBlock(b), ask = zn_lm_block(k), done = zn_lm_block(k);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntNE, has, c32(k, 0), ""), ask, done);
-  at(k, ask);
+  zn_lm_at(k, ask);
   zn_lval granted = LLVMBuildICmp(b, LLVMIntEQ, ask_for_tiles(k), c32(k, 0), "");
   zn_lval bit = LLVMBuildSelect(b, granted, c32(k, ZN_FEAT_AMX), c32(k, 0), "");
   LLVMBuildBr(b, done);
-  at(k, done);
+  zn_lm_at(k, done);
   zn_lval r = LLVMBuildPhi(b, m->i32, ""), vals[2] = {c32(k, 0), bit};
   LLVMBasicBlockRef from[2] = {before, ask};
   LLVMAddIncoming(r, vals, from, 2);
   return r;
 }
 
-static void features_x86(maker *k) {
+static void features_x86(zn_lmaker *k) {
   LLVMBuilderRef b = k->b;
-  LLVMBasicBlockRef first = LLVMGetInsertBlock(b), os = block(k), rest = block(k), leaf7 = block(k),
-                    done = block(k);
+  LLVMBasicBlockRef first = LLVMGetInsertBlock(b), os = zn_lm_block(k), rest = zn_lm_block(k), leaf7 = zn_lm_block(k),
+                    done = zn_lm_block(k);
   cpuid c0 = call_cpuid(k, 0, 0), c1 = call_cpuid(k, 1, 0);
   zn_lval osxsave = LLVMBuildICmp(b, LLVMIntNE, LLVMBuildAnd(b, c1.r[2], c32(k, 1u << 27), ""),
                                   c32(k, 0), "");
   LLVMBuildCondBr(b, osxsave, os, rest);
-  at(k, os);
+  zn_lm_at(k, os);
   zn_lval xcr = call_xgetbv(k);
   LLVMBuildBr(b, rest);
-  at(k, rest);
+  zn_lm_at(k, rest);
   zn_lval x = LLVMBuildPhi(b, k->m->i32, "");
   zn_lval vals[2] = {c32(k, 0), xcr};
   LLVMBasicBlockRef from[2] = {first, os};
@@ -127,7 +119,7 @@ static void features_x86(maker *k) {
   vex = if_feature(k, x, 6, vex);
   zn_lval low = any_of(k, sse42, vex);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntUGE, c0.r[0], c32(k, 7), ""), leaf7, done);
-  at(k, leaf7);
+  zn_lm_at(k, leaf7);
   cpuid c7 = call_cpuid(k, 7, 0);
   cpuid c71 = call_cpuid(k, 7, 1); /* all zeros where there is no sub-leaf 1 */
   uint32_t f_dq_cd_bw_vl = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;
@@ -142,7 +134,7 @@ static void features_x86(maker *k) {
   all = any_of(k, all, tiles);
   leaf7 = LLVMGetInsertBlock(b);
   LLVMBuildBr(b, done);
-  at(k, done);
+  zn_lm_at(k, done);
   zn_lval bits = LLVMBuildPhi(b, k->m->i32, "");
   zn_lval vals2[2] = {low, all};
   LLVMBasicBlockRef from2[2] = {rest, leaf7};
@@ -152,7 +144,7 @@ static void features_x86(maker *k) {
 
 /* The four bits of an identification register from `shift` on are not zero: `bit`, else 0. Linux lets programs read these
  * registers: it traps and answers. */
-static zn_lval id_field(maker *k, const char *reg, unsigned shift, uint64_t bit) {
+static zn_lval id_field(zn_lmaker *k, const char *reg, unsigned shift, uint64_t bit) {
   zn_lmod *m = k->m;
   zn_ltype ft = LLVMFunctionType(m->i64, NULL, 0, 0);
   const char *text = zn_arena_printf(m->a, "mrs $0, %s", reg);
@@ -163,16 +155,16 @@ static zn_lval id_field(maker *k, const char *reg, unsigned shift, uint64_t bit)
   return LLVMBuildSelect(k->b, has, LLVMConstInt(m->i64, bit, 0), LLVMConstInt(m->i64, 0, 0), "");
 }
 
-static void features_aarch64(maker *k) {
+static void features_aarch64(zn_lmaker *k) {
   zn_lval dot = id_field(k, "ID_AA64ISAR0_EL1", 44, ZN_FEAT_DOTPROD);
   zn_lval mm = id_field(k, "ID_AA64ISAR1_EL1", 52, ZN_FEAT_I8MM);
   LLVMBuildRet(k->b, LLVMBuildOr(k->b, dot, mm, ""));
 }
 
 static zn_lval detect_fn(zn_lmod *m) {
-  maker k = begin(m, "zn_detect", m->i64, NULL, 0);
+  zn_lmaker k = begin(m, "zn_detect", m->i64, NULL, 0);
   if (m->arch == ZN_LA_X86) features_x86(&k);
-  else if (m->arch == ZN_LA_RISCV) zn_lm_features_riscv(m, k.fn, k.b);
+  else if (m->arch == ZN_LA_RISCV) zn_lm_features_riscv(&k);
   else features_aarch64(&k);
   LLVMDisposeBuilder(k.b);
   return k.fn;
@@ -187,7 +179,7 @@ static zn_lval atomically(zn_lval access) {
 /* CPUID leaves a virtual machine each time, and a read of an Arm identification register or a system call the program, which
  * costs what a small network costs. So the answer is kept, in the one word that an artifact writes; whoever asks at the same
  * time writes the same. In .data: behind .bss come the constants. */
-static void features_kept(maker *k) {
+static void features_kept(zn_lmaker *k) {
   enum { ASKED = 63 };
   zn_lmod *m = k->m;
   zn_lval detect = detect_fn(m), word = LLVMAddGlobal(m->lm, m->i64, "zn_cpu");
@@ -195,12 +187,12 @@ static void features_kept(maker *k) {
   LLVMSetLinkage(word, LLVMInternalLinkage);
   LLVMSetSection(word, ".data");
   LLVMSetAlignment(word, 8);
-  LLVMBasicBlockRef known = block(k), ask = block(k);
+  LLVMBasicBlockRef known = zn_lm_block(k), ask = zn_lm_block(k);
   zn_lval have = atomically(LLVMBuildLoad2(k->b, m->i64, word, ""));
   LLVMBuildCondBr(k->b, LLVMBuildICmp(k->b, LLVMIntNE, have, LLVMConstInt(m->i64, 0, 0), ""), known, ask);
-  at(k, known);
+  zn_lm_at(k, known);
   LLVMBuildRet(k->b, have);
-  at(k, ask);
+  zn_lm_at(k, ask);
   zn_lval bits = LLVMBuildCall2(k->b, LLVMGlobalGetValueType(detect), detect, NULL, 0, "");
   bits = LLVMBuildOr(k->b, bits, LLVMConstInt(m->i64, 1ull << ASKED, 0), "");
   atomically(LLVMBuildStore(k->b, bits, word));
@@ -209,7 +201,7 @@ static void features_kept(maker *k) {
 
 zn_lval zn_lm_features_fn(zn_lmod *m) {
   if (m->features_fn) return m->features_fn;
-  maker k = begin(m, "zn_features", m->i64, NULL, 0);
+  zn_lmaker k = begin(m, "zn_features", m->i64, NULL, 0);
   if (zn_lm_asks(m)) features_kept(&k);
   else LLVMBuildRet(k.b, LLVMConstInt(m->i64, ~0ull, 0));
   LLVMDisposeBuilder(k.b);
@@ -220,20 +212,20 @@ zn_lval zn_lm_features_fn(zn_lmod *m) {
 
 zn_lval zn_lm_dispatch_fn(zn_lmod *m, const char *what, const zn_lval *fns) {
   zn_lval features = zn_lm_features_fn(m), args[5];
-  maker k = {m, LLVMAddFunction(m->lm, zn_arena_printf(m->a, "%s_%s", m->mod->name, what), m->entry_type),
+  zn_lmaker k = {m, LLVMAddFunction(m->lm, zn_arena_printf(m->a, "%s_%s", m->mod->name, what), m->entry_type),
              LLVMCreateBuilderInContext(m->lc)};
   zn_lm_function_attrs(m, k.fn, true);
   LLVMGetParams(k.fn, args);
-  at(&k, block(&k));
+  zn_lm_at(&k, zn_lm_block(&k));
   zn_lval have = LLVMBuildCall2(k.b, LLVMGlobalGetValueType(features), features, NULL, 0, "");
   for (uint32_t i = 0; i < m->num_variants; i++) {
-    LLVMBasicBlockRef yes = block(&k), no = block(&k);
+    LLVMBasicBlockRef yes = zn_lm_block(&k), no = zn_lm_block(&k);
     zn_lval need = LLVMConstInt(m->i64, m->variants[i].caps->feature_bits, 0);
     zn_lval fits = LLVMBuildICmp(k.b, LLVMIntEQ, LLVMBuildAnd(k.b, have, need, ""), need, "");
     LLVMBuildCondBr(k.b, fits, yes, no);
-    at(&k, yes);
+    zn_lm_at(&k, yes);
     LLVMBuildRet(k.b, LLVMBuildCall2(k.b, m->entry_type, fns[i], args, 5, ""));
-    at(&k, no);
+    zn_lm_at(&k, no);
   }
   LLVMBuildRet(k.b, c32(&k, ZN_RUN_CPU));
   LLVMDisposeBuilder(k.b);
@@ -242,30 +234,30 @@ zn_lval zn_lm_dispatch_fn(zn_lmod *m, const char *what, const zn_lval *fns) {
 
 /* ---- launch ---- */
 
-static zn_lval host_field(maker *k, zn_lval host, unsigned field) {
+static zn_lval host_field(zn_lmaker *k, zn_lval host, unsigned field) {
   zn_lval i = c32(k, field);
   zn_lval p = LLVMBuildGEP2(k->b, k->m->ptr, host, &i, 1, "");
   return LLVMBuildLoad2(k->b, k->m->ptr, p, "");
 }
 
-static void call_profile(maker *k, zn_lval prof, zn_lval user, zn_lval number, unsigned is_begin) {
+static void call_profile(zn_lmaker *k, zn_lval prof, zn_lval user, zn_lval number, unsigned is_begin) {
   zn_lmod *m = k->m;
   zn_ltype pt[3] = {m->ptr, m->i32, m->i32};
-  LLVMBasicBlockRef yes = block(k), next = block(k);
+  LLVMBasicBlockRef yes = zn_lm_block(k), next = zn_lm_block(k);
   LLVMBuildCondBr(k->b, LLVMBuildIsNull(k->b, prof, ""), next, yes);
-  at(k, yes);
+  zn_lm_at(k, yes);
   zn_lval args[3] = {user, number, c32(k, is_begin)};
   LLVMBuildCall2(k->b, LLVMFunctionType(m->none, pt, 3, 0), prof, args, 3, "");
   LLVMBuildBr(k->b, next);
-  at(k, next);
+  zn_lm_at(k, next);
 }
 
-static void call_kernel(maker *k, zn_lval n) {
+static void call_kernel(zn_lmaker *k, zn_lval n) {
   zn_lval args[4] = {LLVMGetParam(k->fn, 1), LLVMGetParam(k->fn, 2), LLVMConstInt(k->m->idx, 0, 0), n};
   LLVMBuildCall2(k->b, k->m->kernel_type, LLVMGetParam(k->fn, 0), args, 4, "");
 }
 
-static void call_parallel(maker *k, zn_lval hook, zn_lval user, zn_lval n) {
+static void call_parallel(zn_lmaker *k, zn_lval hook, zn_lval user, zn_lval n) {
   zn_lmod *m = k->m;
   zn_ltype pt[5] = {m->ptr, m->ptr, m->ptr, m->ptr, m->idx};
   zn_lval args[5] = {user, LLVMGetParam(k->fn, 0), LLVMGetParam(k->fn, 1), LLVMGetParam(k->fn, 2), n};
@@ -276,28 +268,28 @@ static void call_parallel(maker *k, zn_lval hook, zn_lval user, zn_lval n) {
 zn_lval zn_lm_launch_fn(zn_lmod *m) {
   if (m->launch_fn) return m->launch_fn;
   zn_ltype pt[7] = {m->ptr, m->ptr, m->ptr, m->idx, m->ptr, m->i32, m->idx};
-  maker k = begin(m, "zn_launch", m->none, pt, 7);
+  zn_lmaker k = begin(m, "zn_launch", m->none, pt, 7);
   zn_lval n = LLVMGetParam(k.fn, 3), host = LLVMGetParam(k.fn, 4), number = LLVMGetParam(k.fn, 5);
-  LLVMBasicBlockRef alone = block(&k), hosted = block(&k), par = block(&k), ser = block(&k),
-                    end = block(&k);
+  LLVMBasicBlockRef alone = zn_lm_block(&k), hosted = zn_lm_block(&k), par = zn_lm_block(&k), ser = zn_lm_block(&k),
+                    end = zn_lm_block(&k);
   LLVMBuildCondBr(k.b, LLVMBuildIsNull(k.b, host, ""), alone, hosted);
-  at(&k, alone);
+  zn_lm_at(&k, alone);
   call_kernel(&k, n);
   LLVMBuildRetVoid(k.b);
-  at(&k, hosted);
+  zn_lm_at(&k, hosted);
   zn_lval user = host_field(&k, host, 0), hook = host_field(&k, host, 1);
   zn_lval prof = host_field(&k, host, 2);
   call_profile(&k, prof, user, number, 1);
   zn_lval many = LLVMBuildICmp(k.b, LLVMIntSGT, n, LLVMGetParam(k.fn, 6), "");
   zn_lval can = LLVMBuildIsNotNull(k.b, hook, "");
   LLVMBuildCondBr(k.b, LLVMBuildAnd(k.b, many, can, ""), par, ser);
-  at(&k, par);
+  zn_lm_at(&k, par);
   call_parallel(&k, hook, user, n);
   LLVMBuildBr(k.b, end);
-  at(&k, ser);
+  zn_lm_at(&k, ser);
   call_kernel(&k, n);
   LLVMBuildBr(k.b, end);
-  at(&k, end);
+  zn_lm_at(&k, end);
   call_profile(&k, prof, user, number, 0);
   LLVMBuildRetVoid(k.b);
   LLVMDisposeBuilder(k.b);
@@ -310,12 +302,12 @@ zn_lval zn_lm_launch_fn(zn_lmod *m) {
 zn_lval zn_lm_udiv_fn(zn_lmod *m) {
   if (m->udiv_fn) return m->udiv_fn;
   zn_ltype pt[3] = {m->i64, m->i64, m->i1};
-  maker k = begin(m, "zn_udiv64", m->i64, pt, 3);
+  zn_lmaker k = begin(m, "zn_udiv64", m->i64, pt, 3);
   LLVMBuilderRef b = k.b;
   zn_lval y = LLVMGetParam(k.fn, 1), one = LLVMConstInt(m->i64, 1, 0);
-  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(b), block(&k)}, done = block(&k);
+  LLVMBasicBlockRef from[2] = {LLVMGetInsertBlock(b), zn_lm_block(&k)}, done = zn_lm_block(&k);
   LLVMBuildBr(b, from[1]);
-  at(&k, from[1]);
+  zn_lm_at(&k, from[1]);
   zn_lval n = LLVMBuildPhi(b, m->i32, ""), a = LLVMBuildPhi(b, m->i64, ""), r = LLVMBuildPhi(b, m->i64, "");
   zn_lval top = LLVMBuildLShr(b, a, LLVMConstInt(m->i64, 63, 0), "");
   zn_lval r2 = LLVMBuildOr(b, LLVMBuildShl(b, r, one, ""), top, "");
@@ -332,7 +324,7 @@ zn_lval zn_lm_udiv_fn(zn_lmod *m) {
   LLVMAddIncoming(n, vn, from, 2);
   LLVMAddIncoming(a, va, from, 2);
   LLVMAddIncoming(r, vr, from, 2);
-  at(&k, done);
+  zn_lm_at(&k, done);
   LLVMBuildRet(b, LLVMBuildSelect(b, LLVMGetParam(k.fn, 2), r3, a2, ""));
   LLVMDisposeBuilder(b);
   return m->udiv_fn = k.fn;

@@ -6,8 +6,9 @@
  * simt.c puts barriers between them as between any parts of a kernel. */
 #include "codegen/lower/program.h"
 
-/* Calls of a group; steps of a run that is looked at; threads of a multiprocessor that a small call leaves to others. */
-enum { MOST = 8, LONGEST = 4096, THREADS = 1024 };
+/* Calls of a group; of a chain; steps of a run that is looked at; threads of a multiprocessor that a small call leaves to
+ * others. */
+enum { MOST = 8, CHAIN = 16, LONGEST = 4096, THREADS = 1024 };
 
 typedef struct access {
   zn_loc loc, root;
@@ -266,32 +267,40 @@ static const char *joint_name(const zn_lw *lw, const zn_kfunc *const *f, uint32_
   return zn_arena_printf(lw->arena, "%s_%s_%u", name, how, n - 1);
 }
 
+/* Begins the kernel of calls members[0 .. n-1] and their step t->to, with what they say of themselves and the most memory
+ * that one of them takes. */
+static void begin_joint(joiner *t, const call *const *members, uint32_t n, const char *how, const char *between) {
+  zn_lw *lw = t->lw;
+  zn_step *s = t->to;
+  const zn_kfunc *all_of[CHAIN] = {0};
+  uint64_t shared = 0;
+  const char *note = lw->mod->funcs[s->fn]->note;
+  s->args = NULL;
+  s->num_args = s->cap_args = 0;
+  s->counted = true;
+  s->flops = s->bytes = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const zn_kfunc *f = all_of[i] = lw->mod->funcs[members[i]->s->fn];
+    if (members[i]->shared > shared) shared = members[i]->shared;
+    if (i) note = zn_arena_printf(lw->arena, "%s%s %s", note ? note : "", between, f->note ? f->note : "");
+    s->inexact |= !zn_lower_call_cost(lw, members[i]->s, &s->flops, &s->bytes);
+  }
+  s->fn = zn_kb_begin(&t->b, lw->ctx, lw->mod, joint_name(lw, all_of, n, how), false);
+  t->b.f->note = note;
+  if (shared) t->memory = zn_kb_alloc(&t->b, ZN_U8, shared);
+}
+
 /* Calls members[0 .. n-1] as one; returns the step. */
-static zn_step join_calls(run *r, call *const *members, uint32_t n) {
-  zn_lw *lw = r->lw;
+static zn_step join_calls(zn_lw *lw, const call *const *members, uint32_t n) {
   zn_step s = *members[0]->s;
   joiner t = {.lw = lw, .to = &s};
   zn_kref *map[MOST];
-  const zn_kfunc *all_of[MOST];
   int64_t total = 0, until = 0;
-  uint64_t shared = 0;
-  const char *note = lw->mod->funcs[s.fn]->note;
-  s.args = NULL;
-  s.num_args = s.cap_args = 0;
-  s.counted = true;
-  s.flops = s.bytes = 0;
   for (uint32_t i = 0; i < n; i++) {
-    const zn_kfunc *f = lw->mod->funcs[members[i]->s->fn];
-    all_of[i] = f;
-    map[i] = ZN_ARRAY(&lw->ctx->tmp, zn_kref, f->num_insts);
+    map[i] = ZN_ARRAY(&lw->ctx->tmp, zn_kref, lw->mod->funcs[members[i]->s->fn]->num_insts);
     total += members[i]->grid;
-    if (members[i]->shared > shared) shared = members[i]->shared;
-    if (i) note = zn_arena_printf(lw->arena, "%s | %s", note ? note : "", f->note ? f->note : "");
-    s.inexact |= !zn_lower_call_cost(lw, members[i]->s, &s.flops, &s.bytes);
   }
-  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, all_of, n, "and"), false);
-  t.b.f->note = note;
-  if (shared) t.memory = zn_kb_alloc(&t.b, ZN_U8, shared);
+  begin_joint(&t, members, n, "and", " |");
   for (uint32_t i = 0; i < n; i++) join_leaves(&t, members[i]->s, map[i]);
   zn_kref none = zn_kb_idx(&t.b, 0), all = zn_kb_idx(&t.b, total), at = zn_kb_for(&t.b, none, all, 1, ZN_FOR_GRID, 0);
   for (uint32_t i = 0; i < n; i++) {
@@ -309,7 +318,7 @@ static zn_step join_calls(run *r, call *const *members, uint32_t n) {
 
 /* ---- one after the other ---- */
 
-enum { CHAIN = 16, INSTS = 4000 }; /* calls of a chain; instructions */
+enum { INSTS = 4000 }; /* instructions of a chain */
 
 /* Calls of one team that are soon done. */
 static bool is_link(zn_lw *lw, zn_step *s, call *c) {
@@ -350,30 +359,17 @@ static bool links(const zn_lw *lw, const call *members, uint32_t n, const call *
   return insts <= INSTS && (!fixed || team <= fixed) && !(retyped && team == 1);
 }
 
-static zn_step link_calls(zn_lw *lw, const call *members, uint32_t n) {
-  zn_step s = *members[0].s;
+static zn_step link_calls(zn_lw *lw, const call *links_of, uint32_t n) {
+  zn_step s = *links_of[0].s;
   joiner t = {.lw = lw, .to = &s, .chain = true};
-  const zn_kfunc *all_of[CHAIN];
-  uint64_t shared = 0;
-  const char *note = lw->mod->funcs[s.fn]->note;
-  s.args = NULL;
-  s.num_args = s.cap_args = 0;
-  s.counted = true;
-  s.flops = s.bytes = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    const zn_kfunc *f = all_of[i] = lw->mod->funcs[members[i].s->fn];
-    if (members[i].shared > shared) shared = members[i].shared;
-    if (i) note = zn_arena_printf(lw->arena, "%s; %s", note ? note : "", f->note ? f->note : "");
-    s.inexact |= !zn_lower_call_cost(lw, members[i].s, &s.flops, &s.bytes);
-  }
-  s.fn = zn_kb_begin(&t.b, lw->ctx, lw->mod, joint_name(lw, all_of, n, "then"), false);
-  t.b.f->note = note;
-  if (shared) t.memory = zn_kb_alloc(&t.b, ZN_U8, shared);
+  const call *members[CHAIN];
+  for (uint32_t i = 0; i < n; i++) members[i] = &links_of[i];
+  begin_joint(&t, members, n, "then", ";");
   zn_kref none = zn_kb_idx(&t.b, 0);
   for (uint32_t i = 0; i < n; i++) {
-    zn_kref *map = ZN_ARRAY(&lw->ctx->tmp, zn_kref, lw->mod->funcs[members[i].s->fn]->num_insts);
-    join_leaves(&t, members[i].s, map);
-    join_body(&t, lw->mod->funcs[members[i].s->fn], none, map);
+    zn_kref *map = ZN_ARRAY(&lw->ctx->tmp, zn_kref, lw->mod->funcs[members[i]->s->fn]->num_insts);
+    join_leaves(&t, members[i]->s, map);
+    join_body(&t, lw->mod->funcs[members[i]->s->fn], none, map);
   }
   zn_kb_finish(&t.b);
   return s;
@@ -410,7 +406,7 @@ static void put_call(run *r, uint32_t i) {
       if (behind(r, j, k)) put_call(r, k);
   }
   for (uint32_t m = 0; m < n && n > 1; m++) r->dead[members[m]->s->fn] = true;
-  r->out[r->num_out++] = n > 1 ? join_calls(r, members, n) : *members[0]->s;
+  r->out[r->num_out++] = n > 1 ? join_calls(r->lw, (const call *const *)members, n) : *members[0]->s;
 }
 
 /* Steps first .. first + num - 1 are calls; returns how many are left. */
