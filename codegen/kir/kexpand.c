@@ -103,9 +103,11 @@ zn_status zn_kpass_expand(zn_ctx *c, zn_kmod *m, const zn_caps *caps) {
   for (uint32_t i = 0; i < m->num_funcs; i++) {
     zn_kfunc *f = m->funcs[i];
     bool any = false;
-    const zn_caps *own = zn_kfunc_caps(f, caps);
-    for (uint32_t k = 1; k < f->num_insts && !any; k++) any = wanted(f, &f->insts[k], own);
-    if (any) expand_func(c, m, f, own, &pi_const);
+    /* Entries run before anyone has asked what the processor has: nothing beyond its base in them, and no library. */
+    zn_caps own = *zn_kfunc_caps(f, caps);
+    if (f->is_entry) own.fma = own.round_native = own.f16_convert = false;
+    for (uint32_t k = 1; k < f->num_insts && !any; k++) any = wanted(f, &f->insts[k], &own);
+    if (any) expand_func(c, m, f, &own, &pi_const);
   }
   return ZN_OK;
 }

@@ -111,6 +111,7 @@ def shapes():
          blocksize=2)
     hot = np.eye(4, dtype=np.float32)[[1, 3]] * 4 - 1
     case("OneHot", "OneHot", {"i": i64(1, 3)}, hot, 9, consts={"d": i64(4), "v": f32([-1, 3])})
+    case("OneHot_half", "OneHot", {"i": i64(1, 3), "d": np.array(4, np.float16)}, hot, 11, consts={"v": f32([-1, 3])})
     case("GatherND", "GatherND", {"x": x, "i": np.array([[0, 1], [1, 2]])}, x[[0, 1], [1, 2]], 11)
     up = x.copy()
     np.put_along_axis(up, np.array([[[2, 0, 1, 1]]]), 9, 1)

@@ -49,12 +49,19 @@ static bool all_i64(const zn_graph *g, zn_vid v, int64_t want) {
   return true;
 }
 
+/* A conversion to the same type may still saturate: an infinity becomes the greatest number of an 8-bit format that has
+ * both (operator Cast, attribute saturate). */
+static bool cast_does_nothing(const zn_graph *g, const zn_node *n) {
+  const zn_dtype from = g->vals[n->in[0]].type.dtype;
+  return from == out_type(g, n)->dtype && from != ZN_NONE && (from != ZN_F8E5M2 || !zn_node_int(n, "saturate"));
+}
+
 static bool does_nothing(const zn_graph *g, const zn_node *n) {
   const zn_type *i = &g->vals[n->in[0]].type, *o = out_type(g, n);
   switch ((unsigned)n->op) {
     case ZN_OP_Identity: return true;
     case ZN_OP_Cast:
-    case ZN_OP_CastLike: return i->dtype == o->dtype && i->dtype != ZN_NONE;
+    case ZN_OP_CastLike: return cast_does_nothing(g, n);
     case ZN_OP_Reshape:
     case ZN_OP_Squeeze:
     case ZN_OP_Unsqueeze:
