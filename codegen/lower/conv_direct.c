@@ -7,6 +7,7 @@
  * not stay in a row, its pixels' addresses are computed once, before the loops over taps and channels.
  * Where a segment stays in a row, rows of taps that lie above or below the image are left out; where it is the whole
  * image, its first and last row may be cut into tiles of their own for that (rims).
+ * Where the vectors of output channels do not divide into tiles, the last tile begins earlier (as with 1000 channels).
  * A 1x1 kernel with strides reads a copy of just the pixels it needs: the others share their cache lines.
  * A grid iteration takes a chunk of segments, whose input stays in cache, and a part of the output channels. */
 #include <assert.h>
@@ -19,7 +20,8 @@ enum {
   LINE = 64,               /* of cache, bytes */
   FETCH_BYTES = 256 << 10, /* weights smaller than this stay in cache by themselves */
   MAX_FETCH = 16,          /* lines asked for in one trip of the loop over channels */
-  MAX_OV = 4, MAX_PX = 16
+  MAX_OV = 4, MAX_PX = 16,
+  MIN_UNEVEN = 16          /* vectors of channels of which one or two may be computed twice */
 };
 
 typedef struct tiling { /* how the image is cut */
@@ -37,7 +39,8 @@ typedef struct direct {
   int64_t ov, px[2], tiles[2];
   int64_t rims, rim_px[2], rim_tiles[2]; /* the first or last row, or both: tiles of one of them */
   int64_t seg, segs;            /* pixels of a segment; segments */
-  int64_t oc_groups;            /* register tiles along channels, per group */
+  int64_t oc_groups;            /* register tiles along channels, per group; the last one may begin earlier */
+  bool uneven;                  /* may it? Not where results may lie over an operand */
   int64_t parts, per_part;      /* of them, in the grid */
   int64_t chunks, per_chunk;    /* of the segments, in the grid */
   int64_t unit;                 /* input channels written out in the loop body: the block, or some planes */
@@ -113,6 +116,12 @@ static int64_t last_rims(const direct *d) {
   return (m->oh - 1) * m->sh + m->kh > m->above + m->height;
 }
 
+/* Tiles of ov vectors of channels: all whole, or the last one, of many, over the one before it. */
+static bool fits_channels(const direct *d, int64_t ov) {
+  int64_t ocv = d->m.ocg / d->m.lanes;
+  return ocv % ov == 0 || (d->uneven && ocv >= MIN_UNEVEN);
+}
+
 /* Cheapest tiles of one row with ov vectors; 0: there are none. */
 static double rim_cost(const direct *d, int64_t regs, double kept, tiling *t) {
   double best = 0;
@@ -138,13 +147,13 @@ static void try_rims(const direct *d, int64_t regs, tilings *all) {
   double kept = 1 - (1 - kept_rows(d, m->ow)) * (double)m->oh / (double)rims;
   for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
     tiling t = {.ov = ov, .seg = m->oh * m->ow, .rims = rims};
-    double rim = ocv % ov ? 0 : rim_cost(d, regs, kept, &t);
+    double rim = fits_channels(d, ov) ? rim_cost(d, regs, kept, &t) : 0;
     for (int64_t px = 1; rim > 0 && px <= inner && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(inner, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, true, 1) + (b ? (double)b * tile_cost(d, px2, ov, true, 1) + 6 : 0);
-        t.cost = (c + (double)rims * rim + 12) * (double)(ocv / ov);
+        t.cost = (c + (double)rims * rim + 12) * (double)ceil_div(ocv, ov);
         t.px[0] = px, t.px[1] = px2, t.tiles[0] = a, t.tiles[1] = b;
         note(all, &t);
       }
@@ -157,13 +166,13 @@ static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all
   bool bent = m->ow % seg != 0 && !touches(m);
   double kept = kept_rows(d, seg);
   for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
-    if (ocv % ov) continue;
+    if (!fits_channels(d, ov)) continue;
     for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, bent, kept) + (b ? (double)b * tile_cost(d, px2, ov, bent, kept) + 6 : 0);
-        c = (c + 6) * (double)(segs * (ocv / ov));
+        c = (c + 6) * (double)(segs * ceil_div(ocv, ov));
         tiling t = {.cost = c, .ov = ov, .px = {px, px2}, .tiles = {a, b}, .seg = seg};
         note(all, &t);
       }
@@ -223,7 +232,7 @@ static void choose_grid(zn_lw *lw, direct *d) {
   int64_t size = zn_dtype_bytes(m->v->ct), l2 = (int64_t)lw->caps->l2_bytes, n = 1;
   if (l2 == 0) l2 = 262144;
   if (!zn_ex_is_const(lw->ex, m->v->ty.dims[0], &n) || n < 1) n = 1;
-  d->oc_groups = m->ocg / m->lanes / d->ov;
+  d->oc_groups = ceil_div(m->ocg / m->lanes, d->ov);
   double row_bytes = (double)(m->width * m->icg * size), rows;
   rows = (double)(l2 / 8 * zn_lw_knob(lw, m->v->n, "chunk", 4, shares, 5)) / row_bytes;
   int64_t out_rows = (int64_t)((rows - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
@@ -315,36 +324,46 @@ static void gather_pixels(zn_lw *lw, direct *d) {
 typedef struct packing {
   const zn_htensor *w;
   zn_dtype t;
-  int64_t wide, icg, oc, kh, kw, unit;
+  int64_t wide, icg, ocg, groups, kh, kw, unit;
 } packing;
 
-/* [group][tile of channels][unit][tap column][tap row][channel of the unit][ov * lanes] */
+/* [unit][tap column][tap row][channel of the unit][ov * lanes] of the tile that begins with output channel o */
+static uint64_t fill_tile(const packing *p, int64_t o, void *dst, uint64_t to) {
+  int64_t taps = p->kh * p->kw, depth = p->icg * taps;
+  for (int64_t u = 0; u < p->icg; u += p->unit)
+    for (int64_t tap = 0; tap < taps; tap++)
+      for (int64_t c = 0; c < p->unit; c++) {
+        int64_t at = tap % p->kh * p->kw + tap / p->kh;
+        uint64_t from = (uint64_t)(o * depth + (u + c) * taps + at);
+        if (p->t == ZN_F32 && p->w->dtype == ZN_F32) {
+          const float *f = (const float *)p->w->data + from;
+          for (int64_t j = 0; j < p->wide; j++) ((float *)dst)[to++] = f[j * depth];
+          continue;
+        }
+        for (int64_t j = 0; j < p->wide; j++)
+          zn_store_f64(p->t, dst, to++, zn_load_f64(p->w->dtype, p->w->data, from + (uint64_t)(j * depth)));
+      }
+  return to;
+}
+
+/* [group][tile of channels] */
 static void fill_weights(const void *user, void *dst) {
   const packing *p = user;
-  int64_t taps = p->kh * p->kw, depth = p->icg * taps;
   uint64_t to = 0;
-  for (int64_t o = 0; o < p->oc; o += p->wide)
-    for (int64_t u = 0; u < p->icg; u += p->unit)
-      for (int64_t tap = 0; tap < taps; tap++)
-        for (int64_t c = 0; c < p->unit; c++) {
-          int64_t at = tap % p->kh * p->kw + tap / p->kh;
-          uint64_t from = (uint64_t)(o * depth + (u + c) * taps + at);
-          if (p->t == ZN_F32 && p->w->dtype == ZN_F32) {
-            const float *f = (const float *)p->w->data + from;
-            for (int64_t j = 0; j < p->wide; j++) ((float *)dst)[to++] = f[j * depth];
-            continue;
-          }
-          for (int64_t j = 0; j < p->wide; j++)
-            zn_store_f64(p->t, dst, to++, zn_load_f64(p->w->dtype, p->w->data, from + (uint64_t)(j * depth)));
-        }
+  for (int64_t g = 0; g < p->groups; g++)
+    for (int64_t o = 0; o < p->ocg; o += p->wide) {
+      int64_t first = o + p->wide > p->ocg ? p->ocg - p->wide : o;
+      to = fill_tile(p, g * p->ocg + first, dst, to);
+    }
 }
 
 static void pack(zn_lw *lw, direct *d, const zn_htensor *w) {
   const zn_conv_image *m = &d->m;
   packing *p = ZN_NEW(&lw->ctx->graph, packing);
-  *p = (packing){w, m->v->ct, d->ov * m->lanes, m->icg, m->groups * m->ocg, m->kh, m->kw, d->unit};
+  *p = (packing){w, m->v->ct, d->ov * m->lanes, m->icg, m->ocg, m->groups, m->kh, m->kw, d->unit};
   const char *name = zn_arena_printf(lw->arena, "%s_direct", lw->g->vals[m->v->w].name);
-  d->weights = zn_lw_const_fill(lw, name, p->t, (uint64_t)(p->oc * p->icg * p->kh * p->kw), fill_weights, p);
+  int64_t count = p->groups * d->oc_groups * p->wide * p->icg * p->kh * p->kw;
+  d->weights = zn_lw_const_fill(lw, name, p->t, (uint64_t)count, fill_weights, p);
 }
 
 /* ---------------------------------------------------------------- the loops */
@@ -482,7 +501,9 @@ static void tile(zn_lw *lw, const direct *d, place *q, int which, bool rim) {
   zn_expr block = zn_ex_add(ex, zn_ex_muli(ex, q->g, d->oc_groups), q->og);
   zn_expr lane = zn_ex_add(ex, zn_ex_muli(ex, o, m->lanes), l);
   zn_kref w0 = zn_lw_ix(lw, zn_ex_add(ex, zn_ex_muli(ex, block, wide * m->icg * m->kh * m->kw), lane));
-  zn_expr oc = zn_ex_add(ex, zn_ex_muli(ex, block, wide), lane);
+  zn_expr first_oc = zn_ex_muli(ex, q->og, wide);
+  if (m->ocg % wide) first_oc = zn_ex_min(ex, first_oc, zn_ex_const(ex, m->ocg - wide));
+  zn_expr oc = zn_ex_add(ex, zn_ex_add(ex, zn_ex_muli(ex, q->g, m->ocg), first_oc), lane);
   zn_kref init = zn_conv_bias(lw, m->v, oc), cell = 0, now = 0;
   if (d->pieces > 1) {
     zn_expr c = zn_ex_add(ex, zn_ex_muli(ex, q->local, d->seg), at);
@@ -539,6 +560,20 @@ static void emit_kernel(zn_lw *lw, direct *d) {
   zn_lw_kernel_end(lw);
 }
 
+/* Does the epilogue of convolution n read images that the result might lie over? */
+static bool adds_images(const zn_lw *lw, zn_nid n) {
+  const zn_graph *g = lw->g;
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    const zn_node *e = &g->nodes[g->order[i]];
+    if (e->group != n || g->order[i] == n) continue;
+    for (uint32_t k = 0; k < e->num_in; k++) {
+      const zn_value *x = &g->vals[e->in[k]];
+      if (e->in[k] && !x->cst && !(x->def && g->nodes[x->def].group == n)) return true;
+    }
+  }
+  return false;
+}
+
 bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   direct d = {0};
   const zn_htensor *w = zn_lw_cst(lw, v->w);
@@ -548,6 +583,7 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   if (ly->block > m->lanes || ly->axis != 1 || m->ocg % ly->block) return false;
   if (m->block > MAX_PLANES * 2 || (m->block && m->icg % m->block)) return false;
   m->lanes = ly->block;
+  d.uneven = !lw->opts->frugal && !lw->g->vals[v->y].within && !adds_images(lw, v->n);
   d.unit = m->block ? m->block : MAX_PLANES;
   while (m->icg % d.unit) d.unit--;
   d.units = m->icg / d.unit;

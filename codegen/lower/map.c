@@ -96,6 +96,8 @@ static zn_kref call_special(scalar_env *e, const zn_sc *s, bool *handled) {
     zn_kref r = zn_kb_select(b, pos, one, zn_is_float(t) ? x : zero); /* keeps NaN and -0 */
     return zn_is_float(t) || zn_is_signed(t) ? zn_kb_select(b, neg, minus, r) : r;
   }
+  if (!strcmp(s->name, "f16") || !strcmp(s->name, "bf16"))
+    return zn_lw_round_to(lw, walk(e, s->arg[0]), strcmp(s->name, "f16") ? ZN_BF16 : ZN_F16);
   if (!strcmp(s->name, "mod")) { /* remainder with the divisor's sign */
     zn_kref x = walk(e, s->arg[0]);
     zn_kref y = walk(e, s->arg[1]);
@@ -383,7 +385,8 @@ zn_status zn_lower_value_map(zn_lw *lw, zn_nid n, zn_vid v) {
       chunk = zn_ex_min(ex, zn_ex_const(ex, size), zn_ex_sub(ex, extent[0], base));
       if (zn_ex_is_const(ex, extent[0], &lo) && lo % size == 0) chunk = zn_ex_const(ex, size);
       zn_expr i = zn_lw_for(lw, chunk, ZN_FOR_VECTOR, width);
-      var[0] = zn_ex_add(ex, base, i);
+      zn_kref flat = zn_lw_ix(lw, zn_ex_add(ex, base, i)); /* one variable: axes taken apart and joined again are it */
+      var[0] = zn_lw_as_expr(lw, flat, extent[0]);
     }
   }
   if (!chunk) {

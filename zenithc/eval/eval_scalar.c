@@ -49,6 +49,8 @@ static double mul(double a, double b) { return a * b; }
 static double divide(double a, double b) { return a / b; }
 static double rsqrt(double a) { return 1 / sqrt(a); }
 static double recip(double a) { return 1 / a; }
+static double to_f16(double x) { return zn_float_decode(ZN_F16, zn_float_encode(ZN_F16, x, false)); }
+static double to_bf16(double x) { return zn_float_decode(ZN_BF16, zn_float_encode(ZN_BF16, x, false)); }
 static double softplus(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
 
 /* ---- one step on numbers ---- */
@@ -86,6 +88,8 @@ static const struct {
              {"rsqrt", rsqrt, 0},
              {"recip", recip, 0},
              {"softplus", softplus, 0},
+             {"f16", to_f16, 0},
+             {"bf16", to_bf16, 0},
              {"cvt", identity, 0}};
 static const struct {
   const char *name;

@@ -25,7 +25,7 @@ static const struct {
     {"log", 1},   {"log1p", 1}, {"expm1", 1}, {"sin", 1},   {"cos", 1},     {"tan", 1},
     {"asin", 1},  {"acos", 1},  {"atan", 1},  {"sinh", 1},  {"cosh", 1},    {"tanh", 1},
     {"erf", 1},   {"asinh", 1}, {"acosh", 1}, {"atanh", 1}, {"sigmoid", 1}, {"isnan", 1},
-    {"isinf", 1}, {"sign", 1},  {"select", 3}};
+    {"isinf", 1}, {"sign", 1},  {"f16", 1},   {"bf16", 1},  {"select", 3}};
 
 typedef struct cursor {
   const char *p;
