@@ -60,7 +60,7 @@ class Net:
         if min(out) < 1:
             return x
         group = r.choice([1, 1, 1, 1, c, 2 if c % 2 == 0 else 1])
-        oc = c if group == c and c > 1 else group * r.choice([8, 16, 24, 24, 32, 40, 9])
+        oc = c if group == c and c > 1 else group * r.choice([8, 16, 24, 136, 32, 40, 9])
         w = self.const([oc, c // group] + k, round((3.0 / (c // group * max(1, k[0] * k[-1]))) ** 0.5, 4))
         b = ", " + self.const([oc], 0.5) if r.random() < 0.7 else ""
         attrs = f"kernel_shape={k}, strides={s}, dilations={d}, pads={lo + hi}, group={group}"
