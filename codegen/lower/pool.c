@@ -1,6 +1,7 @@
 /* MaxPool (with indices), AveragePool and LpPool over any number of spatial axes: lanes run along the last spatial axis, or
  * along blocked channels; taps are serial loops. Taps outside the input are read at a clamped position and masked, so that
- * no branch is needed. */
+ * no branch is needed. The largest of plain images whose windows overlap or leave the image along the last axis comes in
+ * two steps: that of the rows of a window, for all columns side by side, into a line with borders, then along the line. */
 #include <string.h>
 
 #include "codegen/lower/reduce.h"
@@ -16,10 +17,12 @@ typedef struct pool {
   zn_expr at[ZN_MAX_RANK];   /* clamped input position of the current tap */
   zn_kref inside;            /* the tap lies within the input */
   bool always;               /* ... provably */
+  bool by_lines;             /* taps of the last axis are not among the loops */
 } pool;
 
-/* Channels are lanes: positions are scalars, so the taps outside the input are left out instead of masked. */
-static bool bounded(const zn_lw *lw, const pool *p) { return lw->g->vals[p->y].layout.block != 0; }
+/* Channels are lanes, or the last axis has no taps: positions are scalars, so the taps outside the input are left out
+ * instead of masked. */
+static bool bounded(const zn_lw *lw, const pool *p) { return p->by_lines || lw->g->vals[p->y].layout.block != 0; }
 
 static unsigned pixels_at_once(const zn_lw *lw, const pool *p) {
   for (int i = 0; i < p->w.rank; i++)
@@ -40,12 +43,13 @@ static zn_expr inner_taps(zn_lw *lw, const pool *p, int i, zn_expr start) {
   return zn_ex_add(ex, from, zn_lw_for(lw, count, ZN_FOR_SERIAL, 0));
 }
 
-/* Opens the loops over taps and locates the current one; zn_lw_end w.rank times closes them. */
-static void open_taps(zn_lw *lw, pool *p) {
+/* Opens the loops over taps and locates the current one; zn_lw_end as many times as it returns closes them. */
+static int open_taps(zn_lw *lw, pool *p) {
+  const int axes = p->w.rank - p->by_lines;
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   zn_expr zero = zn_ex_const(ex, 0), pos[ZN_MAX_RANK] = {0};
-  for (int i = 0; i < p->w.rank; i++) {
+  for (int i = 0; i < axes; i++) {
     zn_expr o = zn_ex_sub(ex, zn_ex_muli(ex, p->idx[i + 2], p->w.stride[i]), p->w.pad_lo[i]);
     zn_expr k = bounded(lw, p) ? inner_taps(lw, p, i, o) : zn_lw_for(lw, zn_ex_const(ex, p->w.kernel[i]), ZN_FOR_SERIAL, 0);
     pos[i] = zn_ex_add(ex, o, zn_ex_muli(ex, k, p->w.dilation[i]));
@@ -54,7 +58,7 @@ static void open_taps(zn_lw *lw, pool *p) {
   p->at[1] = p->idx[1];
   p->inside = zn_kb_int(b, ZN_BOOL, 1);
   p->always = true;
-  for (int i = 0; i < p->w.rank; i++) {
+  for (int i = 0; i < axes; i++) {
     zn_expr n = p->tx.dims[i + 2], q = pos[i];
     if (bounded(lw, p)) {
       p->at[i + 2] = q;
@@ -68,6 +72,7 @@ static void open_taps(zn_lw *lw, pool *p) {
     }
     p->at[i + 2] = q;
   }
+  return axes;
 }
 
 static void close(zn_lw *lw, int loops) {
@@ -96,17 +101,99 @@ static zn_kref flat_position(zn_lw *lw, const pool *p) {
   return zn_kb_cvt(&lw->kb, zn_lw_ix(lw, zn_ex_add(ex, f, s)), ZN_I64);
 }
 
+enum { LINE_BYTES = 16 << 10, SMALL_LINE = 512 /* of microcontrollers: it is stack */ };
+
+typedef struct line {
+  int64_t n, lo, out, step; /* elements in and before the first of a row; results, and from one to the next */
+  int64_t taps, dilation;
+  int64_t size;             /* with both borders */
+  zn_kref at;
+} line;
+
+/* Can the pool go by lines, and should it? */
+static bool read_line(zn_lw *lw, const pool *p, line *l) {
+  zn_exprs *ex = lw->ex;
+  const int i = p->w.rank - 1;
+  if (p->indices || lw->caps->simt || lw->opts->frugal || lw->g->vals[p->y].layout.block || p->ct == ZN_PTR) return false;
+  if (!zn_ex_is_const(ex, p->tx.dims[i + 2], &l->n) || !zn_ex_is_const(ex, p->ty.dims[i + 2], &l->out)) return false;
+  if (!zn_ex_is_const(ex, p->w.pad_lo[i], &l->lo) || l->n < 1 || l->out < 1 || l->lo < 0) return false;
+  l->step = p->w.stride[i];
+  l->taps = p->w.kernel[i];
+  l->dilation = p->w.dilation[i];
+  const int64_t end = (l->out - 1) * l->step + (l->taps - 1) * l->dilation + 1;
+  l->size = end > l->lo + l->n ? end : l->lo + l->n;
+  const int64_t most = lw->caps->idx_bytes == 4 ? SMALL_LINE : LINE_BYTES;
+  if (l->taps == 1 || l->taps > 32 || l->size * zn_dtype_bytes(p->ct) > most) return false;
+  return l->taps > l->step || l->lo || end > l->n;
+}
+
+/* Opens two loops over n elements of a line in whole vectors; the last one starts earlier instead of being shorter. */
+static zn_expr open_line(zn_lw *lw, zn_dtype t, int64_t n) {
+  zn_exprs *ex = lw->ex;
+  int64_t lanes = zn_lw_lanes(lw, t);
+  while (lanes > n) lanes /= 2;
+  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, (n + lanes - 1) / lanes), ZN_FOR_SERIAL, 0), from = zn_ex_muli(ex, j, lanes);
+  if (n % lanes) from = zn_lw_as_expr(lw, zn_lw_ix(lw, zn_ex_min(ex, from, zn_ex_const(ex, n - lanes))), zn_ex_const(ex, n));
+  return zn_ex_add(ex, from, zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes));
+}
+
+/* The line of the current row of results: the largest of each column's rows, and least values around them. */
+static void fill_line(zn_lw *lw, pool *p, const line *l) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  const int64_t start[] = {0, l->lo + l->n}, count[] = {l->lo, l->size - l->lo - l->n};
+  for (int side = 0; side < 2; side++) {
+    if (!count[side]) continue;
+    zn_expr i = zn_lw_for(lw, zn_ex_const(ex, count[side]), ZN_FOR_SERIAL, 0);
+    zn_lw_store_at(lw, l->at, p->ct, zn_ex_addi(ex, i, start[side]), zn_red_init(lw, ZN_RED_MAX, p->ct));
+    zn_lw_end(lw);
+  }
+  zn_expr i = open_line(lw, p->ct, l->n);
+  zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p->ct));
+  const int loops = open_taps(lw, p);
+  p->at[p->w.rank + 1] = i;
+  zn_kref x = zn_lw_load(lw, p->x, p->at), old = zn_kb_get(b, best);
+  zn_kb_set(b, best, zn_kb_bin(b, ZN_K_Max, x, old));
+  close(lw, loops);
+  zn_lw_store_at(lw, l->at, p->ct, zn_ex_addi(ex, i, l->lo), zn_kb_get(b, best));
+  close(lw, 2);
+}
+
+static zn_status maxpool_lines(zn_lw *lw, pool *p, line *l) {
+  zn_exprs *ex = lw->ex;
+  zn_kb *b = &lw->kb;
+  const int last = p->w.rank + 1;
+  p->by_lines = true;
+  zn_lw_kernel(lw, p->n, "maxpool");
+  l->at = zn_kb_alloc(b, p->ct, (uint64_t)l->size);
+  zn_lw_grid(lw, (uint32_t)last, p->ty.dims, p->idx);
+  fill_line(lw, p, l);
+  p->idx[last] = open_line(lw, p->ct, l->out);
+  const zn_expr first = zn_ex_muli(ex, p->idx[last], l->step);
+  zn_kref best = 0;
+  for (int64_t k = 0; k < l->taps; k++) {
+    zn_kref x = zn_lw_load_at(lw, l->at, p->ct, zn_ex_addi(ex, first, k * l->dilation));
+    best = k ? zn_kb_bin(b, ZN_K_Max, x, best) : x;
+  }
+  zn_lw_emit(lw, p->y, p->idx, best);
+  close(lw, 3);
+  zn_lw_kernel_end(lw);
+  return ZN_OK;
+}
+
 static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
   zn_kb *b = &lw->kb;
   pool p = read_node(lw, n);
   const zn_node *node = zn_lw_node(lw, n);
   p.indices = node->num_out > 1 ? node->out[1] : 0;
   ZN_TRY(zn_window_read(lw, n, p.x, 0, p.y, &p.w));
+  line l;
+  if (read_line(lw, &p, &l)) return maxpool_lines(lw, &p, &l);
   zn_lw_kernel(lw, n, "maxpool");
   int loops = zn_lw_over(lw, p.y, pixels_at_once(lw, &p), p.idx);
   zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p.ct));
   zn_kref where = p.indices ? zn_kb_var(b, zn_kb_int(b, ZN_I64, -1)) : 0;
-  open_taps(lw, &p);
+  const int taps = open_taps(lw, &p);
   zn_kref x = zn_lw_load(lw, p.x, p.at), old = zn_kb_get(b, best);
   zn_kref more = zn_kb_cmp(b, ZN_K_Gt, x, old);
   if (!p.always) more = zn_kb_bin(b, ZN_K_And, more, p.inside);
@@ -118,7 +205,7 @@ static zn_status maxpool_kernel(zn_lw *lw, zn_nid n) {
     zn_kb_set(b, where, zn_kb_select(b, take, pos, have));
   }
   zn_kb_set(b, best, zn_kb_select(b, more, x, old));
-  close(lw, p.w.rank);
+  close(lw, taps);
   if (where) zn_lw_store(lw, p.indices, p.idx, zn_kb_get(b, where));
   zn_lw_emit(lw, p.y, p.idx, zn_kb_get(b, best));
   close(lw, loops);
@@ -146,7 +233,7 @@ static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
   zn_lw_kernel(lw, n, "averagepool");
   int loops = zn_lw_over(lw, p->y, pixels_at_once(lw, p), p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0)), cnt = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
-  open_taps(lw, p);
+  const int taps = open_taps(lw, p);
   zn_kref x = zn_lw_load(lw, p->x, p->at), zero = zn_kb_float(b, p->ct, 0);
   zn_kref v = p->always ? x : zn_kb_select(b, p->inside, x, zero);
   zn_kref old = zn_kb_get(b, sum);
@@ -156,7 +243,7 @@ static zn_status averagepool(zn_lw *lw, zn_nid n, pool *p) {
     zn_kref inc = p->always ? one : zn_kb_select(b, p->inside, one, zero);
     zn_kb_set(b, cnt, zn_kb_bin(b, ZN_K_Add, c, inc));
   }
-  close(lw, p->w.rank);
+  close(lw, taps);
   zn_kref d = include ? zn_kb_cvt(b, zn_lw_ix(lw, padded_taps(lw, p)), p->ct) : zn_kb_get(b, cnt);
   zn_kref total = zn_kb_get(b, sum);
   zn_lw_emit(lw, p->y, p->idx, zn_kb_bin(b, ZN_K_Div, total, d));
@@ -171,7 +258,7 @@ static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
   zn_lw_kernel(lw, n, "lppool");
   int loops = zn_lw_over(lw, p->y, pixels_at_once(lw, p), p->idx);
   zn_kref sum = zn_kb_var(b, zn_kb_float(b, p->ct, 0));
-  open_taps(lw, p);
+  const int taps = open_taps(lw, p);
   zn_kref a = zn_kb_un(b, ZN_K_Abs, zn_lw_load(lw, p->x, p->at)), v;
   if (order == 1)
     v = a;
@@ -183,7 +270,7 @@ static zn_status lppool(zn_lw *lw, zn_nid n, pool *p) {
   if (!p->always) v = zn_kb_select(b, p->inside, v, zero);
   zn_kref old = zn_kb_get(b, sum);
   zn_kb_set(b, sum, zn_kb_bin(b, ZN_K_Add, old, v));
-  close(lw, p->w.rank);
+  close(lw, taps);
   zn_kref s = zn_kb_get(b, sum);
   if (order == 2) s = zn_kb_un(b, ZN_K_Sqrt, s);
   if (order > 2) s = zn_kb_bin(b, ZN_K_Pow, s, zn_kb_float(b, p->ct, 1 / order));
