@@ -69,6 +69,57 @@ static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, users u,
   return zn_math_expand(&m, (zn_kop)in->op, in->a, in->b);
 }
 
+/* Expansions of the same function that follow each other, strands, are independent chains of dependent steps. Written one after
+ * the other they fill a processor's window with steps that wait; step by step, side by side, they do not. */
+enum { STRANDS = 4 };
+typedef struct strands {
+  zn_kinst like;
+  uint32_t count, begin[STRANDS + 1], inst[STRANDS];
+} strands;
+
+/* May instruction `in` of the source become the next strand? */
+static bool joins(const strands *s, const zn_kfunc *out, const zn_kinst *in, const zn_kref *map) {
+  return s->count > 0 && s->count < STRANDS && s->begin[s->count] == out->num_insts && in->op == s->like.op &&
+         in->dtype == s->like.dtype && in->lanes == s->like.lanes && map[in->a] < s->begin[0] && map[in->b] < s->begin[0];
+}
+
+/* Do the strands consist of the same steps, none of which touches memory or control? */
+static bool are_alike(const strands *s, const zn_kfunc *out) {
+  const uint32_t len = s->begin[1] - s->begin[0];
+  for (uint32_t k = 0; k < s->count; k++)
+    if (s->begin[k + 1] - s->begin[k] != len) return false;
+  for (uint32_t i = 0; i < len; i++)
+    for (uint32_t k = 0; k < s->count; k++) {
+      const uint8_t op = out->insts[s->begin[k] + i].op;
+      if (op != out->insts[s->begin[0] + i].op || !strchr("CAPXV", zn_kops[op].cls)) return false;
+    }
+  return true;
+}
+
+static zn_kref moved(const strands *s, zn_kref r) {
+  const uint32_t len = s->begin[1] - s->begin[0], from = s->begin[0];
+  return r < from || r >= s->begin[s->count] ? r : from + (r - from) % len * s->count + (r - from) / len;
+}
+
+/* Writes them side by side; map: what instructions of the source became. */
+static void interleave(strands *s, zn_kfunc *out, zn_kref *map, zn_arena *a) {
+  if (s->count > 1 && are_alike(s, out)) {
+    const uint32_t from = s->begin[0], all = s->begin[s->count] - from;
+    zn_kinst *old = ZN_ARRAY(a, zn_kinst, all);
+    memcpy(old, out->insts + from, all * sizeof *old);
+    for (uint32_t i = 0; i < all; i++) {
+      zn_kinst in = old[i];
+      const char *sig = zn_kops[in.op].sig;
+      if (sig[0] != '-') in.a = moved(s, in.a);
+      if (sig[1] != '-') in.b = moved(s, in.b);
+      if (sig[2] != '-') in.c = moved(s, in.c);
+      out->insts[moved(s, from + i)] = in;
+    }
+    for (uint32_t k = 0; k < s->count; k++) map[s->inst[k]] = moved(s, map[s->inst[k]]);
+  }
+  s->count = 0;
+}
+
 static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
                         uint32_t *pi_const) {
   zn_kfunc out = *f;
@@ -77,12 +128,14 @@ static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
   zn_kref *map = ZN_ARRAY(&tmp, zn_kref, f->num_insts);
   users *use = count_users(f, &tmp);
   zn_kb b = {.ctx = c, .mod = m, .f = &out};
+  strands side = {.count = 0};
   out.insts = NULL;
   out.num_insts = out.cap_insts = 0;
   for (uint32_t i = 0; i < f->num_insts; i++) {
     zn_kinst in = f->insts[i];
     bool expand = i > 0 && wanted(f, &in, caps);
     const char *sig = zn_kops[in.op].sig;
+    if (!expand || !joins(&side, &out, &in, map)) interleave(&side, &out, map, &tmp);
     if (in.op == ZN_K_Call) {
       for (uint32_t k = 0; k < in.b; k++) out.extra[in.a + k] = map[f->extra[in.a + k]];
       in.c = map[in.c];
@@ -90,9 +143,15 @@ static void expand_func(zn_ctx *c, zn_kmod *m, zn_kfunc *f, const zn_caps *caps,
     if (sig[0] != '-') in.a = map[in.a];
     if (sig[1] != '-') in.b = map[in.b];
     if (sig[2] != '-' && in.op != ZN_K_Call) in.c = map[in.c];
+    if (expand && zn_kops[in.op].cls == 'M' && !caps->simt) {
+      if (side.count == 0) side.like = in, side.begin[0] = out.num_insts;
+      side.inst[side.count++] = i;
+    }
     if (expand) map[i] = expand_inst(&b, caps, &in, use[i], pi_const);
+    if (side.count) side.begin[side.count] = out.num_insts;
     if (!map[i]) map[i] = zn_kb_raw(&b, in);
   }
+  interleave(&side, &out, map, &tmp);
   if (b.error) ZN_BUG(c, "expanding %s: %s", f->name, b.error);
   *f = out;
   zn_arena_reset(&tmp);

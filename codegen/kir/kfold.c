@@ -98,6 +98,7 @@ double zn_kfold_math(zn_kop op, double x, double y) {
     case ZN_K_Erf: return erf(x);
     case ZN_K_Sigmoid: return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
     case ZN_K_Pow: return pow(x, y);
+    case ZN_K_ScaledExp: return exp(x) * y;
     default: return NAN;
   }
 }

@@ -145,6 +145,8 @@ bool zn_kf_const_float(const zn_kfunc *f, zn_kref r, double *out) {
   return true;
 }
 
+double zn_exp_scale(zn_dtype t) { return t == ZN_F32 ? 0x1p64 : 0x1p512; }
+
 static zn_kref int_const(zn_kb *b, zn_dtype t, unsigned lanes, int64_t v) {
   return zn_kb_splat(b, zn_kb_int(b, t, v), lanes);
 }

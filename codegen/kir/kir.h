@@ -325,6 +325,7 @@ void zn_kb_call(zn_kb *b, uint32_t fn, const zn_kref *args, uint32_t num_args, z
 /* Constant value of an instruction, if it is one (looks through Splat). */
 bool zn_kf_const_int(const zn_kfunc *f, zn_kref r, int64_t *out);
 bool zn_kf_const_float(const zn_kfunc *f, zn_kref r, double *out);
+double zn_exp_scale(zn_dtype t); /* f32, f64: for ScaledExp: sums of 2^62 results do not overflow */
 /* match[i] = index of the End (or Else) that closes the region opened at i (For If Else Loop); 0 elsewhere. */
 uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
 

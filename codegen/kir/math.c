@@ -65,6 +65,16 @@ R zn_mx_poly(const zn_mx *m, zn_math_poly p, R x) {
   return r;
 }
 
+R zn_mx_poly_pairs(const zn_mx *m, zn_math_poly p, R x, R x2) {
+  int i = (p.n - 1) / 2 * 2;
+  R r = i + 1 < p.n ? zn_mx_fmak(m, x, p.c[i + 1], zn_mx_k(m, p.c[i])) : zn_mx_k(m, p.c[i]);
+  for (i -= 2; i >= 0; i -= 2) {
+    R pair = zn_mx_fmak(m, x, p.c[i + 1], zn_mx_k(m, p.c[i]));
+    r = zn_mx_fma(m, r, x2, pair);
+  }
+  return r;
+}
+
 R zn_mx_bits(const zn_mx *m, R x) { return zn_kb_bitcast(m->b, x, m->k->it); }
 R zn_mx_unbits(const zn_mx *m, R x) { return zn_kb_bitcast(m->b, x, m->k->t); }
 
@@ -115,6 +125,7 @@ R zn_math_expand(const zn_mx *m, zn_kop op, R x, R y) {
   case ZN_K_Atan: return zn_math_arc(m, op, x);
   case ZN_K_Erf: return zn_math_erf(m, x);
   case ZN_K_Pow: return zn_math_pow(m, x, y);
+  case ZN_K_ScaledExp: return zn_math_scaled_exp(m, x, y);
   case ZN_K_Rem: return zn_math_rem(m, x, y);
   case ZN_K_Floor:
   case ZN_K_Ceil:

@@ -19,7 +19,7 @@
   X(Sinh, 2.5, 2.6)  X(Cosh, 1.6, 1.6)  X(Tanh, 2.0, 2.4)                                          \
   X(Asinh, 2.1, 2.2) X(Acosh, 2.5, 2.2) X(Atanh, 2.4, 2.4)                                         \
   X(Erf, 1.3, 1.5)   X(Sigmoid, 1.9, 2.0) X(Pow, 0.51, 1.7) X(Rem, 0, 0)                           \
-  X(Floor, 0, 0)     X(Ceil, 0, 0)      X(Trunc, 0, 0)     X(Rint, 0, 0)
+  X(ScaledExp, 1.1, 1.1) X(Floor, 0, 0)     X(Ceil, 0, 0)      X(Trunc, 0, 0)     X(Rint, 0, 0)
 /* clang-format on */
 
 typedef struct zn_math_poly {
@@ -74,6 +74,7 @@ R zn_mx_cmpk(const zn_mx *m, zn_kop op, R x, double v);
 R zn_mx_selk(const zn_mx *m, R cond, double v, R y); /* cond ? k : y */
 R zn_mx_selr(const zn_mx *m, R cond, R x, double v); /* cond ? x : k */
 R zn_mx_poly(const zn_mx *m, zn_math_poly p, R x);
+R zn_mx_poly_pairs(const zn_mx *m, zn_math_poly p, R x, R x2); /* with x^2: as many operations, half the depth */
 R zn_mx_bits(const zn_mx *m, R x); /* float -> integer of the format */
 R zn_mx_unbits(const zn_mx *m, R x);
 R zn_mx_pow2(const zn_mx *m, R n);              /* 2^n for an integer n of a normal number */
@@ -81,6 +82,7 @@ R zn_mx_flip(const zn_mx *m, R x, R sign_bits); /* x with its sign bit xored */
 
 /* math_exp.c */
 R zn_math_exp(const zn_mx *m, R x);
+R zn_math_scaled_exp(const zn_mx *m, R x, R scale); /* scale: a constant */
 R zn_math_log(const zn_mx *m, R x);
 R zn_math_log1p(const zn_mx *m, R x);
 R zn_math_hyperbolic(const zn_mx *m, zn_kop op,

@@ -15,7 +15,7 @@ static R reduce(const zn_mx *m, R x, R *out_n) {
   *out_n = zn_mx_bini(m, ZN_K_Sub, i, k->magic_bits);
   R r = zn_mx_fmak(m, n, -k->ln2_hi, x);
   r = zn_mx_fmak(m, n, -k->ln2_lo, r);
-  R p = zn_mx_poly(m, k->exp, r), r2 = zn_mx_bin(m, ZN_K_Mul, r, r);
+  R r2 = zn_mx_bin(m, ZN_K_Mul, r, r), p = zn_mx_poly_pairs(m, k->exp, r, r2);
   return zn_mx_fma(m, r2, p, r);
 }
 
@@ -31,16 +31,26 @@ static R exp_small(const zn_mx *m, R x) {
   return zn_mx_fma(m, s, q, s);
 }
 
-/* e^x for x <= 0 or NaN: one scaling is exact when it starts from a power that is normal all the way down. */
-static R exp_nonpositive(const zn_mx *m, R x) {
-  const zn_math_format *k = m->k;
-  const int up = (int)k->bias / 2 + 1;
-  R n, low = zn_mx_k(m, k->exp_min);
+/* 2^up e^x for x <= 0 or NaN: a power that is normal all the way down. */
+static R exp_lifted(const zn_mx *m, R x, int up) {
+  R n, low = zn_mx_k(m, m->k->exp_min);
   x = zn_mx_bin(m, ZN_K_Max, low, x);
   R q = reduce(m, x, &n);
   n = zn_mx_bini(m, ZN_K_Add, n, up);
-  R s = zn_mx_pow2(m, n), p = zn_mx_fma(m, s, q, s);
-  return zn_mx_bink(m, ZN_K_Mul, p, ldexp(1, -up));
+  R s = zn_mx_pow2(m, n);
+  return zn_mx_fma(m, s, q, s);
+}
+
+/* e^x for x <= 0 or NaN: one scaling back is exact, or the only rounding. */
+static R exp_nonpositive(const zn_mx *m, R x) {
+  const double up = zn_exp_scale(m->k->t);
+  return zn_mx_bink(m, ZN_K_Mul, exp_lifted(m, x, ilogb(up)), 1 / up);
+}
+
+R zn_math_scaled_exp(const zn_mx *m, R x, R scale) {
+  double c = 0;
+  if (!zn_kf_const_float(m->b->f, scale, &c)) return zn_mx_bin(m, ZN_K_Mul, zn_math_exp(m, x), scale);
+  return exp_lifted(m, x, ilogb(c));
 }
 
 /* Is x visibly not positive: a minimum with a constant that is not, or a negated magnitude? */

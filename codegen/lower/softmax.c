@@ -28,8 +28,10 @@ static zn_kref shifted(zn_lw *lw, soft *s, zn_expr j) {
   return zn_lw_round_to(lw, zn_kb_bin(&lw->kb, ZN_K_Sub, at(lw, s, j), s->max), s->t_of);
 }
 
-/* The Min says that the argument is not positive, which makes the exponential cheaper (codegen/kir/math_exp.c). */
+/* Kept exponentials are scaled: what they are multiplied with in the end takes that off, without an instruction of its own.
+ * The Min says that the argument is not positive, which makes the exponential cheaper (codegen/kir/math_exp.c). */
 static zn_kref exp_of(zn_lw *lw, soft *s, zn_kref d) {
+  if (s->stored) return zn_kb_bin(&lw->kb, ZN_K_ScaledExp, d, zn_kb_float(&lw->kb, s->ct, zn_exp_scale(s->ct)));
   zn_kref zero = zn_kb_float(&lw->kb, s->ct, 0), low = zn_kb_bin(&lw->kb, ZN_K_Min, zero, d);
   return zn_lw_round_to(lw, zn_kb_un(&lw->kb, ZN_K_Exp, low), s->t_of);
 }
@@ -77,14 +79,17 @@ static bool is_short(const zn_lw *lw, const soft *s, zn_expr len) {
   return s->t_of == ZN_BF16 && zn_ex_is_const(lw->ex, len, &n) && n <= 16;
 }
 
-/* Rows taken side by side: while one waits for its maximum or sum, the other's elements are computed. */
+enum { BESIDE = 4, MANY_ROWS = 16 }; /* vectors of exponentials computed step by step side by side */
+
+/* Rows taken side by side: while one waits for its maximum or sum, the others' elements are computed. */
 static int64_t rows_beside(const zn_lw *lw, const soft *s) {
   int64_t n;
   bool vectors = zn_lw_lanes(lw, s->ct) > 1 && !lw->caps->simt;
-  return vectors && s->axis > 0 && zn_ex_is_const(lw->ex, s->t.dims[s->axis - 1], &n) && n % 2 == 0 ? 2 : 1;
+  if (!vectors || s->axis == 0 || !zn_ex_is_const(lw->ex, s->t.dims[s->axis - 1], &n) || n % 2) return 1;
+  return n >= MANY_ROWS && n % BESIDE == 0 && s->stored ? BESIDE : 2;
 }
 
-/* Axis contiguous in memory: one row, or two, per grid step, vector code along the row. */
+/* Axis contiguous in memory: one row, two or four per grid step, vector code along the row. */
 static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
@@ -100,7 +105,7 @@ static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
     partial = zn_red_scratch_of(lw, s->ct, scratch, row);
   }
   s->max = zn_red_inner(lw, ZN_RED_MAX_NUM, s->ct, len, partial, elem_x, s);
-  unsigned beside = rows > 1 ? 1 : 2;
+  unsigned beside = (unsigned)(BESIDE / rows);
   zn_kref sum = is_short(lw, s, len) ? short_sum(lw, s, len)
                                      : zn_red_inner_beside(lw, ZN_RED_SUM, s->ct, len, partial, beside, elem_exp, s);
   sum = zn_lw_round_to(lw, sum, s->t_of);

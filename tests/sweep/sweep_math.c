@@ -35,8 +35,7 @@ static void add_kernel(zn_ctx *c, zn_kmod *m, zn_kop op, const char *name, zn_dt
   zn_kref y = zn_kb_param(&b, "y", ZN_KP_IN, t), lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, BLOCK);
   zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, t, 1, x, i),
           w = zn_kb_load(&b, t, 1, y, i);
-  bool two = zn_kops[op].sig[1] == 'v';
-  zn_kref r = two ? zn_kb_bin(&b, op, v, w) : zn_kb_un(&b, op, v);
+  zn_kref r = math_call(&b, op, t, v, w);
   zn_kb_store(&b, out, i, r);
   zn_kb_end(&b);
   zn_kb_finish(&b);
@@ -199,7 +198,7 @@ static int one(void *so, int f, zn_dtype t, uint64_t stride) {
     k(t == ZN_F32 ? (void *[]){fr, fx, fy} : (void *[]){dr, dx, dy}, NULL, 0, 1);
   double ns = (seconds() - start) / 20 / BLOCK * 1e9;
   worst = 0;
-  if (zn_kops[op].sig[1] == 'v')
+  if (math_takes_two(op))
     pairs(k, op, t, 400000 / stride + 60);
   else if (t == ZN_F32)
     sweep_f32(k, op, stride);

@@ -48,11 +48,9 @@ static zn_kmod *kernel(zn_ctx *c, const zn_caps *caps, zn_kop op, zn_dtype from,
   zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, from, 1, x, i), r;
   if (op == ZN_K_Cvt)
     r = zn_kb_cvt(&b, v, to);
-  else if (zn_kops[op].sig[1] != 'v')
-    r = zn_kb_un(&b, op, v);
   else {
-    zn_kref w = zn_kb_load(&b, from, 1, y, i);
-    r = zn_kb_bin(&b, op, v, w);
+    zn_kref w = math_takes_two(op) ? zn_kb_load(&b, from, 1, y, i) : 0;
+    r = math_call(&b, op, from, v, w);
   }
   zn_kb_store(&b, out, i, r);
   zn_kb_end(&b);
@@ -314,8 +312,52 @@ static void test_forms(void **state) {
     }
 }
 
+/* Six calls behind each other, of which groups are written side by side, give what each alone gives; call 1 is of the result
+ * of call 0 and only has to stay behind it. */
+enum { CALLS = 6 };
+
+static zn_kmod *strands_kernel(zn_ctx *c, const zn_caps *caps) {
+  zn_kmod *m = zn_kmod_new(&c->graph, "t");
+  zn_kb b;
+  zn_kb_begin(&b, c, m, "k", false);
+  zn_kref out = zn_kb_param(&b, "out", ZN_KP_OUT, ZN_F32), x = zn_kb_param(&b, "x", ZN_KP_IN, ZN_F32), v[CALLS];
+  zn_kb_param(&b, "y", ZN_KP_IN, ZN_F32);
+  zn_kref lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, N / CALLS), of = zn_kb_idx(&b, CALLS), at[CALLS];
+  zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_SERIAL, 0), first = zn_kb_bin(&b, ZN_K_Mul, i, of);
+  zn_kref scale = zn_kb_float(&b, ZN_F32, zn_exp_scale(ZN_F32));
+  for (int k = 0; k < CALLS; k++) {
+    at[k] = zn_kb_bin(&b, ZN_K_Add, first, zn_kb_idx(&b, k));
+    zn_kref a = zn_kb_un(&b, ZN_K_Abs, zn_kb_load(&b, ZN_F32, 1, x, at[k]));
+    v[k] = zn_kb_un(&b, ZN_K_Neg, a);
+  }
+  for (int k = 0; k < CALLS; k++) v[k] = zn_kb_bin(&b, ZN_K_ScaledExp, v[k == 1 ? 0 : k], scale);
+  for (int k = 0; k < CALLS; k++) zn_kb_store(&b, out, at[k], v[k]);
+  zn_kb_end(&b);
+  zn_kb_finish(&b);
+  assert_int_equal(zn_kpass_expand(c, m, caps), ZN_OK);
+  assert_int_equal(zn_kmod_verify(c, m), ZN_OK);
+  return m;
+}
+
+static void test_strands(void **state) {
+  static float x[N], r[N], e[N];
+  (void)state;
+  fill();
+  for (int i = 0; i < N; i++) x[i] = (float)fx[i];
+  for (size_t k = 0; k < sizeof all_caps / sizeof *all_caps; k++) {
+    zn_ctx c;
+    zn_ctx_init(&c);
+    run(&c, kernel(&c, &all_caps[k], ZN_K_ScaledExp, ZN_F32, ZN_F32, N), e, x, x, sizeof x);
+    run(&c, strands_kernel(&c, &all_caps[k]), r, x, x, sizeof x);
+    for (int i = 0; i < N; i++)
+      if (i % CALLS != 1 && memcmp(&r[i], &e[i], 4) && !(isnan(r[i]) && isnan(e[i])))
+        fail_msg("%s: call %d of %a gives %a, not %a", all_caps[k].arch, i % CALLS, (double)x[i], (double)r[i], (double)e[i]);
+    zn_ctx_fini(&c);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_forms),
-                                     cmocka_unit_test(test_conversions)};
+                                     cmocka_unit_test(test_strands), cmocka_unit_test(test_conversions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

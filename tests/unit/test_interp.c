@@ -128,7 +128,7 @@ static void test_floats(void **state) {
   (void)state;
   static const zn_kop ops[] = {
       ZN_K_Add,      ZN_K_Sub,   ZN_K_Mul,   ZN_K_Div,   ZN_K_Rem,   ZN_K_Min,    ZN_K_Max,
-      ZN_K_CopySign, ZN_K_Pow,   ZN_K_Neg,   ZN_K_Abs,   ZN_K_Sqrt,  ZN_K_Floor,  ZN_K_Ceil,
+      ZN_K_CopySign, ZN_K_Pow,   ZN_K_ScaledExp, ZN_K_Neg,   ZN_K_Abs,   ZN_K_Sqrt,  ZN_K_Floor,  ZN_K_Ceil,
       ZN_K_Trunc,    ZN_K_Rint,  ZN_K_Exp,   ZN_K_Log,   ZN_K_Log1p, ZN_K_Expm1,  ZN_K_Sin,
       ZN_K_Cos,      ZN_K_Tan,   ZN_K_Asin,  ZN_K_Acos,  ZN_K_Atan,  ZN_K_Sinh,   ZN_K_Cosh,
       ZN_K_Tanh,     ZN_K_Asinh, ZN_K_Acosh, ZN_K_Atanh, ZN_K_Erf,   ZN_K_Sigmoid};
