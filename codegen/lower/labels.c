@@ -47,25 +47,9 @@ static int by_key(const void *x, const void *y) {
   return c ? c : a->at < b->at ? -1 : a->at > b->at;
 }
 
-static void *memo_find(const zn_lw *lw, const void *key) {
-  for (uint32_t i = 0; i < lw->num_memo; i++)
-    if (lw->memo[i].key == key) return (void *)(uintptr_t)lw->memo[i].data;
-  return NULL;
-}
-
-static void memo_add(zn_lw *lw, const void *key, const void *data) {
-  if (lw->num_memo == lw->cap_memo) {
-    uint32_t cap = lw->cap_memo ? 2 * lw->cap_memo : 8;
-    lw->memo = zn_arena_grow(lw->arena, lw->memo, lw->num_memo * sizeof *lw->memo, cap * sizeof *lw->memo);
-    lw->cap_memo = cap;
-  }
-  lw->memo[lw->num_memo].key = key;
-  lw->memo[lw->num_memo++].data = data;
-}
-
 /* last: of equal keys the last counts, else the first. */
 const zn_lookup *zn_lookup_make(zn_lw *lw, const void *memo, const zn_keys *k, bool last) {
-  zn_lookup *l = memo_find(lw, memo);
+  zn_lookup *l = zn_lw_memo_find(lw, memo);
   if (l) return l;
   l = ZN_NEW(lw->arena, zn_lookup);
   l->n = k->n;
@@ -90,7 +74,7 @@ const zn_lookup *zn_lookup_make(zn_lw *lw, const void *memo, const zn_keys *k, b
       memcpy(&v[i], k->i ? (const void *)&k->i[number[i]] : (const void *)&k->f[number[i]], sizeof v[i]);
     l->sorted = zn_lw_const(lw, "label_keys", l->type, l->distinct + 1, v);
   }
-  memo_add(lw, memo, l);
+  zn_lw_memo_add(lw, memo, l);
   return l;
 }
 
@@ -205,7 +189,7 @@ static zn_kref value_at(zn_lw *lw, const encoder *e, zn_kref number) {
 
 static zn_kref labelencoder_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
   const zn_node *node = zn_lw_node(lw, n);
-  encoder *e = memo_find(lw, node->attrs);
+  encoder *e = zn_lw_memo_find(lw, node->attrs);
   if (!e) {
     zn_keys k = list_of(lw, node, "keys"), v = list_of(lw, node, "values");
     e = ZN_NEW(lw->arena, encoder);
@@ -218,7 +202,7 @@ static zn_kref labelencoder_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_ex
     e->l = zn_lookup_make(lw, e, &k, true);
     e->type = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
     e->values = value_table(lw, node, &v, e->type);
-    memo_add(lw, node->attrs, e);
+    zn_lw_memo_add(lw, node->attrs, e);
   }
   return value_at(lw, e, zn_lookup_find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
 }
@@ -228,7 +212,7 @@ const zn_lower zn_lower_ml_labelencoder = {labelencoder_point, NULL};
 
 static zn_kref categorymapper_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *idx) {
   const zn_node *node = zn_lw_node(lw, n);
-  encoder *e = memo_find(lw, node->attrs);
+  encoder *e = zn_lw_memo_find(lw, node->attrs);
   if (!e) {
     const zn_attr *s = zn_node_attr(node, "cats_strings"), *i = zn_node_attr(node, "cats_int64s");
     zn_keys str = {.s = s ? s->u.ss : NULL, .n = s && i ? s->n < i->n ? s->n : i->n : 0};
@@ -237,7 +221,7 @@ static zn_kref categorymapper_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_
     e->type = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
     e->l = zn_lookup_make(lw, e, e->type == ZN_STR ? &num : &str, false);
     e->values = value_table(lw, node, e->type == ZN_STR ? &str : &num, e->type);
-    memo_add(lw, node->attrs, e);
+    zn_lw_memo_add(lw, node->attrs, e);
   }
   return value_at(lw, e, zn_lookup_find(lw, e->l, zn_lw_load(lw, node->in[0], idx)));
 }

@@ -328,6 +328,10 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
 /* For the kernels of node n: `usual`, the model's choice, or another of the n choices, all of which are right. */
 int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, const int64_t *choices, uint32_t n);
 
+/* What a point lowering has found out once for all its elements, by an address that stands for the question; NULL: nothing. */
+void *zn_lw_memo_find(const zn_lw *lw, const void *key);
+void zn_lw_memo_add(zn_lw *lw, const void *key, const void *data);
+
 /* ---- small conveniences ---- */
 static inline const zn_node *zn_lw_node(const zn_lw *lw, zn_nid n) { return &lw->g->nodes[n]; }
 static inline const zn_type *zn_lw_type(const zn_lw *lw, zn_vid v) { return &lw->g->vals[v].type; }

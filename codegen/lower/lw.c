@@ -561,6 +561,22 @@ static zn_kref as_loaded(zn_lw *lw, zn_vid v, zn_kref k) {
   return rounded(lw, zn_lw_convert(lw, k, zn_lw_kdtype(lw, k), zn_lw_ctype(t), false), t);
 }
 
+void *zn_lw_memo_find(const zn_lw *lw, const void *key) {
+  for (uint32_t i = 0; i < lw->num_memo; i++)
+    if (lw->memo[i].key == key) return (void *)(uintptr_t)lw->memo[i].data;
+  return NULL;
+}
+
+void zn_lw_memo_add(zn_lw *lw, const void *key, const void *data) {
+  if (lw->num_memo == lw->cap_memo) {
+    uint32_t cap = lw->cap_memo ? 2 * lw->cap_memo : 8;
+    lw->memo = zn_arena_grow(lw->arena, lw->memo, lw->num_memo * sizeof *lw->memo, cap * sizeof *lw->memo);
+    lw->cap_memo = cap;
+  }
+  lw->memo[lw->num_memo].key = key;
+  lw->memo[lw->num_memo++].data = data;
+}
+
 /* From an element's index in the operand of Transpose n to that in its result. */
 static void transpose_index(const zn_lw *lw, zn_nid n, zn_expr *at) {
   const zn_node *node = zn_lw_node(lw, n);

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <math.h>
 
-#include "codegen/lower/lower.h"
+#include "codegen/lower/codes.h"
 
 /* Index of the scale (and zero point) that belongs to element idx of x. */
 static void scale_index(zn_lw *lw, const zn_node *node, const zn_expr *idx, zn_expr *out) {
@@ -99,6 +99,9 @@ static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   zn_kb *b = &lw->kb;
   zn_dtype to = (zn_dtype)zn_lw_type(lw, node->out[out])->dtype;
   zn_expr at[ZN_MAX_RANK] = {0};
+  zn_kref code = zn_code_sum_point(lw, n, idx);
+  if (code) return code;
+  node = zn_lw_node(lw, n);
   scale_index(lw, node, idx, at);
   zn_vid zp = zn_node_in(node, 2);
   zn_kref x = zn_lw_load(lw, node->in[0], idx);
@@ -125,8 +128,8 @@ static zn_kref quantize_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_expr *
   if (zn_is_float(to)) { /* float8, float4: the encoding rounds */
     bool saturate = zn_node_int(zn_lw_node(lw, n), "saturate") != 0;
     if (zp) q = zn_kb_bin(b, ZN_K_Add, q, kz);
-    zn_kref code = zn_lw_convert(lw, q, ZN_F32, to, saturate);
-    return zn_lw_convert(lw, code, to, zn_lw_ctype(to), saturate);
+    q = zn_lw_convert(lw, q, ZN_F32, to, saturate);
+    return zn_lw_convert(lw, q, to, zn_lw_ctype(to), saturate);
   }
   q = zn_kb_un(b, ZN_K_Rint, q);
   if (zp) {
