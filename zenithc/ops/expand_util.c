@@ -119,15 +119,14 @@ static zn_vid group_size(zn_rw *w, zn_vid *x, zn_vid q) {
 
 zn_vid zn_rw_repeat_heads(zn_rw *w, zn_vid x, zn_vid q) {
   if (w->st != ZN_OK || zn_rw_type(w, x)->dims[1] == zn_rw_type(w, q)->dims[1]) return x;
-  const int64_t two = 2, fixed[4] = {1, 1, 0, -1};
-  const zn_vid times = group_size(w, &x, q), ones = zn_rw_ints(w, fixed, 2);
+  const int64_t two = 2, one[2] = {1, 1};
+  const zn_vid times = group_size(w, &x, q), ones = zn_rw_ints(w, one, 2);
   const zn_vid shape[3] = {ones, times, ones};
   const zn_vid target = zn_rw_attr_int(w, ZN_OP_Concat, shape, 3, "axis", 0);
   const zn_vid wide = zn_rw2(w, ZN_OP_Expand, zn_rw_unsqueeze(w, x, &two, 1), target);
-  const zn_vid heads = zn_rw_extent1(w, q, 1), size = zn_rw_extent1(w, x, 3);
-  const zn_vid same = zn_rw_ints(w, fixed + 2, 1), rest = zn_rw_ints(w, fixed + 3, 1);
-  const zn_vid dims[4] = {same, heads, rest, size};
-  return zn_rw2(w, ZN_OP_Reshape, wide, zn_rw_attr_int(w, ZN_OP_Concat, dims, 4, "axis", 0));
+  const zn_vid dims[4] = {zn_rw_extent1(w, x, 0), zn_rw_extent1(w, q, 1), zn_rw_extent1(w, x, 2), zn_rw_extent1(w, x, 3)};
+  const zn_vid in[2] = {wide, zn_rw_attr_int(w, ZN_OP_Concat, dims, 4, "axis", 0)};
+  return zn_rw_attr_int(w, ZN_OP_Reshape, in, 2, "allowzero", 1); /* a head may be of size 0 */
 }
 
 bool zn_rw_target(const zn_exprs *ex, const zn_type *in, const zn_expr *dims, int rank,

@@ -263,7 +263,12 @@ ZN_INFER(complexpart) {
 }
 
 ZN_INFER(complexof) {
-  zn_inf_dtype(f, 0, zn_inf_in(f, 0)->dtype == ZN_F32 ? ZN_C64 : ZN_C128);
+  const zn_type *re = zn_inf_in(f, 0), *im = zn_inf_in(f, 1);
+  zn_inf_dtype(f, 0, re->dtype == ZN_F32 ? ZN_C64 : ZN_C128);
+  if (re->rank >= 0 && im->rank >= 0) {
+    ZN_TRY(zn_inf_want_rank(f, 1, re->rank));
+    for (int d = 0; d < re->rank; d++) ZN_TRY(zn_inf_same_dim(f, re->dims[d], im->dims[d], "the parts' extents"));
+  }
   zn_inf_same(f, 0, 0);
   return ZN_OK;
 }
