@@ -309,10 +309,11 @@ R zn_math_erf(const zn_mx *m, R x) {
   return zn_mx_bin(m, ZN_K_CopySign, r, x);
 }
 
-/* The quotient passes 1 between 3.9 and 4.1, so that the clamps make it 1 from there on. */
+/* The quotient passes 1 between 3.9 and 4.1 and grows with x from there on, so that the clamp makes it 1. */
 R zn_math_erf_absolute(const zn_mx *m, R x) {
-  x = clamp(m, x, -4.1, 4.1);
-  R z = zn_mx_bin(m, ZN_K_Mul, x, x), p = zn_mx_poly(m, m->k->erfp, z), q = zn_mx_poly(m, m->k->erfq, z);
+  R z = zn_mx_bin(m, ZN_K_Mul, x, x), top = zn_mx_k(m, 4.1 * 4.1);
+  z = zn_mx_bin(m, ZN_K_Min, top, z);
+  R p = zn_mx_poly(m, m->k->erfp, z), q = zn_mx_poly(m, m->k->erfq, z);
   p = zn_mx_bin(m, ZN_K_Mul, x, p);
   return clamp(m, zn_mx_bin(m, ZN_K_Div, p, q), -1, 1);
 }
