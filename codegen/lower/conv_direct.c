@@ -13,19 +13,21 @@
 #include <assert.h>
 
 #include "codegen/lower/conv_image.h"
+#include "codegen/lower/cut.h"
 #include "codegen/lower/gemm.h"
 
 enum {
-  MAX_SEG = 512, MIN_GRID = 16, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384,
+  MAX_SEG = 512, MAX_WRITTEN = 16, MAX_PLANES = 8, MAX_PARTIAL = 16384,
   LINE = 64,               /* of cache, bytes */
   FETCH_BYTES = 256 << 10, /* weights smaller than this stay in cache by themselves */
   MAX_FETCH = 16,          /* lines asked for in one trip of the loop over channels */
   MAX_OV = 4, MAX_PX = 16,
+  CHUNK_EIGHTHS = 4,       /* of the second-level cache for the input of a chunk */
   MIN_UNEVEN = 16          /* vectors of channels of which one or two may be computed twice */
 };
 
 typedef struct tiling { /* how the image is cut */
-  double cost;          /* 0: there is none */
+  double cost;          /* cycles of one thread, times the imbalance of several; 0: there is none */
   int64_t ov, px[2], tiles[2], seg;
   int64_t rims, rim_px[2], rim_tiles[2]; /* rows with tiles of their own, not in tiles */
 } tiling;
@@ -36,6 +38,7 @@ typedef struct tilings {
 
 typedef struct direct {
   zn_conv_image m;
+  int64_t images, l2;           /* of the batch, 1 where only the run knows; bytes of the second-level cache */
   int64_t ov, px[2], tiles[2];
   int64_t rims, rim_px[2], rim_tiles[2]; /* the first or last row, or both: tiles of one of them */
   int64_t seg, segs;            /* pixels of a segment; segments */
@@ -82,12 +85,14 @@ static double kept_rows(const direct *d, int64_t seg) {
   return (double)kept / (double)(m->oh * m->kh);
 }
 
-/* Cycles of one tile: fused multiply-adds and loads both go two a cycle; a chain of them has a latency of four. */
+/* Cycles of one tile: fused multiply-adds and loads both go two a cycle; a chain of them has a latency of four, and few chains
+ * more than that leave no room for what comes late (0.87 of the pace for eight sums, 0.94 for ten, 0.98 for twelve). */
 static double tile_cost(const direct *d, int64_t px, int64_t ov, bool bent, double kept) {
   const zn_conv_image *m = &d->m;
   double steps = (double)(m->icg * m->kh * m->kw) * kept, fma = (double)(px * ov) / 2, load = (double)(px + ov) / 2;
   double step = fma > load ? fma : load;
   if (step < 4) step = 4;
+  step += 0.6 / (1 + 1.5 * (step - 4) * (step - 4));
   double loops = (double)d->units * (double)(m->kh * m->kw) * kept * 1.5;
   return steps * step + loops + (double)(px * ov) * 2 + 12 + (bent ? (double)px * 5 : 0);
 }
@@ -102,6 +107,28 @@ static bool fill(int64_t n, int64_t px, int64_t px2, int64_t *a, int64_t *b) {
     }
   }
   return false;
+}
+
+/* The work as it can be cut into iterations: tiles of ov vectors of channels times segments. */
+static zn_cut work_of(const direct *d, int64_t ov, int64_t seg, int64_t eighths) {
+  const zn_conv_image *m = &d->m;
+  int64_t size = zn_dtype_bytes(m->v->ct), depth = m->icg * m->kh * m->kw;
+  zn_cut c = {.outer = d->images * m->groups, .a = ceil_div(m->ocg / m->lanes, ov), .b = m->oh * m->ow / seg};
+  double row_bytes = (double)(m->width * m->icg * size);
+  int64_t rows = (int64_t)(((double)(d->l2 / 8 * eighths) / row_bytes - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
+  c.b_most = (rows < 1 ? 1 : rows) * m->ow / seg;
+  if (c.b_most < 1) c.b_most = 1;
+  c.cycles = (double)(seg * ov * depth) / 2;
+  c.a_bytes = (double)(depth * ov * m->lanes * size);
+  c.b_bytes = row_bytes * (double)(m->sh * seg) / (double)m->ow;
+  return c;
+}
+
+/* What uneven shares and data read again cost, on the mean of machines: a factor. */
+static double imbalance(const direct *d, int64_t ov, int64_t seg) {
+  zn_cut c = work_of(d, ov, seg, CHUNK_EIGHTHS);
+  int64_t a, b;
+  return zn_cut_work(&c, &a, &b);
 }
 
 static void note(tilings *all, const tiling *t) {
@@ -147,13 +174,13 @@ static void try_rims(const direct *d, int64_t regs, tilings *all) {
   double kept = 1 - (1 - kept_rows(d, m->ow)) * (double)m->oh / (double)rims;
   for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
     tiling t = {.ov = ov, .seg = m->oh * m->ow, .rims = rims};
-    double rim = fits_channels(d, ov) ? rim_cost(d, regs, kept, &t) : 0;
+    double rim = fits_channels(d, ov) ? rim_cost(d, regs, kept, &t) : 0, uneven = imbalance(d, ov, t.seg);
     for (int64_t px = 1; rim > 0 && px <= inner && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(inner, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, true, 1) + (b ? (double)b * tile_cost(d, px2, ov, true, 1) + 6 : 0);
-        t.cost = (c + (double)rims * rim + 12) * (double)ceil_div(ocv, ov);
+        t.cost = (c + (double)rims * rim + 12) * (double)ceil_div(ocv, ov) * uneven;
         t.px[0] = px, t.px[1] = px2, t.tiles[0] = a, t.tiles[1] = b;
         note(all, &t);
       }
@@ -167,12 +194,13 @@ static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all
   double kept = kept_rows(d, seg);
   for (int64_t ov = 1; ov <= (regs > 16 ? MAX_OV : 3); ov++) {
     if (!fits_channels(d, ov)) continue;
+    double uneven = imbalance(d, ov, seg);
     for (int64_t px = 1; px <= seg && px * ov + ov + 1 <= regs && px <= MAX_PX; px++)
       for (int64_t px2 = 0; px2 < px; px2++) {
         int64_t a, b;
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, bent, kept) + (b ? (double)b * tile_cost(d, px2, ov, bent, kept) + 6 : 0);
-        c = (c + 6) * (double)(segs * ceil_div(ocv, ov));
+        c = (c + 6) * (double)(segs * ceil_div(ocv, ov)) * uneven;
         tiling t = {.cost = c, .ov = ov, .px = {px, px2}, .tiles = {a, b}, .seg = seg};
         note(all, &t);
       }
@@ -229,29 +257,11 @@ static bool choose_tile(zn_lw *lw, direct *d) {
 static void choose_grid(zn_lw *lw, direct *d) {
   static const int64_t shares[] = {1, 2, 4, 8, 64}; /* eighths of that cache; the last: all at once */
   const zn_conv_image *m = &d->m;
-  int64_t size = zn_dtype_bytes(m->v->ct), l2 = (int64_t)lw->caps->l2_bytes, n = 1;
-  if (l2 == 0) l2 = 262144;
-  if (!zn_ex_is_const(lw->ex, m->v->ty.dims[0], &n) || n < 1) n = 1;
   d->oc_groups = ceil_div(m->ocg / m->lanes, d->ov);
-  double row_bytes = (double)(m->width * m->icg * size), rows;
-  rows = (double)(l2 / 8 * zn_lw_knob(lw, m->v->n, "chunk", 4, shares, 5)) / row_bytes;
-  int64_t out_rows = (int64_t)((rows - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
-  if (out_rows < 1) out_rows = 1;
-  d->per_chunk = out_rows * m->ow / d->seg;
-  if (d->per_chunk < 1) d->per_chunk = 1;
-  if (d->per_chunk > d->segs) d->per_chunk = d->segs;
-  d->chunks = ceil_div(d->segs, d->per_chunk);
-  int64_t have = n * m->groups * d->chunks;
-  d->parts = have >= MIN_GRID ? 1 : ceil_div(MIN_GRID, have);
-  if (d->parts > d->oc_groups) {
-    d->parts = d->oc_groups;
-    int64_t want = ceil_div(MIN_GRID, n * m->groups * d->parts);
-    if (d->chunks < want) d->chunks = want < d->segs ? want : d->segs;
-  }
-  d->per_chunk = ceil_div(d->segs, d->chunks);
-  d->chunks = ceil_div(d->segs, d->per_chunk);
-  d->per_part = ceil_div(d->oc_groups, d->parts);
+  zn_cut c = work_of(d, d->ov, d->seg, zn_lw_knob(lw, m->v->n, "chunk", CHUNK_EIGHTHS, shares, 5));
+  zn_cut_work(&c, &d->per_part, &d->per_chunk);
   d->parts = ceil_div(d->oc_groups, d->per_part);
+  d->chunks = ceil_div(d->segs, d->per_chunk);
 }
 
 /* Where the weights of a tile of channels exceed half of the first-level cache, the input channels are walked in pieces,
@@ -589,6 +599,8 @@ bool zn_conv_direct(zn_lw *lw, zn_conv *v) {
   d.units = m->icg / d.unit;
   d.input = zn_lw_loc(lw, v->x);
   if (m->block && m->kh * m->kw == 1 && m->sh * m->sw > 1 && m->ocg > m->oh * m->ow) gather_pixels(lw, &d);
+  d.l2 = lw->caps->l2_bytes ? (int64_t)lw->caps->l2_bytes : 262144;
+  if (!zn_ex_is_const(lw->ex, v->ty.dims[0], &d.images) || d.images < 1) d.images = 1;
   if (!choose_tile(lw, &d)) return false;
   choose_grid(lw, &d);
   choose_pieces(lw, &d);

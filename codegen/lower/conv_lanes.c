@@ -4,9 +4,10 @@
 #include <assert.h>
 
 #include "codegen/lower/conv_image.h"
+#include "codegen/lower/cut.h"
 #include "codegen/lower/gemm.h"
 
-enum { MAX_TAPS = 25, MIN_GRID = 16 };
+enum { MAX_TAPS = 25 };
 
 typedef struct depth {
   zn_conv_image m;
@@ -103,10 +104,11 @@ bool zn_conv_lanes(zn_lw *lw, zn_conv *v) {
   m->lanes = ly->block;
   d.blocks = m->groups / m->lanes;
   choose_tile(lw, &d);
-  int64_t n = 1, want;
+  int64_t n = 1, one;
   if (!zn_ex_is_const(lw->ex, v->ty.dims[0], &n) || n < 1) n = 1;
-  want = (MIN_GRID + n * d.blocks - 1) / (n * d.blocks);
-  d.band = (m->oh + want - 1) / want;
+  zn_cut c = {.outer = n * d.blocks, .a = 1, .b = m->oh, .cycles = (double)(m->ow * m->kh * m->kw)};
+  c.b_bytes = (double)(m->sh * m->width * m->lanes * zn_dtype_bytes(v->ct));
+  zn_cut_work(&c, &one, &d.band);
   d.bands = (m->oh + d.band - 1) / d.band;
   pack(lw, &d, w);
   emit_kernel(lw, &d);
