@@ -1,7 +1,8 @@
-/* What each kernel computes and moves, counted on its loops before they are widened: floating-point operations (2 for an
- * fma or a dot-product lane, MATH_OPS for a mathematical function) and the bytes that must come from or go to memory at
- * least once (what each buffer parameter has touched, at most the buffer). Loop bounds follow from the arguments; a loop
- * variable counts with the middle of its range. Where data decides, the count is unknown.
+/* What each kernel computes and moves, counted on its loops before they are widened: floating-point operations and products
+ * of bytes (2 for an fma or a product with its sum, MATH_OPS for a mathematical function) and the bytes that must come from
+ * or go to memory at least once (what each buffer parameter has touched, at most the buffer). Loop bounds follow from the
+ * arguments and from tables among the constants; a loop variable counts with the middle of its range. Where data decides, the
+ * count is unknown.
  * `bench --profile` shows them, and a kernel whose every call is too short to be worth sharing is marked serial. */
 #include <assert.h>
 
@@ -42,17 +43,52 @@ static bool fold(const zn_kinst *in, int64_t a, int64_t b, int64_t *out) {
   }
 }
 
+static bool compare(const zn_kinst *in, int64_t a, int64_t b, int64_t *out) {
+  switch (in->op) {
+  case ZN_K_Eq: *out = a == b; return true;
+  case ZN_K_Ne: *out = a != b; return true;
+  case ZN_K_Lt: *out = a < b; return true;
+  case ZN_K_Le: *out = a <= b; return true;
+  case ZN_K_Gt: *out = a > b; return true;
+  case ZN_K_Ge: *out = a >= b; return true;
+  case ZN_K_And: *out = a && b; return true;
+  case ZN_K_Or: *out = a || b; return true;
+  default: return false;
+  }
+}
+
+/* A number in a table: programs of integer products say there how many steps each block has. */
+static bool table_value(const counter *k, const zn_kinst *in, int64_t *out) {
+  const uint32_t p = k->param[in->a];
+  if (!p || p > k->call->num_args || in->lanes != 1 || zn_is_float((zn_dtype)in->dtype) || !k->known[in->b]) return false;
+  const zn_arg *arg = &k->call->args[p - 1];
+  if (arg->is_int || arg->loc.kind != ZN_LOC_CONST || k->f->insts[in->a].op != ZN_K_Param) return false;
+  const zn_kconst *c = &k->lw->mod->consts[arg->loc.index];
+  if (!c->data || c->dtype != in->dtype || k->val[in->b] < 0 || (uint64_t)k->val[in->b] >= c->count) return false;
+  *out = zn_load_i64(c->dtype, c->data, (uint64_t)k->val[in->b]);
+  return true;
+}
+
 static void evaluate(counter *k, uint32_t i) {
   const zn_kinst *in = &k->f->insts[i];
   const char *sig = zn_kops[in->op].sig;
   switch (in->op) {
   case ZN_K_Const:
-    k->known[i] = in->dtype == ZN_IDX;
+    k->known[i] = in->dtype == ZN_IDX || in->dtype == ZN_BOOL;
     k->val[i] = in->imm.i;
     return;
   case ZN_K_Param:
     k->known[i] = in->dtype == ZN_IDX && arg_value(k, (uint32_t)in->imm.i, &k->val[i]);
     if (in->dtype == ZN_PTR) k->param[i] = (uint32_t)in->imm.i + 1;
+    return;
+  case ZN_K_Load: k->known[i] = table_value(k, in, &k->val[i]); return;
+  case ZN_K_Cvt:
+    k->known[i] = in->dtype == ZN_IDX && k->known[in->a];
+    k->val[i] = k->val[in->a];
+    return;
+  case ZN_K_Select: /* borders and the like: what the middle of the range takes */
+    k->known[i] = in->dtype == ZN_IDX && k->known[in->a] && k->known[k->val[in->a] ? in->b : in->c];
+    k->val[i] = k->val[k->val[in->a] ? in->b : in->c];
     return;
   case ZN_K_PtrAdd: k->param[i] = k->param[in->a]; return;
   case ZN_K_Var: /* variables keep their first value: starts of tiles */
@@ -61,15 +97,22 @@ static void evaluate(counter *k, uint32_t i) {
     k->val[i] = k->val[in->a];
     return;
   default:
-    if (in->dtype != ZN_IDX || sig[0] != 'v' || sig[1] != 'v') return;
-    k->known[i] = k->known[in->a] && k->known[in->b] && fold(in, k->val[in->a], k->val[in->b], &k->val[i]);
+    if ((in->dtype != ZN_IDX && in->dtype != ZN_BOOL) || sig[0] != 'v' || sig[1] != 'v') return;
+    if (!k->known[in->a] || !k->known[in->b]) return;
+    k->known[i] = (in->dtype == ZN_IDX ? fold : compare)(in, k->val[in->a], k->val[in->b], &k->val[i]);
   }
 }
 
-static double operations(const zn_kinst *in) {
+/* Dot2 with ones adds the halves of a Pair4 up, whose products are counted there. */
+static bool adds_halves(const zn_kfunc *f, const zn_kinst *in) {
+  int64_t v;
+  return zn_kf_const_int(f, in->b, &v) && v == 0x00010001;
+}
+
+static double operations(const zn_kfunc *f, const zn_kinst *in) {
   char cls = zn_kops[in->op].cls;
-  if (in->op == ZN_K_Dot4) return 8.0 * in->lanes;
-  if (in->op == ZN_K_Dot2) return 4.0 * in->lanes;
+  if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4) return 8.0 * in->lanes;
+  if (in->op == ZN_K_Dot2) return adds_halves(f, in) ? 0 : 4.0 * in->lanes;
   if (!zn_kdt_is_float((zn_dtype)in->dtype)) return 0;
   if (in->op == ZN_K_Fma) return 2.0 * in->lanes;
   return cls == 'M' ? (double)MATH_OPS * in->lanes : cls == 'A' ? in->lanes : 0;
@@ -110,7 +153,7 @@ static void walk(counter *k) {
     zn_tile t;
     if (in->op == ZN_K_TileDot && zn_tile_read(in->imm.i, &t))
       k->flops += times[depth] * 2.0 * t.rows * t.row_tiles * t.cols * t.groups * zn_tile_group(t.kind);
-    k->flops += times[depth] * operations(in);
+    k->flops += times[depth] * operations(k->f, in);
     if ((in->op == ZN_K_Load || in->op == ZN_K_Store) && k->param[in->a])
       k->touched[k->param[in->a] - 1] += times[depth] * in->lanes * zn_dtype_bytes((zn_dtype)in->dtype);
   }

@@ -13,7 +13,7 @@ typedef struct profile {
   unsigned runs;
   zn_peaks peaks;
   const zn_kcost **costs; /* by kernel; NULL without counts */
-  const bool *on_units;   /* by kernel: does it use a device's matrix units? NULL: none does */
+  const bool *on_units;   /* by kernel: products of bytes, or on a device's matrix units? NULL: none */
   const zn_model *model;
 } profile;
 
@@ -35,17 +35,33 @@ static void pool_for(void *user, zn_kernel kernel, void *const *bufs, const intp
   else kernel(bufs, ints, 0, n);
 }
 
-/* Kernels are the functions that are no entries, in the order of the modules and inside them. */
-static const zn_kcost **costs_of(zn_arena *a, const zn_session *s, uint32_t n) {
-  const zn_kcost **out = ZN_ARRAY(a, const zn_kcost *, n + 1);
+static bool uses_units(const zn_kfunc *f) {
+  for (uint32_t k = 1; k < f->num_insts; k++) {
+    const zn_kop op = (zn_kop)f->insts[k].op;
+    if (op == ZN_K_Dot4 || op == ZN_K_Pair4 || op == ZN_K_Dot2 || op == ZN_K_TileDot) return true;
+    if (strstr(zn_kops[op].text, "mma")) return true;
+  }
+  return false;
+}
+
+/* Costs of kernels, and which of them use units. Kernels are the functions that are no entries, in the order of the modules and
+ * inside them. */
+static void read_costs(zn_arena *a, const zn_session *s, profile *p) {
+  const zn_kcost **out = ZN_ARRAY(a, const zn_kcost *, p->n + 1);
+  bool *units = ZN_ARRAY(a, bool, p->n + 1);
   uint32_t k = 0;
   for (uint32_t v = 0; v <= s->num_more; v++) {
     const zn_kmod *m = v ? s->more[v - 1].mod : s->mod;
-    if (!m || !m->costs) return NULL;
-    for (uint32_t i = 0; i < m->num_funcs && k < n; i++)
-      if (!m->funcs[i]->is_entry) out[k++] = &m->costs[i];
+    if (!m || !m->costs) return;
+    for (uint32_t i = 0; i < m->num_funcs && k < p->n; i++)
+      if (!m->funcs[i]->is_entry) {
+        units[k] = uses_units(m->funcs[i]);
+        out[k++] = &m->costs[i];
+      }
   }
-  return k == n ? out : NULL;
+  if (k != p->n) return;
+  p->costs = out;
+  p->on_units = units;
 }
 
 /* The roof that a kernel is near to, or neither when it is far from both. What is above the memory's roof found its data
@@ -87,8 +103,9 @@ static void print_peaks(const profile *p, unsigned threads) {
     printf("peaks of the device: %.1f GFLOP/s (f32 fma), %.1f GFLOP/s (matrix units, f16), %.1f GB/s (copying in its memory)\n",
            p->peaks.flops * 1e-9, p->peaks.units * 1e-9, p->peaks.bytes * 1e-9);
   else
-    printf("peaks on %u thread%s: %.1f GFLOP/s (f32 fma), %.1f GB/s (reading %.4g MB, the model's size)\n", threads,
-           threads == 1 ? "" : "s", p->peaks.flops * 1e-9, p->peaks.bytes * 1e-9, (double)p->peaks.footprint * 1e-6);
+    printf("peaks on %u thread%s: %.1f GFLOP/s (f32 fma), %.1f Gop/s (products of bytes), %.1f GB/s (reading %.4g MB, the "
+           "model's size)\n", threads, threads == 1 ? "" : "s", p->peaks.flops * 1e-9, p->peaks.units * 1e-9,
+           p->peaks.bytes * 1e-9, (double)p->peaks.footprint * 1e-6);
 }
 
 /* threads: 0 on a device. */
@@ -97,7 +114,7 @@ static void print(zn_ctx *c, profile *p, unsigned threads) {
   const uint32_t *order = by_time(&c->perm, p);
   if (p->costs) {
     print_peaks(p, threads);
-    puts("      ms  calls  share  GFLOP/s   peak    GB/s   peak  limit    kernel");
+    puts("      ms  calls  share    Gop/s   peak    GB/s   peak  limit    kernel");
   } else {
     puts("      ms  calls  share  kernel");
   }
@@ -109,21 +126,17 @@ static void print(zn_ctx *c, profile *p, unsigned threads) {
 
 /* ---- devices: their own clocks around every launch ---- */
 
-/* How often the run entry calls each kernel, and which kernels use matrix units. */
+/* How often the run entry calls each kernel. */
 static void read_module(zn_arena *a, const zn_kmod *m, profile *p) {
-  bool *units = ZN_ARRAY(a, bool, p->n + 1);
   uint32_t *number = ZN_ARRAY(a, uint32_t, m->num_funcs + 1), n = 0;
   for (uint32_t i = 0; i < m->num_funcs && n < p->n; i++) {
-    const zn_kfunc *f = m->funcs[i];
-    if (f->is_entry) continue;
+    if (m->funcs[i]->is_entry) continue;
     number[i] = n;
-    for (uint32_t k = 1; k < f->num_insts; k++) units[n] |= strstr(zn_kops[f->insts[k].op].text, "mma") != NULL;
     p->calls[n++] = 0;
   }
   const zn_kfunc *run = m->funcs[m->run_fn];
   for (uint32_t k = 1; k < run->num_insts; k++)
     if (run->insts[k].op == ZN_K_Call) p->calls[number[run->insts[k].imm.i]] += p->runs;
-  p->on_units = units;
 }
 
 static zn_status on_device(zn_ctx *c, const zn_session *s, const zn_native_call *call, const void *api, profile *p) {
@@ -142,7 +155,8 @@ static zn_status on_device(zn_ctx *c, const zn_session *s, const zn_native_call 
 zn_status zn_profile_print(zn_ctx *c, const zn_session *s, const zn_native_call *call, unsigned threads, unsigned runs) {
   const zn_model *m = call->model;
   const void *api = zn_native_device(s->exec);
-  profile p = {.n = m->num_kernels, .model = m, .runs = runs, .costs = costs_of(&c->perm, s, m->num_kernels)};
+  profile p = {.n = m->num_kernels, .model = m, .runs = runs};
+  read_costs(&c->perm, s, &p);
   p.ns = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
   p.calls = ZN_ARRAY(&c->perm, uint64_t, p.n + 1);
   if (api) return on_device(c, s, call, api, &p);
