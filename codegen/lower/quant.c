@@ -57,30 +57,63 @@ static float last_with_code(float s, float code, int dir) {
 }
 
 /* rint(q) + z as i32 for |q| < 2^22: floats from 2^23 to 2^24 are integers, so adding 1.5 * 2^23, which is even, rounds half
- * to even, and the sum's low bits are the integer. Two operations on any machine, whatever it has for rounding. */
+ * to even, and the sum's low bits are the integer. Two operations on any machine, whatever it has for rounding; where only the
+ * low byte counts, one: an even zero point joins that number. */
 static zn_kref round_small(zn_lw *lw, zn_kref q, int32_t z) {
   zn_kb *b = &lw->kb;
-  const int32_t magic = 0x4b400000;
-  q = zn_kb_bin(b, ZN_K_Add, q, zn_kb_float(b, ZN_F32, 0x1.8p23));
+  const int32_t magic = 0x4b400000, even = z % 2 ? 0 : z;
+  q = zn_kb_bin(b, ZN_K_Add, q, zn_kb_float(b, ZN_F32, 0x1.8p23 + even));
   zn_kref bits = zn_kb_bitcast(b, q, ZN_I32);
-  return zn_kb_bin(b, ZN_K_Add, bits, zn_kb_int(b, ZN_I32, (int64_t)z - magic));
+  return zn_kb_bin(b, ZN_K_Add, bits, zn_kb_int(b, ZN_I32, (int64_t)z - even - magic));
 }
 
-/* Constant scale s > 0 and zero point z, integer codes: x is first limited to what gives codes in range, and the
- * quotient comes from the rounded reciprocal and two corrections, which is the correctly rounded quotient (Markstein)
- * unless the significand of s is all ones. The same codes as by division, for every x. */
+/* 1 / s as a float and what it lacks: x * near + x * rest, the second product first, is x / s to 2^-48, rounded once. */
+typedef struct reciprocal {
+  float near, rest;
+} reciprocal;
+
+static reciprocal reciprocal_of(float s) {
+  const double r = 1 / (double)s;
+  const float near = (float)r;
+  return (reciprocal){near, (float)(r - (double)near)};
+}
+
+static float times_reciprocal(float x, reciprocal r) { return fmaf(x, r.near, x * r.rest); }
+
+/* Does times_reciprocal give the codes of the division by s? Both are monotonic: it is enough to look where the codes lo to hi
+ * change, at the last float of one and the first of the next. */
+static bool reciprocal_holds(float s, reciprocal r, float lo, float hi) {
+  for (float code = lo; code < hi; code++) {
+    const float last = last_with_code(s, code, 1), next = nextafterf(last, INFINITY);
+    if (rintf(times_reciprocal(last, r)) > code || rintf(times_reciprocal(next, r)) <= code) return false;
+  }
+  return true;
+}
+
+/* Constant scale s > 0 and zero point z, integer codes: x is first limited to what gives codes in range. The quotient comes
+ * from the reciprocal in two floats where all bytes prove it, else from the rounded reciprocal and two corrections, which
+ * is the correctly rounded quotient (Markstein) unless the significand of s is all ones. The same codes as by division, for
+ * every x. */
 static zn_kref quantize_constant(zn_lw *lw, zn_kref x, float s, double z, zn_dtype to) {
   zn_kb *b = &lw->kb;
   double lo, hi;
   int_range(to, &lo, &hi);
-  zn_kref low = zn_kb_float(b, ZN_F32, (double)last_with_code(s, (float)(lo - z), -1));
-  zn_kref high = zn_kb_float(b, ZN_F32, (double)last_with_code(s, (float)(hi - z), 1));
+  const float first = (float)(lo - z), last = (float)(hi - z);
+  zn_kref low = zn_kb_float(b, ZN_F32, (double)last_with_code(s, first, -1));
+  zn_kref high = zn_kb_float(b, ZN_F32, (double)last_with_code(s, last, 1)), q;
   x = zn_kb_bin(b, ZN_K_Max, x, low);
   x = zn_kb_bin(b, ZN_K_Min, x, high);
-  zn_kref kr = zn_kb_float(b, ZN_F32, (double)(1.0f / s));
-  zn_kref q = zn_kb_bin(b, ZN_K_Mul, x, kr), minus = zn_kb_float(b, ZN_F32, -(double)s);
-  zn_kref rest = zn_kb_fma(b, q, minus, x);
-  q = zn_kb_fma(b, rest, kr, q);
+  const reciprocal r = reciprocal_of(s);
+  if (zn_int_bits(to) <= 8 && reciprocal_holds(s, r, first, last)) {
+    zn_kref near = zn_kb_float(b, ZN_F32, (double)r.near), rest = zn_kb_float(b, ZN_F32, (double)r.rest);
+    rest = zn_kb_bin(b, ZN_K_Mul, x, rest);
+    q = zn_kb_fma(b, x, near, rest);
+  } else {
+    zn_kref kr = zn_kb_float(b, ZN_F32, (double)(1.0f / s)), minus = zn_kb_float(b, ZN_F32, -(double)s);
+    q = zn_kb_bin(b, ZN_K_Mul, x, kr);
+    zn_kref rest = zn_kb_fma(b, q, minus, x);
+    q = zn_kb_fma(b, rest, kr, q);
+  }
   return zn_lw_convert(lw, round_small(lw, q, (int32_t)z), ZN_I32, to, true);
 }
 
