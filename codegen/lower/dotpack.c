@@ -27,6 +27,12 @@ bool zn_dot_tiles(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi) {
   return caps->tile_dot && (a == ZN_U8 || a == ZN_I8) && lo >= -128 && hi <= 127;
 }
 
+/* Blocks so wide have their columns in lanes: each word of activations is broadcast, from memory at no cost, but by way of three
+ * operations when a mask comes between. Doubles without flips are preferred there, and get a loop of their own when this part
+ * of all is such. */
+enum { WIDE = 16 };
+static const double enough_plain = 0.6;
+
 /* The part of weight *w that a safe pair with `other` cannot hold; *w keeps the rest. */
 static int32_t cut(int32_t *w, int32_t other) {
   int32_t same = *w > 0 ? (other > 0 ? other : 0) : (other < 0 ? -other : 0);
@@ -89,7 +95,7 @@ typedef struct dual { /* two words and the flips of their activations */
 typedef struct block_plan {
   dual *duals;
   int32_t *singles;
-  int64_t num_duals, num_singles;
+  int64_t num_duals, num_singles, num_plain; /* plain: duals without flips */
 } block_plan;
 
 /* Are the products of half h of both words safe with these flips (bits 0 1: first word, 2 3: second), in all columns? */
@@ -126,6 +132,18 @@ static bool pair_up(const int16_t *w, int64_t width, int32_t qa, int32_t qb, dua
   return true;
 }
 
+static bool is_plain(const dual *d) { return !d->mask[0] && !d->mask[1]; }
+
+/* Duals without flips first; else in order. */
+static void plain_first(zn_arena *tmp, block_plan *b) {
+  dual *to = ZN_ARRAY(tmp, dual, (uint64_t)b->num_duals + 1);
+  int64_t n = 0;
+  for (int flipped = 0; flipped < 2; flipped++)
+    for (int64_t i = 0; i < b->num_duals; i++)
+      if (is_plain(&b->duals[i]) == !flipped) to[n++] = b->duals[i];
+  b->duals = to;
+}
+
 /* Weights of a block, [word][4][width]. */
 static int16_t *read_block(const packer *k, zn_arena *tmp, int64_t block) {
   const zn_dotpack *p = k->p;
@@ -146,21 +164,25 @@ static void plan_block(const packer *k, zn_arena *keep, int64_t block, block_pla
   *out = (block_plan){.duals = ZN_ARRAY(keep, dual, (uint64_t)(p->words / 2 + 1)),
                       .singles = ZN_ARRAY(keep, int32_t, (uint64_t)p->words)};
   for (int32_t q = 0; q < p->words; q++) {
-    dual d;
+    dual d = {0};
     int tried = 0;
+    bool found = false;
     if (taken[q]) continue;
-    int32_t r = q + 1;
-    for (; r < p->words && tried < CANDIDATES; r++) {
-      if (taken[r]) continue;
-      if (pair_up(w, p->width, q, r, &d)) break;
-      tried++;
+    for (int32_t r = q + 1; r < p->words && tried < CANDIDATES; r++) {
+      dual now;
+      if (taken[r] || (tried++, !pair_up(w, p->width, q, r, &now))) continue;
+      if (found && !is_plain(&now)) continue;
+      d = now;
+      found = true;
+      if (is_plain(&d) || p->width < WIDE) break;
     }
-    if (r == p->words || tried == CANDIDATES) {
+    if (!found) {
       out->singles[out->num_singles++] = q;
       continue;
     }
-    taken[r] = true;
+    taken[d.q[1]] = true;
     out->duals[out->num_duals++] = d;
+    out->num_plain += is_plain(&d);
   }
   zn_arena_reset(&tmp);
 }
@@ -192,15 +214,25 @@ double zn_dot_steps(const zn_caps *caps, int64_t k, int64_t n, int64_t width, zn
 static block_plan *plan_blocks(const packer *k, zn_arena *arena, zn_arena *tmp) {
   zn_dotpack *p = k->p;
   block_plan *b = ZN_ARRAY(tmp, block_plan, (uint64_t)p->blocks);
-  p->range = ZN_ARRAY(arena, int32_t, (uint64_t)p->blocks * 3);
+  p->range = ZN_ARRAY(arena, int32_t, (uint64_t)p->blocks * ZN_DOT_RANGE);
   p->steps = 0;
   p->ordered = true;
+  int64_t plain = 0, duals = 0;
   for (int64_t i = 0; i < p->blocks; i++) {
     plan_block(k, tmp, i, &b[i]);
+    plain += b[i].num_plain;
+    duals += b[i].num_duals;
+  }
+  p->has_plain = p->width >= WIDE && (double)plain > enough_plain * (double)duals;
+  for (int64_t i = 0; i < p->blocks; i++) {
+    if (p->has_plain) plain_first(tmp, &b[i]);
+    else b[i].num_plain = 0;
+    int32_t *range = &p->range[ZN_DOT_RANGE * i];
     int64_t singles = b[i].num_singles + extra_steps(k, i, &b[i]);
-    p->range[3 * i] = (int32_t)p->steps;
-    p->range[3 * i + 1] = (int32_t)b[i].num_duals;
-    p->range[3 * i + 2] = (int32_t)singles;
+    range[0] = (int32_t)p->steps;
+    range[1] = (int32_t)b[i].num_plain;
+    range[2] = (int32_t)(b[i].num_duals - b[i].num_plain);
+    range[3] = (int32_t)singles;
     p->steps += 2 * b[i].num_duals + singles;
   }
   return b;
@@ -248,7 +280,7 @@ static void fill_block(const packer *k, int64_t b, const block_plan *plan) {
     for (int32_t q = 0; q < k->p->words; q++) fill_step(k, b, step++, q, 0, plain, 0);
     return;
   }
-  step = k->p->range[3 * b];
+  step = k->p->range[ZN_DOT_RANGE * b];
   int64_t further = step + 2 * plan->num_duals + plan->num_singles;
   for (int64_t i = 0; i < plan->num_duals; i++)
     for (int j = 0; j < 2; j++) fill_step(k, b, step++, plan->duals[i].q[j], plan->duals[i].mask[j], plain, further);

@@ -6,6 +6,8 @@
 
 #define ZN_DOT_HALVES_COST 1.25 /* time of HALVES over that of BYTES with one step per word, measured */
 
+enum { ZN_DOT_RANGE = 4 };
+
 typedef enum zn_dot_form {
   ZN_DOT_NO_FORM,
   ZN_DOT_BYTES, /* Dot4: quads of bytes */
@@ -28,8 +30,9 @@ typedef struct zn_dotpack {
   int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2); tiles: whole groups */
   int32_t *w;            /* [steps][width] words of 4 bytes or 2 halves; tiles: as zn_tile wants rows or columns */
   int32_t *order;        /* [steps][2]: word * scale, mask */
-  int32_t *range;        /* [blocks][3]: first step; doubles: so many times two steps go through Pair4, whose four products
-                          * in a half fit it; single steps behind them */
+  int32_t *range;        /* [blocks][ZN_DOT_RANGE]: first step; doubles: so many times two steps go through Pair4, whose four
+                          * products in a half fit it, those without a mask first, then the others; single steps behind them */
+  bool has_plain;        /* there are doubles without a mask among those that come first */
   int32_t *sums;         /* [n] */
   int32_t *base;         /* [blocks][width] */
 } zn_dotpack;

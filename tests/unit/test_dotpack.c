@@ -60,9 +60,9 @@ static void check_column(const zn_dotpack *p, const matrix *m, int64_t block, in
     exact += x[k] * m->w[k * m->n + column];
   }
   by_steps = p->form == ZN_DOT_BYTES ? p->base[block * p->width + c] : 0;
-  int64_t first = p->ordered ? p->range[3 * block] : block * p->words;
-  int64_t doubles = p->ordered ? p->range[3 * block + 1] : 0;
-  int64_t steps = p->ordered ? 2 * doubles + p->range[3 * block + 2] : p->words;
+  int64_t first = p->ordered ? p->range[ZN_DOT_RANGE * block] : block * p->words;
+  int64_t doubles = p->ordered ? p->range[ZN_DOT_RANGE * block + 1] + p->range[ZN_DOT_RANGE * block + 2] : 0;
+  int64_t steps = p->ordered ? 2 * doubles + p->range[ZN_DOT_RANGE * block + 3] : p->words;
   for (int64_t s = first; s < first + steps; s++) {
     const int32_t *order = p->ordered ? &p->order[s * 2] : NULL;
     int64_t q = order ? order[0] / SCALE : s - first;
@@ -76,6 +76,8 @@ static void check_column(const zn_dotpack *p, const matrix *m, int64_t block, in
       for (int j = 0; j < 4; j += 2) check_pair(byte_of(word, j), byte_of(word, j + 1));
   }
   assert_int_equal(exact, by_steps);
+  for (int64_t d = first; p->ordered && d < first + 2 * p->range[ZN_DOT_RANGE * block + 1]; d++)
+    assert_true(p->has_plain && !p->order[d * 2 + 1]);
   for (int64_t d = first; d < first + 2 * doubles; d += 2)
     for (int h = 0; h < 2; h++) { /* four products in one half, at the corners */
       int32_t up = 0, down = 0;
