@@ -95,7 +95,7 @@ static void check_all(const zn_caps *caps, unsigned wild, zn_dot_form form) {
   zn_arena_init(&a, "dots");
   for (uint32_t seed = 1; seed <= 40; seed++) {
     uint32_t s = seed * 77;
-    int64_t k = 1 + next(&s) % 60, n = 1 + next(&s) % 30, width = 1 + next(&s) % 12;
+    int64_t k = 1 + next(&s) % 60, n = 1 + next(&s) % 30, width = 1 + next(&s) % 24;
     matrix m = make(&a, k, n, wild, seed);
     zn_dotpack p;
     assert_int_equal(zn_dot_choose(caps, ZN_U8, -128, 127), ZN_DOT_BYTES);
