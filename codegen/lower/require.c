@@ -57,6 +57,14 @@ static void window_fits(zn_lw *lw, const zn_node *n) {
     if (!zn_ex_is(lw->ex, t->dims[d], 0)) zn_lw_require_le(lw, zn_ex_const(lw->ex, 1), t->dims[d]);
 }
 
+/* Places are counted from an operand that has elements, where there is something to read or write: kernels hold the places
+ * within it, and within nothing there is none. */
+static void has_elements(zn_lw *lw, const zn_node *n, zn_vid places) {
+  zn_exprs *ex = lw->ex;
+  const zn_expr one = zn_ex_const(ex, 1), some = zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, places)));
+  zn_lw_require_le(lw, some, zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0]))));
+}
+
 /* A branch that the model cannot take (pass ranks): shapes decided it. */
 static void condition(zn_lw *lw, zn_nid n) {
   const zn_node *node = zn_lw_node(lw, n);
@@ -77,6 +85,9 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_Unsqueeze: axes_list(lw, n, 1, zn_lw_type(lw, n->out[0])->rank); break;
   case ZN_OP_Conv: case ZN_OP_ConvInteger: case ZN_OP_QLinearConv: case ZN_OP_MaxPool: case ZN_OP_AveragePool:
   case ZN_OP_LpPool: window_fits(lw, n); break;
+  case ZN_OP_Gather: case ZN_OP_GatherElements: case ZN_OP_GatherND: case ZN_OP_GridSample: case ZN_OP_RoiAlign:
+  case ZN_OP_MaxRoiPool: case ZN_OP_DeformConv: has_elements(lw, n, n->out[0]); break;
+  case ZN_OP_ScatterElements: case ZN_OP_ScatterND: has_elements(lw, n, n->in[2]); break;
   case ZN_OP_Require: condition(lw, id); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_DFT: axes_list(lw, n, 2, zn_lw_type(lw, n->in[0])->rank); break;

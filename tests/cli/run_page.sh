@@ -39,6 +39,16 @@ printf 'targt: cpu\n' > bad.yaml
 expect 2 'bad.yaml:1: unknown option' zenithc --config bad.yaml model.onnx -o z.so
 expect 2 'did you mean target' zenithc --config bad.yaml model.onnx -o z.so
 
+# ---- wrong sizes ----
+cat > empty.zg <<'END'
+zg 1
+graph @main(%x: f32[0,2], %i: i64[3]) -> (%y) {
+  %y: ?[*] = Gather(%x, %i)
+}
+END
+expect 1 'code 3' zenithc run empty.zg --random 1
+expect 2 'is for ONNX models' zenithc run empty.zg --shape x=1x2
+
 # ---- wrong usage ----
 expect 2 'usage:' zenithc
 expect 2 'did you mean --target\?' zenithc model.onnx --targt=cpu -o z.so

@@ -202,6 +202,11 @@ zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, z
   if (!zn_has_suffix(path, ".zg")) return zn_onnx_load(c, path, opts, NULL, out);
   const char *text, *base = zn_base_name(path);
   size_t n;
+  if (opts && (opts->num_dims || opts->num_shapes)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--%s is for ONNX models; this one is graph text", opts->num_dims ? "dim" : "shape");
+    zn_help(c, "write the sizes into the text (`sym N 1..8` bounds a symbol), or give the option where the .zg is made");
+    return ZN_ERR_USAGE;
+  }
   ZN_TRY(zn_read_file(c, &c->graph, path, &text, &n));
   const char *dir = base == path ? "." : zn_arena_strndup(&c->graph, path, (size_t)(base - path));
   ZN_TRY(zn_graph_parse(c, &c->graph, text, n, dir, out));

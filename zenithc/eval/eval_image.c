@@ -92,6 +92,7 @@ zn_status zn_eval_gridsample(zn_ev *e) {
   const size_t size = zn_ev_esize((zn_dtype)x->dtype);
   uint64_t in_n = zn_ev_count(s.n, s.dims), pts = zn_ev_count(s.n, dims + 2),
            C = (uint64_t)x->dims[1];
+  if (!in_n && C && pts && x->dims[0]) return zn_ev_fail(e, "the image has no elements");
   for (uint64_t k = 0; k < (uint64_t)x->dims[0] * pts; k++) {
     double pos[ZN_MAX_RANK];
     for (uint32_t d = 0; d < s.n; d++) { /* the last grid coordinate is the first axis */

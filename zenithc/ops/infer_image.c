@@ -136,7 +136,10 @@ ZN_INFER(gridsample) {
                          "the grid's last extent and the spatial rank"));
   dims[0] = x->dims[0];
   dims[1] = x->dims[1];
-  for (int d = 2; d < x->rank; d++) dims[d] = grid->dims[d - 1];
+  for (int d = 2; d < x->rank; d++) {
+    dims[d] = grid->dims[d - 1];
+    if (zn_ex_is(f->ex, x->dims[d], 0)) return zn_inf_err(f, "axis %d of the image has no elements", d);
+  }
   zn_inf_shape(f, 0, x->rank, dims);
   return ZN_OK;
 }
