@@ -57,6 +57,12 @@ static void window_fits(zn_lw *lw, const zn_node *n) {
     if (!zn_ex_is(lw->ex, t->dims[d], 0)) zn_lw_require_le(lw, zn_ex_const(lw->ex, 1), t->dims[d]);
 }
 
+/* Parts of complex numbers have one shape. */
+static void same_shape(zn_lw *lw, const zn_node *n) {
+  const zn_type *a = zn_lw_type(lw, n->in[0]), *b = zn_lw_type(lw, n->in[1]);
+  for (int d = 0; d < a->rank; d++) require_equal(lw, a->dims[d], b->dims[d], false);
+}
+
 /* Places are counted from an operand that has elements, where there is something to read or write: kernels hold the places
  * within it, and within nothing there is none. */
 static void has_elements(zn_lw *lw, const zn_node *n, zn_vid places) {
@@ -88,6 +94,7 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_Gather: case ZN_OP_GatherElements: case ZN_OP_GatherND: case ZN_OP_GridSample: case ZN_OP_RoiAlign:
   case ZN_OP_MaxRoiPool: case ZN_OP_DeformConv: has_elements(lw, n, n->out[0]); break;
   case ZN_OP_ScatterElements: case ZN_OP_ScatterND: has_elements(lw, n, n->in[2]); break;
+  case ZN_OP_ComplexOf: same_shape(lw, n); break;
   case ZN_OP_Require: condition(lw, id); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;
   case ZN_OP_DFT: axes_list(lw, n, 2, zn_lw_type(lw, n->in[0])->rank); break;

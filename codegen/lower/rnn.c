@@ -172,7 +172,8 @@ static uint32_t jam_of(zn_lw *lw, const rnn *r) {
   int64_t lo, hi;
   zn_ex_range(lw->ex, r->N, &lo, &hi);
   if (lw->caps->simt || r->len || lw->opts->opt_level < 1) return 1;
-  return hi < MAX_JAM ? (lo == hi ? (uint32_t)hi : 1) : MAX_JAM;
+  if (hi >= MAX_JAM) return MAX_JAM;
+  return lo == hi && hi > 0 ? (uint32_t)hi : 1;
 }
 
 /* Vectors of a panel: as many as there are registers for, rather fewer if no column is left over then. */

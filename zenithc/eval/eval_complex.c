@@ -1,4 +1,6 @@
 /* Complex numbers taken apart and put together. */
+#include <string.h>
+
 #include "zenithc/eval/eval_impl.h"
 
 double *zn_ev_parts(const zn_ev *e, const zn_eval_val *v, uint32_t part) {
@@ -18,6 +20,8 @@ zn_status zn_eval_complexpart(zn_ev *e) {
 
 zn_status zn_eval_complexof(zn_ev *e) {
   const zn_eval_val *re = e->in[0], *im = e->in[1];
+  if (re->rank != im->rank || memcmp(re->dims, im->dims, re->rank * sizeof re->dims[0]))
+    return zn_ev_fail(e, "the parts differ in shape");
   ZN_TRY(zn_ev_out(e, 0, re->dtype == ZN_F32 ? ZN_C64 : ZN_C128, re->rank, re->dims));
   for (uint64_t k = 0; k < re->count; k++) {
     e->out[0].u.f[2 * k] = re->u.f[k];
