@@ -20,17 +20,22 @@ struct zn_exec {
 
 static zn_status check_model(zn_ctx *c, const char *path, const zn_model *m) {
   if (m->magic != ZN_MODEL_MAGIC)
-    return zn_fail(c, ZN_ERR_MODEL, NULL,
-                   "%s: zn_model_main has magic 0x%08" PRIx32 ", expected 0x%08x", path, m->magic,
+    return zn_fail(c, ZN_ERR_MODEL, path, "zn_model_main has magic 0x%08" PRIx32 ", expected 0x%08x", m->magic,
                    ZN_MODEL_MAGIC);
   if (m->abi != ZN_ABI_VERSION) {
-    zn_status st =
-        zn_fail(c, ZN_ERR_MODEL, NULL, "%s: ABI version %" PRIu32 ", this program speaks %d", path,
-                m->abi, ZN_ABI_VERSION);
+    zn_status st = zn_fail(c, ZN_ERR_MODEL, path, "ABI version %" PRIu32 ", this program speaks %d", m->abi, ZN_ABI_VERSION);
     zn_help(c, "compile the model again with this version of zenithc");
     return st;
   }
   return ZN_OK;
+}
+
+/* Why dlopen failed, without the name that it says first. */
+static const char *load_error(const char *file) {
+  const char *why = dlerror();
+  const size_t n = strlen(file);
+  if (!why) return "unknown error";
+  return !strncmp(why, file, n) && !strncmp(why + n, ": ", 2) ? why + n + 2 : why;
 }
 
 zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exec **out) {
@@ -39,14 +44,11 @@ zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exe
   /* a name without a slash would be searched in the system's library path */
   const char *file = strchr(path, '/') ? path : zn_arena_printf(&c->perm, "./%s", path);
   void *handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    const char *why = dlerror();
-    return zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot load: %s", path, why ? why : "unknown error");
-  }
+  if (c->file && !strcmp(c->file, path)) path = NULL; /* messages begin with it */
+  if (!handle) return zn_fail(c, ZN_ERR_IO, path, "cannot load: %s", load_error(file));
   const zn_model *m = dlsym(handle, "zn_model_main");
   if (!m) {
-    zn_status st = zn_fail(c, ZN_ERR_MODEL, NULL,
-                           "%s: exports no zn_model_main, so it is not a compiled model", path);
+    zn_status st = zn_fail(c, ZN_ERR_MODEL, path, "exports no zn_model_main, so it is not a compiled model");
     zn_help(c, "a shared object made from C output needs -DZN_MODEL_MAIN");
     dlclose(handle);
     return st;

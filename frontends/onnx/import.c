@@ -576,7 +576,15 @@ static zn_status check_header(zn_imp *I) {
       known = known || (strlen(name) == (size_t)(eq - text) && !strncmp(name, text, strlen(name)));
     }
     if (!eq) return zn_fail(I->c, ZN_ERR_USAGE, NULL, "--shape %s: expected INPUT=1x3x224x224", text);
-    if (!known) return zn_fail(I->c, ZN_ERR_USAGE, NULL, "--shape %s: the model has no such input", text);
+    if (!known) {
+      const char *names = "none";
+      for (size_t k = m->graph->n_input; k-- > 0;)
+        names = zn_arena_printf(I->pa, "%s%s%s", m->graph->input[k]->name ? m->graph->input[k]->name : "",
+                                k + 1 < m->graph->n_input ? ", " : "", k + 1 < m->graph->n_input ? names : "");
+      zn_fail(I->c, ZN_ERR_USAGE, NULL, "--shape %s: the model has no such input", text);
+      zn_help(I->c, "its inputs: %s", names);
+      return ZN_ERR_USAGE;
+    }
   }
   return ZN_OK;
 }

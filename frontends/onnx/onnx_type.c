@@ -47,11 +47,30 @@ zn_status zn_imp_dims_init(zn_imp *I) {
   return ZN_OK;
 }
 
+/* Names that the inputs' dimensions have, each once. */
+static const char *dim_names(const zn_imp *I) {
+  const char *names = "none, all sizes are numbers";
+  zn_nmap seen = {.a = I->pa};
+  uint32_t n = 0, known;
+  for (size_t i = 0; i < I->m->graph->n_input; i++) {
+    const Pb__TypeProto *t = I->m->graph->input[i]->type;
+    const Pb__TensorShapeProto *s = t && t->tensor_type ? t->tensor_type->shape : NULL;
+    for (size_t k = 0; s && k < s->n_dim; k++) {
+      const char *name = s->dim[k]->dim_param;
+      if (!name || !*name || zn_nmap_get(&seen, name, &known)) continue;
+      zn_nmap_set(&seen, name, n);
+      names = n++ ? zn_arena_printf(I->pa, "%s, %s", names, name) : name;
+    }
+  }
+  return names;
+}
+
 zn_status zn_imp_dims_check(zn_imp *I) {
   zn_status st = ZN_OK;
   for (uint32_t i = 0; i < I->o->num_dims; i++)
     if (!I->dims[i].used)
       st = zn_fail(I->c, ZN_ERR_USAGE, NULL, "--dim %s: no input has a dimension of that name", I->dims[i].name);
+  if (st != ZN_OK) zn_help(I->c, "names of the inputs' dimensions: %s; --shape pins one that has none", dim_names(I));
   return st;
 }
 

@@ -66,6 +66,15 @@ expect 2 'No such file' zenithc missing.onnx -o z.so
 expect 2 'cannot' zenithc model.onnx -o nowhere/z.so
 expect 2 "no input 'nope'" zenithc run model.onnx --input nope=x.pb
 expect 2 'holds no reference' zenithc verify model.so
+expect 2 '^missing.onnx: ' zenithc verify model.so --reference missing.onnx
+expect 2 'a whole number above 0' zenithc bench model.so --runs 0
+expect 2 'its inputs: x' zenithc model.onnx --shape nope=1x2 -o z.so
+expect 2 "dimensions: " zenithc model.onnx --dim nope=1 -o z.so
+echo 'not a model' > text.onnx
+expect 1 'this is text' zenithc text.onnx -o z.so
+expect 1 'Git LFS' sh -c 'echo "version https://git-lfs.github.com/spec/v1" > lfs.onnx; zenithc lfs.onnx -o z.so'
+expect 1 'did you mean Conv' zenithc ops Conw
+zenithc ops Conw 2> /dev/null | grep . && fail "ops prints a table of nothing"
 expect 2 'neither do the folders' zenithc check out
 expect 0 '0\.1\.0' zenithc --version
 

@@ -182,12 +182,11 @@ static unsigned list_on_import(const zn_opts *o) {
 int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
   unsigned n = 0, eval = 0, low = 0;
   if (zn_opt_given(o, ZN_O_markdown)) return ops_page(c);
-  printf("%-30s %-12s %5s  %-9s  %s\n", "operator", "domain", "opset", "reference", "lowering");
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) {
     zn_op op = (zn_op)i;
     if (!wanted(o, zn_ops[i].name)) continue;
     const char *how = lowered(op);
-    n++;
+    if (!n++) printf("%-30s %-12s %5s  %-9s  %s\n", "operator", "domain", "opset", "reference", "lowering");
     eval += evaluated(op);
     low += *how != '-';
     printf("%-30s %-12s %5d  %-9s  %s\n", zn_ops[i].name, *zn_ops[i].domain ? zn_ops[i].domain : "ai.onnx",

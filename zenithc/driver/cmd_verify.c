@@ -9,12 +9,15 @@ enum { EXIT_TOLERANCE = 3, EXIT_INFEASIBLE = 4, EXIT_UNABLE = 5 };
 static bool is_artifact(const char *path) { return zn_has_suffix(path, ".so") || zn_has_suffix(path, ".zk"); }
 
 /* A different model than the artifact was compiled from is worth saying. */
-static void check_origin(zn_ctx *c, const zn_session *s, const char *model) {
+static zn_status check_origin(zn_ctx *c, const zn_session *s, const char *model) {
   const char *p = s->mod ? s->mod->provenance : zn_native_model(s->exec)->provenance;
   const char *at = p ? strstr(p, "sha256 ") : NULL;
   char sha[65];
-  if (!at || zn_sha256_file(c, model, sha) != ZN_OK) return;
+  c->file = model;
+  if (!at) return ZN_OK;
+  ZN_TRY(zn_sha256_file(c, model, sha));
   if (strncmp(at + 7, sha, 64)) zn_warn(c, NULL, "the artifact was compiled from another model than %s", model);
+  return ZN_OK;
 }
 
 static void print_outputs(const zn_verify *v) {
@@ -70,13 +73,12 @@ int zn_cmd_verify(zn_ctx *c, const zn_opts *o) {
   zn_status st = zn_opts_compile(c, o, model, &co);
   if (st == ZN_OK) st = zn_session_open(c, o, o->args[0], &s);
   if (st != ZN_OK) return st == ZN_ERR_UNSUPPORTED ? EXIT_UNABLE : zn_exit_code(st);
-  if (is_artifact(o->args[0])) check_origin(c, &s, model);
   int code = 0;
-  st = zn_load_graph(c, model, &co.onnx, &ref);
+  if (is_artifact(o->args[0])) st = check_origin(c, &s, model);
+  if (st == ZN_OK) st = zn_load_graph(c, model, &co.onnx, &ref);
   if (st == ZN_OK) {
-    int64_t n = zn_opt_int(o, ZN_O_samples, 1);
     zn_verify v = {.c = c, .o = o, .s = &s, .model = model, .ref = ref, .user_tol = zn_opt_real(o, ZN_O_tolerance, -1),
-                   .samples = n < 1 ? 1 : (uint32_t)n, .seed = (uint64_t)zn_opt_int(o, ZN_O_random, 0)};
+                   .samples = (uint32_t)zn_opt_int(o, ZN_O_samples, 1), .seed = (uint64_t)zn_opt_int(o, ZN_O_random, 0)};
     code = finish(&v, &co);
   } else {
     code = zn_exit_code(st);

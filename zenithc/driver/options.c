@@ -103,6 +103,7 @@ static const char *expected(const zn_optdef *d, const char *value) {
   uint64_t bytes;
   switch (d->kind) {
     case ZN_OK_INT: return is_int(value) ? NULL : "a whole number";
+    case ZN_OK_COUNT: return is_int(value) && strtol(value, NULL, 10) > 0 ? NULL : "a whole number above 0";
     case ZN_OK_REAL: return is_real(value) ? NULL : "a number that is not negative";
     case ZN_OK_BYTES: return zn_parse_bytes(value, &bytes) ? NULL : "a size such as 65536, 64K or 2M";
     case ZN_OK_CHOICE: return is_choice(d->values, value) ? NULL : d->values;
