@@ -5,6 +5,8 @@
 #include "codegen/lower/deferred.h"
 #include "codegen/lower/reduce.h"
 
+enum { ROWS = 2 }; /* side by side */
+
 typedef struct norm {
   zn_vid x;
   zn_type t;
@@ -202,8 +204,8 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
     lw->deferred = NULL;
     return ZN_OK;
   }
-  zn_kref partial = zn_red_scratch(lw, s.ct);
-  zn_lw_grid(lw, (uint32_t)s.axis, s.t.dims, s.idx);
+  int64_t rows = zn_red_rows_beside(lw, s.ct, s.t.dims, s.axis, ROWS);
+  zn_kref partial = zn_red_begin_rows(lw, s.ct, s.t.dims, s.axis, rows, s.idx);
   zn_kref inv = statistics(lw, &s, partial, rms, eps);
   if (!rms) emit_stat(lw, &s, out_mean, s.mean);
   if (!rms) emit_stat(lw, &s, out_inv, inv);
@@ -213,7 +215,7 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
   zn_kref c = bias ? zn_lw_load_bcast(lw, bias, s.t.rank, s.t.dims, s.idx) : 0;
   zn_lw_emit(lw, y, s.idx, affine(lw, z, k, c));
   zn_lw_end(lw);
-  zn_lw_end(lw);
+  zn_red_end_rows(lw, rows);
   zn_lw_kernel_end(lw);
   return ZN_OK;
 }

@@ -34,14 +34,31 @@ zn_kref zn_red_step(zn_lw *lw, zn_red r, zn_kref acc, zn_kref x) {
 
 enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
 
-zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_red_scratch_rows(lw, t, 1); }
+zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : MANY); }
 
-zn_kref zn_red_scratch_rows(zn_lw *lw, zn_dtype t, unsigned rows) {
-  return zn_kb_alloc(&lw->kb, t, (uint64_t)rows * (lw->caps->simt ? TEAM : MANY));
+int64_t zn_red_rows_beside(const zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t most) {
+  int64_t n;
+  if (lw->caps->simt || zn_lw_lanes(lw, t) < 2 || axis == 0 || !zn_ex_is_const(lw->ex, dims[axis - 1], &n)) return 1;
+  while (most > 1 && (n % most || (most > 2 && n < 4 * most))) most /= 2;
+  return most;
 }
 
-zn_kref zn_red_scratch_of(zn_lw *lw, zn_dtype t, zn_kref scratch, zn_expr row) {
-  return zn_kb_ptradd(&lw->kb, scratch, zn_lw_ix(lw, zn_ex_muli(lw->ex, row, MANY * (int64_t)zn_dtype_bytes(t))));
+zn_kref zn_red_begin_rows(zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t rows, zn_expr *idx) {
+  zn_exprs *ex = lw->ex;
+  zn_expr extents[ZN_MAX_RANK];
+  zn_kref scratch = rows > 1 ? zn_kb_alloc(&lw->kb, t, (uint64_t)rows * MANY) : zn_red_scratch(lw, t);
+  for (int d = 0; d < axis; d++) extents[d] = dims[d];
+  if (rows > 1) extents[axis - 1] = zn_ex_divi(ex, extents[axis - 1], rows);
+  zn_lw_grid(lw, (uint32_t)axis, extents, idx);
+  if (rows == 1) return scratch;
+  zn_expr row = zn_lw_for(lw, zn_ex_const(ex, rows), ZN_FOR_UNROLL, (unsigned)rows);
+  idx[axis - 1] = zn_ex_add(ex, zn_ex_muli(ex, idx[axis - 1], rows), row);
+  return zn_kb_ptradd(&lw->kb, scratch, zn_lw_ix(lw, zn_ex_muli(ex, row, MANY * (int64_t)zn_dtype_bytes(t))));
+}
+
+void zn_red_end_rows(zn_lw *lw, int64_t rows) {
+  if (rows > 1) zn_lw_end(lw);
+  zn_lw_end(lw);
 }
 
 bool zn_red_exchanges(const zn_lw *lw, zn_dtype t) {

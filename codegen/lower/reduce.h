@@ -27,9 +27,12 @@ bool zn_red_exchanges(const zn_lw *lw, zn_dtype t);
 zn_kref zn_red_warp(zn_lw *lw, zn_red r, zn_kref x);
 typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t);
-/* For several rows that are reduced side by side (not on SIMT targets), and the part of each. */
-zn_kref zn_red_scratch_rows(zn_lw *lw, zn_dtype t, unsigned rows);
-zn_kref zn_red_scratch_of(zn_lw *lw, zn_dtype t, zn_kref scratch, zn_expr row);
+/* How many rows, at most `most`, of dims[axis - 1] a step of the grid takes side by side: while one waits for its sum, others
+ * have elements computed. A power of two; 1 on SIMT targets. */
+int64_t zn_red_rows_beside(const zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t most);
+/* Begins a grid over dims[0 .. axis) by so many rows, and the loop over those; idx: the row; its scratch is returned. */
+zn_kref zn_red_begin_rows(zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t rows, zn_expr *idx);
+void zn_red_end_rows(zn_lw *lw, int64_t rows);
 /* Reduces elem(0 .. n-1), consecutive j being consecutive in memory. `partial` comes from
  * zn_red_scratch, called at the start of the kernel. */
 zn_kref zn_red_inner(zn_lw *lw, zn_red r, zn_dtype t, zn_expr n, zn_kref partial, zn_red_elem elem, void *user);

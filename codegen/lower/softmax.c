@@ -79,31 +79,14 @@ static bool is_short(const zn_lw *lw, const soft *s, zn_expr len) {
   return s->t_of == ZN_BF16 && zn_ex_is_const(lw->ex, len, &n) && n <= 16;
 }
 
-enum { BESIDE = 4, MANY_ROWS = 16 }; /* vectors of exponentials computed step by step side by side */
-
-/* Rows taken side by side: while one waits for its maximum or sum, the others' elements are computed. */
-static int64_t rows_beside(const zn_lw *lw, const soft *s) {
-  int64_t n;
-  bool vectors = zn_lw_lanes(lw, s->ct) > 1 && !lw->caps->simt;
-  if (!vectors || s->axis == 0 || !zn_ex_is_const(lw->ex, s->t.dims[s->axis - 1], &n) || n % 2) return 1;
-  return n >= MANY_ROWS && n % BESIDE == 0 && s->stored ? BESIDE : 2;
-}
+enum { BESIDE = 4 }; /* vectors of exponentials computed step by step side by side */
 
 /* Axis contiguous in memory: one row, two or four per grid step, vector code along the row. */
 static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kb *b = &lw->kb;
-  zn_exprs *ex = lw->ex;
-  int64_t rows = rows_beside(lw, s);
-  zn_kref scratch = zn_red_scratch_rows(lw, s->ct, (unsigned)rows), partial = scratch;
-  zn_expr extents[ZN_MAX_RANK], len = s->t.dims[s->axis], row = zn_ex_const(ex, 0);
-  for (int d = 0; d < s->axis; d++) extents[d] = s->t.dims[d];
-  if (rows > 1) extents[s->axis - 1] = zn_ex_divi(ex, extents[s->axis - 1], rows);
-  zn_lw_grid(lw, (uint32_t)s->axis, extents, s->idx);
-  if (rows > 1) {
-    row = zn_lw_for(lw, zn_ex_const(ex, rows), ZN_FOR_UNROLL, (unsigned)rows);
-    s->idx[s->axis - 1] = zn_ex_add(ex, zn_ex_muli(ex, s->idx[s->axis - 1], rows), row);
-    partial = zn_red_scratch_of(lw, s->ct, scratch, row);
-  }
+  zn_expr len = s->t.dims[s->axis];
+  int64_t rows = zn_red_rows_beside(lw, s->ct, s->t.dims, s->axis, s->stored ? BESIDE : 2);
+  zn_kref partial = zn_red_begin_rows(lw, s->ct, s->t.dims, s->axis, rows, s->idx);
   s->max = zn_red_inner(lw, ZN_RED_MAX_NUM, s->ct, len, partial, elem_x, s);
   unsigned beside = (unsigned)(BESIDE / rows);
   zn_kref sum = is_short(lw, s, len) ? short_sum(lw, s, len)
@@ -114,8 +97,7 @@ static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_expr j = zn_lw_for(lw, len, ZN_FOR_VECTOR, 0);
   write_row(lw, n, s, j, sum, ls);
   zn_lw_end(lw);
-  if (rows > 1) zn_lw_end(lw);
-  zn_lw_end(lw);
+  zn_red_end_rows(lw, rows);
 }
 
 /* Another axis is innermost: lanes run over it, the softmax axis is a serial loop. */
