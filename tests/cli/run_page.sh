@@ -74,6 +74,11 @@ echo 'not a model' > text.onnx
 expect 1 'this is text' zenithc text.onnx -o z.so
 expect 1 'Git LFS' sh -c 'echo "version https://git-lfs.github.com/spec/v1" > lfs.onnx; zenithc lfs.onnx -o z.so'
 expect 1 'did you mean Conv' zenithc ops Conw
+expect 1 'did you mean' zenithc ops Conv Gelv
+expect 2 'no command is called' zenithc help foo
+expect 2 'expected no argument' zenithc targets cpu
+expect 2 'unknown pass' zenithc model.onnx --stop-after=foo -o z.zg
+expect 2 'no pass has the letter' zenithc model.onnx -dQ -o z.so
 zenithc ops Conw 2> /dev/null | grep . && fail "ops prints a table of nothing"
 expect 2 'neither do the folders' zenithc check out
 expect 0 '0\.1\.0' zenithc --version

@@ -31,6 +31,7 @@ static zn_status measure(bench *b) {
   int64_t want = zn_opt_int(b->o, ZN_O_runs, 0);
   if (want <= 0) want = once ? (int64_t)(2000000000u / once) : MAX_RUNS;
   if (!zn_opt_given(b->o, ZN_O_runs) && want < 20) want = 20;
+  if (zn_opt_given(b->o, ZN_O_runs) && want > MAX_RUNS) zn_warn(b->c, NULL, "%d runs are the most", MAX_RUNS);
   b->runs = want > MAX_RUNS ? MAX_RUNS : (unsigned)want;
   b->ns = ZN_ARRAY(&b->c->perm, uint64_t, b->runs);
   if (!rc) rc = zn_native_time(&b->call, 0, b->runs, b->ns);

@@ -7,6 +7,11 @@
 
 int zn_cmd_targets(zn_ctx *c, const zn_opts *o) {
   const char *only = zn_opt_given(o, ZN_O_target) ? zn_opt_str(o, ZN_O_target) : NULL;
+  if (o->num_args) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "expected no argument, got '%s'", o->args[0]);
+    zn_help(c, "one target alone: --target=%s", o->args[0]);
+    return 2;
+  }
   if (only && !zn_target_find(only)) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "unknown target '%s'", only);
     return 2;
@@ -179,14 +184,35 @@ static unsigned list_on_import(const zn_opts *o) {
   return n;
 }
 
+/* Every pattern of the command line names an operator, of the table or rewritten on import. */
+static bool all_known(zn_ctx *c, const zn_opts *o) {
+  const char *names[ZN_OP_COUNT + NUM_UPGRADES];
+  uint32_t n = 0;
+  for (unsigned i = 1; i < ZN_OP_COUNT; i++) names[n++] = zn_ops[i].name;
+  for (size_t i = 0; i < NUM_UPGRADES; i++)
+    if (on_import(i)) names[n++] = upgrades[i].name;
+  for (uint32_t k = 0; k < o->num_args; k++) {
+    uint32_t i = 0;
+    while (i < n && fnmatch(o->args[k], names[i], 0)) i++;
+    if (i < n) continue;
+    const char *near = zn_nearest(o->args[k], names, n);
+    zn_error(c, NULL, "no operator is called '%s'", o->args[k]);
+    if (near) zn_help(c, "did you mean %s?", near);
+    return false;
+  }
+  return true;
+}
+
 int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
   unsigned n = 0, eval = 0, low = 0;
+  if (!all_known(c, o)) return 1;
   if (zn_opt_given(o, ZN_O_markdown)) return ops_page(c);
+  printf("%-30s %-12s %5s  %-9s  %s\n", "operator", "domain", "opset", "reference", "lowering");
   for (unsigned i = 1; i < ZN_OP_COUNT; i++) {
     zn_op op = (zn_op)i;
     if (!wanted(o, zn_ops[i].name)) continue;
     const char *how = lowered(op);
-    if (!n++) printf("%-30s %-12s %5s  %-9s  %s\n", "operator", "domain", "opset", "reference", "lowering");
+    n++;
     eval += evaluated(op);
     low += *how != '-';
     printf("%-30s %-12s %5d  %-9s  %s\n", zn_ops[i].name, *zn_ops[i].domain ? zn_ops[i].domain : "ai.onnx",
@@ -194,14 +220,6 @@ int zn_cmd_ops(zn_ctx *c, const zn_opts *o) {
     if (o->num_args) print_details(c, op);
   }
   const unsigned imported = list_on_import(o);
-  if (!n && !imported) {
-    const char *names[ZN_OP_COUNT];
-    for (unsigned i = 1; i < ZN_OP_COUNT; i++) names[i - 1] = zn_ops[i].name;
-    const char *near = zn_nearest(o->args[0], names, ZN_OP_COUNT - 1);
-    zn_error(c, NULL, "no operator is called '%s'", o->args[0]);
-    if (near) zn_help(c, "did you mean %s?", near);
-    return 1;
-  }
   printf("%u operators: %u in the reference evaluator, %u compiled; %u more rewritten on import\n", n, eval, low, imported);
   return 0;
 }

@@ -4,16 +4,23 @@
 
 #include "zenithc/driver/tools.h"
 
-static int help(int argc, char **argv) {
-  if (argc < 3) {
-    zn_help_overview(stdout);
-    return 0;
-  }
-  if (!strcmp(argv[2], "--markdown")) zn_help_markdown(stdout);
+static int help(zn_ctx *c, int argc, char **argv) {
+  const char *names[ZN_CMD_COUNT];
+  if (argc < 3) zn_help_overview(stdout);
+  else if (!strcmp(argv[2], "--markdown")) zn_help_markdown(stdout);
   else if (!strcmp(argv[2], "--man")) zn_help_man(stdout);
-  else
-    for (unsigned k = 0; k < ZN_CMD_COUNT; k++)
-      if (!strcmp(argv[2], zn_cmddefs[k].name)) zn_help_command((zn_cmd)k, stdout);
+  else {
+    for (unsigned k = 0; k < ZN_CMD_COUNT; k++) {
+      names[k] = zn_cmddefs[k].name;
+      if (strcmp(argv[2], names[k])) continue;
+      zn_help_command((zn_cmd)k, stdout);
+      return 0;
+    }
+    const char *near = zn_nearest(argv[2], names, ZN_CMD_COUNT);
+    zn_fail(c, ZN_ERR_USAGE, NULL, "no command is called '%s'", argv[2]);
+    if (near) zn_help(c, "did you mean `zenithc help %s`?", near);
+    return 2;
+  }
   return 0;
 }
 
@@ -35,9 +42,13 @@ int main(int argc, char **argv) {
     zn_help_overview(stderr);
     return 2;
   }
-  if (!strcmp(argv[1], "help")) return help(argc, argv);
   zn_ctx_init(&c);
   int code = 0;
+  if (!strcmp(argv[1], "help")) {
+    code = help(&c, argc, argv);
+    zn_ctx_fini(&c);
+    return fflush(stdout) != 0 && !code ? 2 : code;
+  }
   zn_status st = zn_opts_parse(&c, argc, argv, &o);
   c.verbosity = st == ZN_OK && zn_opt_given(&o, ZN_O_verbose) ? 1 : 0;
   if (st != ZN_OK) code = zn_exit_code(st);

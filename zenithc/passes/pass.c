@@ -61,15 +61,6 @@ static zn_status run_one(zn_ctx *c, zn_graph *g, const zn_pass *p, zn_pass_opts 
   return st;
 }
 
-zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
-  for (unsigned i = 0; i < zn_num_passes; i++) {
-    if (zn_passes[i].min_level > o->opt_level) continue;
-    ZN_TRY(run_one(c, g, &zn_passes[i], o));
-    if (o->stop_after && strcmp(o->stop_after, zn_passes[i].name) == 0) break;
-  }
-  return ZN_OK;
-}
-
 static const zn_pass *find_pass(const char *s, size_t n) {
   for (unsigned i = 0; i < zn_num_passes; i++) {
     if (strlen(zn_passes[i].name) == n && memcmp(zn_passes[i].name, s, n) == 0)
@@ -78,17 +69,42 @@ static const zn_pass *find_pass(const char *s, size_t n) {
   return NULL;
 }
 
+static zn_status unknown_pass(zn_ctx *c, const char *s, size_t n) {
+  zn_fail(c, ZN_ERR_USAGE, NULL, "unknown pass '%.*s'", (int)n, s);
+  for (unsigned i = 0; i < zn_num_passes; i++) zn_help(c, "%-8s %s", zn_passes[i].name, zn_passes[i].doc);
+  return ZN_ERR_USAGE;
+}
+
+/* Passes that are named, to stop behind or to print after, must exist. */
+static zn_status check_names(zn_ctx *c, const zn_pass_opts *o) {
+  if (o->stop_after && !find_pass(o->stop_after, strlen(o->stop_after)))
+    return unknown_pass(c, o->stop_after, strlen(o->stop_after));
+  for (const char *d = o->dump ? o->dump : ""; *d; d++) {
+    unsigned i = 0;
+    while (i < zn_num_passes && zn_passes[i].letter != *d) i++;
+    if (i < zn_num_passes) continue;
+    zn_fail(c, ZN_ERR_USAGE, NULL, "-d%s: no pass has the letter '%c'", o->dump, *d);
+    zn_help(c, "`zenithc -d?` lists them");
+    return ZN_ERR_USAGE;
+  }
+  return ZN_OK;
+}
+
+zn_status zn_passes_run(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
+  ZN_TRY(check_names(c, o));
+  for (unsigned i = 0; i < zn_num_passes; i++) {
+    if (zn_passes[i].min_level > o->opt_level) continue;
+    ZN_TRY(run_one(c, g, &zn_passes[i], o));
+    if (o->stop_after && strcmp(o->stop_after, zn_passes[i].name) == 0) break;
+  }
+  return ZN_OK;
+}
+
 zn_status zn_passes_run_named(zn_ctx *c, zn_graph *g, const char *names, zn_pass_opts *o) {
   for (const char *s = names; *s;) {
     const size_t n = strcspn(s, ",");
     const zn_pass *p = find_pass(s, n);
-    if (!p) {
-      zn_fail(c, ZN_ERR_USAGE, NULL, "unknown pass '%.*s'", (int)n, s);
-      for (unsigned i = 0; i < zn_num_passes; i++) {
-        zn_help(c, "%-8s %s", zn_passes[i].name, zn_passes[i].doc);
-      }
-      return ZN_ERR_USAGE;
-    }
+    if (!p) return unknown_pass(c, s, n);
     ZN_TRY(run_one(c, g, p, o));
     s += n + (s[n] == ',');
   }
