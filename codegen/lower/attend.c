@@ -314,8 +314,6 @@ static void team_body(zn_lw *lw, attend *a) {
   else hand_out(lw, a, row);
 }
 
-static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-
 /* Blocks of four warps with rows of their own, unless that leaves multiprocessors idle. */
 static void divide(zn_lw *lw, attend *a) {
   double blocks = zn_at_blocks(lw, &a->m, ROWS * WARPS), cores = lw->caps->cores ? lw->caps->cores : 64;
@@ -323,7 +321,7 @@ static void divide(zn_lw *lw, attend *a) {
   a->shares = 1;
   while (a->shares < WARPS && blocks * a->shares < cores && a->m.o.sk > 16 * (int64_t)a->shares) a->shares *= 2;
   while (a->warps > a->shares && a->m.o.sq <= rows_of(a) / 2) a->warps /= 2;
-  int64_t each = round_up((a->m.o.sk + a->shares - 1) / a->shares, 16), most = a->shares > 1 ? KEYS / 2 : KEYS;
+  int64_t each = zn_round_up((a->m.o.sk + a->shares - 1) / a->shares, 16), most = a->shares > 1 ? KEYS / 2 : KEYS;
   a->keys = each < most ? each : most;
   a->m.keys = a->keys * a->shares;
   a->m.rows = rows_of(a);

@@ -50,8 +50,6 @@ typedef struct strip {
 
 static zn_expr constant(const zn_lw *lw, int64_t v) { return zn_ex_const(lw->ex, v); }
 
-static int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-
 /* ---- packing ---- */
 
 static zn_kref element(zn_lw *lw, const strip *a, zn_vid v, zn_expr row, zn_expr col) {
@@ -137,7 +135,7 @@ static void pack_keys(zn_lw *lw, const strip *a) {
 }
 
 static zn_expr value_panels(const zn_lw *lw, const strip *a) {
-  return constant(lw, round_up(a->o.dv, a->width) / a->width);
+  return constant(lw, zn_round_up(a->o.dv, a->width) / a->width);
 }
 
 static zn_expr packed_value(zn_lw *lw, const strip *a, zn_expr panel, zn_expr key, zn_expr col) {
@@ -168,7 +166,7 @@ static zn_expr row_of(zn_lw *lw, const strip *a, zn_expr r) {
 }
 
 static zn_expr score_at(zn_lw *lw, const strip *a, zn_expr r, zn_expr key) {
-  return zn_ex_add(lw->ex, zn_ex_muli(lw->ex, r, round_up(a->chunk, a->panel)), key);
+  return zn_ex_add(lw->ex, zn_ex_muli(lw->ex, r, zn_round_up(a->chunk, a->panel)), key);
 }
 
 /* f of a score, as Softmax would read it. */
@@ -430,7 +428,7 @@ static void find_limits(zn_lw *lw, strip *a) {
     int64_t most = 1;
     for (int64_t r = 0; r < a->rows; r++)
       if (seen[start_of(a, t) + r] > most) most = seen[start_of(a, t) + r];
-    most = round_up(most, a->panel);
+    most = zn_round_up(most, a->panel);
     table[t] = (int32_t)(most < a->o.sk ? most : a->o.sk);
     total += table[t];
   }
@@ -482,7 +480,7 @@ static int64_t choose_rows(zn_lw *lw, const strip *a, zn_nid n) {
   for (int64_t r = most; r > 0; r--) {
     if (a->o.sq >= 0 && r > a->o.sq) continue;
     int64_t acc = r * a->vectors;
-    double useful = a->o.sq < 0 ? 1 : (double)a->o.sq / (double)round_up(a->o.sq, r);
+    double useful = a->o.sq < 0 ? 1 : (double)a->o.sq / (double)zn_round_up(a->o.sq, r);
     double score = useful * (acc < 12 ? speed[acc] : 0.98 + 0.001 * (double)acc);
     choices[num++] = r;
     if (score > top) top = score, best = r;
@@ -508,9 +506,9 @@ static void divide(zn_lw *lw, strip *a, zn_nid n) {
   a->whole = sk >= 0 && sk <= most;
   a->chunk = a->whole ? sk : most;
   int64_t chunks = (sk + most - 1) / most;
-  if (!a->whole && sk >= 0) a->chunk = round_up((sk + chunks - 1) / chunks, a->panel);
+  if (!a->whole && sk >= 0) a->chunk = zn_round_up((sk + chunks - 1) / chunks, a->panel);
   a->even = sk >= 0 && sk % a->panel == 0;
-  int64_t batches = 1, d, line = round_up(a->o.dv, a->width) * 4;
+  int64_t batches = 1, d, line = zn_round_up(a->o.dv, a->width) * 4;
   for (int i = 0; i < a->rank - 2; i++)
     if (zn_ex_is_const(lw->ex, zn_lw_dim(lw, a->o.q, i), &d) && d > 0) batches *= d;
   a->tiles = (LATE_ROWS + a->rows - 1) / a->rows;
@@ -525,7 +523,7 @@ static void divide(zn_lw *lw, strip *a, zn_nid n) {
 
 static void allocate(zn_lw *lw, strip *a) {
   zn_kb *b = &lw->kb;
-  int64_t keys = round_up(a->chunk, a->panel), columns = round_up(a->o.dv, a->width),
+  int64_t keys = zn_round_up(a->chunk, a->panel), columns = zn_round_up(a->o.dv, a->width),
           rows = a->tiles * a->rows;
   a->keys = zn_kb_alloc(b, ZN_F32, (uint64_t)(keys * a->o.d));
   a->values = zn_kb_alloc(b, ZN_F32, (uint64_t)(a->chunk * columns));
@@ -548,7 +546,7 @@ static void forget(zn_lw *lw, const strip *a) {
   zn_kb_store(b, a->sum, slot, zero);
   zn_lw_end(lw);
   zn_kref at =
-      zn_lw_ix(lw, zn_lw_for(lw, constant(lw, a->tiles * a->rows * round_up(a->o.dv, a->width)),
+      zn_lw_ix(lw, zn_lw_for(lw, constant(lw, a->tiles * a->rows * zn_round_up(a->o.dv, a->width)),
                              ZN_FOR_VECTOR, 0));
   zn_kb_store(b, a->result, at, zero);
   zn_lw_end(lw);

@@ -33,8 +33,6 @@ static bool read_axis(zn_lw *lw, const zn_conv *v, int i, axis *a) {
   return true;
 }
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* Positions of one phase that `out` results see. */
 static int64_t span_of(const axis *a, int64_t out) { return out + (a->kernel - 1) * a->dilation / a->stride; }
 
@@ -51,8 +49,8 @@ static bool read_sizes(zn_lw *lw, depth *d) {
   const int64_t per_row = d->r.stride * d->c.stride * d->c.span, fixed = span_of(&d->r, 0) * per_row;
   d->band = per_row + fixed > PLANE_MAX ? 0 : (PLANE_MAX - fixed) / per_row;
   if (d->band < 1) return false;
-  d->bands = ceil_div(d->r.out, d->band);
-  d->band = ceil_div(d->r.out, d->bands);
+  d->bands = zn_ceil_div(d->r.out, d->band);
+  d->band = zn_ceil_div(d->r.out, d->bands);
   d->r.span = span_of(&d->r, d->band);
   d->count = d->r.span * per_row + d->r.stride * d->c.stride * d->lanes;
   return true;
@@ -88,8 +86,8 @@ static void clear(zn_lw *lw, zn_kref to, int64_t count) {
 
 /* Positions [*first, *end) of a phase come from the image. */
 static void inside(const axis *a, int64_t phase, int64_t *first, int64_t *end) {
-  *first = a->pad > phase ? ceil_div(a->pad - phase, a->stride) : 0;
-  *end = a->pad + a->in > phase ? ceil_div(a->pad + a->in - phase, a->stride) : 0;
+  *first = a->pad > phase ? zn_ceil_div(a->pad - phase, a->stride) : 0;
+  *end = a->pad + a->in > phase ? zn_ceil_div(a->pad + a->in - phase, a->stride) : 0;
   if (*end > a->span) *end = a->span;
 }
 
@@ -99,7 +97,7 @@ static void centre_rows(zn_lw *lw, const depth *d, const zn_expr *at, zn_expr ro
   zn_kb *b = &lw->kb;
   const zn_conv *v = d->v;
   const zn_expr zero = zn_ex_const(ex, 0);
-  const int64_t all = rows * d->c.in, vectors = ceil_div(all, d->lanes);
+  const int64_t all = rows * d->c.in, vectors = zn_ceil_div(all, d->lanes);
   zn_expr from = zero, here = zn_ex_const(ex, all < d->lanes ? all : d->lanes);
   if (all >= d->lanes)
     from = zn_conv_tile_start(lw, zn_lw_for(lw, zn_ex_const(ex, vectors), ZN_FOR_SERIAL, 0), d->lanes, vectors, all);
@@ -119,7 +117,7 @@ static void deal_row(zn_lw *lw, const depth *d, int64_t pr, zn_expr r, zn_expr r
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   for (int64_t pc = 0; pc < d->c.stride; pc++) {
-    zn_expr j = zn_lw_for(lw, zn_ex_const(ex, ceil_div(d->c.span, d->lanes)), ZN_FOR_SERIAL, 0);
+    zn_expr j = zn_lw_for(lw, zn_ex_const(ex, zn_ceil_div(d->c.span, d->lanes)), ZN_FOR_SERIAL, 0);
     zn_expr l = zn_lw_for(lw, zn_ex_const(ex, d->lanes), ZN_FOR_VECTOR, (unsigned)d->lanes);
     zn_expr c = zn_ex_add(ex, zn_ex_muli(ex, j, d->lanes), l);
     zn_expr col = zn_ex_addi(ex, zn_ex_muli(ex, c, d->c.stride), pc - d->c.pad);
@@ -181,9 +179,9 @@ static void fill_band(zn_lw *lw, const depth *d, const zn_expr *at, zn_expr top)
 static void sum_positions(zn_lw *lw, const depth *d, zn_expr oc) {
   zn_exprs *ex = lw->ex;
   const zn_expr zero = zn_ex_const(ex, 0);
-  const int64_t all = (d->band - 1) * d->c.span + d->c.out, vectors = ceil_div(all, d->lanes);
+  const int64_t all = (d->band - 1) * d->c.span + d->c.out, vectors = zn_ceil_div(all, d->lanes);
   const int64_t jam = vectors < VECTORS ? vectors : VECTORS;
-  zn_expr t = zn_lw_for(lw, zn_ex_const(ex, ceil_div(vectors, jam)), ZN_FOR_SERIAL, 0);
+  zn_expr t = zn_lw_for(lw, zn_ex_const(ex, zn_ceil_div(vectors, jam)), ZN_FOR_SERIAL, 0);
   zn_expr u = zn_lw_for(lw, zn_ex_const(ex, jam), ZN_FOR_UNROLL, (unsigned)jam);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, d->lanes), ZN_FOR_VECTOR, (unsigned)d->lanes);
   zn_expr q = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_muli(ex, t, jam), u), d->lanes), l);
@@ -208,7 +206,7 @@ static zn_kref close_rows(zn_lw *lw, const depth *d) {
   zn_exprs *ex = lw->ex;
   if (d->c.span == d->c.out || d->band == 1) return d->sums;
   zn_expr r = zn_lw_for(lw, zn_ex_const(ex, d->band), ZN_FOR_SERIAL, 0);
-  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, ceil_div(d->c.out, d->lanes)), ZN_FOR_SERIAL, 0);
+  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, zn_ceil_div(d->c.out, d->lanes)), ZN_FOR_SERIAL, 0);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, d->lanes), ZN_FOR_VECTOR, (unsigned)d->lanes);
   zn_expr c = zn_ex_add(ex, zn_ex_muli(ex, j, d->lanes), l);
   zn_kref x = zn_lw_load_at(lw, d->sums, ZN_F32, zn_ex_add(ex, zn_ex_muli(ex, r, d->c.span), c));
@@ -224,7 +222,7 @@ static void emit_results(zn_lw *lw, const depth *d, zn_kref sums, zn_expr n, zn_
   const int64_t all = d->band * d->c.out;
   zn_expr from = zn_ex_const(ex, 0);
   if (all >= d->lanes) {
-    const int64_t vectors = ceil_div(all, d->lanes);
+    const int64_t vectors = zn_ceil_div(all, d->lanes);
     from = zn_conv_tile_start(lw, zn_lw_for(lw, zn_ex_const(ex, vectors), ZN_FOR_SERIAL, 0), d->lanes, vectors, all);
   }
   zn_expr here = zn_ex_const(ex, all < d->lanes ? all : d->lanes);

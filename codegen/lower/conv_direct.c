@@ -55,8 +55,6 @@ typedef struct direct {
   zn_loc weights;
 } direct;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /* ---------------------------------------------------------------- choice of the tile */
 
 /* Input addresses are linear in the flat pixel number. */
@@ -113,7 +111,7 @@ static bool fill(int64_t n, int64_t px, int64_t px2, int64_t *a, int64_t *b) {
 static zn_cut work_of(const direct *d, int64_t ov, int64_t seg, int64_t eighths) {
   const zn_conv_image *m = &d->m;
   int64_t size = zn_dtype_bytes(m->v->ct), depth = m->icg * m->kh * m->kw;
-  zn_cut c = {.outer = d->images * m->groups, .a = ceil_div(m->ocg / m->lanes, ov), .b = m->oh * m->ow / seg};
+  zn_cut c = {.outer = d->images * m->groups, .a = zn_ceil_div(m->ocg / m->lanes, ov), .b = m->oh * m->ow / seg};
   double row_bytes = (double)(m->width * m->icg * size);
   int64_t rows = (int64_t)(((double)(d->l2 / 8 * eighths) / row_bytes - (double)((m->kh - 1) * m->dh)) / (double)m->sh);
   c.b_most = (rows < 1 ? 1 : rows) * m->ow / seg;
@@ -180,7 +178,7 @@ static void try_rims(const direct *d, int64_t regs, tilings *all) {
         int64_t a, b;
         if (!fill(inner, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, true, 1) + (b ? (double)b * tile_cost(d, px2, ov, true, 1) + 6 : 0);
-        t.cost = (c + (double)rims * rim + 12) * (double)ceil_div(ocv, ov) * uneven;
+        t.cost = (c + (double)rims * rim + 12) * (double)zn_ceil_div(ocv, ov) * uneven;
         t.px[0] = px, t.px[1] = px2, t.tiles[0] = a, t.tiles[1] = b;
         note(all, &t);
       }
@@ -200,7 +198,7 @@ static void try_segment(const direct *d, int64_t seg, int64_t regs, tilings *all
         int64_t a, b;
         if (!fill(seg, px, px2, &a, &b) || (px2 > 0) != (b > 0)) continue;
         double c = (double)a * tile_cost(d, px, ov, bent, kept) + (b ? (double)b * tile_cost(d, px2, ov, bent, kept) + 6 : 0);
-        c = (c + 6) * (double)(segs * ceil_div(ocv, ov)) * uneven;
+        c = (c + 6) * (double)(segs * zn_ceil_div(ocv, ov)) * uneven;
         tiling t = {.cost = c, .ov = ov, .px = {px, px2}, .tiles = {a, b}, .seg = seg};
         note(all, &t);
       }
@@ -257,11 +255,11 @@ static bool choose_tile(zn_lw *lw, direct *d) {
 static void choose_grid(zn_lw *lw, direct *d) {
   static const int64_t shares[] = {1, 2, 4, 8, 64}; /* eighths of that cache; the last: all at once */
   const zn_conv_image *m = &d->m;
-  d->oc_groups = ceil_div(m->ocg / m->lanes, d->ov);
+  d->oc_groups = zn_ceil_div(m->ocg / m->lanes, d->ov);
   zn_cut c = work_of(d, d->ov, d->seg, zn_lw_knob(lw, m->v->n, "chunk", CHUNK_EIGHTHS, shares, 5));
   zn_cut_work(&c, &d->per_part, &d->per_chunk);
-  d->parts = ceil_div(d->oc_groups, d->per_part);
-  d->chunks = ceil_div(d->segs, d->per_chunk);
+  d->parts = zn_ceil_div(d->oc_groups, d->per_part);
+  d->chunks = zn_ceil_div(d->segs, d->per_chunk);
 }
 
 /* Where the weights of a tile of channels exceed half of the first-level cache, the input channels are walked in pieces,
@@ -277,9 +275,9 @@ static void choose_pieces(zn_lw *lw, direct *d) {
   if (share == 0 || unit_bytes * d->units <= l1 * 3 / 4 || d->per_chunk * d->seg * d->ov * m->lanes > MAX_PARTIAL) return;
   if (d->per_chunk * d->seg < 4 * d->px[0]) return; /* too few pixels to share the weights */
   int64_t fit = l1 / 8 * share / unit_bytes;
-  d->pieces = ceil_div(d->units, fit < 1 ? 1 : fit);
-  d->per_piece = ceil_div(d->units, d->pieces);
-  d->pieces = ceil_div(d->units, d->per_piece);
+  d->pieces = zn_ceil_div(d->units, fit < 1 ? 1 : fit);
+  d->per_piece = zn_ceil_div(d->units, d->pieces);
+  d->pieces = zn_ceil_div(d->units, d->per_piece);
 }
 
 /* Tiles of a segment. */
@@ -301,8 +299,8 @@ static void choose_fetch(zn_lw *lw, direct *d) {
   d->fetch = 0;
   if (!zn_lw_knob(lw, m->v->n, "fetch", 1, choices, 2)) return;
   if (!lw->caps->l2_bytes || !lw->caps->vector_bytes || all < FETCH_BYTES || tiles < 2) return;
-  int64_t lines = ceil_div(piece_bytes(d), LINE);
-  d->fetch = ceil_div(lines, tiles * d->per_piece);
+  int64_t lines = zn_ceil_div(piece_bytes(d), LINE);
+  d->fetch = zn_ceil_div(lines, tiles * d->per_piece);
   if (d->fetch > MAX_FETCH) d->fetch = MAX_FETCH;
 }
 

@@ -68,8 +68,6 @@ typedef struct plan {
 /* Words of depth below which a TileDot does not pay. */
 static const int64_t tile_words[] = {[ZN_TILE_AMX] = 24, [ZN_TILE_PAIRS] = 6, [ZN_TILE_RUNS] = 3};
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static bool read_sizes(zn_lw *lw, plan *p) {
   zn_exprs *ex = lw->ex;
   const zn_conv *v = p->v;
@@ -93,8 +91,8 @@ static bool read_sizes(zn_lw *lw, plan *p) {
 /* Useful part of all pixels computed, for a tile of r rows x w columns: full register tiles of px pixels, and one of as many
  * vectors as the rest takes. */
 static double pixel_use(const plan *p, int64_t r, int64_t w, int64_t px) {
-  int64_t tiles = ceil_div(p->rows, r) * ceil_div(p->width, w), rest = r * w % px;
-  return (double)(p->rows * p->width) / (double)(tiles * (r * w - rest + ceil_div(rest, p->lanes) * p->lanes));
+  int64_t tiles = zn_ceil_div(p->rows, r) * zn_ceil_div(p->width, w), rest = r * w % px;
+  return (double)(p->rows * p->width) / (double)(tiles * (r * w - rest + zn_ceil_div(rest, p->lanes) * p->lanes));
 }
 
 /* ---------------------------------------------------------------- weights */
@@ -125,7 +123,7 @@ static int32_t weight(void *user, int64_t k, int64_t n) {
 
 static void set_words(plan *p, zn_dot_form form) {
   p->per_word = form == ZN_DOT_HALVES ? 2 : 4;
-  const int64_t channels = ceil_div(p->ic, p->per_word), taps = ceil_div(p->row_taps, p->per_word);
+  const int64_t channels = zn_ceil_div(p->ic, p->per_word), taps = zn_ceil_div(p->row_taps, p->per_word);
   p->of_taps = p->ic * taps < channels * p->row_taps;
   p->channel_steps = p->of_taps ? p->ic : channels;
   p->tap_steps = p->of_taps ? taps : p->row_taps;
@@ -168,7 +166,7 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
     if (p->oc < mr || regs > lw->caps->vector_regs) continue;
     now.mr = mr;
     now.nv = s->nv;
-    now.blocks = ceil_div(p->oc, mr);
+    now.blocks = zn_ceil_div(p->oc, mr);
     const int64_t most = is_small(lw) ? SMALL_PANEL : PANEL_BYTES;
     double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr), most, MAX_PIXELS);
     if (score <= best) continue;
@@ -197,8 +195,8 @@ static bool choose_tiles(zn_lw *lw, plan *p) {
     if (p->oc < s->mr) continue;
     now.mr = s->mr;
     now.nv = s->nv;
-    now.blocks = ceil_div(p->oc, now.mr);
-    now.room_words = ceil_div(now.words * 4, zn_tile_group(kind)) * zn_tile_group(kind) / 4;
+    now.blocks = zn_ceil_div(p->oc, now.mr);
+    now.room_words = zn_ceil_div(now.words * 4, zn_tile_group(kind)) * zn_tile_group(kind) / 4;
     /* tiles small enough that there are some for every thread; 2 vectors of pixels at least, where there are as many */
     int64_t all = p->rows * p->width, pixels = all / MIN_TILES > 2 * p->lanes ? all / MIN_TILES : 2 * p->lanes;
     if (pixels > MAX_PIXELS || !amx) pixels = MAX_PIXELS;
@@ -212,8 +210,8 @@ static bool choose_tiles(zn_lw *lw, plan *p) {
 }
 
 static void cut_grid(zn_lw *lw, plan *p) {
-  p->row_tiles = ceil_div(p->rows, p->tile_rows);
-  p->col_tiles = ceil_div(p->width, p->tile_width);
+  p->row_tiles = zn_ceil_div(p->rows, p->tile_rows);
+  p->col_tiles = zn_ceil_div(p->width, p->tile_width);
   p->pixels = p->tile_rows * p->tile_width;
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
@@ -221,10 +219,10 @@ static void cut_grid(zn_lw *lw, plan *p) {
   const int64_t tiles = n * p->groups * p->row_tiles * p->col_tiles;
   /* where each part packs, packing must stay cheap */
   const int64_t most = p->shared ? p->blocks : p->oc < 128 || is_small(lw) ? 1 : p->oc / 64;
-  p->split = tiles >= (p->shared ? ENOUGH_TILES : MIN_GRID) ? 1 : ceil_div(p->shared ? SHARED_GRID : MIN_GRID, tiles);
+  p->split = tiles >= (p->shared ? ENOUGH_TILES : MIN_GRID) ? 1 : zn_ceil_div(p->shared ? SHARED_GRID : MIN_GRID, tiles);
   if (p->split > most) p->split = most;
-  p->per_split = ceil_div(p->blocks, p->split);
-  p->split = ceil_div(p->blocks, p->per_split);
+  p->per_split = zn_ceil_div(p->blocks, p->split);
+  p->split = zn_ceil_div(p->blocks, p->per_split);
   p->shared &= p->split > 1;
 }
 
@@ -326,7 +324,7 @@ static void copy_row(zn_lw *lw, plan *p, const place *q, zn_expr cw, const zn_ex
   zn_conv *v = p->v;
   zn_expr pos[ZN_MAX_RANK] = {0};
   int last = v->win.rank - 1;
-  int64_t lanes = p->lanes, vecs = ceil_div(len, lanes);
+  int64_t lanes = p->lanes, vecs = zn_ceil_div(len, lanes);
   zn_expr j = zn_lw_for(lw, zn_ex_const(ex, vecs), lanes == 1 ? ZN_FOR_SERIAL : ZN_FOR_UNROLL, vecs > 8 ? 4 : (unsigned)vecs);
   zn_expr from = zn_ex_muli(ex, j, lanes);
   if (len >= lanes && len % lanes) from = zn_ex_min(ex, from, zn_ex_const(ex, len - lanes));
@@ -351,7 +349,7 @@ static void deal_line(zn_lw *lw, plan *p, zn_expr k) {
   zn_exprs *ex = lw->ex;
   const int64_t unit = zn_dot_is_tiles(p->pack.form) ? zn_tile_unit(lw->caps->tile_dot) / 4 : 1;
   const zn_expr in_unit = zn_ex_modi(ex, k, unit), base = zn_ex_sub(ex, k, in_unit);
-  const int64_t vw = (int64_t)p->nv * p->lanes, whole = p->pixels / vw, rest = ceil_div(p->pixels % vw, p->lanes);
+  const int64_t vw = (int64_t)p->nv * p->lanes, whole = p->pixels / vw, rest = zn_ceil_div(p->pixels % vw, p->lanes);
   for (int part = 0; part < 2; part++) {
     int64_t vecs = part ? rest : p->nv;
     if (!vecs || (!part && !whole)) continue;
@@ -466,7 +464,7 @@ static void register_tile(zn_lw *lw, plan *p, const place *q, const register_at 
 
 static void compute(zn_lw *lw, plan *p, const place *q) {
   zn_exprs *ex = lw->ex;
-  int64_t vw = (int64_t)p->nv * p->lanes, rest = ceil_div(p->pixels % vw, p->lanes);
+  int64_t vw = (int64_t)p->nv * p->lanes, rest = zn_ceil_div(p->pixels % vw, p->lanes);
   zn_expr per = zn_ex_const(ex, p->per_split), first = zn_ex_muli(ex, q->part, p->per_split), here = per;
   if (p->split * p->per_split != p->blocks)
     here = zn_ex_min(ex, per, zn_ex_sub(ex, zn_ex_const(ex, p->blocks), first));
@@ -482,7 +480,7 @@ static void compute(zn_lw *lw, plan *p, const place *q) {
 
 static int64_t panel_words(const plan *p) {
   const int64_t vw = (int64_t)p->nv * p->lanes;
-  return ceil_div(p->pixels, vw) * vw * p->pack.words;
+  return zn_ceil_div(p->pixels, vw) * vw * p->pack.words;
 }
 
 /* The grid: tiles, and `inner` for each; the last variable. Panels are numbered as the tiles are. */

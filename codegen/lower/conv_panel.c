@@ -38,8 +38,6 @@ typedef struct panel {
   zn_kref stack;
 } panel;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static bool read_sizes(zn_lw *lw, panel *p) {
   zn_exprs *ex = lw->ex;
   const zn_conv *v = p->v;
@@ -61,14 +59,14 @@ static bool read_sizes(zn_lw *lw, panel *p) {
 
 /* Useful part of all pixels computed, for a tile of r rows x w columns in steps of px. */
 static double pixel_use(const panel *p, int64_t r, int64_t w, int64_t px) {
-  int64_t tiles = ceil_div(p->rows, r) * ceil_div(p->width, w);
-  return (double)(p->rows * p->width) / (double)(tiles * ceil_div(r * w, px) * px);
+  int64_t tiles = zn_ceil_div(p->rows, r) * zn_ceil_div(p->width, w);
+  return (double)(p->rows * p->width) / (double)(tiles * zn_ceil_div(r * w, px) * px);
 }
 
 /* The best tile for a register shape; leaves p alone when it has one that is better than that. */
 static void choose_tile(panel *p, const shape *s, double *best) {
   int64_t px = (int64_t)s->nv * p->lanes;
-  double channel_use = (double)p->oc / (double)(ceil_div(p->oc, s->mr) * s->mr);
+  double channel_use = (double)p->oc / (double)(zn_ceil_div(p->oc, s->mr) * s->mr);
   for (int k = 1; k <= MAX_PIXELS; k++) {
     int64_t r = p->width <= MAX_PIXELS ? k : 1;
     int64_t w = p->width <= MAX_PIXELS ? p->width : k;
@@ -102,26 +100,26 @@ static bool choose(zn_lw *lw, panel *p) {
     choose_tile(&other, &shapes[i], &score);
     if (score > 0) *p = other;
   }
-  p->row_tiles = ceil_div(p->rows, p->tile_rows);
-  p->col_tiles = ceil_div(p->width, p->tile_width);
+  p->row_tiles = zn_ceil_div(p->rows, p->tile_rows);
+  p->col_tiles = zn_ceil_div(p->width, p->tile_width);
   p->pixels = p->tile_rows * p->tile_width;
-  p->blocks = ceil_div(p->oc, p->mr);
-  p->pblocks = ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
+  p->blocks = zn_ceil_div(p->oc, p->mr);
+  p->pblocks = zn_ceil_div(p->pixels, (int64_t)p->nv * p->lanes);
   int64_t bytes = p->pixels * p->taps * zn_dtype_bytes(p->v->ct);
   if (bytes > PANEL_MAX) return false;
   p->chunk = PANEL_BYTES / bytes < 1 ? 1 : PANEL_BYTES / bytes;
   if (p->chunk > p->ic) p->chunk = p->ic;
-  p->chunks = ceil_div(p->ic, p->chunk);
-  p->chunk = ceil_div(p->ic, p->chunks);
-  p->chunks = ceil_div(p->ic, p->chunk);
+  p->chunks = zn_ceil_div(p->ic, p->chunk);
+  p->chunk = zn_ceil_div(p->ic, p->chunks);
+  p->chunks = zn_ceil_div(p->ic, p->chunk);
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
   int64_t grid = n * p->groups * p->row_tiles * p->col_tiles;
-  p->split = grid >= MIN_GRID ? 1 : ceil_div(MIN_GRID, grid);
+  p->split = grid >= MIN_GRID ? 1 : zn_ceil_div(MIN_GRID, grid);
   int64_t most = p->oc / 48 < 1 ? 1 : p->oc / 48; /* packing must stay cheap */
   if (p->split > most) p->split = most;
-  p->per_split = ceil_div(p->blocks, p->split);
-  p->split = ceil_div(p->blocks, p->per_split);
+  p->per_split = zn_ceil_div(p->blocks, p->split);
+  p->split = zn_ceil_div(p->blocks, p->per_split);
   return true;
 }
 
@@ -185,7 +183,7 @@ static void copy_row(zn_lw *lw, panel *p, const place *q, zn_expr c, const zn_ex
   zn_conv *v = p->v;
   zn_expr pos[ZN_MAX_RANK] = {0};
   int last = v->win.rank - 1;
-  int64_t lanes = p->lanes, vecs = ceil_div(len, lanes);
+  int64_t lanes = p->lanes, vecs = zn_ceil_div(len, lanes);
   zn_expr j = zn_lw_for(lw, zn_ex_const(ex, vecs), ZN_FOR_UNROLL, vecs > 8 ? 4 : (unsigned)vecs);
   zn_expr from = zn_ex_muli(ex, j, lanes);
   if (len >= lanes && len % lanes) from = zn_ex_min(ex, from, zn_ex_const(ex, len - lanes));

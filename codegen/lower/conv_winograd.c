@@ -43,7 +43,6 @@ typedef struct wino {
   zn_kref v_mem, m_mem, tile_mem; /* of a chunk; of one tile */
 } wino;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t places(const wino *d) { return (int64_t)d->f.side * d->f.side; }
 
 /* ---------------------------------------------------------------- choice */
@@ -77,7 +76,7 @@ static double choose_block(wino *d, int64_t regs) {
 
 /* Elements from plane to plane: planes start in different sets of the cache. */
 static int64_t plane_of(int64_t elements, int64_t size) {
-  int64_t lines = ceil_div(elements * size, LINE);
+  int64_t lines = zn_ceil_div(elements * size, LINE);
   while (lines % (PAGE / LINE) % 16 != 1) lines++;
   return lines * LINE / size;
 }
@@ -113,16 +112,16 @@ static double direct_cycles(const wino *d) {
 static bool plan(zn_lw *lw, wino *d, int m, int64_t chunks) {
   int64_t blocks = d->ic / d->m.block;
   d->f = zn_winograd_of(m);
-  d->pieces = ceil_div(d->ic, DEPTH);
-  d->units = ceil_div(blocks, d->pieces);
-  d->pieces = ceil_div(blocks, d->units);
+  d->pieces = zn_ceil_div(d->ic, DEPTH);
+  d->units = zn_ceil_div(blocks, d->pieces);
+  d->pieces = zn_ceil_div(blocks, d->units);
   if (d->m.oh < m || d->m.ow < m) return false;
-  d->th = ceil_div(d->m.oh, m);
-  d->tw = ceil_div(d->m.ow, m);
+  d->th = zn_ceil_div(d->m.oh, m);
+  d->tw = zn_ceil_div(d->m.ow, m);
   d->tiles = d->images * d->th * d->tw;
   if (chunks > d->tiles) return false;
-  d->per_chunk = chunks ? ceil_div(d->tiles, chunks) : d->tiles;
-  d->chunks = chunks ? ceil_div(d->tiles, d->per_chunk) : 0;
+  d->per_chunk = chunks ? zn_ceil_div(d->tiles, chunks) : d->tiles;
+  d->chunks = chunks ? zn_ceil_div(d->tiles, d->per_chunk) : 0;
   d->v_plane = plane_of(d->per_chunk * d->ic, 4);
   d->m_plane = plane_of(d->per_chunk * d->oc, 4);
   if (chunks && places(d) * (d->v_plane + d->m_plane) * 4 > STACK_BYTES) return false;
@@ -137,8 +136,8 @@ static int64_t even_chunks(int64_t tiles, int64_t least) {
   double best = 0;
   int64_t chunks = least;
   for (int64_t n = least; n <= 2 * least && n <= tiles; n++) {
-    int64_t per = ceil_div(tiles, n), count = ceil_div(tiles, per);
-    double work = (double)(per * (ceil_div(count, 2) * 2 + ceil_div(count, 4) * 4));
+    int64_t per = zn_ceil_div(tiles, n), count = zn_ceil_div(tiles, per);
+    double work = (double)(per * (zn_ceil_div(count, 2) * 2 + zn_ceil_div(count, 4) * 4));
     if (count != n || (best > 0 && work >= best)) continue;
     best = work;
     chunks = n;
@@ -156,7 +155,7 @@ static uint32_t candidates(zn_lw *lw, wino *d, int64_t *codes, double *cycles, u
     if (plan(lw, d, m, 0)) codes[n] = (int64_t)m * CODE, cycles[n++] = d->cycles;
     for (int i = 0; i < 3 && n < most; i++) {
       int64_t room = l2 / 4 * shares[i] / (places(d) * (d->ic + d->oc) * 4);
-      int64_t least = room > 0 ? ceil_div(d->tiles, room) : MAX_CHUNKS + 1;
+      int64_t least = room > 0 ? zn_ceil_div(d->tiles, room) : MAX_CHUNKS + 1;
       int64_t chunks = even_chunks(d->tiles, least < MIN_CHUNKS ? MIN_CHUNKS : least);
       if (chunks > MAX_CHUNKS || !plan(lw, d, m, chunks) || codes[n - 1] == (int64_t)m * CODE + chunks) continue;
       codes[n] = (int64_t)m * CODE + chunks, cycles[n++] = d->cycles;
@@ -463,7 +462,7 @@ bool zn_conv_winograd(zn_lw *lw, zn_conv *v) {
   const zn_htensor *w = zn_lw_cst(lw, v->w);
   if (!w || !fits(lw, v, &d) || !choose(lw, &d)) return false;
   int64_t trips = (d.blocks[0] + d.blocks[1]) * (d.ic / d.m.block);
-  d.fetch = ceil_div(ceil_div(d.ic * d.ov * d.m.lanes * 4, LINE), trips);
+  d.fetch = zn_ceil_div(zn_ceil_div(d.ic * d.ov * d.m.lanes * 4, LINE), trips);
   if (d.fetch > MAX_FETCH) d.fetch = MAX_FETCH;
   if (!lw->caps->l2_bytes) d.fetch = 0;
   pack(lw, &d, w);

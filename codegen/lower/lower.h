@@ -46,6 +46,10 @@ zn_status zn_lower_graph(zn_ctx *c, zn_graph *g, const zn_caps *caps, const zn_l
                          zn_kmod **out, zn_plan_stats *out_stats);
 
 /* ---------------------------------------------------------------- inside lowering ------------------------------- */
+/* Of a >= 0 and b > 0: their quotient rounded up, and the next multiple of b from a on. */
+static inline int64_t zn_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t zn_round_up(int64_t a, int64_t b) { return zn_ceil_div(a, b) * b; }
+
 enum { ZN_LW_MAX_OVERRIDES = 16, ZN_LW_MAX_LOOPS = 64 };
 
 typedef enum zn_loc_kind {
