@@ -499,3 +499,19 @@ void zn_conv_split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos) {
   }
   if (v->win.rank > 1) pos[0] = row;
 }
+
+void zn_conv_locate(zn_lw *lw, const zn_conv *v, int64_t width, zn_expr row, zn_expr col, zn_expr *pos) {
+  zn_exprs *ex = lw->ex;
+  const int last = v->win.rank - 1;
+  if (!width) {
+    zn_conv_split_row(lw, v, row, pos);
+    pos[last] = col;
+    return;
+  }
+  zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, row, width), col);
+  for (int i = last; i > 0; i--) {
+    pos[i] = zn_ex_mod(ex, flat, v->ty.dims[i + 2]);
+    flat = zn_ex_div(ex, flat, v->ty.dims[i + 2]);
+  }
+  pos[0] = flat;
+}

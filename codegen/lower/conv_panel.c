@@ -160,20 +160,8 @@ typedef struct place {
 
 /* Output position of pixel `at` of the tile. */
 static void locate(zn_lw *lw, const panel *p, const place *q, zn_expr at, zn_expr *pos) {
-  zn_exprs *ex = lw->ex;
-  const zn_conv *v = p->v;
-  int last = v->win.rank - 1;
-  if (!p->flat && p->tile_width < p->width) {
-    zn_conv_split_row(lw, v, q->row, pos);
-    pos[last] = zn_ex_add(ex, q->col, at);
-    return;
-  }
-  zn_expr flat = zn_ex_add(ex, zn_ex_muli(ex, q->row, p->width), zn_ex_add(ex, q->col, at));
-  for (int i = last; i > 0; i--) {
-    pos[i] = zn_ex_mod(ex, flat, v->ty.dims[i + 2]);
-    flat = zn_ex_div(ex, flat, v->ty.dims[i + 2]);
-  }
-  pos[0] = flat;
+  const int64_t within = !p->flat && p->tile_width < p->width ? 0 : p->width;
+  zn_conv_locate(lw, p->v, within, q->row, zn_ex_add(lw->ex, q->col, at), pos);
 }
 
 /* panel[(c, tap)][pixel] = input under that tap, `len` pixels of one row from `at`. */

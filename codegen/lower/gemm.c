@@ -40,11 +40,10 @@ static const shape shapes[] = {{4, 3, 1.0},  {6, 2, 0.98}, {5, 2, 0.94}, {4, 2, 
 
 enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
-/* Useful part of extent e in steps of s; symbolic extents count as long. */
-static double use(zn_lw *lw, zn_expr e, int64_t s) {
+double zn_gemm_use(zn_lw *lw, zn_expr e, int64_t s) {
   int64_t c;
   if (!zn_ex_is_const(lw->ex, e, &c) || c <= 0) return 1;
-  return (double)c / (double)((c + s - 1) / s * s);
+  return (double)c / (double)zn_round_up(c, s);
 }
 
 static void choose(zn_lw *lw, zn_gemm *g) {
@@ -68,7 +67,7 @@ static void choose(zn_lw *lw, zn_gemm *g) {
     unsigned regs = (unsigned)s->rows * s->vectors + (s->rows > 1 ? s->vectors : 1) + 1;
     if (regs > lw->caps->vector_regs || s->rows > m) continue;
     if (s->vectors > 1 && s->vectors * lanes > n) continue;
-    double fill = use(lw, g->m, s->rows) * use(lw, g->n, s->vectors * lanes), score = s->speed * fill;
+    double fill = zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, g->n, s->vectors * lanes), score = s->speed * fill;
     if (lw->opts->frugal && fill < 1) score /= 4; /* tiles that overlap cannot be written over an operand */
     codes[num++] = s->rows * 16 + s->vectors;
     if (score <= best) continue;
@@ -276,26 +275,26 @@ static void cut_depth(zn_lw *lw, tile *t) {
   t->partial = zn_lw_scratch(lw, cells);
 }
 
-/* Parts of the row blocks, so that there is something to share out. */
-static void cut_rows(zn_lw *lw, tile *t, zn_expr column_blocks) {
+void zn_gemm_cut_rows(zn_lw *lw, uint32_t num_batch, const zn_expr *batch, zn_expr row_blocks, zn_expr column_blocks,
+                      zn_expr *out_each, zn_expr *out_parts) {
   zn_exprs *ex = lw->ex;
   int64_t blocks, n = 1, d;
-  t->parts = zn_ex_const(ex, 1);
-  t->per_part = t->row_blocks;
-  for (uint32_t i = 0; i < t->g->num_batch; i++)
-    if (zn_ex_is_const(ex, t->g->batch[i], &d)) n *= d;
+  *out_parts = zn_ex_const(ex, 1);
+  *out_each = row_blocks;
+  for (uint32_t i = 0; i < num_batch; i++)
+    if (zn_ex_is_const(ex, batch[i], &d)) n *= d;
   if (zn_ex_is_const(ex, column_blocks, &d)) n *= d;
   if (n >= MIN_GRID || n <= 0) return;
-  int64_t parts = (MIN_GRID + n - 1) / n, per;
-  if (zn_ex_is_const(ex, t->row_blocks, &blocks)) {
+  int64_t parts = zn_ceil_div(MIN_GRID, n);
+  if (zn_ex_is_const(ex, row_blocks, &blocks)) {
     if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
-    per = blocks < 1 ? 1 : (blocks + parts - 1) / parts;
-    t->per_part = zn_ex_const(ex, per);
-    t->parts = zn_ex_const(ex, (blocks + per - 1) / per);
+    const int64_t each = blocks < 1 ? 1 : zn_ceil_div(blocks, parts);
+    *out_each = zn_ex_const(ex, each);
+    *out_parts = zn_ex_const(ex, zn_ceil_div(blocks, each));
     return;
   }
-  t->per_part = zn_ex_ceildiv(ex, t->row_blocks, zn_ex_const(ex, parts));
-  t->parts = zn_ex_const(ex, parts);
+  *out_each = zn_ex_ceildiv(ex, row_blocks, zn_ex_const(ex, parts));
+  *out_parts = zn_ex_const(ex, parts);
 }
 
 zn_expr zn_gemm_tile_start(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent) {
@@ -366,7 +365,7 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
   t.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, g->rows));
   cut_depth(lw, &t);
-  cut_rows(lw, &t, count);
+  zn_gemm_cut_rows(lw, g->num_batch, g->batch, t.row_blocks, count, &t.per_part, &t.parts);
   zn_lw_kernel(lw, g->node, g->hint);
   int64_t m, n;
   bool whole = zn_ex_is_const(ex, g->m, &m) && zn_ex_is_const(ex, g->n, &n) && m % g->rows == 0 && n % t.panel == 0;

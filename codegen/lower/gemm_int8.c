@@ -5,10 +5,9 @@
 #include "codegen/lower/gemm_int8.h"
 
 #include "codegen/lower/gemm.h"
-
 #include "codegen/lower/requant.h"
 
-enum { MIN_GRID = 16, TILE_UNROLL = 2 };
+enum { TILE_UNROLL = 2 };
 
 typedef struct shape {
   uint8_t rows, vectors;
@@ -35,12 +34,6 @@ typedef struct product {
   zn_expr block, first; /* column block and its first column */
   zn_expr row_blocks, parts, per_part;
 } product;
-
-static double use(zn_lw *lw, zn_expr e, int64_t s) {
-  int64_t c;
-  if (!zn_ex_is_const(lw->ex, e, &c) || c <= 0) return 1;
-  return (double)c / (double)((c + s - 1) / s * s);
-}
 
 /* What a TileDot wants, by kind: rows and columns at least, depth at least; at most `rows` rows, a multiple of `step` where there
  * are as many, by two vectors where there are `two` columns. */
@@ -81,7 +74,7 @@ static bool choose(zn_lw *lw, product *p) {
     unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + (p->lanes > 1 ? zn_dot_temporaries(lw->caps) : 3);
     int64_t width = (int64_t)s->vectors * p->lanes;
     if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) continue;
-    double score = s->speed * use(lw, g->m, s->rows) * use(lw, zn_ex_const(lw->ex, g->n), width);
+    double score = s->speed * zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, zn_ex_const(lw->ex, g->n), width);
     if (score <= best) continue;
     zn_dot_form f = form;
     double halves = lw->caps->dot2 ? score / ZN_DOT_HALVES_COST : 0;
@@ -229,25 +222,6 @@ static void columns(zn_lw *lw, const product *p, zn_expr r, zn_expr m) {
   zn_lw_end(lw);
 }
 
-/* Parts of the row blocks, so that there is something to share out. */
-static void cut_rows(zn_lw *lw, product *p) {
-  zn_exprs *ex = lw->ex;
-  int64_t blocks, n = p->pack.blocks, d;
-  p->row_blocks = zn_ex_ceildiv(ex, p->g->m, zn_ex_const(ex, p->rows));
-  for (uint32_t i = 0; i < p->g->num_batch; i++)
-    if (zn_ex_is_const(ex, p->g->batch[i], &d)) n *= d;
-  int64_t parts = n >= MIN_GRID || n <= 0 ? 1 : (MIN_GRID + n - 1) / n, per;
-  if (zn_ex_is_const(ex, p->row_blocks, &blocks)) {
-    if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
-    per = blocks < 1 ? 1 : (blocks + parts - 1) / parts;
-    p->per_part = zn_ex_const(ex, per);
-    p->parts = zn_ex_const(ex, (blocks + per - 1) / per);
-    return;
-  }
-  p->per_part = zn_ex_ceildiv(ex, p->row_blocks, zn_ex_const(ex, parts));
-  p->parts = zn_ex_const(ex, parts);
-}
-
 static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
   zn_exprs *ex = lw->ex;
   const zn_gemm_int8 *g = p->g;
@@ -279,7 +253,8 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   pack_weights(lw, &p);
   p.in_place = can_stay(lw, &p);
   if (!p.in_place) copy_activations(lw, &p);
-  cut_rows(lw, &p);
+  p.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, p.rows));
+  zn_gemm_cut_rows(lw, g->num_batch, g->batch, p.row_blocks, zn_ex_const(ex, p.pack.blocks), &p.per_part, &p.parts);
   zn_lw_kernel(lw, g->node, g->hint);
   if (zn_dot_is_tiles(p.form)) p.sums = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p.rows * (uint64_t)p.width);
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
