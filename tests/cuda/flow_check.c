@@ -37,20 +37,23 @@ static void run(const zn_device_api *api, zn_session *s, const fake *f, int rows
   expect(rc, ZN_RUN_OK, "the run");
 }
 
-static const zn_device_api *open_artifact(const char *path, zn_session **s) {
+typedef void scenario(const zn_device_api *api, zn_session *s, const fake *f);
+
+/* A session of the artifact whose first runs (rows, script) are done: what follows in the scenario is recorded and counted. */
+static void play(const char *path, const fake *f, int rows, const char *script, scenario *follow) {
+  zn_session *s;
   void *so = dlopen(path, RTLD_NOW);
   const zn_device_api *api = so ? dlsym(so, "zn_device_main") : NULL;
   if (!api) printf("FAIL flow_check: %s\n", dlerror()), bad = 1;
-  else expect(api->open(0, s), ZN_RUN_OK, api->error(NULL));
-  return bad ? NULL : api;
+  else expect(api->open(0, &s), ZN_RUN_OK, api->error(NULL));
+  if (bad) return;
+  for (int i = 0; i < 2; i++) run(api, s, f, rows, script);
+  f->count("");
+  follow(api, s, f);
+  api->close(s);
 }
 
-static void either(const char *path, const fake *f) {
-  zn_session *s;
-  const zn_device_api *api = open_artifact(path, &s);
-  if (!api) return;
-  for (int i = 0; i < 2; i++) run(api, s, f, 64, "1");
-  f->count("");
+static void either(const zn_device_api *api, zn_session *s, const fake *f) {
   const int graphs = *f->instantiated;
   run(api, s, f, 64, "1");
   expect(f->count("matmul"), 1, "the branch taken");
@@ -60,15 +63,9 @@ static void either(const char *path, const fake *f) {
   expect(f->count("matmul"), 0, "the first branch, not taken");
   expect(f->count("Sub"), 1, "the second branch");
   expect(*f->instantiated, graphs, "graphs made for repeated runs");
-  api->close(s);
 }
 
-static void grows(const char *path, const fake *f) {
-  zn_session *s;
-  const zn_device_api *api = open_artifact(path, &s);
-  if (!api) return;
-  for (int i = 0; i < 2; i++) run(api, s, f, 0, "0");
-  f->count("");
+static void grows(const zn_device_api *api, zn_session *s, const fake *f) {
   const int graphs = *f->instantiated;
   run(api, s, f, 0, "1" "01" "11" "00"); /* three turns: the If, then whether to go on */
   expect(f->count("loop_next"), 3, "turns");
@@ -79,34 +76,22 @@ static void grows(const char *path, const fake *f) {
   run(api, s, f, 0, "0");
   expect(f->count("loop_next"), 0, "no turn");
   expect(*f->instantiated, graphs, "graphs made for repeated runs");
-  api->close(s);
 }
 
-static void steps(const char *path, const fake *f) { /* 600 turns, which only the count ends */
-  zn_session *s;
-  const zn_device_api *api = open_artifact(path, &s);
-  if (!api) return;
-  for (int i = 0; i < 2; i++) run(api, s, f, 600, "0");
-  f->count("");
+static void steps(const zn_device_api *api, zn_session *s, const fake *f) { /* 600 turns, which only the count ends */
   run(api, s, f, 600, "0");
   expect(f->count("loop_next"), 600, "steps");
   expect(f->count("zn_decide"), 600 / 64 + 1, "decisions");
-  api->close(s);
 }
 
-static void rows(const char *path, const fake *f) {
-  zn_session *s;
-  const zn_device_api *api = open_artifact(path, &s);
-  if (!api) return;
-  for (int i = 0; i < 2; i++) run(api, s, f, 0, "110"); /* the host asks for the number of turns: stretches, not one graph */
-  f->count("");
+/* The host asks for the number of turns: stretches, not one graph. */
+static void rows(const zn_device_api *api, zn_session *s, const fake *f) {
   const int graphs = *f->instantiated;
   run(api, s, f, 0, "11110");
   expect(f->count("loop_next"), 4, "turns of a stretch");
   run(api, s, f, 0, "10");
   expect(f->count("loop_next"), 1, "turns of the same stretch");
   expect(*f->instantiated, graphs, "stretches made for repeated runs");
-  api->close(s);
 }
 
 int main(int argc, char **argv) {
@@ -117,11 +102,11 @@ int main(int argc, char **argv) {
   f.instantiated = dlsym(cu, "fake_instantiated");
   f.branches = dlsym(cu, "fake_branches");
   *(void **)&f.count = dlsym(cu, "fake_count");
-  rows(argv[1], &f);
-  steps(argv[4], &f);
+  play(argv[1], &f, 0, "110", rows);
+  play(argv[4], &f, 600, "0", steps);
   for (*f.branches = 2; *f.branches > 0; --*f.branches) { /* newer and older drivers */
-    either(argv[2], &f);
-    grows(argv[3], &f);
+    play(argv[2], &f, 64, "1", either);
+    play(argv[3], &f, 0, "0", grows);
   }
   return bad;
 }

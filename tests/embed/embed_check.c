@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "zenith.h"
+#include "caller.h"
 
 enum { THREADS = 8, ROUNDS = 20, MAX_IO = 8, GUARD = 4096 };
 
@@ -42,15 +42,6 @@ static void report(const char *name, int good, const char *why) {
 }
 
 /* ---- buffers ---- */
-static size_t element_bytes(uint32_t dtype) {
-  switch (dtype) { /* ONNX codes */
-    case 7: case 11: case 13: return 8;
-    case 1: case 6: case 12: return 4;
-    case 4: case 5: case 10: case 16: return 2;
-    default: return 1;
-  }
-}
-
 /* n bytes aligned to 64, all of them `fill`, then GUARD bytes of 0x5a. */
 static void *guarded(size_t n, int fill) {
   void *p = NULL;
@@ -80,11 +71,7 @@ static void describe(job *j) {
   memset(j, 0, sizeof *j);
   for (uint32_t i = 0; i < model->num_inputs; i++) {
     const zn_io_desc *d = &model->inputs[i];
-    size_t count = 1;
-    j->in[i].dtype = d->dtype;
-    j->in[i].rank = d->rank;
-    for (uint32_t k = 0; k < d->rank; k++) count *= (size_t)(j->in[i].shape[k] = d->shape[k] < 0 ? 2 : d->shape[k]);
-    j->in[i].bytes = count * element_bytes(d->dtype);
+    const size_t count = caller_describe(d, 2, &j->in[i]);
     j->in[i].u.data = guarded(j->in[i].bytes, 0);
     for (size_t e = 0; e < count && d->dtype == 1; e++)
       ((float *)j->in[i].u.data)[e] = (float)(e * 7 % 17) * 0.0625f - 0.5f;
@@ -102,11 +89,7 @@ static int32_t prepare(job *j, int fill) {
 
 static int32_t run(job *j) { return model->run(j->in, j->out, j->ws, (size_t)j->ws_bytes, NULL); }
 
-static int same_outputs(const job *a, const job *b) {
-  for (uint32_t i = 0; i < model->num_outputs; i++)
-    if (a->out[i].bytes != b->out[i].bytes || memcmp(a->out[i].u.data, b->out[i].u.data, a->out[i].bytes)) return 0;
-  return 1;
-}
+static int same_outputs(const job *a, const job *b) { return caller_same(a->out, b->out, model->num_outputs); }
 
 static int all_intact(const job *j) {
   int good = intact(j->ws, j->ws_bytes);

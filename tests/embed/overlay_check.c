@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "zenith.h"
+#include "caller.h"
 
 enum { MAX_IO = 16, WORKSPACE = 1 << 20 };
 
@@ -28,11 +28,7 @@ static void describe(job *j) {
   memset(j, 0, sizeof *j);
   for (uint32_t i = 0; i < model->num_inputs; i++) {
     const zn_io_desc *d = &model->inputs[i];
-    size_t count = 1;
-    j->in[i].dtype = d->dtype;
-    j->in[i].rank = d->rank;
-    for (uint32_t k = 0; k < d->rank; k++) count *= (size_t)(j->in[i].shape[k] = d->shape[k] < 0 ? 300 : d->shape[k]);
-    j->in[i].bytes = count * (d->dtype == 7 ? 8 : 4);
+    const size_t count = caller_describe(d, 300, &j->in[i]);
     j->in[i].u.data = calloc(j->in[i].bytes + 4096, 1);
     for (size_t e = 0; e < count; e++) {
       if (d->dtype == 7) ((int64_t *)j->in[i].u.data)[e] = 1;
@@ -47,12 +43,6 @@ static int32_t run(job *j) { return model->run(j->in, j->out, ws, sizeof ws, NUL
 static void give_outputs(job *j) {
   for (uint32_t o = 0; o < model->num_outputs; o++)
     if (!j->out[o].u.data) j->out[o].u.data = calloc(j->out[o].bytes + 1, 1);
-}
-
-static int same(const job *a, const job *b) {
-  for (uint32_t o = 0; o < model->num_outputs; o++)
-    if (a->out[o].bytes != b->out[o].bytes || memcmp(a->out[o].u.data, b->out[o].u.data, a->out[o].bytes)) return 0;
-  return 1;
 }
 
 static void check_pair(const job *want, uint32_t i, uint32_t o, int allowed) {
@@ -73,7 +63,7 @@ static void check_pair(const job *want, uint32_t i, uint32_t o, int allowed) {
   if (j.out[o].bytes > j.in[i].bytes) j.in[i].bytes = j.out[o].bytes;
   rc = run(&j);
   report("run", in, out, rc == (allowed ? ZN_RUN_OK : ZN_RUN_OVERLAP));
-  if (allowed) report("same bits", in, out, same(want, &j));
+  if (allowed) report("same bits", in, out, caller_same(want->out, j.out, model->num_outputs));
 }
 
 int main(int argc, char **argv) {
