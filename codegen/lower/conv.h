@@ -46,7 +46,8 @@ zn_expr zn_conv_tile_start(zn_lw *lw, zn_expr i, int64_t step, int64_t count, in
 void zn_conv_split_row(zn_lw *lw, const zn_conv *v, zn_expr row, zn_expr *pos);
 /* Weight i minus the zero point of its output channel (zero: NULL, or one or as many as channels). */
 int32_t zn_conv_centred(const zn_htensor *w, const zn_htensor *zero, uint64_t i);
-/* The output position (spatial) in column col of a row; width > 0: col may pass the end of the row, as the next ones follow it. */
+/* The output position (spatial) in column col of a row; width > 0: col may pass the end of the row, as the next rows
+ * follow it. */
 void zn_conv_locate(zn_lw *lw, const zn_conv *v, int64_t width, zn_expr row, zn_expr col, zn_expr *pos);
 /* Bias of output channel oc, or zero. */
 zn_kref zn_conv_bias(zn_lw *lw, const zn_conv *v, zn_expr oc);
