@@ -39,6 +39,9 @@ printf 'targt: cpu\n' > bad.yaml
 expect 2 'bad.yaml:1: unknown option' zenithc --config bad.yaml model.onnx -o z.so
 expect 2 'did you mean target' zenithc --config bad.yaml model.onnx -o z.so
 
+# ---- names of the interface ----
+expect 0 '^y: f32' zenithc run model.onnx --precision=fp16 --random 1
+
 # ---- wrong sizes ----
 cat > empty.zg <<'END'
 zg 1

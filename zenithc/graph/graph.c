@@ -62,6 +62,18 @@ void zn_graph_rename(zn_graph *g, zn_vid v, const char *name) {
   take_name(g, g->vals[v].name);
 }
 
+void zn_graph_take_output(zn_graph *g, uint32_t i, zn_vid copy, const char *suffix) {
+  const zn_vid v = g->outputs[i];
+  const char *name = g->vals[v].name;
+  g->outputs[i] = copy;
+  if (g->vals[copy].is_output) return; /* v is several results */
+  g->vals[v].is_output = false;
+  g->vals[copy].is_output = true;
+  g->vals[v].name = g->vals[copy].name;
+  g->vals[copy].name = name;
+  zn_graph_rename(g, v, zn_arena_printf(g->arena, "%s_%s", name, suffix));
+}
+
 /* ---- construction ---- */
 
 zn_graph *zn_graph_new(zn_arena *a, zn_exprs *ex, const char *name) {

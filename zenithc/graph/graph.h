@@ -129,6 +129,8 @@ zn_graph *zn_graph_new(zn_arena *a, zn_exprs *ex, const char *name);
 zn_vid zn_graph_value(zn_graph *g, const char *name);
 /* A taken name gets a suffix; assigning to vals[v].name directly forfeits uniqueness. */
 void zn_graph_rename(zn_graph *g, zn_vid v, const char *name);
+/* A conversion or copy of result i becomes the result in its place, under its name; the old one is called NAME_suffix. */
+void zn_graph_take_output(zn_graph *g, uint32_t i, zn_vid copy, const char *suffix);
 zn_vid zn_graph_input(zn_graph *g, const char *name, zn_type type);
 /* Borrows t (must live as long as the graph); sets the type, and elems for small integers. */
 zn_vid zn_graph_const(zn_graph *g, const char *name, const zn_htensor *t);

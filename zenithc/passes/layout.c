@@ -385,18 +385,6 @@ static zn_layout borders(const planner *p, const reader *r) {
   return l;
 }
 
-/* The copy becomes a result of the graph instead of v, under its name. */
-static void take_over(zn_graph *g, zn_vid v, zn_vid copy, uint32_t output) {
-  const char *name = g->vals[v].name;
-  g->outputs[output] = copy;
-  if (g->vals[copy].is_output) return;
-  g->vals[v].is_output = false;
-  g->vals[copy].is_output = true;
-  g->vals[v].name = g->vals[copy].name;
-  g->vals[copy].name = name;
-  zn_graph_rename(g, v, zn_arena_printf(g->arena, "%s_blocked", name));
-}
-
 static void copy_for(planner *p, zn_vid v, zn_layout l, const bool *wants, const char *suffix) {
   zn_graph *g = p->g;
   const readers *r = &p->of[v];
@@ -415,7 +403,7 @@ static void copy_for(planner *p, zn_vid v, zn_layout l, const bool *wants, const
     if (r->list[i].n)
       g->nodes[r->list[i].n].in[r->list[i].in] = copy;
     else
-      take_over(g, v, copy, r->list[i].in);
+      zn_graph_take_output(g, r->list[i].in, copy, "blocked");
   }
 }
 

@@ -127,13 +127,7 @@ static void widen_outputs(narrower *p) {
   for (uint32_t i = 0; i < g->num_outputs; i++) {
     zn_vid v = g->outputs[i];
     if (g->vals[v].type.dtype != p->t) continue;
-    zn_vid wide = cast(p, v, 0);
-    const char *name = g->vals[v].name;
-    zn_graph_rename(g, v, zn_arena_printf(&p->c->graph, "%s_narrow", name));
-    zn_graph_rename(g, wide, name);
-    g->vals[v].is_output = false;
-    g->vals[wide].is_output = true;
-    g->outputs[i] = wide;
+    zn_graph_take_output(g, i, cast(p, v, 0), "narrow");
   }
 }
 

@@ -138,14 +138,7 @@ static void narrow_outputs(widener *w) {
   zn_graph *g = w->g;
   for (uint32_t i = 0; i < g->num_outputs; i++) {
     zn_vid v = g->outputs[i];
-    if (!became_wide(w, v)) continue;
-    zn_vid thin = thin_of(w, v, 0);
-    const char *name = g->vals[v].name;
-    zn_graph_rename(g, v, zn_arena_printf(&w->c->graph, "%s_wide", name));
-    zn_graph_rename(g, thin, name);
-    g->vals[v].is_output = false;
-    g->vals[thin].is_output = true;
-    g->outputs[i] = thin;
+    if (became_wide(w, v)) zn_graph_take_output(g, i, thin_of(w, v, 0), "wide");
   }
 }
 
