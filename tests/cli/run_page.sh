@@ -78,6 +78,11 @@ expect 1 'this is text' zenithc text.onnx -o z.so
 expect 1 'Git LFS' sh -c 'echo "version https://git-lfs.github.com/spec/v1" > lfs.onnx; zenithc lfs.onnx -o z.so'
 expect 1 'did you mean Conv' zenithc ops Conw
 expect 1 'did you mean' zenithc ops Conv Gelv
+expect 2 'a folder is expected' zenithc run model.onnx --output-dir model.onnx
+expect 2 'a folder is expected' zenithc model.onnx --cache model.onnx -o z.so
+expect 2 'a folder is expected' zenithc check . --artifacts model.onnx
+expect 2 'this is a folder' zenithc model.onnx -o .
+expect 2 'a name is missing' zenithc model.onnx --arch=x86-64-v3, -o z.so
 expect 2 'no command is called' zenithc help foo
 expect 2 'expected no argument' zenithc targets cpu
 expect 2 'unknown pass' zenithc model.onnx --stop-after=foo -o z.zg

@@ -546,6 +546,7 @@ int zn_cmd_check(zn_ctx *c, const zn_opts *o) {
   b->max_jobs = jobs < 1 ? 1 : jobs > MAX_JOBS ? MAX_JOBS : (uint32_t)jobs;
   zn_compile_opts probe; /* a wrong option is reported once, here */
   zn_status st = o->num_args ? ZN_OK : zn_fail(c, ZN_ERR_USAGE, NULL, "no folder given");
+  if (st == ZN_OK) st = zn_folder_option(c, "--artifacts", zn_opt_str(o, ZN_O_artifacts));
   if (st == ZN_OK) st = zn_opts_compile(c, o, "model.onnx", &probe);
   if (st == ZN_OK) st = zn_compile_archs(c, &probe);
   if (st == ZN_OK) st = read_list(c, zn_opt_str(o, ZN_O_skip), &b->skips, &b->num_skips);

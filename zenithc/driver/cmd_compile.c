@@ -16,6 +16,7 @@ static const char *join_suffixes(zn_arena *a, const zn_target *t) {
 static zn_status choose_kind(zn_job *j) {
   zn_ctx *c = j->c;
   const char *emit = zn_opt_str(j->o, ZN_O_emit);
+  if (zn_is_dir(j->out)) return zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: this is a folder; name the file to write in it", j->out);
   j->kind = emit ? zn_arena_printf(&c->perm, "%s%s", *emit == '.' ? "" : ".", emit) : zn_suffix(j->out);
   if (!strcmp(j->kind, ".zg") || !strcmp(j->kind, ".zk")) return ZN_OK;
   for (uint32_t i = 0; j->target->suffixes[i]; i++)
@@ -40,6 +41,7 @@ static zn_status not_available(zn_job *j) {
     zn_fail(j->c, ZN_ERR_USAGE, NULL, "--cache: target %s keeps nothing that took long to compile", j->target->name);
     return ZN_ERR_USAGE;
   }
+  ZN_TRY(zn_folder_option(c, "--cache", zn_opt_str(j->o, ZN_O_cache)));
   if (!strcmp(j->kind, ".zk") && j->target->several && j->co.arch && strchr(j->co.arch, ',')) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: a .zk file holds the kernels of one instruction set", j->co.arch);
     return ZN_ERR_USAGE;

@@ -23,6 +23,7 @@ static zn_status run(zn_ctx *c, const zn_opts *o) {
   zn_session s;
   zn_htensor *in;
   ZN_TRY(need_one(c, o));
+  ZN_TRY(zn_folder_option(c, "--output-dir", zn_opt_str(o, ZN_O_output_dir)));
   c->file = o->args[0];
   ZN_TRY(zn_session_open(c, o, o->args[0], &s));
   zn_status st =

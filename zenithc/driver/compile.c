@@ -90,8 +90,9 @@ static zn_status split_archs(zn_ctx *c, const zn_compile_opts *o, zn_caps *out, 
     e = strchr(p, ',');
     const char *name = e ? zn_arena_strndup(&c->perm, p, (size_t)(e - p)) : p;
     zn_caps caps;
-    if (!strcmp(name, "native") || n == MAX_VARIANTS) {
-      const char *why = n == MAX_VARIANTS ? "more than 8 names" : "native is this machine alone";
+    if (!strcmp(name, "native") || !*name || n == MAX_VARIANTS) {
+      const char *why = !*name ? "a name is missing beside a comma" : "native is this machine alone";
+      if (n == MAX_VARIANTS) why = "more than 8 names";
       zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: %s", o->arch, why);
       zn_help(c, "name the levels or processors, e.g. --arch=x86-64-v3,x86-64-v4");
       return ZN_ERR_USAGE;

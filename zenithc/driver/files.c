@@ -57,6 +57,11 @@ bool zn_is_dir(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+zn_status zn_folder_option(zn_ctx *c, const char *option, const char *path) {
+  if (!path || zn_is_dir(path) || access(path, F_OK) != 0) return ZN_OK;
+  return zn_fail(c, ZN_ERR_USAGE, NULL, "%s %s: this is a file, and a folder is expected", option, path);
+}
+
 static int by_name(const void *a, const void *b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }

@@ -15,6 +15,8 @@ const char *zn_base_name(const char *path);
 const char *zn_suffix(const char *path);
 int64_t zn_file_size(const char *path); /* -1: not a file */
 bool zn_is_dir(const char *path);
+/* ZN_ERR_USAGE, reported, when the option's value is a file; NULL, a folder and nothing at all are fine. */
+zn_status zn_folder_option(zn_ctx *c, const char *option, const char *path);
 /* Sorted names in a folder, without . and .. */
 zn_status zn_list_dir(zn_ctx *c, zn_arena *a, const char *path, const char ***out_names, uint32_t *out_n);
 /* A fresh folder in `near` (NULL: $TMPDIR or /tmp); removed with all it holds by zn_tmp_remove, at exit and when a
