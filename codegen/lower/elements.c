@@ -87,3 +87,12 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v) {
   zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }
+
+zn_expr zn_lw_for_line(zn_lw *lw, zn_dtype t, int64_t n) {
+  zn_exprs *ex = lw->ex;
+  int64_t lanes = zn_lw_lanes(lw, t);
+  while (lanes > n) lanes /= 2;
+  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, (n + lanes - 1) / lanes), ZN_FOR_SERIAL, 0), from = zn_ex_muli(ex, j, lanes);
+  if (n % lanes) from = zn_lw_as_expr(lw, zn_lw_ix(lw, zn_ex_min(ex, from, zn_ex_const(ex, n - lanes))), zn_ex_const(ex, n));
+  return zn_ex_add(ex, from, zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes));
+}

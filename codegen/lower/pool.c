@@ -127,16 +127,6 @@ static bool read_line(zn_lw *lw, const pool *p, line *l) {
   return l->taps > l->step || l->lo || end > l->n;
 }
 
-/* Opens two loops over n elements of a line in whole vectors; the last one starts earlier instead of being shorter. */
-static zn_expr open_line(zn_lw *lw, zn_dtype t, int64_t n) {
-  zn_exprs *ex = lw->ex;
-  int64_t lanes = zn_lw_lanes(lw, t);
-  while (lanes > n) lanes /= 2;
-  zn_expr j = zn_lw_for(lw, zn_ex_const(ex, (n + lanes - 1) / lanes), ZN_FOR_SERIAL, 0), from = zn_ex_muli(ex, j, lanes);
-  if (n % lanes) from = zn_lw_as_expr(lw, zn_lw_ix(lw, zn_ex_min(ex, from, zn_ex_const(ex, n - lanes))), zn_ex_const(ex, n));
-  return zn_ex_add(ex, from, zn_lw_for(lw, zn_ex_const(ex, lanes), ZN_FOR_VECTOR, (unsigned)lanes));
-}
-
 /* The line of the current row of results: the largest of each column's rows, and least values around them. */
 static void fill_line(zn_lw *lw, pool *p, const line *l) {
   zn_exprs *ex = lw->ex;
@@ -148,7 +138,7 @@ static void fill_line(zn_lw *lw, pool *p, const line *l) {
     zn_lw_store_at(lw, l->at, p->ct, zn_ex_addi(ex, i, start[side]), zn_red_init(lw, ZN_RED_MAX, p->ct));
     zn_lw_end(lw);
   }
-  zn_expr i = open_line(lw, p->ct, l->n);
+  zn_expr i = zn_lw_for_line(lw, p->ct, l->n);
   zn_kref best = zn_kb_var(b, zn_red_init(lw, ZN_RED_MAX, p->ct));
   const int loops = open_taps(lw, p);
   p->at[p->w.rank + 1] = i;
@@ -168,7 +158,7 @@ static zn_status maxpool_lines(zn_lw *lw, pool *p, line *l) {
   l->at = zn_kb_alloc(b, p->ct, (uint64_t)l->size);
   zn_lw_grid(lw, (uint32_t)last, p->ty.dims, p->idx);
   fill_line(lw, p, l);
-  p->idx[last] = open_line(lw, p->ct, l->out);
+  p->idx[last] = zn_lw_for_line(lw, p->ct, l->out);
   const zn_expr first = zn_ex_muli(ex, p->idx[last], l->step);
   zn_kref best = 0;
   for (int64_t k = 0; k < l->taps; k++) {

@@ -134,7 +134,7 @@ static void read_roi(zn_lw *lw, const zn_resizer *r, int rank, double roi[][2]) 
   }
 }
 
-static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap) {
+zn_kref zn_resize_table(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap) {
   zn_kref p = zn_lw_ptr_loc(lw, loc, ZN_KP_IN, t);
   zn_expr off = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, o, a->taps), tap);
   return zn_lw_load_at(lw, p, t, off);
@@ -175,10 +175,10 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
     zn_expr t = zn_lw_for(lw, axes[d].taps, ZN_FOR_SERIAL, 0);
     loops++;
     late |= axes[d].index.kind == ZN_LOC_WS;
-    zn_kref i = zn_kb_cvt(b, table_at(lw, axes[d].index, ZN_I32, &axes[d], idx[d], t), ZN_IDX);
+    zn_kref i = zn_kb_cvt(b, zn_resize_table(lw, axes[d].index, ZN_I32, &axes[d], idx[d], t), ZN_IDX);
     at[d] = zn_lw_as_expr(lw, i, tx.dims[d]);
     if (nearest && !crop) continue;
-    zn_kref w = table_at(lw, axes[d].weight, ct, &axes[d], idx[d], t);
+    zn_kref w = zn_resize_table(lw, axes[d].weight, ct, &axes[d], idx[d], t);
     weight = weight ? zn_kb_bin(b, ZN_K_Mul, weight, w) : w;
   }
   zn_kref v = zn_lw_load(lw, x, at), old = zn_kb_get(b, acc);
@@ -273,6 +273,7 @@ static zn_status resize_kernel(zn_lw *lw, zn_nid n) {
   r.ct = narrow && zn_lw_ctype((zn_dtype)zn_lw_type(lw, node->in[0])->dtype) != ZN_F64 ? ZN_F32 : ZN_F64;
   zn_resize_axis axes[ZN_MAX_RANK] = {0};
   ZN_TRY(make_tables(lw, &r, axes));
+  if (zn_resize_by_lines(lw, &r, axes)) return ZN_OK;
   emit_loops(lw, n, axes, r.ct, r.mode[0] == 'n', r.crop, zn_node_float(node, "extrapolation_value"));
   return ZN_OK;
 }

@@ -18,6 +18,10 @@ typedef struct zn_resizer {
   zn_dtype ct; /* compute type */
 } zn_resizer;
 
+/* Entry (o, tap) of a table. */
+zn_kref zn_resize_table(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap);
+/* Rows of a plain image that are weighted sums, of several rows and then along themselves: the kernel, or false for others. */
+bool zn_resize_by_lines(zn_lw *lw, const zn_resizer *r, const zn_resize_axis *axes);
 /* Axis d of the operand, entry i of n of the operator's lists: a kernel that fills its tables. */
 void zn_resize_fill(zn_lw *lw, const zn_resizer *r, int d, uint32_t i, uint32_t n, zn_resize_axis *out);
 #endif
