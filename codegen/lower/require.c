@@ -67,7 +67,9 @@ static void same_shape(zn_lw *lw, const zn_node *n) {
  * within it, and within nothing there is none. */
 static void has_elements(zn_lw *lw, const zn_node *n, zn_vid places) {
   zn_exprs *ex = lw->ex;
-  const zn_expr one = zn_ex_const(ex, 1), some = zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, places)));
+  zn_expr count = zn_type_count(ex, zn_lw_type(lw, places));
+  if (n->op == ZN_OP_DeformConv) count = zn_ex_mul(ex, count, zn_lw_dim(lw, n->in[0], 1)); /* no channels: nothing is read */
+  const zn_expr one = zn_ex_const(ex, 1), some = zn_ex_min(ex, one, count);
   zn_lw_require_le(lw, some, zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0]))));
 }
 
