@@ -88,6 +88,8 @@ void zn_lw_clear_halo(zn_lw *lw, zn_nid n, zn_vid v) {
   zn_lw_kernel_end(lw);
 }
 
+int64_t zn_lw_line_bytes(const zn_lw *lw) { return lw->caps->idx_bytes == 4 ? 512 : 16 << 10; }
+
 zn_expr zn_lw_for_line(zn_lw *lw, zn_dtype t, int64_t n) {
   zn_exprs *ex = lw->ex;
   int64_t lanes = zn_lw_lanes(lw, t);

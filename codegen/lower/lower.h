@@ -213,6 +213,8 @@ void zn_lw_find_epilogue(zn_lw *lw);
 void zn_lw_in_place(zn_lw *lw, uint32_t own);
 /* One grid loop over the product of n extents; vars[i] get the loop variables (outermost first). Once per kernel, at top
  * level, closed with zn_lw_end. n may be 0 (one iteration). */
+/* The longest line that a kernel may keep on the stack, which microcontrollers have little of. */
+int64_t zn_lw_line_bytes(const zn_lw *lw);
 /* Opens two loops over n elements of a line in whole vectors; the last one starts earlier instead of being shorter. */
 zn_expr zn_lw_for_line(zn_lw *lw, zn_dtype t, int64_t n);
 void zn_lw_grid(zn_lw *lw, uint32_t n, const zn_expr *extents, zn_expr *out_vars);

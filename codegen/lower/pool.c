@@ -101,8 +101,6 @@ static zn_kref flat_position(zn_lw *lw, const pool *p) {
   return zn_kb_cvt(&lw->kb, zn_lw_ix(lw, zn_ex_add(ex, f, s)), ZN_I64);
 }
 
-enum { LINE_BYTES = 16 << 10, SMALL_LINE = 512 /* of microcontrollers: it is stack */ };
-
 typedef struct line {
   int64_t n, lo, out, step; /* elements in and before the first of a row; results, and from one to the next */
   int64_t taps, dilation;
@@ -122,8 +120,7 @@ static bool read_line(zn_lw *lw, const pool *p, line *l) {
   l->dilation = p->w.dilation[i];
   const int64_t end = (l->out - 1) * l->step + (l->taps - 1) * l->dilation + 1;
   l->size = end > l->lo + l->n ? end : l->lo + l->n;
-  const int64_t most = lw->caps->idx_bytes == 4 ? SMALL_LINE : LINE_BYTES;
-  if (l->taps == 1 || l->taps > 32 || l->size * zn_dtype_bytes(p->ct) > most) return false;
+  if (l->taps == 1 || l->taps > 32 || l->size * zn_dtype_bytes(p->ct) > zn_lw_line_bytes(lw)) return false;
   return l->taps > l->step || l->lo || end > l->n;
 }
 

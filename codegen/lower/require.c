@@ -65,12 +65,10 @@ static void same_shape(zn_lw *lw, const zn_node *n) {
 
 /* Places are counted from an operand that has elements, where there is something to read or write: kernels hold the places
  * within it, and within nothing there is none. */
-static void has_elements(zn_lw *lw, const zn_node *n, zn_vid places) {
+static void has_elements(zn_lw *lw, const zn_node *n, zn_expr places) {
   zn_exprs *ex = lw->ex;
-  zn_expr count = zn_type_count(ex, zn_lw_type(lw, places));
-  if (n->op == ZN_OP_DeformConv) count = zn_ex_mul(ex, count, zn_lw_dim(lw, n->in[0], 1)); /* no channels: nothing is read */
-  const zn_expr one = zn_ex_const(ex, 1), some = zn_ex_min(ex, one, count);
-  zn_lw_require_le(lw, some, zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0]))));
+  const zn_expr one = zn_ex_const(ex, 1);
+  zn_lw_require_le(lw, zn_ex_min(ex, one, places), zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0]))));
 }
 
 /* A branch that the model cannot take (pass ranks): shapes decided it. */
@@ -84,6 +82,8 @@ static void condition(zn_lw *lw, zn_nid n) {
   zn_lw_kernel_end(lw);
 }
 
+static zn_expr count_of(zn_lw *lw, zn_vid v) { return zn_type_count(lw->ex, zn_lw_type(lw, v)); }
+
 void zn_lower_require(zn_lw *lw, zn_nid id) {
   const zn_node *n = zn_lw_node(lw, id);
   if ((zn_ops[n->op].flags & ZN_OPF_EW) && n->num_in > 1) broadcasts(lw, n);
@@ -94,8 +94,11 @@ void zn_lower_require(zn_lw *lw, zn_nid id) {
   case ZN_OP_Conv: case ZN_OP_ConvInteger: case ZN_OP_QLinearConv: case ZN_OP_MaxPool: case ZN_OP_AveragePool:
   case ZN_OP_LpPool: window_fits(lw, n); break;
   case ZN_OP_Gather: case ZN_OP_GatherElements: case ZN_OP_GatherND: case ZN_OP_GridSample: case ZN_OP_RoiAlign:
-  case ZN_OP_MaxRoiPool: case ZN_OP_DeformConv: has_elements(lw, n, n->out[0]); break;
-  case ZN_OP_ScatterElements: case ZN_OP_ScatterND: has_elements(lw, n, n->in[2]); break;
+  case ZN_OP_MaxRoiPool: has_elements(lw, n, count_of(lw, n->out[0])); break;
+  case ZN_OP_DeformConv: /* without channels a result is its bias */
+    has_elements(lw, n, zn_ex_mul(lw->ex, count_of(lw, n->out[0]), zn_lw_dim(lw, n->in[0], 1)));
+    break;
+  case ZN_OP_ScatterElements: case ZN_OP_ScatterND: has_elements(lw, n, count_of(lw, n->in[2])); break;
   case ZN_OP_ComplexOf: same_shape(lw, n); break;
   case ZN_OP_Require: condition(lw, id); break;
   case ZN_OP_Pad: axes_list(lw, n, 3, zn_lw_type(lw, n->in[0])->rank); break;

@@ -134,10 +134,26 @@ static void read_roi(zn_lw *lw, const zn_resizer *r, int rank, double roi[][2]) 
   }
 }
 
-zn_kref zn_resize_table(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap) {
+static zn_kref table_at(zn_lw *lw, zn_loc loc, zn_dtype t, const zn_resize_axis *a, zn_expr o, zn_expr tap) {
   zn_kref p = zn_lw_ptr_loc(lw, loc, ZN_KP_IN, t);
   zn_expr off = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, o, a->taps), tap);
   return zn_lw_load_at(lw, p, t, off);
+}
+
+zn_expr zn_resize_position(zn_lw *lw, const zn_resize_axis *a, zn_expr o, zn_expr tap, zn_expr extent) {
+  return zn_lw_as_expr(lw, zn_kb_cvt(&lw->kb, table_at(lw, a->index, ZN_I32, a, o, tap), ZN_IDX), extent);
+}
+
+zn_kref zn_resize_weight(zn_lw *lw, const zn_resize_axis *a, zn_dtype ct, zn_expr o, zn_expr tap) {
+  return table_at(lw, a->weight, ct, a, o, tap);
+}
+
+zn_expr zn_resize_open_taps(zn_lw *lw, const zn_resize_axis *a, zn_dtype ct, zn_expr o, zn_expr extent, zn_kref *weight) {
+  const zn_expr tap = zn_lw_for(lw, a->taps, ZN_FOR_SERIAL, 0), at = zn_resize_position(lw, a, o, tap, extent);
+  if (!weight) return at;
+  zn_kref w = zn_resize_weight(lw, a, ct, o, tap);
+  *weight = *weight ? zn_kb_bin(&lw->kb, ZN_K_Mul, *weight, w) : w;
+  return at;
 }
 
 /* To the nearest integer, of two the even one; rounding noise of the sum does not move a result off the middle. */
@@ -172,14 +188,9 @@ static void emit_loops(zn_lw *lw, zn_nid n, const zn_resize_axis *axes, zn_dtype
   for (int d = 0; d < rank; d++) {
     at[d] = idx[d];
     if (!axes[d].resized) continue;
-    zn_expr t = zn_lw_for(lw, axes[d].taps, ZN_FOR_SERIAL, 0);
+    at[d] = zn_resize_open_taps(lw, &axes[d], ct, idx[d], tx.dims[d], nearest && !crop ? NULL : &weight);
     loops++;
     late |= axes[d].index.kind == ZN_LOC_WS;
-    zn_kref i = zn_kb_cvt(b, zn_resize_table(lw, axes[d].index, ZN_I32, &axes[d], idx[d], t), ZN_IDX);
-    at[d] = zn_lw_as_expr(lw, i, tx.dims[d]);
-    if (nearest && !crop) continue;
-    zn_kref w = zn_resize_table(lw, axes[d].weight, ct, &axes[d], idx[d], t);
-    weight = weight ? zn_kb_bin(b, ZN_K_Mul, weight, w) : w;
   }
   zn_kref v = zn_lw_load(lw, x, at), old = zn_kb_get(b, acc);
   if (moves) { /* a NaN weight: outside of the region */

@@ -4,7 +4,7 @@
  * positions. */
 #include "codegen/lower/resize.h"
 
-enum { LINE_BYTES = 16 << 10, SMALL_LINE = 512 /* of microcontrollers: it is stack */, MAX_TAPS = 8 };
+enum { MAX_TAPS = 8 };
 
 typedef struct lines {
   int64_t n, out, taps; /* columns of the operand and of the result, taps along the row */
@@ -24,8 +24,7 @@ static bool read_lines(zn_lw *lw, const zn_resizer *r, const zn_resize_axis *axe
     outer |= d < last && axes[d].resized;
   }
   if (!outer || !zn_ex_is_const(ex, tx->dims[last], &l->n) || !zn_ex_is_const(ex, ty->dims[last], &l->out)) return false;
-  const int64_t most = lw->caps->idx_bytes == 4 ? SMALL_LINE : LINE_BYTES;
-  if (l->n < 1 || l->out < 1 || l->n * zn_dtype_bytes(r->ct) > most) return false;
+  if (l->n < 1 || l->out < 1 || l->n * zn_dtype_bytes(r->ct) > zn_lw_line_bytes(lw)) return false;
   return zn_ex_is_const(ex, axes[last].taps, &l->taps) && l->taps <= MAX_TAPS && l->n <= 2 * l->out;
 }
 
@@ -43,12 +42,8 @@ static void fill_line(zn_lw *lw, const zn_resizer *r, const zn_resize_axis *axes
   for (int d = 0; d < last; d++) {
     at[d] = idx[d];
     if (!axes[d].resized) continue;
-    const zn_expr t = zn_lw_for(lw, axes[d].taps, ZN_FOR_SERIAL, 0);
+    at[d] = zn_resize_open_taps(lw, &axes[d], r->ct, idx[d], tx.dims[d], &weight);
     loops++;
-    zn_kref i = zn_kb_cvt(b, zn_resize_table(lw, axes[d].index, ZN_I32, &axes[d], idx[d], t), ZN_IDX);
-    at[d] = zn_lw_as_expr(lw, i, tx.dims[d]);
-    zn_kref w = zn_resize_table(lw, axes[d].weight, r->ct, &axes[d], idx[d], t);
-    weight = weight ? zn_kb_bin(b, ZN_K_Mul, weight, w) : w;
   }
   zn_kref v = zn_lw_load(lw, r->node->in[0], at);
   if (zn_lw_kdtype(lw, v) != r->ct) v = zn_kb_cvt(b, v, r->ct);
@@ -76,9 +71,8 @@ bool zn_resize_by_lines(zn_lw *lw, const zn_resizer *r, const zn_resize_axis *ax
   zn_kref sum = 0;
   for (int64_t k = 0; k < l.taps; k++) {
     const zn_expr tap = zn_ex_const(ex, k);
-    zn_kref i = zn_kb_cvt(b, zn_resize_table(lw, row->index, ZN_I32, row, idx[last], tap), ZN_IDX);
-    zn_kref v = zn_lw_load_at(lw, line, r->ct, zn_lw_as_expr(lw, i, zn_ex_const(ex, l.n)));
-    zn_kref w = zn_resize_table(lw, row->weight, r->ct, row, idx[last], tap);
+    const zn_expr at = zn_resize_position(lw, row, idx[last], tap, zn_ex_const(ex, l.n));
+    zn_kref v = zn_lw_load_at(lw, line, r->ct, at), w = zn_resize_weight(lw, row, r->ct, idx[last], tap);
     sum = sum ? zn_kb_fma(b, v, w, sum) : zn_kb_bin(b, ZN_K_Mul, v, w);
   }
   zn_lw_emit(lw, y, idx, sum);

@@ -543,7 +543,7 @@ int zn_cmd_check(zn_ctx *c, const zn_opts *o) {
   *b = (batch){.c = c, .o = o, .timeout = zn_opt_real(o, ZN_O_timeout, 60)};
   long cpus = sysconf(_SC_NPROCESSORS_ONLN);
   int64_t jobs = zn_opt_int(o, ZN_O_jobs, cpus > 0 ? cpus : 1);
-  b->max_jobs = jobs < 1 ? 1 : jobs > MAX_JOBS ? MAX_JOBS : (uint32_t)jobs;
+  b->max_jobs = jobs > MAX_JOBS ? MAX_JOBS : (uint32_t)jobs;
   zn_compile_opts probe; /* a wrong option is reported once, here */
   zn_status st = o->num_args ? ZN_OK : zn_fail(c, ZN_ERR_USAGE, NULL, "no folder given");
   if (st == ZN_OK) st = zn_folder_option(c, "--artifacts", zn_opt_str(o, ZN_O_artifacts));

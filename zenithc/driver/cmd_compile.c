@@ -266,18 +266,12 @@ static zn_status run_job(zn_job *j) {
   return st;
 }
 
-static const char *nearest_command(const char *word) {
-  const char *names[ZN_CMD_COUNT];
-  for (unsigned i = 0; i < ZN_CMD_COUNT; i++) names[i] = zn_cmddefs[i].name;
-  return zn_nearest(word, names, ZN_CMD_COUNT);
-}
-
 int zn_cmd_compile(zn_ctx *c, const zn_opts *o) {
   bool done;
   (void)list_passes(o, &done);
   if (done) return 0;
   if (o->num_args != 1) {
-    const char *near = o->num_args ? nearest_command(o->args[0]) : NULL;
+    const char *near = o->num_args ? zn_nearest_command(o->args[0]) : NULL;
     zn_fail(c, ZN_ERR_USAGE, NULL, o->num_args ? "expected one model, got %u" : "no model given", o->num_args);
     if (near) zn_help(c, "did you mean `zenithc %s`?", near);
     else zn_help(c, "zenithc MODEL.onnx -o OUT.so; `zenithc --help` shows more");
@@ -287,7 +281,7 @@ int zn_cmd_compile(zn_ctx *c, const zn_opts *o) {
   j.co.model = o->args[0];
   c->file = o->args[0];
   if (!j.out) {
-    const char *near = zn_file_size(o->args[0]) < 0 ? nearest_command(o->args[0]) : NULL;
+    const char *near = zn_file_size(o->args[0]) < 0 ? zn_nearest_command(o->args[0]) : NULL;
     zn_fail(c, ZN_ERR_USAGE, NULL, "no output given");
     if (near) zn_help(c, "did you mean `zenithc %s`?", near);
     else zn_help(c, "add -o NAME.so (shared object), -o NAME.o, -o NAME.c with --target=c, ...");

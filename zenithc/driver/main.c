@@ -5,18 +5,16 @@
 #include "zenithc/driver/tools.h"
 
 static int help(zn_ctx *c, int argc, char **argv) {
-  const char *names[ZN_CMD_COUNT];
   if (argc < 3) zn_help_overview(stdout);
   else if (!strcmp(argv[2], "--markdown")) zn_help_markdown(stdout);
   else if (!strcmp(argv[2], "--man")) zn_help_man(stdout);
   else {
     for (unsigned k = 0; k < ZN_CMD_COUNT; k++) {
-      names[k] = zn_cmddefs[k].name;
-      if (strcmp(argv[2], names[k])) continue;
+      if (strcmp(argv[2], zn_cmddefs[k].name)) continue;
       zn_help_command((zn_cmd)k, stdout);
       return 0;
     }
-    const char *near = zn_nearest(argv[2], names, ZN_CMD_COUNT);
+    const char *near = zn_nearest_command(argv[2]);
     zn_fail(c, ZN_ERR_USAGE, NULL, "no command is called '%s'", argv[2]);
     if (near) zn_help(c, "did you mean `zenithc help %s`?", near);
     return 2;

@@ -64,6 +64,12 @@ const char *zn_nearest(const char *word, const char *const *candidates, uint32_t
   return best;
 }
 
+const char *zn_nearest_command(const char *word) {
+  const char *names[ZN_CMD_COUNT];
+  for (unsigned i = 0; i < ZN_CMD_COUNT; i++) names[i] = zn_cmddefs[i].name;
+  return zn_nearest(word, names, ZN_CMD_COUNT);
+}
+
 bool zn_parse_bytes(const char *s, uint64_t *out) {
   char *end;
   if (!isdigit((unsigned char)*s)) return false;

@@ -66,6 +66,7 @@ uint64_t zn_opt_bytes(const zn_opts *o, zn_optid id); /* 0 when absent */
 /* 64K, 1.5M, 2G, 4096: bytes. */
 bool zn_parse_bytes(const char *s, uint64_t *out);
 /* Of the candidates, the nearest to word by edit distance, or NULL when none is near. */
+const char *zn_nearest_command(const char *word); /* NULL: none is near */
 const char *zn_nearest(const char *word, const char *const *candidates, uint32_t n);
 
 /* help.c: one screen, Markdown page, manual page. */

@@ -49,9 +49,8 @@ static zn_status compare(zn_job *j, zn_session *s) {
   double t = zn_opt_real(j->o, ZN_O_tolerance, -1);
   const zn_dtype rounded = j->co.tf32 ? ZN_F16 : j->co.pass.precision; /* tf32 has the mantissa of f16 */
   if (t < 0 && rounded) t = 8 * zn_verify_delta(rounded); /* roundings add up over layers */
-  int64_t samples = zn_opt_int(j->o, ZN_O_samples, 1);
   j->v = (zn_verify){.c = c, .o = j->o, .s = s, .model = j->co.model, .ref = ref, .user_tol = t,
-                     .samples = samples < 1 ? 1 : (uint32_t)samples,
+                     .samples = (uint32_t)zn_opt_int(j->o, ZN_O_samples, 1),
                      .seed = (uint64_t)zn_opt_int(j->o, ZN_O_random, 0)};
   zn_status st = zn_verify_run(&j->v);
   if (j->v.verdict == ZN_VERDICT_UNABLE) return no_reference(j, st);

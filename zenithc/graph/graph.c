@@ -62,15 +62,21 @@ void zn_graph_rename(zn_graph *g, zn_vid v, const char *name) {
   take_name(g, g->vals[v].name);
 }
 
+/* Value `to` is a result instead of `from`, under its name; `from` has the other's until it gets one of its own. */
+static void swap_result(zn_graph *g, zn_vid from, zn_vid to) {
+  const char *name = g->vals[from].name;
+  g->vals[from].name = g->vals[to].name;
+  g->vals[to].name = name;
+  g->vals[from].is_output = false;
+  g->vals[to].is_output = true;
+}
+
 void zn_graph_take_output(zn_graph *g, uint32_t i, zn_vid copy, const char *suffix) {
   const zn_vid v = g->outputs[i];
   const char *name = g->vals[v].name;
   g->outputs[i] = copy;
   if (g->vals[copy].is_output) return; /* v is several results */
-  g->vals[v].is_output = false;
-  g->vals[copy].is_output = true;
-  g->vals[v].name = g->vals[copy].name;
-  g->vals[copy].name = name;
+  swap_result(g, v, copy);
   zn_graph_rename(g, v, zn_arena_printf(g->arena, "%s_%s", name, suffix));
 }
 
@@ -193,18 +199,13 @@ zn_nid zn_graph_node_before(zn_graph *g, zn_nid before, zn_op op, const char *na
 
 /* `from` leaves the outputs: `to` takes its place and its name. */
 static void replace_output(zn_graph *g, zn_vid from, zn_vid to) {
-  const char *name = g->vals[from].name;
   if (g->vals[to].is_input || g->vals[to].cst || g->vals[to].is_output || !g->vals[to].def) {
     zn_nid id = zn_graph_node(g, ZN_OP_Identity, NULL, &to, 1, 1);
     zn_type type = g->vals[to].type;
     to = g->nodes[id].out[0];
     g->vals[to].type = type;
   }
-  const char *spare = g->vals[to].name;
-  g->vals[to].name = name;
-  g->vals[from].name = spare;
-  g->vals[from].is_output = false;
-  g->vals[to].is_output = true;
+  swap_result(g, from, to);
   for (uint32_t i = 0; i < g->num_outputs; i++)
     if (g->outputs[i] == from) g->outputs[i] = to;
 }
