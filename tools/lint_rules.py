@@ -53,8 +53,8 @@ FORBIDDEN = {
     "rand": (None, "use a seeded generator"),
     "srand": (None, "use a seeded generator"),
 }
-# Calls that append to a graph or a kernel: two of them as arguments of one call are appended in the order that the compiler
-# of the compiler likes (C leaves it open), and gcc and clang differ. Static ones are found by their type.
+# Calls that append to a graph, a kernel or the pool of expressions: two of them as arguments of one call are appended in the
+# order that the compiler of the compiler likes (C leaves it open), and gcc and clang differ. Static ones are found by their type.
 BUILDING = ("zenithc/ops/", "zenithc/passes/", "frontends/onnx/", "codegen/lower/", "codegen/kir/")
 BUILDERS = (
     r"zn_rw(?:[123]|_(?:op|raw|infer|attr_int|reduce|transpose|cast|ints|num|reshape|reshape_to|squeeze|unsqueeze|slice|extent"
@@ -65,6 +65,7 @@ BUILDERS = (
     r"|zn_(?:kb|s|r|i|sv|ls)_\w+|zn_lw_(?:load\w*|ix|as_expr|in_range|checked_index|convert|round_to|ptr|ptr_loc|loc|source"
     r"|keep|scratch|zero)"
 )
+ATOMS = r"zn_ex_(?:mul|divi?|modi?|ceildiv|min|max|bcast|named|var)|zn_type_count" # a sum is sorted by their age
 COMPILER = ("zenithc/", "frontends/", "codegen/", "targets/", "runtime/")
 
 
@@ -104,10 +105,10 @@ def arguments(code, at):
 
 def check_order(path, code, say):
     own = re.findall(r"^static zn_(?:vid|nid|kref) (\w+)\(", code, flags=re.M)
-    sizes = re.findall(r"^static zn_expr (\w+)\(zn_lw .*?\n}$", code, flags=re.M | re.S)
-    bodies = re.findall(r"^static zn_expr \w+\(zn_lw (.*?\n)}$", code, flags=re.M | re.S)
-    own += [f for f, body in zip(sizes, bodies) if re.search(r"\bzn_(?:kb_|lw_as_expr|lw_checked_index|lw_for)", body)]
-    builds = re.compile(r"\b(?:" + "|".join([BUILDERS] + own) + r")\(")
+    for name, body in re.findall(r"^static zn_expr (\w+)\((.*?)\n(?:}$|(?=\n))", code, flags=re.M | re.S):
+        if re.search(r"\bzn_(?:kb_|lw_as_expr|lw_checked_index|lw_for)|\b(?:" + ATOMS + r")\(", body):
+            own.append(name)
+    builds = re.compile(r"\b(?:" + "|".join([BUILDERS, ATOMS] + own) + r")\(")
     for m in re.finditer(r"\b(?!(?:if|while|for|switch|return|sizeof|assert)\b)\w+\(", code):
         if sum(1 for a in arguments(code, m.end()) if builds.search(a)) > 1:
             say(path, code.count("\n", 0, m.start()) + 1, "two arguments append code: their order is open; name one first")

@@ -414,7 +414,8 @@ static void give_slice(zn_lw *lw, zn_nid n, scan *s, uint32_t k) {
   set_dims(lw, &t, axis, &slice);
   zn_lw_grow(lw, zn_lw_loc(lw, y), zn_lw_bytes(lw, &t), ZN_EX_NONE);
   if (axis == 0) {
-    put(lw, n, s->c.body, from, zn_lw_loc(lw, y), zn_ex_mul(lw->ex, pos, zn_type_count(lw->ex, &slice)));
+    const zn_expr each = zn_type_count(lw->ex, &slice), first = zn_ex_mul(lw->ex, pos, each);
+    put(lw, n, s->c.body, from, zn_lw_loc(lw, y), first);
     return;
   }
   zn_lscope old = zn_scope_enter(lw, s->c.body);

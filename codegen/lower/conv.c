@@ -146,7 +146,7 @@ static zn_kref load_weight(zn_lw *lw, const conv *v, zn_expr g, zn_expr oc, zn_e
   zn_exprs *ex = lw->ex;
   if (v->is_packed) { /* [group][oc block][ic][taps][maps] */
     zn_expr blocks = zn_ex_divi(ex, v->ocg, v->maps);
-    zn_expr off = zn_ex_add(ex, zn_ex_mul(ex, g, blocks), zn_ex_divi(ex, oc, v->maps));
+    zn_expr block = zn_ex_divi(ex, oc, v->maps), off = zn_ex_add(ex, zn_ex_mul(ex, g, blocks), block);
     off = zn_ex_add(ex, zn_ex_mul(ex, off, v->icg), ic);
     for (int i = 0; i < v->win.rank; i++)
       off = zn_ex_add(ex, zn_ex_muli(ex, off, v->win.kernel[i]), tap[i]);

@@ -78,7 +78,8 @@ static void fill_columns(zn_lw *lw, const deform *d) {
   for (int a = 0; a < r; a++) flat = zn_ex_add(ex, zn_ex_mul(ex, flat, zn_lw_dim(lw, d->y, 2 + a)), o[a]);
   zn_expr line = zn_ex_add(ex, zn_ex_muli(ex, zn_ex_add(ex, zn_ex_mul(ex, v[0], channels), v[1]), d->taps), tap);
   zn_kref p = zn_lw_ptr_loc(lw, d->columns, ZN_KP_OUT, d->ct);
-  zn_lw_store_at(lw, p, d->ct, zn_ex_add(ex, zn_ex_mul(ex, line, d->outs), flat), zn_kb_cvt(b, s, d->ct));
+  zn_kref sum = zn_kb_cvt(b, s, d->ct);
+  zn_lw_store_at(lw, p, d->ct, zn_ex_add(ex, zn_ex_mul(ex, line, d->outs), flat), sum);
   for (int a = 0; a < r + 2; a++) zn_lw_end(lw);
   zn_lw_kernel_end(lw);
 }

@@ -304,7 +304,7 @@ void zn_gs_stream(zn_lw *lw, tile *t) {
   flow f = {.lw = lw, .t = t, .groups = t->s.bm / t->s.tm, .per = t->s.tm / ROWS};
   unsigned cores = lw->caps->cores ? lw->caps->cores : 64;
   f.blocks = (int64_t)cores * t->blocks;
-  zn_expr total = zn_ex_mul(ex, ceil_of(lw, g->m, t->s.bm), ceil_of(lw, g->n, t->s.bn)), at;
+  zn_expr across = ceil_of(lw, g->n, t->s.bn), total = zn_ex_mul(ex, ceil_of(lw, g->m, t->s.bm), across), at;
   total = zn_ex_muli(ex, total, t->parts);
   for (uint32_t i = 0; i < g->num_batch; i++) total = zn_ex_mul(ex, total, g->batch[i]);
   zn_expr grid = zn_ex_min(ex, total, zn_ex_const(ex, f.blocks));

@@ -27,11 +27,13 @@ static zn_expr state_at(zn_lw *lw, const linattn *s, zn_expr i, zn_expr j) {
 }
 
 static zn_kref load_state(zn_lw *lw, const linattn *s, zn_expr i, zn_expr j) {
-  return zn_lw_load_at(lw, state_ptr(lw, s), s->ct, state_at(lw, s, i, j));
+  const zn_expr at = state_at(lw, s, i, j);
+  return zn_lw_load_at(lw, state_ptr(lw, s), s->ct, at);
 }
 
 static void store_state(zn_lw *lw, const linattn *s, zn_expr i, zn_expr j, zn_kref k) {
-  zn_lw_store_at(lw, state_ptr(lw, s), s->ct, state_at(lw, s, i, j), k);
+  const zn_expr at = state_at(lw, s, i, j);
+  zn_lw_store_at(lw, state_ptr(lw, s), s->ct, at, k);
 }
 
 static zn_expr row_at(zn_lw *lw, const linattn *s, zn_expr j) {

@@ -68,7 +68,8 @@ static void same_shape(zn_lw *lw, const zn_node *n) {
 static void has_elements(zn_lw *lw, const zn_node *n, zn_expr places) {
   zn_exprs *ex = lw->ex;
   const zn_expr one = zn_ex_const(ex, 1);
-  zn_lw_require_le(lw, zn_ex_min(ex, one, places), zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0]))));
+  const zn_expr wanted = zn_ex_min(ex, one, places), there = zn_ex_min(ex, one, zn_type_count(ex, zn_lw_type(lw, n->in[0])));
+  zn_lw_require_le(lw, wanted, there);
 }
 
 /* A branch that the model cannot take (pass ranks): shapes decided it. */

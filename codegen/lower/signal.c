@@ -220,7 +220,7 @@ static zn_kref centercroppad_point(zn_lw *lw, zn_nid n, uint32_t out, const zn_e
     empty |= lo < 1;
     zn_expr crop = zn_ex_max(ex, zn_ex_sub(ex, tx.dims[d], ty.dims[d]), zero);
     zn_expr pad = zn_ex_max(ex, zn_ex_sub(ex, ty.dims[d], tx.dims[d]), zero);
-    zn_expr i = zn_ex_sub(ex, zn_ex_add(ex, idx[d], zn_ex_divi(ex, crop, 2)), zn_ex_divi(ex, pad, 2));
+    zn_expr before = zn_ex_divi(ex, pad, 2), i = zn_ex_sub(ex, zn_ex_add(ex, idx[d], zn_ex_divi(ex, crop, 2)), before);
     zn_kref in = zn_lw_in_range(lw, i, tx.dims[d]);
     inside = zn_kb_bin(b, ZN_K_And, inside, in);
     at[d] = zn_ex_max(ex, zn_ex_min(ex, i, zn_ex_addi(ex, tx.dims[d], -1)), zero);

@@ -185,7 +185,8 @@ static bool concat_runs(zn_lw *lw, zn_nid n, zn_vid in, int axis, zn_expr offset
   if (!zn_ex_is_const(ex, run, &whole) || whole % CHUNK) len = zn_ex_min(ex, len, zn_ex_sub(ex, run, base));
   zn_expr i = zn_ex_add(ex, base, zn_lw_for(lw, len, ZN_FOR_VECTOR, VECTORS * zn_lw_lanes(lw, t)));
   zn_expr from = zn_ex_add(ex, zn_ex_mul(ex, at[0], run), i);
-  zn_expr to = zn_ex_add(ex, zn_ex_mul(ex, at[0], stride), zn_ex_add(ex, zn_ex_mul(ex, offset, inner), i));
+  zn_expr place = zn_ex_add(ex, zn_ex_mul(ex, offset, inner), i);
+  zn_expr to = zn_ex_add(ex, zn_ex_mul(ex, at[0], stride), place);
   zn_kref src = zn_lw_ptr(lw, in, ZN_KP_IN), dst = zn_lw_ptr(lw, out, ZN_KP_OUT);
   zn_lw_store_at(lw, dst, t, to, zn_lw_load_at(lw, src, t, from));
   zn_lw_end(lw);

@@ -34,7 +34,8 @@ static zn_expr div_trunc(const zn_inf *f, zn_expr a, zn_expr b) {
   if (!zn_inf_ge(f, b, 1)) return ZN_EX_NONE;
   if (zn_inf_ge(f, a, 0)) return zn_ex_div(f->ex, a, b);
   const zn_expr zero = zn_inf_k(f, 0), up = zn_ex_max(f->ex, a, zero), down = zn_ex_max(f->ex, zn_ex_muli(f->ex, a, -1), zero);
-  return zn_ex_sub(f->ex, zn_ex_div(f->ex, up, b), zn_ex_div(f->ex, down, b));
+  const zn_expr whole = zn_ex_div(f->ex, up, b);
+  return zn_ex_sub(f->ex, whole, zn_ex_div(f->ex, down, b));
 }
 
 static zn_expr mod_op(const zn_inf *f, zn_expr a, zn_expr b) {
