@@ -146,6 +146,13 @@ expect 0 'bytes' zenithc model.onnx --tune fresh.tune --name same -O3 -o t2.so
 zenithc model.onnx --quiet --tune fresh.tune --name same -o d/t1.so
 cmp -s t1.so d/t1.so || fail "two builds with one tuning database differ"
 expect 0 'median_ms' zenithc bench model.onnx --tune fresh.tune --runs 5
+chmod 644 fresh.tune
+expect 0 'improved with 2 threads' zenithc tune model.onnx --tune fresh.tune --budget 2s --threads 2
+expect 2 'help: --tune-threads=2' zenithc model.onnx --tune fresh.tune -o z.so
+expect 0 'bytes' zenithc model.onnx --tune fresh.tune --tune-threads=2 --name same -o t2.so
+expect 2 'nothing was measured with 3 threads' zenithc model.onnx --tune fresh.tune --tune-threads=3 -o z.so
+expect 0 'median_ms' zenithc bench model.onnx --tune fresh.tune --runs 5 --threads 2
+expect 2 'chooses from a tuning database' zenithc model.onnx --tune-threads=2 -o z.so
 expect 2 '`zenithc tune MODEL' zenithc model.onnx --tune missing.tune -o z.so
 expect 2 'where should' zenithc tune model.onnx
 expect 2 'is not a time' zenithc tune model.onnx --tune fresh.tune --budget soon

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include <sqlite3.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,20 +51,30 @@ static int teardown(void **state) {
   return 0;
 }
 
-static void put(fixture *f, const char *signature, const char *cpu, const char *knobs, double ratio, double noise) {
+static void put_for(fixture *f, uint32_t threads, const char *signature, const char *cpu, const char *knobs, double ratio,
+                    double noise) {
   zn_tunedb *db;
-  zn_tune_trial t = {signature, cpu, knobs, ratio, noise, 1000, 20};
+  zn_tune_trial t = {signature, cpu, threads, knobs, ratio, noise, 1000, 20};
   assert_int_equal(zn_tunedb_open(&f->c, f->path, true, &db), ZN_OK);
   assert_int_equal(zn_tunedb_put(&f->c, db, &t, 1), ZN_OK);
   zn_tunedb_close(db);
 }
 
-static zn_status load(fixture *f, const char *cpu, zn_tune_table *out) {
+static void put(fixture *f, const char *signature, const char *cpu, const char *knobs, double ratio, double noise) {
+  put_for(f, 1, signature, cpu, knobs, ratio, noise);
+}
+
+static zn_status load_for(fixture *f, zn_tune_use use, zn_tune_table *out) {
   zn_tunedb *db;
+  *f->msg = 0;
   ZN_TRY(zn_tunedb_open(&f->c, f->path, false, &db));
-  zn_status st = zn_tunedb_load(&f->c, db, cpu, out);
+  zn_status st = zn_tunedb_load(&f->c, db, &use, out);
   zn_tunedb_close(db);
   return st;
+}
+
+static zn_status load(fixture *f, const char *cpu, zn_tune_table *out) {
+  return load_for(f, (zn_tune_use){.cpu = cpu}, out);
 }
 
 /* Eight processes create one file and write: rows of their own, and one that all of them replace. */
@@ -78,7 +89,7 @@ static void test_parallel_writers(void **state) {
     for (int i = 0; i < ROWS && ok; i++) {
       char own[32];
       snprintf(own, sizeof own, "own %d %02d", w, i);
-      zn_tune_trial rows[2] = {{own, "cpu", "tile=1", 0.5, 0, 1, 9}, {"shared", "cpu", "tile=2", 0.5, 0, 1, 9}};
+      zn_tune_trial rows[2] = {{own, "cpu", 1, "tile=1", 0.5, 0, 1, 9}, {"shared", "cpu", 1, "tile=2", 0.5, 0, 1, 9}};
       ok = zn_tunedb_put(&f->c, db, rows, 2) == ZN_OK;
     }
     if (ok) zn_tunedb_close(db);
@@ -116,6 +127,66 @@ static void test_winners(void **state) {
   assert_false(zn_tune_find(&t, "b", "tile", &v));
   assert_int_equal(load(f, "another", &t), ZN_OK);
   assert_int_equal(t.num, 0);
+}
+
+/* What wins with one thread need not win with eight: rows of their own, and a build says which it is for. */
+static void test_threads(void **state) {
+  fixture *f = *state;
+  zn_tune_table t;
+  int64_t v;
+  put_for(f, 8, "a", "cpu", "tile=8", 0.8, 0);
+  assert_int_equal(load(f, NULL, &t), ZN_OK); /* the only number */
+  assert_true(zn_tune_find(&t, "a", "tile", &v) && v == 8);
+  put_for(f, 1, "a", "cpu", "tile=8", 1.3, 0);
+  put_for(f, 1, "a", "cpu", "tile=4", 0.9, 0);
+  put_for(f, 2, "a", "another", "tile=2", 0.9, 0);
+  assert_int_equal(load(f, "cpu", &t), ZN_ERR_USAGE);
+  assert_non_null(strstr(f->msg, "--tune-threads=1"));
+  assert_non_null(strstr(f->msg, "--tune-threads=8"));
+  assert_null(strstr(f->msg, "--tune-threads=2"));
+  for (uint32_t n = 1; n <= 8; n += 7) {
+    assert_int_equal(load_for(f, (zn_tune_use){.cpu = "cpu", .threads = n}, &t), ZN_OK);
+    assert_true(zn_tune_find(&t, "a", "tile", &v) && v == (n == 1 ? 4 : 8));
+    assert_int_equal(load_for(f, (zn_tune_use){.cpu = "cpu", .likely = n}, &t), ZN_OK);
+    assert_true(zn_tune_find(&t, "a", "tile", &v) && v == (n == 1 ? 4 : 8));
+  }
+  assert_int_equal(load_for(f, (zn_tune_use){.cpu = "cpu", .threads = 1, .likely = 8}, &t), ZN_OK);
+  assert_true(zn_tune_find(&t, "a", "tile", &v) && v == 4);
+  assert_int_equal(load_for(f, (zn_tune_use){.cpu = "another", .likely = 8}, &t), ZN_OK); /* the only number there */
+  assert_true(zn_tune_find(&t, "a", "tile", &v) && v == 2);
+  assert_int_equal(load_for(f, (zn_tune_use){.cpu = "cpu", .threads = 4}, &t), ZN_ERR_USAGE);
+  assert_non_null(strstr(f->msg, "nothing was measured with 4 threads"));
+  zn_tunedb *db;
+  zn_tune_trial r = {"a", "cpu", 8, "tile=4", 0, 0, 0, 0};
+  assert_int_equal(zn_tunedb_open(&f->c, f->path, false, &db), ZN_OK);
+  assert_false(zn_tunedb_get(db, &r));
+  r.threads = 1;
+  assert_true(zn_tunedb_get(db, &r) && r.ratio > 0.89 && r.ratio < 0.91);
+  zn_tunedb_close(db);
+}
+
+/* Files of schema 1 do not know the number: builds read them as they did, nobody adds to them. */
+static void test_older_file(void **state) {
+  fixture *f = *state;
+  zn_tune_table t;
+  int64_t v;
+  zn_tunedb *db;
+  sqlite3 *h;
+  assert_int_equal(sqlite3_open(f->path, &h), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(h, "CREATE TABLE trial (signature TEXT NOT NULL, cpu TEXT NOT NULL, knobs TEXT NOT NULL,"
+                                   " ratio REAL NOT NULL, noise REAL NOT NULL, usual_ns REAL NOT NULL, rounds INTEGER NOT NULL,"
+                                   " PRIMARY KEY (signature, cpu, knobs)) WITHOUT ROWID; PRAGMA user_version = 1;"
+                                   "INSERT INTO trial VALUES ('a', 'cpu', 'tile=4', 0.5, 0, 1, 9)", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(h);
+  for (uint32_t n = 0; n < 3; n++) {
+    assert_int_equal(load_for(f, (zn_tune_use){.likely = n}, &t), ZN_OK);
+    assert_true(t.num == 1 && zn_tune_find(&t, "a", "tile", &v) && v == 4);
+  }
+  assert_int_equal(load_for(f, (zn_tune_use){.threads = 2}, &t), ZN_ERR_USAGE);
+  assert_non_null(strstr(f->msg, "does not say with how many threads"));
+  *f->msg = 0;
+  assert_int_equal(zn_tunedb_open(&f->c, f->path, true, &db), ZN_ERR_USAGE);
+  assert_non_null(strstr(f->msg, "give another file"));
 }
 
 static void test_refusals(void **state) {
@@ -197,6 +268,7 @@ static void test_answers(void **state) {
 
 int main(void) {
 #define T(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-  const struct CMUnitTest tests[] = {T(test_parallel_writers), T(test_winners), T(test_refusals), T(test_answers)};
+  const struct CMUnitTest tests[] = {T(test_parallel_writers), T(test_winners), T(test_threads), T(test_older_file),
+                                     T(test_refusals), T(test_answers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

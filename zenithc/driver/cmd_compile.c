@@ -46,8 +46,10 @@ static zn_status not_available(zn_job *j) {
     zn_fail(c, ZN_ERR_USAGE, NULL, "--arch=%s: a .zk file holds the kernels of one instruction set", j->co.arch);
     return ZN_ERR_USAGE;
   }
-  if (zn_opt_given(j->o, ZN_O_tune_cpu) && !zn_opt_given(j->o, ZN_O_tune)) {
-    zn_fail(c, ZN_ERR_USAGE, NULL, "--tune-cpu chooses from a tuning database: give it with --tune FILE");
+  const bool chooses_cpu = zn_opt_given(j->o, ZN_O_tune_cpu);
+  if ((chooses_cpu || zn_opt_given(j->o, ZN_O_tune_threads)) && !zn_opt_given(j->o, ZN_O_tune)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--tune-%s chooses from a tuning database: give it with --tune FILE",
+            chooses_cpu ? "cpu" : "threads");
     return ZN_ERR_USAGE;
   }
   if ((zn_opt_given(j->o, ZN_O_passes) || zn_opt_given(j->o, ZN_O_stop_after)) && strcmp(j->kind, ".zg")) {

@@ -79,7 +79,7 @@ static bool advance(tuner *u, zn_subject *s) {
       int64_t v = s->knob[s->at_knob].choices[s->at_choice++];
       memcpy(s->value, s->best, sizeof s->value);
       s->value[s->at_knob] = v;
-      zn_tune_trial r = {s->signature, u->cpu, knobs_text(&u->t.c->tmp, s, s->value), 0, 0, 0, 0};
+      zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(&u->t.c->tmp, s, s->value), 0, 0, 0, 0};
       if (v == s->best[s->at_knob] || !*r.knobs) continue;
       if (!zn_tunedb_get(u->db, &r)) return true;
       learn(u, s, &r);
@@ -97,8 +97,8 @@ static zn_status store(tuner *u, bool failed) {
   for (uint32_t i = 0; i < u->t.num; i++) {
     zn_subject *s = &u->t.subjects[i];
     if (!s->trying) continue;
-    zn_tune_trial r = {s->signature, u->cpu, knobs_text(&u->t.c->perm, s, s->value), failed ? 1e9 : s->ratio,
-                       failed ? 0 : s->noise, s->usual_ns, u->t.rounds};
+    zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(&u->t.c->perm, s, s->value),
+                       failed ? 1e9 : s->ratio, failed ? 0 : s->noise, s->usual_ns, u->t.rounds};
     rows[n++] = r;
     if (!failed && s->usual_ns < worth_trying * u->t.usual_ns) s->done = true;
     learn(u, s, &r);
@@ -204,8 +204,8 @@ static zn_status confirm(tuner *u) {
   for (uint32_t i = 0; i < u->t.num; i++) {
     zn_subject *s = &u->t.subjects[i];
     if (!s->trying || s->whole) continue;
-    zn_tune_trial r = {s->signature, u->cpu, knobs_text(&u->t.c->perm, s, s->value), s->ratio, s->noise, s->usual_ns,
-                       u->t.rounds};
+    zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(&u->t.c->perm, s, s->value), s->ratio, s->noise,
+                       s->usual_ns, u->t.rounds};
     if (zn_tune_wins(&r) && s->ratio <= s->best_ratio) continue;
     if (!zn_tune_wins(&r)) s->best_ratio = 1;
     else s->best_ratio = s->ratio;
@@ -218,7 +218,8 @@ static zn_status confirm(tuner *u) {
 static void compare_whole(tuner *u) {
   uint32_t n = try_winners(u);
   print_winners(u);
-  printf("%u trials, %u of %u kinds of kernels improved", u->trials, n, u->t.num);
+  printf("%u trials, %u of %u kinds of kernels improved with %u thread%s", u->trials, n, u->t.num, u->t.threads,
+         u->t.threads == 1 ? "" : "s");
   if (n && zn_trial_run(&u->t, (unsigned)(60 + u->budget)))
     printf("; a run takes %.4f ms instead of %.4f ms (x%.3f, noise %.3f)", u->t.usual_ns * u->t.ratio * 1e-6,
            u->t.usual_ns * 1e-6, u->t.ratio, u->t.noise);

@@ -39,7 +39,10 @@ static zn_status read_tuning(zn_ctx *c, const zn_opts *o, const zn_knobs **out) 
   if (!path) return ZN_OK;
   zn_tune_table *table = ZN_NEW(&c->perm, zn_tune_table);
   ZN_TRY(zn_tunedb_open(c, path, false, &db));
-  zn_status st = zn_tunedb_load(c, db, zn_opt_str(o, ZN_O_tune_cpu), table);
+  const zn_tune_use use = {.cpu = zn_opt_str(o, ZN_O_tune_cpu),
+                           .threads = (uint32_t)zn_opt_int(o, ZN_O_tune_threads, 0),
+                           .likely = zn_opt_allowed(ZN_O_threads, o->cmd) ? (uint32_t)zn_opt_int(o, ZN_O_threads, 1) : 0};
+  zn_status st = zn_tunedb_load(c, db, &use, table);
   zn_tunedb_close(db);
   zn_knobs *k = ZN_NEW(&c->perm, zn_knobs);
   *k = (zn_knobs){.find = zn_tune_find, .user = table};

@@ -135,7 +135,7 @@ static bool find_value(void *user, const char *signature, const char *knob, int6
     for (uint32_t k = 0; k < s->num_knobs; k++)
       if (!strcmp(s->knob[k].name, knob)) {
         *out = s->value[k];
-        return true;
+        return s->value[k] != s->knob[k].usual; /* the model's own may follow from other knobs, as in a build */
       }
   }
   return false;

@@ -1,6 +1,7 @@
-/* The tuning database: what was measured about the knobs of kernels (zenithc/graph/knob.h), by signature and CPU model. One
- * SQLite file without companions, to be shipped beside the model; any number of processes may write at once. Builds read it
- * whole, before they start: the same file gives the same answers. */
+/* The tuning database: what was measured about the knobs of kernels (zenithc/graph/knob.h), by signature, CPU model and number
+ * of threads. One SQLite file without companions, to be shipped beside the model; any number of processes may write at once.
+ * Builds read it whole, before they start: the same file gives the same answers. Files of schema 1 do not say with how many
+ * threads they were made: they are read as before, and not written. */
 #ifndef ZN_TUNEDB_H
 #define ZN_TUNEDB_H
 #include "zenithc/graph/knob.h"
@@ -9,6 +10,7 @@ typedef struct zn_tunedb zn_tunedb;
 
 typedef struct zn_tune_trial {
   const char *signature, *cpu;
+  uint32_t threads;   /* that shared the kernels' work */
   const char *knobs;  /* "fetch=0 tile=4098": those that differ from the model's choice, by name */
   double ratio;       /* time with these knobs / with the model's choice; huge: it does not work */
   double noise;       /* what ratio may be wrong by */
@@ -24,7 +26,7 @@ zn_status zn_tunedb_open(zn_ctx *c, const char *path, bool write, zn_tunedb **ou
 void zn_tunedb_close(zn_tunedb *db);
 /* All of them or none; a later measurement of the same knobs replaces an earlier one. */
 zn_status zn_tunedb_put(zn_ctx *c, zn_tunedb *db, const zn_tune_trial *t, uint32_t n);
-/* What was measured for these three earlier; false: nothing. Fills the numbers of *t. */
+/* What was measured for these four earlier; false: nothing. Fills the numbers of *t. */
 bool zn_tunedb_get(zn_tunedb *db, zn_tune_trial *t);
 
 typedef struct zn_tune_row {
@@ -34,8 +36,13 @@ typedef struct zn_tune_table { /* the winner for each signature, sorted */
   zn_tune_row *rows;
   uint32_t num;
 } zn_tune_table;
-/* The winners for a CPU model; cpu NULL: the only one in the file, an error that lists them when there are several. */
-zn_status zn_tunedb_load(zn_ctx *c, zn_tunedb *db, const char *cpu, zn_tune_table *out);
+typedef struct zn_tune_use { /* what the artifact is for */
+  const char *cpu;  /* NULL: the only CPU model in the file, an error that lists them when there are several */
+  uint32_t threads; /* 0: the only number in the file for that model, else `likely`, else such an error */
+  uint32_t likely;  /* threads of the run that follows; 0: unknown */
+} zn_tune_use;
+/* The winners. An error when nothing was measured with the threads asked for. */
+zn_status zn_tunedb_load(zn_ctx *c, zn_tunedb *db, const zn_tune_use *use, zn_tune_table *out);
 /* For zn_knobs.find, user a zn_tune_table. */
 bool zn_tune_find(void *user, const char *signature, const char *knob, int64_t *out);
 /* Value of one knob in such a text. */
