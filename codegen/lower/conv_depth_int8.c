@@ -7,8 +7,9 @@
 #include "codegen/lower/conv.h"
 #include "codegen/lower/gemm.h"
 
-enum { PLANE_MAX = 6 << 10, MAX_TAPS = 25, SLACK = 128, VECTORS = 4 };
+enum { PLANE_MAX = 6 << 10, MAX_TAPS = 25, SLACK = 128, VECTORS = 4, MOST_VECTORS = 8, MOST_LANES = 16 };
 _Static_assert(MAX_TAPS * 255 * 255 < 1 << 24, "sums are exact in f32");
+_Static_assert(MOST_VECTORS * MOST_LANES <= SLACK, "vectors behind the last position");
 
 typedef struct axis { /* rows or columns */
   int64_t in, out, pad, stride, dilation, kernel;
@@ -20,6 +21,7 @@ typedef struct depth {
   axis r, c;
   int64_t mult, band, bands; /* band: output rows of a grid iteration */
   int64_t lanes, count;      /* count: elements of the plane without slack */
+  int64_t vectors;           /* of sums, side by side */
   zn_loc weights;
   zn_kref image, plane, sums, closed; /* image: centred rows as they lie in memory, from SLACK / 2 on */
 } depth;
@@ -36,6 +38,30 @@ static bool read_axis(zn_lw *lw, const zn_conv *v, int i, axis *a) {
 /* Positions of one phase that `out` results see. */
 static int64_t span_of(const axis *a, int64_t out) { return out + (a->kernel - 1) * a->dilation / a->stride; }
 
+/* Bands of rows whose planes take `room` elements at most; 0: not even one row's does. */
+static int64_t bands_of(const depth *d, int64_t room, int64_t per_row, int64_t fixed) {
+  return per_row + fixed > room ? 0 : zn_ceil_div(d->r.out, (room - fixed) / per_row);
+}
+
+/* A row adds per_row elements to a plane, which has `fixed` more. */
+static bool cut_bands(zn_lw *lw, depth *d, int64_t per_row, int64_t fixed) {
+  static const int64_t eighths[] = {8, 1, 2, 4, 16}; /* of PLANE_MAX */
+  int64_t choices[5], bands[5], share;
+  uint32_t n = 0;
+  for (int i = 0; i < (lw->opts->knobs ? 5 : 1); i++) {
+    bands[n] = bands_of(d, PLANE_MAX / 8 * eighths[i], per_row, fixed);
+    bool fresh = bands[n] > 0;
+    for (uint32_t k = 0; k < n; k++) fresh &= bands[k] != bands[n];
+    if (fresh) choices[n++] = eighths[i];
+    else if (i == 0) return false;
+  }
+  share = n > 1 ? zn_lw_knob(lw, d->v->n, "band", 8, choices, n) : 8;
+  for (uint32_t i = 0; i < n; i++)
+    if (choices[i] == share) d->bands = bands[i];
+  d->band = zn_ceil_div(d->r.out, d->bands);
+  return true;
+}
+
 static bool read_sizes(zn_lw *lw, depth *d) {
   const zn_conv *v = d->v;
   const int rank = v->win.rank;
@@ -46,11 +72,8 @@ static bool read_sizes(zn_lw *lw, depth *d) {
   d->c.span = span_of(&d->c, d->c.out);
   /* what a row is read with, beyond its ends */
   if (d->c.pad > SLACK / 2 || d->c.span * d->c.stride - d->c.pad - d->c.in > SLACK / 2) return false;
-  const int64_t per_row = d->r.stride * d->c.stride * d->c.span, fixed = span_of(&d->r, 0) * per_row;
-  d->band = per_row + fixed > PLANE_MAX ? 0 : (PLANE_MAX - fixed) / per_row;
-  if (d->band < 1) return false;
-  d->bands = zn_ceil_div(d->r.out, d->band);
-  d->band = zn_ceil_div(d->r.out, d->bands);
+  const int64_t per_row = d->r.stride * d->c.stride * d->c.span;
+  if (!cut_bands(lw, d, per_row, span_of(&d->r, 0) * per_row)) return false;
   d->r.span = span_of(&d->r, d->band);
   d->count = d->r.span * per_row + d->r.stride * d->c.stride * d->lanes;
   return true;
@@ -180,7 +203,7 @@ static void sum_positions(zn_lw *lw, const depth *d, zn_expr oc) {
   zn_exprs *ex = lw->ex;
   const zn_expr zero = zn_ex_const(ex, 0);
   const int64_t all = (d->band - 1) * d->c.span + d->c.out, vectors = zn_ceil_div(all, d->lanes);
-  const int64_t jam = vectors < VECTORS ? vectors : VECTORS;
+  const int64_t jam = vectors < d->vectors ? vectors : d->vectors;
   zn_expr t = zn_lw_for(lw, zn_ex_const(ex, zn_ceil_div(vectors, jam)), ZN_FOR_SERIAL, 0);
   zn_expr u = zn_lw_for(lw, zn_ex_const(ex, jam), ZN_FOR_UNROLL, (unsigned)jam);
   zn_expr l = zn_lw_for(lw, zn_ex_const(ex, d->lanes), ZN_FOR_VECTOR, (unsigned)d->lanes);
@@ -272,6 +295,8 @@ bool zn_conv_depth_int8(zn_lw *lw, zn_conv *v) {
   if (v->ct != ZN_I32 || !zn_lw_cst(lw, v->w) || (v->zw && !zn_lw_cst(lw, v->zw)) || d.lanes < 4) return false;
   if (v->tx.dtype != ZN_U8 && v->tx.dtype != ZN_I8) return false;
   if (v->taps > MAX_TAPS || !read_sizes(lw, &d)) return false;
+  static const int64_t beside[] = {1, 2, VECTORS, MOST_VECTORS};
+  d.vectors = zn_lw_knob(lw, v->n, "vectors", VECTORS, beside, d.lanes > MOST_LANES ? 3 : 4);
   pack(lw, &d);
   emit_kernel(lw, &d);
   return true;

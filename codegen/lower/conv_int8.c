@@ -20,7 +20,8 @@ enum {
   ENOUGH_TILES = 12,
   SHARED_GRID = 48,
   MIN_TILES = 32, /* with AMX, for 16 threads */
-  TILE_UNROLL = 2
+  TILE_UNROLL = 2,
+  FEW_TEMPORARIES = 3
 };
 
 typedef struct shape {
@@ -43,6 +44,7 @@ static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9}, {3, 2, 0.9}, {3, 3, 0.8
 
 /* A word at a time (smlad): four sums, two words of either side cut into halves and three addresses fill 13 registers. */
 static const shape scalar_shapes[] = {{2, 2, 1.0}, {2, 1, 0.75}, {1, 1, 0.5}};
+enum { NUM_SHAPES = sizeof shapes / sizeof *shapes, NUM_SCALAR_SHAPES = sizeof scalar_shapes / sizeof *scalar_shapes };
 
 typedef struct plan {
   zn_conv *v;
@@ -152,28 +154,59 @@ static double choose_tile(plan *p, const shape *s, double channel_use, int64_t m
   return best;
 }
 
-/* The best plan of a form, with its score; 0 when there is none. */
+/* What a form chooses from. */
+typedef struct space {
+  const shape *shapes;
+  uint32_t num;
+  int64_t most, pixels; /* bytes of a panel, pixels of a tile */
+} space;
+
+static space space_of(const zn_lw *lw, const plan *p, zn_dot_form form) {
+  const unsigned kind = lw->caps->tile_dot;
+  const bool tiles = zn_dot_is_tiles(form), amx = tiles && kind == ZN_TILE_AMX;
+  space s = {p->lanes == 1 ? scalar_shapes : shapes, p->lanes == 1 ? NUM_SCALAR_SHAPES : NUM_SHAPES,
+             is_small(lw) ? SMALL_PANEL : PANEL_BYTES, MAX_PIXELS};
+  if (tiles) s.shapes = tile_shapes[kind], s.num = 0;
+  while (tiles && s.num < MAX_TILE_SHAPES && s.shapes[s.num].mr) s.num++;
+  if (!amx) return s;
+  if ((int64_t)lw->caps->l2_bytes / 4 > s.most) s.most = (int64_t)lw->caps->l2_bytes / 4;
+  /* tiles small enough that there are some for every thread; 2 vectors of pixels at least, where there are as many */
+  int64_t all = p->rows * p->width;
+  s.pixels = all / MIN_TILES > 2 * p->lanes ? all / MIN_TILES : 2 * p->lanes;
+  if (s.pixels > MAX_PIXELS) s.pixels = MAX_PIXELS;
+  if (s.pixels < p->width && p->width <= MAX_PIXELS && !p->flat) s.pixels = p->width;
+  return s;
+}
+
+/* Takes a shape, with the best tile of pixels for it; the score, 0: it does not suit, or is not above `least`. */
+static double take_shape(zn_lw *lw, plan *p, const shape *s, const space *sp, zn_dot_form form, unsigned temporaries,
+                         const weights *u, double least) {
+  const bool tiles = zn_dot_is_tiles(form);
+  const int64_t mr = s->mr, group = tiles ? zn_tile_group(lw->caps->tile_dot) : 4;
+  weights mine = *u;
+  mine.p = p;
+  if (p->oc < mr || (!tiles && s->mr * s->nv + s->nv + temporaries > lw->caps->vector_regs)) return 0;
+  p->mr = s->mr;
+  p->nv = s->nv;
+  p->blocks = zn_ceil_div(p->oc, mr);
+  if (tiles) p->room_words = zn_ceil_div(p->words * 4, group) * group / 4;
+  double score = choose_tile(p, s, (double)p->oc / (double)(p->blocks * mr), sp->most, sp->pixels);
+  if (score <= least) return 0;
+  if (form == ZN_DOT_BYTES) score /= zn_dot_steps(lw->caps, p->words * 4, p->groups * p->blocks * mr, mr, weight, &mine);
+  if (form == ZN_DOT_HALVES) score /= ZN_DOT_HALVES_COST;
+  return score > least ? score : 0;
+}
+
+/* The best plan of a form, with its score; 0 when there is none, or too little for tiles. */
 static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   double best = 0;
   plan now = *p;
-  weights mine = *u;
-  mine.p = &now;
   set_words(&now, form);
-  const shape *all = p->lanes == 1 ? scalar_shapes : shapes;
-  const size_t count = p->lanes == 1 ? sizeof scalar_shapes / sizeof *all : sizeof shapes / sizeof *all;
-  for (const shape *s = all; s < all + count; s++) {
-    unsigned mr = s->mr, regs = mr * s->nv + s->nv + zn_dot_temporaries(lw->caps);
-    if (p->oc < mr || regs > lw->caps->vector_regs) continue;
-    now.mr = mr;
-    now.nv = s->nv;
-    now.blocks = zn_ceil_div(p->oc, mr);
-    const int64_t most = is_small(lw) ? SMALL_PANEL : PANEL_BYTES;
-    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * mr), most, MAX_PIXELS);
-    if (score <= best) continue;
-    if (form == ZN_DOT_BYTES)
-      score /= zn_dot_steps(lw->caps, now.words * 4, p->groups * now.blocks * mr, mr, weight, &mine);
-    else
-      score /= ZN_DOT_HALVES_COST;
+  const unsigned kind = lw->caps->tile_dot;
+  if (zn_dot_is_tiles(form) && (p->lanes != (kind == ZN_TILE_AMX ? 16 : 4) || now.words < tile_words[kind])) return 0;
+  const space sp = space_of(lw, &now, form);
+  for (uint32_t i = 0; i < sp.num; i++) {
+    double score = take_shape(lw, &now, &sp.shapes[i], &sp, form, zn_dot_temporaries(lw->caps), u, best);
     if (score <= best) continue;
     best = score;
     *p = now;
@@ -181,49 +214,92 @@ static double choose(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
   return best;
 }
 
-/* The best plan with tiles; false: none, or too little for it. */
-static bool choose_tiles(zn_lw *lw, plan *p) {
-  double best = 0;
-  plan now = *p;
-  set_words(&now, ZN_DOT_TILE_ROWS);
-  const unsigned kind = lw->caps->tile_dot;
-  const bool amx = kind == ZN_TILE_AMX;
-  if (p->lanes != (amx ? 16 : 4) || now.words < tile_words[kind]) return false;
-  int64_t most = is_small(lw) ? SMALL_PANEL : PANEL_BYTES;
-  if (amx && (int64_t)lw->caps->l2_bytes / 4 > most) most = (int64_t)lw->caps->l2_bytes / 4;
-  for (const shape *s = tile_shapes[kind]; s < tile_shapes[kind] + MAX_TILE_SHAPES && s->mr; s++) {
-    if (p->oc < s->mr) continue;
-    now.mr = s->mr;
-    now.nv = s->nv;
-    now.blocks = zn_ceil_div(p->oc, now.mr);
-    now.room_words = zn_ceil_div(now.words * 4, zn_tile_group(kind)) * zn_tile_group(kind) / 4;
-    /* tiles small enough that there are some for every thread; 2 vectors of pixels at least, where there are as many */
-    int64_t all = p->rows * p->width, pixels = all / MIN_TILES > 2 * p->lanes ? all / MIN_TILES : 2 * p->lanes;
-    if (pixels > MAX_PIXELS || !amx) pixels = MAX_PIXELS;
-    if (pixels < p->width && p->width <= MAX_PIXELS && !p->flat) pixels = p->width;
-    double score = choose_tile(&now, s, (double)p->oc / (double)(now.blocks * now.mr), most, pixels);
-    if (score <= best) continue;
-    best = score;
-    *p = now;
+/* Other register tiles, also those that fit the registers with few temporaries only; then other tiles of pixels. */
+static void ask_tile(zn_lw *lw, plan *p, zn_dot_form form, const weights *u) {
+  static const int64_t eighths[] = {8, 1, 2, 4, 16};
+  int64_t codes[NUM_SHAPES], choices[5];
+  double scores[NUM_SHAPES];
+  uint32_t at = 0, n = 0;
+  if (!lw->opts->knobs) return;
+  space sp = space_of(lw, p, form);
+  for (uint32_t i = 0; i < sp.num; i++) {
+    plan other = *p;
+    codes[i] = sp.shapes[i].mr * 16 + sp.shapes[i].nv;
+    scores[i] = take_shape(lw, &other, &sp.shapes[i], &sp, form, FEW_TEMPORARIES, u, 0);
+    if (sp.shapes[i].mr == p->mr && sp.shapes[i].nv == p->nv) at = i;
   }
-  return best > 0;
+  const shape *s = &sp.shapes[zn_lw_knob_best(lw, p->v->n, "tile", at, codes, scores, sp.num)];
+  take_shape(lw, p, s, &sp, form, FEW_TEMPORARIES, u, 0);
+  const int64_t usual = sp.pixels;
+  plan found[5];
+  for (int i = 0; i < 5; i++) {
+    found[n] = *p;
+    sp.pixels = usual * eighths[i] / 8;
+    bool fresh = i == 0 || take_shape(lw, &found[n], s, &sp, form, FEW_TEMPORARIES, u, 0) > 0;
+    for (uint32_t k = 0; k < n; k++)
+      fresh &= found[k].tile_rows != found[n].tile_rows || found[k].tile_width != found[n].tile_width;
+    if (fresh) choices[n++] = eighths[i];
+  }
+  const int64_t share = n > 1 ? zn_lw_knob(lw, p->v->n, "pixels", 8, choices, n) : 8;
+  for (uint32_t i = 0; i < n; i++)
+    if (choices[i] == share) *p = found[i];
 }
 
-static void cut_grid(zn_lw *lw, plan *p) {
-  p->row_tiles = zn_ceil_div(p->rows, p->tile_rows);
-  p->col_tiles = zn_ceil_div(p->width, p->tile_width);
-  p->pixels = p->tile_rows * p->tile_width;
+/* Parts of the channels: `share` eighths of as many as the grid wants, 0: one. */
+static void cut_channels(zn_lw *lw, plan *p, bool shared, int64_t share) {
   int64_t n = 1;
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
-  p->shared = n == 1 && !is_small(lw) && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
+  p->shared = shared && n == 1 && !is_small(lw) && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
   const int64_t tiles = n * p->groups * p->row_tiles * p->col_tiles;
   /* where each part packs, packing must stay cheap */
   const int64_t most = p->shared ? p->blocks : p->oc < 128 || is_small(lw) ? 1 : p->oc / 64;
-  p->split = tiles >= (p->shared ? ENOUGH_TILES : MIN_GRID) ? 1 : zn_ceil_div(p->shared ? SHARED_GRID : MIN_GRID, tiles);
+  const int64_t enough = (p->shared ? ENOUGH_TILES : MIN_GRID) * share / 8;
+  const int64_t grid = (p->shared ? SHARED_GRID : MIN_GRID) * share / 8;
+  p->split = tiles >= enough ? 1 : zn_ceil_div(grid, tiles);
   if (p->split > most) p->split = most;
   p->per_split = zn_ceil_div(p->blocks, p->split);
   p->split = zn_ceil_div(p->blocks, p->per_split);
   p->shared &= p->split > 1;
+}
+
+static void cut_grid(zn_lw *lw, plan *p) {
+  static const int64_t either[] = {0, 1}, shares[] = {8, 0, 2, 4, 16, 32};
+  int64_t choices[6], splits[6];
+  uint32_t n = 0;
+  p->row_tiles = zn_ceil_div(p->rows, p->tile_rows);
+  p->col_tiles = zn_ceil_div(p->width, p->tile_width);
+  p->pixels = p->tile_rows * p->tile_width;
+  cut_channels(lw, p, true, 8);
+  if (!lw->opts->knobs) return;
+  const bool shared = !p->shared || zn_lw_knob(lw, p->v->n, "shared", 1, either, 2);
+  for (int i = 0; i < 6; i++) {
+    cut_channels(lw, p, shared, shares[i]);
+    bool fresh = true;
+    for (uint32_t k = 0; k < n; k++) fresh &= splits[k] != p->split;
+    if (fresh) choices[n] = shares[i], splits[n++] = p->split;
+  }
+  cut_channels(lw, p, shared, n > 1 ? zn_lw_knob(lw, p->v->n, "grid", 8, choices, n) : 8);
+}
+
+/* The form: tiles where they pay, else what takes the least time. */
+static zn_dot_form choose_form(zn_lw *lw, plan *p, int32_t lo, int32_t hi, const weights *u) {
+  const zn_dtype a = (zn_dtype)p->v->tx.dtype;
+  plan of[3] = {*p, *p, *p};
+  int64_t forms[3];
+  uint32_t n = 0, at = 0;
+  double score[3] = {0};
+  if (zn_dot_tiles(lw->caps, a, lo, hi) && choose(lw, &of[n], ZN_DOT_TILE_ROWS, u) > 0) forms[n++] = ZN_DOT_TILE_ROWS;
+  const bool tiles = n > 0;
+  const zn_dot_form form = tiles && !lw->opts->knobs ? ZN_DOT_NO_FORM : zn_dot_choose(lw->caps, a, lo, hi);
+  if (form == ZN_DOT_BYTES && (score[n] = choose(lw, &of[n], ZN_DOT_BYTES, u)) > 0) forms[n++] = ZN_DOT_BYTES;
+  if (form && lw->caps->dot2 && (score[n] = choose(lw, &of[n], ZN_DOT_HALVES, u)) > 0) forms[n++] = ZN_DOT_HALVES;
+  if (!n) return ZN_DOT_NO_FORM;
+  for (uint32_t i = 1; i < n && !tiles; i++)
+    if (score[i] > score[at]) at = i;
+  const int64_t chosen = n > 1 ? zn_lw_knob(lw, p->v->n, "form", forms[at], forms, n) : forms[at];
+  for (at = 0; forms[at] != chosen;) at++;
+  *p = of[at];
+  return (zn_dot_form)chosen;
 }
 
 static bool prepare(zn_lw *lw, plan *p) {
@@ -237,16 +313,10 @@ static bool prepare(zn_lw *lw, plan *p) {
     if (x < lo) lo = (int32_t)x;
     if (x > hi) hi = (int32_t)x;
   }
-  zn_dot_form form = zn_dot_choose(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi);
-  plan bytes = *p, halves = *p, tiles = *p;
-  double a = form == ZN_DOT_BYTES ? choose(lw, &bytes, ZN_DOT_BYTES, &u) : 0;
-  double b = form && lw->caps->dot2 ? choose(lw, &halves, ZN_DOT_HALVES, &u) : 0;
-  const bool tile = zn_dot_tiles(lw->caps, (zn_dtype)p->v->tx.dtype, lo, hi) && choose_tiles(lw, &tiles);
-  if (!tile && a == 0 && b == 0) return false;
-  *p = tile ? tiles : a >= b ? bytes : halves;
-  form = tile ? ZN_DOT_TILE_ROWS : a >= b ? ZN_DOT_BYTES : ZN_DOT_HALVES;
+  const zn_dot_form form = choose_form(lw, p, lo, hi, &u);
+  if (!form) return false;
+  ask_tile(lw, p, form, &u);
   cut_grid(lw, p);
-  u.p = p;
   zn_dot_pack(&p->pack, &lw->ctx->graph, lw->caps, (zn_dtype)p->v->tx.dtype, form,
               p->words * p->per_word, p->groups * p->blocks * p->mr, p->mr, (int64_t)p->nv * p->lanes,
               weight, &u);

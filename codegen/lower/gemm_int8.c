@@ -7,7 +7,7 @@
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/requant.h"
 
-enum { TILE_UNROLL = 2 };
+enum { TILE_UNROLL = 2, FEW_TEMPORARIES = 3 };
 
 typedef struct shape {
   uint8_t rows, vectors;
@@ -18,6 +18,7 @@ typedef struct shape {
 static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9},  {3, 2, 0.9},  {3, 3, 0.85}, {8, 1, 0.9}, {6, 1, 0.85}, {4, 1, 0.75},
                                {2, 4, 0.8}, {1, 8, 0.7},  {1, 4, 0.6},  {3, 1, 0.5},  {2, 2, 0.7}, {2, 1, 0.4},  {1, 2, 0.4},
                                {1, 1, 0.2}, {12, 2, 1.1}, {8, 3, 1.1},  {6, 4, 1.08}};
+enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct product {
   const zn_gemm_int8 *g;
@@ -50,45 +51,97 @@ static bool choose_tiles(zn_lw *lw, product *p) {
   const zn_gemm_int8 *g = p->g;
   const tile_limits *t = &limits[lw->caps->tile_dot];
   int64_t m;
-  p->lanes = zn_lw_lanes(lw, ZN_I32);
   if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi) || !zn_ex_is_const(lw->ex, g->m, &m)) return false;
   if (m < t->min_rows || g->n < t->min_cols || g->k < t->min_depth || p->lanes != t->lanes) return false;
   p->form = ZN_DOT_TILES;
   if (m > t->rows) m = t->rows;
   p->rows = (unsigned)(m >= t->step ? m / t->step * t->step : m);
   p->vectors = g->n >= t->two ? 2 : 1;
-  p->width = (int64_t)p->vectors * p->lanes;
   return true;
 }
 
-/* The register tile and the form: the least time per product. */
-static bool choose(zn_lw *lw, product *p) {
+/* Fewer rows or vectors of a TileDot. */
+static void ask_tiles(zn_lw *lw, product *p) {
+  const int64_t step = limits[lw->caps->tile_dot].step;
+  int64_t codes[4], code;
+  uint32_t n = 0;
+  for (unsigned rows = p->rows; rows == p->rows || (rows * 2 == p->rows && rows % step == 0); rows /= 2)
+    for (unsigned vectors = p->vectors; vectors; vectors /= 2) codes[n++] = rows * 16 + vectors;
+  if (n < 2) return;
+  code = zn_lw_knob(lw, p->g->node, "tile", codes[0], codes, n);
+  p->rows = (unsigned)code / 16;
+  p->vectors = (unsigned)code % 16;
+}
+
+/* Useful part of the peak, for a shape and a form; 0: it does not suit, or is not above `least`. */
+static double score_of(zn_lw *lw, const product *p, const shape *s, zn_dot_form form, unsigned temporaries, double least) {
   const zn_gemm_int8 *g = p->g;
-  int64_t m;
-  double best = 0;
-  zn_dot_form form = zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
+  int64_t m, width = (int64_t)s->vectors * p->lanes;
+  unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + temporaries;
   if (!zn_ex_is_const(lw->ex, g->m, &m)) m = INT64_MAX;
-  p->lanes = zn_lw_lanes(lw, ZN_I32);
-  for (size_t i = 0; i < sizeof shapes / sizeof *shapes && form; i++) {
-    const shape *s = &shapes[i];
-    unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + (p->lanes > 1 ? zn_dot_temporaries(lw->caps) : 3);
-    int64_t width = (int64_t)s->vectors * p->lanes;
-    if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) continue;
-    double score = s->speed * zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, zn_ex_const(lw->ex, g->n), width);
-    if (score <= best) continue;
-    zn_dot_form f = form;
-    double halves = lw->caps->dot2 ? score / ZN_DOT_HALVES_COST : 0;
-    if (f == ZN_DOT_BYTES) score /= zn_dot_steps(lw->caps, g->k, g->n, width, g->weight, g->weights);
-    else score = halves;
-    if (score < halves) score = halves, f = ZN_DOT_HALVES;
+  if (regs > (p->lanes > 1 ? lw->caps->vector_regs : 10u) || s->rows > m || (s->vectors > 1 && width > g->n)) return 0;
+  double score = s->speed * zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, zn_ex_const(lw->ex, g->n), width);
+  if (score <= least) return 0;
+  if (form == ZN_DOT_BYTES) score /= zn_dot_steps(lw->caps, g->k, g->n, width, g->weight, g->weights);
+  else score /= ZN_DOT_HALVES_COST;
+  return score > least ? score : 0;
+}
+
+/* The register tile: the least time per product; returns the score, 0 when there is none. */
+static double choose(zn_lw *lw, product *p, zn_dot_form form) {
+  double best = 0;
+  const unsigned temporaries = p->lanes > 1 ? zn_dot_temporaries(lw->caps) : FEW_TEMPORARIES;
+  for (size_t i = 0; i < NUM_SHAPES; i++) {
+    double score = score_of(lw, p, &shapes[i], form, temporaries, best);
     if (score <= best) continue;
     best = score;
-    p->form = f;
-    p->rows = s->rows;
-    p->vectors = s->vectors;
+    p->form = form;
+    p->rows = shapes[i].rows;
+    p->vectors = shapes[i].vectors;
   }
+  return best;
+}
+
+/* Also those that fit the registers with few temporaries only. */
+static void ask_shape(zn_lw *lw, product *p) {
+  int64_t codes[NUM_SHAPES];
+  double scores[NUM_SHAPES];
+  uint32_t at = 0;
+  if (!lw->opts->knobs) return;
+  for (uint32_t i = 0; i < NUM_SHAPES; i++) {
+    const shape *s = &shapes[i];
+    codes[i] = s->rows * 16 + s->vectors;
+    scores[i] = score_of(lw, p, s, p->form, FEW_TEMPORARIES, 0);
+    if (s->rows == p->rows && s->vectors == p->vectors) at = i;
+  }
+  at = zn_lw_knob_best(lw, p->g->node, "tile", at, codes, scores, NUM_SHAPES);
+  p->rows = shapes[at].rows;
+  p->vectors = shapes[at].vectors;
+}
+
+/* Form and register tile. */
+static bool choose_all(zn_lw *lw, product *p) {
+  const zn_gemm_int8 *g = p->g;
+  product of[3] = {*p, *p, *p};
+  int64_t forms[3];
+  uint32_t n = 0, at = 0;
+  double score[3] = {0};
+  if (choose_tiles(lw, &of[n])) score[n++] = 1;
+  const zn_dot_form form = n && !lw->opts->knobs ? ZN_DOT_NO_FORM : zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
+  const bool tiles = n > 0;
+  if (form == ZN_DOT_BYTES && (score[n] = choose(lw, &of[n], ZN_DOT_BYTES)) > 0) n++;
+  if (form && lw->caps->dot2 && (score[n] = choose(lw, &of[n], ZN_DOT_HALVES)) > 0) n++;
+  if (!n) return false;
+  for (uint32_t i = 1; i < n && !tiles; i++)
+    if (score[i] > score[at]) at = i;
+  for (uint32_t i = 0; i < n; i++) forms[i] = of[i].form;
+  const int64_t chosen = n > 1 ? zn_lw_knob(lw, g->node, "form", forms[at], forms, n) : forms[at];
+  for (at = 0; forms[at] != chosen;) at++;
+  *p = of[at];
+  if (p->form == ZN_DOT_TILES) ask_tiles(lw, p);
+  else ask_shape(lw, p);
   p->width = (int64_t)p->vectors * p->lanes;
-  return best > 0;
+  return true;
 }
 
 static void pack_weights(zn_lw *lw, product *p) {
@@ -247,9 +300,9 @@ static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
 
 bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   zn_exprs *ex = lw->ex;
-  product p = {.g = g, .word_type = g->a_type};
+  product p = {.g = g, .word_type = g->a_type, .lanes = zn_lw_lanes(lw, ZN_I32)};
   if (g->k < 4 || g->n < 1) return false;
-  if (!choose_tiles(lw, &p) && !choose(lw, &p)) return false;
+  if (!choose_all(lw, &p)) return false;
   pack_weights(lw, &p);
   p.in_place = can_stay(lw, &p);
   if (!p.in_place) copy_activations(lw, &p);

@@ -335,6 +335,10 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
 /* ---- knobs: decisions that measurements may overrule ---- */
 /* For the kernels of node n: `usual`, the model's choice, or another of the n choices, all of which are right. */
 int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, const int64_t *choices, uint32_t n);
+/* The same where there may be more candidates than choices: a place in codes[]; `usual` and those with the highest scores are
+ * the choices. */
+uint32_t zn_lw_knob_best(zn_lw *lw, zn_nid node, const char *knob, uint32_t usual, const int64_t *codes, const double *scores,
+                         uint32_t n);
 
 /* What a point lowering has found out once for all its elements, by an address that stands for the question; NULL: nothing. */
 void *zn_lw_memo_find(const zn_lw *lw, const void *key);

@@ -60,6 +60,27 @@ int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, cons
   return zn_knob_ask(lw->opts->knobs, signature_of(lw, node), knob, usual, choices, n);
 }
 
+uint32_t zn_lw_knob_best(zn_lw *lw, zn_nid node, const char *knob, uint32_t usual, const int64_t *codes, const double *scores,
+                         uint32_t n) {
+  int64_t choices[ZN_KNOB_MAX_CHOICES] = {codes[usual]};
+  uint32_t place[ZN_KNOB_MAX_CHOICES] = {usual}, num = 1;
+  for (; num < ZN_KNOB_MAX_CHOICES; num++) {
+    uint32_t next = n;
+    for (uint32_t i = 0; i < n; i++) {
+      bool taken = scores[i] <= 0;
+      for (uint32_t k = 0; k < num; k++) taken |= place[k] == i;
+      if (!taken && (next == n || scores[i] > scores[next])) next = i;
+    }
+    if (next == n) break;
+    place[num] = next;
+    choices[num] = codes[next];
+  }
+  const int64_t code = num > 1 ? zn_lw_knob(lw, node, knob, codes[usual], choices, num) : codes[usual];
+  uint32_t at = 0;
+  while (choices[at] != code) at++;
+  return place[at];
+}
+
 void zn_lw_kernel_end(zn_lw *lw) {
   assert(lw->num_open == 0 && "a loop was left open");
   zn_kb_finish(&lw->kb);

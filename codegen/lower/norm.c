@@ -204,7 +204,7 @@ static zn_status layernorm_kernel(zn_lw *lw, zn_nid n) {
     lw->deferred = NULL;
     return ZN_OK;
   }
-  int64_t rows = zn_red_rows_beside(lw, s.ct, s.t.dims, s.axis, ROWS);
+  int64_t rows = zn_red_rows_beside(lw, n, s.ct, s.t.dims, s.axis, ROWS);
   zn_kref partial = zn_red_begin_rows(lw, s.ct, s.t.dims, s.axis, rows, s.idx);
   zn_kref inv = statistics(lw, &s, partial, rms, eps);
   if (!rms) emit_stat(lw, &s, out_mean, s.mean);

@@ -36,11 +36,13 @@ enum { TEAM = 128, WARP = 32 }; /* partial results where threads make them */
 
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t) { return zn_kb_alloc(&lw->kb, t, lw->caps->simt ? TEAM : MANY); }
 
-int64_t zn_red_rows_beside(const zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t most) {
-  int64_t n;
+int64_t zn_red_rows_beside(zn_lw *lw, zn_nid node, zn_dtype t, const zn_expr *dims, int axis, int64_t most) {
+  int64_t n, choices[3] = {1};
+  uint32_t num = 1;
   if (lw->caps->simt || zn_lw_lanes(lw, t) < 2 || axis == 0 || !zn_ex_is_const(lw->ex, dims[axis - 1], &n)) return 1;
   while (most > 1 && (n % most || (most > 2 && n < 4 * most))) most /= 2;
-  return most;
+  for (int64_t rows = 2; rows <= ZN_RED_MAX_ROWS && n && n % rows == 0; rows *= 2) choices[num++] = rows;
+  return num > 1 ? zn_lw_knob(lw, node, "rows", most, choices, num) : most;
 }
 
 zn_kref zn_red_begin_rows(zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t rows, zn_expr *idx) {

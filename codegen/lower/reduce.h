@@ -27,9 +27,11 @@ bool zn_red_exchanges(const zn_lw *lw, zn_dtype t);
 zn_kref zn_red_warp(zn_lw *lw, zn_red r, zn_kref x);
 typedef zn_kref (*zn_red_elem)(zn_lw *lw, void *user, zn_expr j);
 zn_kref zn_red_scratch(zn_lw *lw, zn_dtype t);
-/* How many rows, at most `most`, of dims[axis - 1] a step of the grid takes side by side: while one waits for its sum, others
- * have elements computed. A power of two; 1 on SIMT targets. */
-int64_t zn_red_rows_beside(const zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t most);
+enum { ZN_RED_MAX_ROWS = 4 };
+/* How many rows of dims[axis - 1] a step of the grid takes side by side: while one waits for its sum, others have elements
+ * computed. A power of two, at most `most` unless measurements for `node` say otherwise, and never more than ZN_RED_MAX_ROWS; 1
+ * on SIMT targets. */
+int64_t zn_red_rows_beside(zn_lw *lw, zn_nid node, zn_dtype t, const zn_expr *dims, int axis, int64_t most);
 /* Begins a grid over dims[0 .. axis) by so many rows, and the loop over those; idx: the row; its scratch is returned. */
 zn_kref zn_red_begin_rows(zn_lw *lw, zn_dtype t, const zn_expr *dims, int axis, int64_t rows, zn_expr *idx);
 void zn_red_end_rows(zn_lw *lw, int64_t rows);

@@ -79,13 +79,13 @@ static bool is_short(const zn_lw *lw, const soft *s, zn_expr len) {
   return s->t_of == ZN_BF16 && zn_ex_is_const(lw->ex, len, &n) && n <= 16;
 }
 
-enum { BESIDE = 4 }; /* vectors of exponentials computed step by step side by side */
+enum { BESIDE = ZN_RED_MAX_ROWS }; /* vectors of exponentials computed step by step side by side */
 
 /* Axis contiguous in memory: one row, two or four per grid step, vector code along the row. */
 static void soft_rows(zn_lw *lw, zn_nid n, soft *s) {
   zn_kb *b = &lw->kb;
   zn_expr len = s->t.dims[s->axis];
-  int64_t rows = zn_red_rows_beside(lw, s->ct, s->t.dims, s->axis, s->stored ? BESIDE : 2);
+  int64_t rows = zn_red_rows_beside(lw, n, s->ct, s->t.dims, s->axis, s->stored ? BESIDE : 2);
   zn_kref partial = zn_red_begin_rows(lw, s->ct, s->t.dims, s->axis, rows, s->idx);
   s->max = zn_red_inner(lw, ZN_RED_MAX_NUM, s->ct, len, partial, elem_x, s);
   unsigned beside = (unsigned)(BESIDE / rows);
