@@ -251,8 +251,8 @@ static void cut_channels(zn_lw *lw, plan *p, bool shared, int64_t share) {
   if (!zn_ex_is_const(lw->ex, p->v->ty.dims[0], &n) || n < 1) n = 1;
   p->shared = shared && n == 1 && !is_small(lw) && p->oc >= SHARED_CHANNELS && !lw->opts->frugal;
   const int64_t tiles = n * p->groups * p->row_tiles * p->col_tiles;
-  /* where each part packs, packing must stay cheap */
-  const int64_t most = p->shared ? p->blocks : p->oc < 128 || is_small(lw) ? 1 : p->oc / 64;
+  /* where each part packs, packing must stay cheap, unless measurements say that threads want more */
+  const int64_t most = is_small(lw) ? 1 : p->shared || share != 8 ? p->blocks : p->oc < 128 ? 1 : p->oc / 64;
   const int64_t enough = (p->shared ? ENOUGH_TILES : MIN_GRID) * share / 8;
   const int64_t grid = (p->shared ? SHARED_GRID : MIN_GRID) * share / 8;
   p->split = tiles >= enough ? 1 : zn_ceil_div(grid, tiles);
@@ -263,7 +263,7 @@ static void cut_channels(zn_lw *lw, plan *p, bool shared, int64_t share) {
 }
 
 static void cut_grid(zn_lw *lw, plan *p) {
-  static const int64_t either[] = {0, 1}, shares[] = {8, 0, 2, 4, 16, 32};
+  static const int64_t either[] = {0, 1}, shares[] = {8, 0, 1, 2, 4, 16};
   int64_t choices[6], splits[6];
   uint32_t n = 0;
   p->row_tiles = zn_ceil_div(p->rows, p->tile_rows);

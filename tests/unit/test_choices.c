@@ -152,7 +152,7 @@ static void every_choice(const model *m, const char *arch) {
 }
 
 static const model models[] = {
-    {.name = "conv", .knobs = "tile pixels", .type = ZN_U8, .dims = {1, 12, 9, 11},
+    {.name = "conv", .knobs = "tile pixels grid", .type = ZN_U8, .dims = {1, 12, 9, 11},
      .text = "zg 1\nconst $w i8[20,12,3,3] = rand(1, -128, 128)\nconst $z u8[] = [7]\ngraph @main(%x: u8[1,12,9,11]) -> (%y) {\n"
              "  %y: ?[*] = ConvInteger(%x, $w, $z) {pads=[1,1,1,1]}\n}\n"},
     {.name = "conv of many channels", .knobs = "tile pixels shared grid", .type = ZN_U8, .dims = {1, 8, 6, 6},

@@ -8,7 +8,7 @@
 
 #include "zenithc/driver/trial.h"
 
-enum { MAX_SUBJECTS = 4096 };
+enum { MAX_SUBJECTS = 4096, MAX_AGAIN = 6 };
 static const double worth_trying = 0.002; /* of the whole run's time */
 
 typedef struct tuner {
@@ -195,23 +195,58 @@ static uint32_t try_winners(tuner *u) {
   return n;
 }
 
-/* The best of many candidates is often the luckiest: who won must win again, all together now, and keeps the worse of both
- * results. Layouts are not asked again: the others' gains would count for them. */
-static zn_status confirm(tuner *u) {
-  if (!try_winners(u) || !zn_trial_run(&u->t, (unsigned)(60 + u->budget))) return ZN_OK;
-  zn_tune_trial *rows = ZN_ARRAY(&u->t.c->perm, zn_tune_trial, u->t.num);
-  uint32_t n = 0;
+/* Whom a build with the database takes now. */
+static zn_status read_winners(tuner *u) {
+  zn_ctx *c = u->t.c;
+  zn_tune_table winners;
+  const zn_tune_use use = {.cpu = u->cpu, .threads = u->t.threads};
+  ZN_TRY(zn_tunedb_load(c, u->db, &use, &winners));
   for (uint32_t i = 0; i < u->t.num; i++) {
     zn_subject *s = &u->t.subjects[i];
-    if (!s->trying || s->whole) continue;
-    zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(&u->t.c->perm, s, s->value), s->ratio, s->noise,
-                       s->usual_ns, u->t.rounds};
-    if (zn_tune_wins(&r) && s->ratio <= s->best_ratio) continue;
-    if (!zn_tune_wins(&r)) s->best_ratio = 1;
-    else s->best_ratio = s->ratio;
-    rows[n++] = r;
+    for (uint32_t k = 0; k < s->num_knobs; k++)
+      if (!zn_tune_find(&winners, s->signature, s->knob[k].name, &s->best[k])) s->best[k] = s->knob[k].usual;
+    zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(&c->perm, s, s->best), 0, 0, 0, 0};
+    s->best_ratio = *r.knobs && zn_tunedb_get(u->db, &r) && zn_tune_wins(&r) ? r.ratio : 1;
   }
+  return ZN_OK;
+}
+
+/* One trial of all winners together; *out_n: how many of those that were not sure yet were measured. */
+static zn_status try_again(tuner *u, uint32_t *out_n) {
+  zn_arena *a = &u->t.c->perm;
+  zn_tune_trial *rows = ZN_ARRAY(a, zn_tune_trial, u->t.num);
+  uint32_t n = 0, unsure = 0;
+  *out_n = 0;
+  try_winners(u);
+  for (uint32_t i = 0; i < u->t.num; i++) {
+    zn_subject *s = &u->t.subjects[i];
+    if (s->sure && strcmp(s->sure, knobs_text(a, s, s->value))) s->sure = NULL;
+    unsure += s->trying && !s->whole && !s->sure;
+  }
+  if (!unsure || !zn_trial_run(&u->t, (unsigned)(60 + u->budget))) return ZN_OK;
+  for (uint32_t i = 0; i < u->t.num; i++) {
+    zn_subject *s = &u->t.subjects[i];
+    if (!s->trying || s->whole || s->sure) continue;
+    zn_tune_trial r = {s->signature, u->cpu, u->t.threads, knobs_text(a, s, s->value), s->ratio, s->noise, s->usual_ns,
+                       u->t.rounds};
+    s->sure = r.knobs;
+    if (!zn_tune_wins(&r) || s->ratio > s->best_ratio) rows[n++] = r;
+  }
+  *out_n = unsure;
   return n ? zn_tunedb_put(u->t.c, u->db, rows, n) : ZN_OK;
+}
+
+/* The best of many candidates is often the luckiest: who won must win again, all together now, and keeps the worse of both
+ * results. Who was second takes the place of one that lost, and is asked likewise. Layouts are not asked again: the others'
+ * gains would count for them. */
+static zn_status confirm(tuner *u) {
+  if (!u->improved) return ZN_OK;
+  ZN_TRY(read_winners(u));
+  for (uint32_t times = 0, n = 1; times < MAX_AGAIN && n; times++) {
+    ZN_TRY(try_again(u, &n));
+    ZN_TRY(read_winners(u));
+  }
+  return ZN_OK;
 }
 
 /* All that won together, against the usual artifact. */

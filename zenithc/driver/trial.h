@@ -24,6 +24,7 @@ typedef struct zn_subject { /* kernels of one signature */
   /* of the search (cmd_tune.c) */
   int64_t best[ZN_TUNE_MAX_KNOBS];
   double best_ratio;
+  const char *sure; /* knobs that won twice, or lost the second time */
   uint32_t at_knob, at_choice;
   bool done;
 } zn_subject;
