@@ -58,9 +58,9 @@ static void choose(zn_lw *lw, zn_gemm *g) {
     if (n < 4) g->vectors = n < 1 ? 1 : (unsigned)n;
     return;
   }
-  double best = 0;
+  double best = 0, scores[NUM_SHAPES];
   int64_t codes[NUM_SHAPES], code = 2 * 16 + 1;
-  uint32_t num = 0;
+  uint32_t num = 0, usual = 0;
   for (size_t i = 0; i < NUM_SHAPES; i++) {
     const shape *s = &shapes[i];
     /* vectors of B that only one row uses are read where they are needed */
@@ -69,12 +69,13 @@ static void choose(zn_lw *lw, zn_gemm *g) {
     if (s->vectors > 1 && s->vectors * lanes > n) continue;
     double fill = zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, g->n, s->vectors * lanes), score = s->speed * fill;
     if (lw->opts->frugal && fill < 1) score /= 4; /* tiles that overlap cannot be written over an operand */
-    codes[num++] = s->rows * 16 + s->vectors;
+    codes[num] = s->rows * 16 + s->vectors;
+    scores[num++] = score;
     if (score <= best) continue;
     best = score;
-    code = codes[num - 1];
+    usual = num - 1;
   }
-  if (num) code = zn_lw_knob(lw, g->node, "tile", code, codes, num > ZN_KNOB_MAX_CHOICES ? ZN_KNOB_MAX_CHOICES : num);
+  if (num) code = codes[zn_lw_knob_best(lw, g->node, "tile", usual, codes, scores, num)];
   g->rows = (unsigned)code / 16;
   g->vectors = (unsigned)code % 16;
 }
@@ -275,25 +276,41 @@ static void cut_depth(zn_lw *lw, tile *t) {
   t->partial = zn_lw_scratch(lw, cells);
 }
 
-void zn_gemm_cut_rows(zn_lw *lw, uint32_t num_batch, const zn_expr *batch, zn_expr row_blocks, zn_expr column_blocks,
-                      zn_expr *out_each, zn_expr *out_parts) {
+/* How many parts `share` eighths of MIN_GRID take, `others` iterations being there; *each: blocks of a part, 0: symbolic. */
+static int64_t parts_for(int64_t share, int64_t others, int64_t blocks, int64_t *each) {
+  const int64_t want = MIN_GRID * share / 8;
+  int64_t parts = others >= want ? 1 : zn_ceil_div(want, others);
+  *each = 0;
+  if (blocks == INT64_MAX) return parts;
+  if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
+  *each = blocks < 1 ? 1 : zn_ceil_div(blocks, parts);
+  return zn_ceil_div(blocks, *each);
+}
+
+void zn_gemm_cut_rows(zn_lw *lw, zn_nid node, uint32_t num_batch, const zn_expr *batch, zn_expr row_blocks,
+                      zn_expr column_blocks, zn_expr *out_each, zn_expr *out_parts) {
+  static const int64_t shares[] = {8, 0, 2, 4, 16, 32, 64};
+  enum { SHARES = sizeof shares / sizeof *shares };
   zn_exprs *ex = lw->ex;
-  int64_t blocks, n = 1, d;
+  int64_t blocks, n = 1, d, each, choices[SHARES], found[SHARES];
+  uint32_t num = 0;
   *out_parts = zn_ex_const(ex, 1);
   *out_each = row_blocks;
   for (uint32_t i = 0; i < num_batch; i++)
     if (zn_ex_is_const(ex, batch[i], &d)) n *= d;
   if (zn_ex_is_const(ex, column_blocks, &d)) n *= d;
-  if (n >= MIN_GRID || n <= 0) return;
-  int64_t parts = zn_ceil_div(MIN_GRID, n);
-  if (zn_ex_is_const(ex, row_blocks, &blocks)) {
-    if (parts > blocks) parts = blocks < 1 ? 1 : blocks;
-    const int64_t each = blocks < 1 ? 1 : zn_ceil_div(blocks, parts);
-    *out_each = zn_ex_const(ex, each);
-    *out_parts = zn_ex_const(ex, zn_ceil_div(blocks, each));
-    return;
+  if (n <= 0) return;
+  if (!zn_ex_is_const(ex, row_blocks, &blocks)) blocks = INT64_MAX;
+  for (int i = 0; i < (lw->opts->knobs ? SHARES : 1); i++) {
+    const int64_t parts = parts_for(shares[i], n, blocks, &each);
+    bool fresh = true;
+    for (uint32_t k = 0; k < num; k++) fresh &= found[k] != parts;
+    if (fresh) choices[num] = shares[i], found[num++] = parts;
   }
-  *out_each = zn_ex_ceildiv(ex, row_blocks, zn_ex_const(ex, parts));
+  const int64_t share = num > 1 ? zn_lw_knob(lw, node, "grid", 8, choices, num) : 8;
+  const int64_t parts = parts_for(share, n, blocks, &each);
+  if (n >= MIN_GRID * share / 8) return; /* one part */
+  *out_each = each ? zn_ex_const(ex, each) : zn_ex_ceildiv(ex, row_blocks, zn_ex_const(ex, parts));
   *out_parts = zn_ex_const(ex, parts);
 }
 
@@ -365,7 +382,7 @@ static void emit_kernel(zn_lw *lw, const zn_gemm *g, zn_expr count, zn_expr widt
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
   t.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, g->rows));
   cut_depth(lw, &t);
-  zn_gemm_cut_rows(lw, g->num_batch, g->batch, t.row_blocks, count, &t.per_part, &t.parts);
+  zn_gemm_cut_rows(lw, g->node, g->num_batch, g->batch, t.row_blocks, count, &t.per_part, &t.parts);
   zn_lw_kernel(lw, g->node, g->hint);
   int64_t m, n;
   bool whole = zn_ex_is_const(ex, g->m, &m) && zn_ex_is_const(ex, g->n, &n) && m % g->rows == 0 && n % t.panel == 0;

@@ -59,8 +59,8 @@ void zn_gemm_simt(zn_lw *lw, const zn_gemm *g);
 /* Useful part of extent e in steps of s; symbolic extents count as long. */
 double zn_gemm_use(zn_lw *lw, zn_expr e, int64_t s);
 /* Cuts the blocks of rows into parts of *out_each, so that these, the batch axes and the blocks of columns (not counted where
- * their number is symbolic) are enough to share out. */
-void zn_gemm_cut_rows(zn_lw *lw, uint32_t num_batch, const zn_expr *batch, zn_expr row_blocks, zn_expr column_blocks,
+ * their number is symbolic) are enough to share out, or as many as measurements for the node say. */
+void zn_gemm_cut_rows(zn_lw *lw, zn_nid node, uint32_t num_batch, const zn_expr *batch, zn_expr row_blocks, zn_expr column_blocks,
                       zn_expr *out_each, zn_expr *out_parts);
 /* Where tile i of `step` rows or columns starts: min(i * step, extent - step), as a plain variable. */
 zn_expr zn_gemm_tile_start(zn_lw *lw, zn_expr i, int64_t step, zn_expr extent);

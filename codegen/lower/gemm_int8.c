@@ -307,7 +307,7 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   p.in_place = can_stay(lw, &p);
   if (!p.in_place) copy_activations(lw, &p);
   p.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, p.rows));
-  zn_gemm_cut_rows(lw, g->num_batch, g->batch, p.row_blocks, zn_ex_const(ex, p.pack.blocks), &p.per_part, &p.parts);
+  zn_gemm_cut_rows(lw, g->node, g->num_batch, g->batch, p.row_blocks, zn_ex_const(ex, p.pack.blocks), &p.per_part, &p.parts);
   zn_lw_kernel(lw, g->node, g->hint);
   if (zn_dot_is_tiles(p.form)) p.sums = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p.rows * (uint64_t)p.width);
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
