@@ -1,6 +1,7 @@
 /* The interpreter's data movement: vectors, selection, variables, loads and stores. Elements are
  * moved by size. */
 #include "codegen/kir/interp.h"
+#include "runtime/zenith.h"
 
 #define SELECT(T)                                                                   \
   static void select_##T(const zn_idec *d, zn_imach *m) {                           \
@@ -40,12 +41,9 @@ static void iota(const zn_idec *d, zn_imach *m) {
   void *r = m->slots + d->r;
   zn_dtype t = (zn_dtype)d->dtype;
   for (uint32_t i = 0; i < d->n; i++) {
-    if (t == ZN_IDX)
-      ((int64_t *)r)[i] = i;
-    else if (zn_is_float(t))
-      zn_store_f64(t, r, i, (double)i);
-    else
-      zn_store_i64(t, r, i, (int64_t)i);
+    if (t == ZN_IDX) ((int64_t *)r)[i] = i;
+    else if (zn_is_float(t)) zn_store_f64(t, r, i, (double)i);
+    else zn_store_i64(t, r, i, (int64_t)i);
   }
 }
 
@@ -158,45 +156,32 @@ static void ptradd(const zn_idec *d, zn_imach *m) {
   *ZN_SLOT(uintptr_t, m, d->r) = *ZN_SLOT(uintptr_t, m, d->a) + *ZN_SLOT(uintptr_t, m, d->b);
 }
 
-/* The hooks' places in zn_host (runtime/zenith.h). */
 static void host_alloc(const zn_idec *d, zn_imach *m) {
-  const char *host = *ZN_SLOT(const char *, m, d->a);
+  const zn_host *host = *ZN_SLOT(const zn_host *, m, d->a);
   int64_t bytes = *ZN_SLOT(int64_t, m, d->b);
-  void *user, *p, *(*alloc)(void *, size_t);
-  memcpy(&user, host + 3 * sizeof user, sizeof user);
-  memcpy(&alloc, host + 4 * sizeof user, sizeof alloc);
-  p = alloc(user, (size_t)bytes);
+  void *p = host->alloc(host->alloc_user, (size_t)bytes);
   zn_interp_region(m, p, (uint64_t)bytes);
   memcpy(m->slots + d->r, &p, sizeof p);
 }
 
-enum { TENSOR_BYTES = 88 }; /* zn_tensor: data, bytes, ... */
-
-/* The hook sees the caller's memory as it is: only what it may touch is checked. */
 static void not_recorded(const zn_idec *d, zn_imach *m) { *ZN_SLOT(uint8_t, m, d->r) = 0; }
 
+/* The descriptor and what it points to. */
+static bool tensor_reachable(zn_imach *m, const zn_tensor *t) {
+  return zn_interp_reachable(m, (const char *)t, sizeof *t) &&
+         (!t->bytes || zn_interp_reachable(m, t->u.data, t->bytes));
+}
+
+/* The hook sees the caller's memory as it is: only what it may touch is checked. */
 static void host_image(const zn_idec *d, zn_imach *m) {
-  const char *host = *ZN_SLOT(const char *, m, d->a);
-  char *file = *ZN_SLOT(char *, m, d->b), *image = *ZN_SLOT(char *, m, d->c), *from, *to;
-  bool inside = zn_interp_reachable(m, file, TENSOR_BYTES) && zn_interp_reachable(m, image, TENSOR_BYTES);
-  uint64_t bytes = 0, room = 0;
-  if (inside) {
-    memcpy(&from, file, sizeof from);
-    memcpy(&to, image, sizeof to);
-    memcpy(&bytes, file + 8, sizeof bytes);
-    memcpy(&room, image + 8, sizeof room);
-    inside = (!bytes || zn_interp_reachable(m, from, bytes)) && (!room || zn_interp_reachable(m, to, room));
-  }
-  if (!inside) {
+  const zn_host *host = *ZN_SLOT(const zn_host *, m, d->a);
+  zn_tensor *file = *ZN_SLOT(zn_tensor *, m, d->b), *image = *ZN_SLOT(zn_tensor *, m, d->c);
+  if (!tensor_reachable(m, file) || !tensor_reachable(m, image)) {
     zn_error(m->c, NULL, "interp: an image or its file lies outside of what may be accessed");
     m->failed = true;
     return;
   }
-  void *user;
-  int32_t code, (*decode)(void *, const void *, uint32_t, void *);
-  memcpy(&user, host + 5 * sizeof user, sizeof user);
-  memcpy(&decode, host + 6 * sizeof user, sizeof decode);
-  code = decode(user, file, (uint32_t)d->imm, image);
+  int32_t code = host->decode_image(host->image_user, file, (uint32_t)d->imm, image);
   memcpy(m->slots + d->r, &code, sizeof code);
 }
 
@@ -206,7 +191,8 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   const char *from = *ZN_SLOT(const char *, m, d->b);
   int64_t n = *ZN_SLOT(int64_t, m, d->c);
   bool aligned = (uintptr_t)to % 16 == 0, counted = n >= 0 && n <= 16;
-  bool inside = zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n));
+  bool inside =
+      zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n));
   if (!aligned || !counted || (m->opts.check_bounds && !inside)) {
     zn_error(m->c, NULL, "interp: an asynchronous copy of %lld bytes at a bad place", (long long)n);
     m->failed = true;
@@ -216,17 +202,22 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   memset(to + n, 0, (size_t)(16 - n));
 }
 
-static int32_t tile_byte(const char *p, bool is_signed) { return is_signed ? (int8_t)*p : (uint8_t)*p; }
+static int32_t tile_byte(const char *p, bool is_signed) {
+  return is_signed ? (int8_t)*p : (uint8_t)*p;
+}
 
 /* Row r of a TileDot times all columns. */
-static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r, uint32_t *sums) {
+static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r,
+                     uint32_t *sums) {
   const uint64_t group = zn_tile_group(t->kind), unit = zn_tile_unit(t->kind);
   memset(sums, 0, t->cols * sizeof *sums);
   for (uint64_t g = 0; g < t->groups; g++)
     for (uint64_t k = 0; k < group; k++) {
-      const int32_t x = tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
+      const int32_t x =
+          tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
       const char *y = cols + (g * group + k) / unit * t->col_step * unit + k % unit;
-      for (uint64_t j = 0; j < t->cols; j++) sums[j] += (uint32_t)(x * tile_byte(y + unit * j, t->c_signed));
+      for (uint64_t j = 0; j < t->cols; j++)
+        sums[j] += (uint32_t)(x * tile_byte(y + unit * j, t->c_signed));
     }
 }
 
@@ -235,10 +226,13 @@ static void tile_dot(const zn_idec *d, zn_imach *m) {
   const char *rows = *ZN_SLOT(const char *, m, d->b), *cols = *ZN_SLOT(const char *, m, d->c);
   zn_tile t;
   bool fine = zn_tile_read(d->imm, &t);
-  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = t.cols, group = zn_tile_group(t.kind), unit = zn_tile_unit(t.kind);
-  const uint64_t rows_end = (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + group;
+  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = t.cols, group = zn_tile_group(t.kind),
+                 unit = zn_tile_unit(t.kind);
+  const uint64_t rows_end =
+      (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + group;
   if (m->opts.check_bounds)
-    fine = fine && zn_interp_reachable(m, to, n * w * 4) && zn_interp_reachable(m, rows, rows_end) &&
+    fine = fine && zn_interp_reachable(m, to, n * w * 4) &&
+           zn_interp_reachable(m, rows, rows_end) &&
            zn_interp_reachable(m, cols, ((t.groups * group / unit - 1) * t.col_step + w) * unit);
   if (!fine) {
     zn_error(m->c, NULL, "interp: a product of tiles reaches outside its buffers");
@@ -267,7 +261,8 @@ static bool refuse(zn_imach *m, const char *why) {
 
 static bool read_signal(zn_imach *m, uint32_t slot, signal *s) {
   const char *p = *ZN_SLOT(const char *, m, slot);
-  if ((uintptr_t)p % 8 || !zn_interp_reachable(m, p, sizeof *s)) return refuse(m, "a signal at a bad place");
+  if ((uintptr_t)p % 8 || !zn_interp_reachable(m, p, sizeof *s))
+    return refuse(m, "a signal at a bad place");
   memcpy(s, p, sizeof *s);
   return true;
 }
@@ -295,7 +290,8 @@ bool zn_interp_signal_over(const zn_idec *d, zn_imach *m, bool *over) {
   signal s;
   int64_t turn = *ZN_SLOT(int64_t, m, d->b);
   if (!read_signal(m, d->a, &s)) return false;
-  if (turn != s.turn && turn != s.turn - 1) return refuse(m, "a turn is awaited that is neither the present nor the last");
+  if (turn != s.turn && turn != s.turn - 1)
+    return refuse(m, "a turn is awaited that is neither the present nor the last");
   *over = turn < s.turn;
   return true;
 }
@@ -306,7 +302,8 @@ static void bulk_copy(const zn_idec *d, zn_imach *m) {
   signal s;
   if (!read_signal(m, d->c, &s)) return;
   bool aligned = (uintptr_t)to % 16 == 0 && (uintptr_t)from % 16 == 0;
-  bool inside = zn_interp_reachable(m, to, (uint64_t)d->imm) && zn_interp_reachable(m, from, (uint64_t)d->imm);
+  bool inside = zn_interp_reachable(m, to, (uint64_t)d->imm) &&
+                zn_interp_reachable(m, from, (uint64_t)d->imm);
   if (!aligned || (m->opts.check_bounds && !inside)) refuse(m, "a copy at a bad place");
   else memcpy(to, from, (size_t)d->imm);
 }

@@ -24,17 +24,11 @@ static void report(const char *what, const char *in, const char *out, int good) 
   failures += !good;
 }
 
+static void *room(size_t bytes) { return calloc(bytes + 4096, 1); }
+
 static void describe(job *j) {
   memset(j, 0, sizeof *j);
-  for (uint32_t i = 0; i < model->num_inputs; i++) {
-    const zn_io_desc *d = &model->inputs[i];
-    const size_t count = caller_describe(d, 300, &j->in[i]);
-    j->in[i].u.data = calloc(j->in[i].bytes + 4096, 1);
-    for (size_t e = 0; e < count; e++) {
-      if (d->dtype == 7) ((int64_t *)j->in[i].u.data)[e] = 1;
-      else ((float *)j->in[i].u.data)[e] = (float)((e * 7 + i) % 17) * 0.0625f - 0.5f;
-    }
-  }
+  caller_inputs(model, 300, room, j->in);
 }
 
 static int32_t plan(job *j) { return model->plan(j->in, j->out, &j->ws_bytes, 0, NULL); }
