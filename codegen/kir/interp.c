@@ -48,11 +48,16 @@ static bool decode_constant(decoder *d, uint32_t i) {
   zn_dtype t = (zn_dtype)in->dtype;
   switch (in->op) {
     case ZN_K_Const:
-      if (zn_is_float(t)) zn_store_f64(t, slot, 0, in->imm.f);
-      else if (t == ZN_IDX) memcpy(slot, &in->imm.i, 8);
-      else zn_store_i64(t, slot, 0, in->imm.i);
+      if (zn_is_float(t))
+        zn_store_f64(t, slot, 0, in->imm.f);
+      else if (t == ZN_IDX)
+        memcpy(slot, &in->imm.i, 8);
+      else
+        zn_store_i64(t, slot, 0, in->imm.i);
       return true;
-    case ZN_K_ConstAddr: memcpy(slot, &d->m->consts[in->imm.i], sizeof(void *)); return true;
+    case ZN_K_ConstAddr:
+      memcpy(slot, &d->m->consts[in->imm.i], sizeof(void *));
+      return true;
     case ZN_K_Features: memset(slot, 0xff, 8); return true;
     case ZN_K_Alloc: {
       size_t bytes = (size_t)in->imm.i * elem_bytes(t);
@@ -178,9 +183,12 @@ static void link_jumps(decoder *d) {
     if (op == ZN_K_End || op == ZN_K_Else) {
       uint32_t region = open[--depth];
       uint8_t ro = d->f->insts[region].op;
-      if (op == ZN_K_Else) o->target = d->first[d->match[i]];
-      else if (ro == ZN_K_For || ro == ZN_K_Loop) o->target = d->first[region + 1];
-      else o->target = d->first[i + 1];
+      if (op == ZN_K_Else)
+        o->target = d->first[d->match[i]];
+      else if (ro == ZN_K_For || ro == ZN_K_Loop)
+        o->target = d->first[region + 1];
+      else
+        o->target = d->first[i + 1];
       if (ro == ZN_K_For && op == ZN_K_End) {
         const zn_idec *head = &d->out->code[d->first[region]];
         o->r = head->r;
@@ -271,8 +279,8 @@ enum { RAN_TO_END = 0, AT_BARRIER = INT32_MIN }; /* between them: the code of a 
 static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *loop, uint32_t first);
 
 /* Runs from *at with the values in slots until `end`, or until a barrier when `side_by_side`, which *at is then behind. */
-static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *at, uint32_t end,
-                         part grid, bool side_by_side) {
+static int32_t run_range(zn_imach *m, zn_ifunc *f, char *const slots, uint32_t *at, uint32_t end, part grid,
+                         bool side_by_side) {
   const zn_idec *code = f->code;
   uint64_t steps = m->steps, limit = m->opts.max_steps ? m->opts.max_steps : UINT64_MAX;
 #define IDX(off) (*(int64_t *)(void *)(slots + (off)))
@@ -361,12 +369,10 @@ static double mma_element(const uint32_t *x, unsigned e, zn_mma_format format, b
   uint32_t bits, byte = x[e / 4] >> e % 4 * 8 & 255;
   float f;
   switch (format) {
-    case ZN_MMA_F16:
-    case ZN_MMA_BF16: return half_of(x, e, format == ZN_MMA_BF16);
-    case ZN_MMA_TF32:
-      bits = x[e] & ~UINT32_C(0x1fff), memcpy(&f, &bits, sizeof f);
-      return (double)f;
-    default: return format == ZN_MMA_U8S8 && is_a ? (double)byte : (double)(int8_t)byte;
+  case ZN_MMA_F16:
+  case ZN_MMA_BF16: return half_of(x, e, format == ZN_MMA_BF16);
+  case ZN_MMA_TF32: bits = x[e] & ~UINT32_C(0x1fff), memcpy(&f, &bits, sizeof f); return (double)f;
+  default: return format == ZN_MMA_U8S8 && is_a ? (double)byte : (double)(int8_t)byte;
   }
 }
 
@@ -380,10 +386,8 @@ static void warp_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
   for (unsigned l = 0; l < 32; l++) {
     const uint32_t *x = operand(m, f, first + l, d->a), *y = operand(m, f, first + l, d->b);
     const void *z = operand(m, f, first + l, d->c);
-    for (unsigned e = 0; e < 4 * per; e++)
-      zn_mma_spot('A', per, l, e, &r, &k), a[r][k] = mma_element(x, e, format, true);
-    for (unsigned e = 0; e < 2 * per; e++)
-      zn_mma_spot('B', per, l, e, &r, &k), b[r][k] = mma_element(y, e, format, false);
+    for (unsigned e = 0; e < 4 * per; e++) zn_mma_spot('A', per, l, e, &r, &k), a[r][k] = mma_element(x, e, format, true);
+    for (unsigned e = 0; e < 2 * per; e++) zn_mma_spot('B', per, l, e, &r, &k), b[r][k] = mma_element(y, e, format, false);
     for (unsigned e = 0; e < 4; e++) {
       zn_mma_spot('C', per, l, e, &r, &k);
       c[r][k] = ints ? (double)((const int32_t *)z)[e] : (double)((const float *)z)[e];
@@ -411,8 +415,7 @@ static bool warp_squares(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
     int64_t word;
     memcpy(&base, operand(m, f, first + l, d->a), sizeof base);
     memcpy(&word, operand(m, f, first + l, d->b), sizeof word);
-    if (((uintptr_t)base + (uintptr_t)word * 4) % 16 != 0 ||
-        !zn_interp_reachable(m, base + word * 4, 16)) {
+    if (((uintptr_t)base + (uintptr_t)word * 4) % 16 != 0 || !zn_interp_reachable(m, base + word * 4, 16)) {
       zn_error(m->c, f->f->name, "interp: a row of a square at a bad place");
       return false;
     }
@@ -422,8 +425,7 @@ static bool warp_squares(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
     for (unsigned q = 0; q < d->n; q++) {
       uint32_t *to = operand(m, f, first + l, d->r);
       unsigned r = l / 4, c = l % 4 * 2;
-      to[q] = d->imm ? x[q][c][r] | (uint32_t)x[q][c + 1][r] << 16
-                     : x[q][r][c] | (uint32_t)x[q][r][c + 1] << 16;
+      to[q] = d->imm ? x[q][c][r] | (uint32_t)x[q][c + 1][r] << 16 : x[q][r][c] | (uint32_t)x[q][r][c + 1] << 16;
     }
   return true;
 }
@@ -431,16 +433,13 @@ static bool warp_squares(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64
 static void warp_exchange(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first) {
   uint32_t x[32];
   for (unsigned l = 0; l < 32; l++) memcpy(&x[l], operand(m, f, first + l, d->a), 4);
-  for (unsigned l = 0; l < 32; l++)
-    memcpy(operand(m, f, first + l, d->r), &x[l ^ (unsigned)d->imm], 4);
+  for (unsigned l = 0; l < 32; l++) memcpy(operand(m, f, first + l, d->r), &x[l ^ (unsigned)d->imm], 4);
 }
 
 /* `rows` rows of a GroupMma's tile, as numbers. */
-static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot, unsigned rows,
-                      zn_dtype t, double *to) {
+static bool read_tile(zn_imach *m, const zn_ifunc *f, int64_t thread, uint32_t slot, unsigned rows, zn_dtype t, double *to) {
   const char *base;
-  const unsigned depth = GROUP_ROW / zn_dtype_bytes(t),
-                 run = depth / 8; /* elements of a row and of a piece */
+  const unsigned depth = GROUP_ROW / zn_dtype_bytes(t), run = depth / 8; /* elements of a row and of a piece */
   memcpy(&base, operand(m, f, thread, slot), sizeof base);
   if ((uintptr_t)base % 16 || !zn_interp_reachable(m, base, (uint64_t)rows * GROUP_ROW)) {
     zn_error(m->c, f->f->name, "interp: a tile at a bad place");
@@ -459,8 +458,7 @@ static bool group_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int6
   const zn_mma_format format = zn_group_format(d->imm);
   const bool ints = zn_mma_sum(format) == ZN_I32;
   const zn_dtype t = ints ? ZN_I8 : format == ZN_MMA_BF16 ? ZN_BF16 : ZN_F16;
-  double *a = zn_arena_alloc(&m->arena, 64 * GROUP_ROW * sizeof *a),
-         *b = zn_arena_alloc(&m->arena, 256 * GROUP_ROW * sizeof *b);
+  double *a = zn_arena_alloc(&m->arena, 64 * GROUP_ROW * sizeof *a), *b = zn_arena_alloc(&m->arena, 256 * GROUP_ROW * sizeof *b);
   const unsigned n = 2u * d->n, depth = GROUP_ROW / zn_dtype_bytes(t);
   unsigned row, col;
   if (!read_tile(m, f, first, d->a, 64, format == ZN_MMA_U8S8 ? ZN_U8 : t, a)) return false;
@@ -482,8 +480,7 @@ static bool group_product(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int6
 static unsigned threads_together(const zn_idec *d) { return d->op == ZN_K_GroupMma ? 128 : 32; }
 
 /* What threads from `first` on do together. */
-static bool warp_operation(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first,
-                           int64_t n) {
+static bool warp_operation(zn_imach *m, const zn_ifunc *f, const zn_idec *d, int64_t first, int64_t n) {
   if (first + threads_together(d) > n) {
     zn_error(m->c, f->f->name, "interp: a warp's operation by less than a warp");
     return false;
@@ -535,8 +532,7 @@ static bool release(zn_imach *m, const zn_ifunc *f, strand *s, int64_t n, bool *
 }
 
 /* All iterations side by side, each with values of its own: one after the other, as far as it gets without the others. */
-static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first,
-                           int64_t n) {
+static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32_t first, int64_t n) {
   uint32_t last = loop->target - 1; /* the End */
   strand s[1024];
   int64_t ended = 0;
@@ -555,16 +551,13 @@ static int32_t run_threads(zn_imach *m, zn_ifunc *f, const zn_idec *loop, uint32
     bool progress = false;
     if (!release(m, f, s, n, &progress)) return -1;
     if (!progress) {
-      zn_error(m->c, f->f->name,
-               "interp: threads wait for others that never come (a barrier, a warp's operation, a "
-               "signal)");
+      zn_error(m->c, f->f->name, "interp: threads wait for others that never come (a barrier, a warp's operation, a signal)");
       return -1;
     }
   }
 }
 
-static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *loop,
-                        uint32_t first) {
+static int32_t run_team(zn_imach *m, zn_ifunc *f, char *slots, const zn_idec *loop, uint32_t first) {
   int64_t lo, hi;
   memcpy(&lo, slots + loop->a, 8);
   memcpy(&hi, slots + loop->b, 8);

@@ -41,9 +41,12 @@ static void iota(const zn_idec *d, zn_imach *m) {
   void *r = m->slots + d->r;
   zn_dtype t = (zn_dtype)d->dtype;
   for (uint32_t i = 0; i < d->n; i++) {
-    if (t == ZN_IDX) ((int64_t *)r)[i] = i;
-    else if (zn_is_float(t)) zn_store_f64(t, r, i, (double)i);
-    else zn_store_i64(t, r, i, (int64_t)i);
+    if (t == ZN_IDX)
+      ((int64_t *)r)[i] = i;
+    else if (zn_is_float(t))
+      zn_store_f64(t, r, i, (double)i);
+    else
+      zn_store_i64(t, r, i, (int64_t)i);
   }
 }
 
@@ -168,8 +171,7 @@ static void not_recorded(const zn_idec *d, zn_imach *m) { *ZN_SLOT(uint8_t, m, d
 
 /* The descriptor and what it points to. */
 static bool tensor_reachable(zn_imach *m, const zn_tensor *t) {
-  return zn_interp_reachable(m, (const char *)t, sizeof *t) &&
-         (!t->bytes || zn_interp_reachable(m, t->u.data, t->bytes));
+  return zn_interp_reachable(m, (const char *)t, sizeof *t) && (!t->bytes || zn_interp_reachable(m, t->u.data, t->bytes));
 }
 
 /* The hook sees the caller's memory as it is: only what it may touch is checked. */
@@ -191,8 +193,7 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   const char *from = *ZN_SLOT(const char *, m, d->b);
   int64_t n = *ZN_SLOT(int64_t, m, d->c);
   bool aligned = (uintptr_t)to % 16 == 0, counted = n >= 0 && n <= 16;
-  bool inside =
-      zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n));
+  bool inside = zn_interp_reachable(m, to, 16) && (n <= 0 || zn_interp_reachable(m, from, (uint64_t)n));
   if (!aligned || !counted || (m->opts.check_bounds && !inside)) {
     zn_error(m->c, NULL, "interp: an asynchronous copy of %lld bytes at a bad place", (long long)n);
     m->failed = true;
@@ -202,22 +203,17 @@ static void async_copy(const zn_idec *d, zn_imach *m) {
   memset(to + n, 0, (size_t)(16 - n));
 }
 
-static int32_t tile_byte(const char *p, bool is_signed) {
-  return is_signed ? (int8_t)*p : (uint8_t)*p;
-}
+static int32_t tile_byte(const char *p, bool is_signed) { return is_signed ? (int8_t)*p : (uint8_t)*p; }
 
 /* Row r of a TileDot times all columns. */
-static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r,
-                     uint32_t *sums) {
+static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint64_t r, uint32_t *sums) {
   const uint64_t group = zn_tile_group(t->kind), unit = zn_tile_unit(t->kind);
   memset(sums, 0, t->cols * sizeof *sums);
   for (uint64_t g = 0; g < t->groups; g++)
     for (uint64_t k = 0; k < group; k++) {
-      const int32_t x =
-          tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
+      const int32_t x = tile_byte(rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t) + k, t->b_signed);
       const char *y = cols + (g * group + k) / unit * t->col_step * unit + k % unit;
-      for (uint64_t j = 0; j < t->cols; j++)
-        sums[j] += (uint32_t)(x * tile_byte(y + unit * j, t->c_signed));
+      for (uint64_t j = 0; j < t->cols; j++) sums[j] += (uint32_t)(x * tile_byte(y + unit * j, t->c_signed));
     }
 }
 
@@ -226,13 +222,10 @@ static void tile_dot(const zn_idec *d, zn_imach *m) {
   const char *rows = *ZN_SLOT(const char *, m, d->b), *cols = *ZN_SLOT(const char *, m, d->c);
   zn_tile t;
   bool fine = zn_tile_read(d->imm, &t);
-  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = t.cols, group = zn_tile_group(t.kind),
-                 unit = zn_tile_unit(t.kind);
-  const uint64_t rows_end =
-      (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + group;
+  const uint64_t n = (uint64_t)t.rows * t.row_tiles, w = t.cols, group = zn_tile_group(t.kind), unit = zn_tile_unit(t.kind);
+  const uint64_t rows_end = (n - 1) * zn_tile_row_step(&t) + (t.groups - 1) * zn_tile_group_step(&t) + group;
   if (m->opts.check_bounds)
-    fine = fine && zn_interp_reachable(m, to, n * w * 4) &&
-           zn_interp_reachable(m, rows, rows_end) &&
+    fine = fine && zn_interp_reachable(m, to, n * w * 4) && zn_interp_reachable(m, rows, rows_end) &&
            zn_interp_reachable(m, cols, ((t.groups * group / unit - 1) * t.col_step + w) * unit);
   if (!fine) {
     zn_error(m->c, NULL, "interp: a product of tiles reaches outside its buffers");
@@ -261,8 +254,7 @@ static bool refuse(zn_imach *m, const char *why) {
 
 static bool read_signal(zn_imach *m, uint32_t slot, signal *s) {
   const char *p = *ZN_SLOT(const char *, m, slot);
-  if ((uintptr_t)p % 8 || !zn_interp_reachable(m, p, sizeof *s))
-    return refuse(m, "a signal at a bad place");
+  if ((uintptr_t)p % 8 || !zn_interp_reachable(m, p, sizeof *s)) return refuse(m, "a signal at a bad place");
   memcpy(s, p, sizeof *s);
   return true;
 }
@@ -290,8 +282,7 @@ bool zn_interp_signal_over(const zn_idec *d, zn_imach *m, bool *over) {
   signal s;
   int64_t turn = *ZN_SLOT(int64_t, m, d->b);
   if (!read_signal(m, d->a, &s)) return false;
-  if (turn != s.turn && turn != s.turn - 1)
-    return refuse(m, "a turn is awaited that is neither the present nor the last");
+  if (turn != s.turn && turn != s.turn - 1) return refuse(m, "a turn is awaited that is neither the present nor the last");
   *over = turn < s.turn;
   return true;
 }
@@ -302,8 +293,7 @@ static void bulk_copy(const zn_idec *d, zn_imach *m) {
   signal s;
   if (!read_signal(m, d->c, &s)) return;
   bool aligned = (uintptr_t)to % 16 == 0 && (uintptr_t)from % 16 == 0;
-  bool inside = zn_interp_reachable(m, to, (uint64_t)d->imm) &&
-                zn_interp_reachable(m, from, (uint64_t)d->imm);
+  bool inside = zn_interp_reachable(m, to, (uint64_t)d->imm) && zn_interp_reachable(m, from, (uint64_t)d->imm);
   if (!aligned || (m->opts.check_bounds && !inside)) refuse(m, "a copy at a bad place");
   else memcpy(to, from, (size_t)d->imm);
 }

@@ -39,18 +39,17 @@ typedef struct zn_imp {
     int64_t lo, hi;
     bool used;
   } *dims;
-  zn_nmap
-      pure_dims; /* symbols that are a whole dimension of some model input -> place in their order */
+  zn_nmap pure_dims; /* symbols that are a whole dimension of some model input -> place in their order */
   const char **pure_names;
   uint32_t num_pure, cap_pure;
   zn_nmap problem_keys;
   zn_problem *problems;
   uint32_t num_problems, cap_problems;
-  uint32_t hard; /* errors reported directly */
-  zn_status status; /* first direct error */
+  uint32_t hard;      /* errors reported directly */
+  zn_status status;   /* first direct error */
   uint64_t nodes_left;
   uint32_t num_nodes, doubles;
-  bool stop; /* too many errors or nodes: unwind */
+  bool stop;          /* too many errors or nodes: unwind */
 } zn_imp;
 
 struct zn_scope;
@@ -71,8 +70,8 @@ typedef struct zn_scope {
   zn_graph *g;
   struct zn_scope *parent;
   zn_call *call;
-  zn_nmap names; /* ONNX name -> zn_vid; 0: an absent input of the function */
-  zn_nmap *used; /* value names taken in g */
+  zn_nmap names;  /* ONNX name -> zn_vid; 0: an absent input of the function */
+  zn_nmap *used;  /* value names taken in g */
   const Pb__OperatorSetIdProto *const *opsets;
   size_t num_opsets;
   struct zn_capture {
@@ -98,12 +97,12 @@ typedef struct zn_unode {
   uint32_t num_attrs, cap_attrs;
   zn_vid *caps; /* captures of all bodies, in the order of the bodies' trailing inputs */
   uint32_t num_caps;
-  bool done; /* a rule has emitted it */
+  bool done;    /* a rule has emitted it */
 } zn_unode;
 
 /* Records a problem of u (same key: counted, reported once). help may be NULL. */
-void zn_imp_problem(zn_imp *I, const char *where, bool unsupported, const char *help,
-                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void zn_imp_problem(zn_imp *I, const char *where, bool unsupported, const char *help, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 void zn_imp_hard(zn_imp *I, zn_status st); /* counts an error that was reported directly */
 const char *zn_unode_where(const zn_unode *u);
 void zn_imp_report(zn_imp *I); /* prints the problems */
@@ -119,10 +118,8 @@ zn_status zn_imp_dims_init(zn_imp *I);
 zn_expr zn_imp_symbol(zn_imp *I, const char *name); /* a dimension by name, as --dim says */
 zn_status zn_imp_dims_check(zn_imp *I); /* every --dim named a symbol */
 void zn_imp_attrs(zn_unode *u, const Pb__NodeProto *p);
-const Pb__AttributeProto *zn_imp_attr_ref(zn_scope *s, const Pb__AttributeProto *a,
-                                          zn_scope **out_scope);
-zn_graph *zn_imp_body(zn_scope *parent, const Pb__GraphProto *p, const char *name,
-                      zn_scope **out_scope);
+const Pb__AttributeProto *zn_imp_attr_ref(zn_scope *s, const Pb__AttributeProto *a, zn_scope **out_scope);
+zn_graph *zn_imp_body(zn_scope *parent, const Pb__GraphProto *p, const char *name, zn_scope **out_scope);
 bool zn_imp_constant(zn_scope *s, const Pb__NodeProto *p, const char *where, zn_htensor *out);
 
 /* A topological order of nodes, stable; NULL when they are in order already (or cyclic). */
@@ -143,8 +140,8 @@ void zn_upgrade(zn_unode *u);
 /* For upgrade rules */
 zn_attr *zn_u_attr(zn_unode *u, const char *name);
 void zn_u_del(zn_unode *u, const char *name);
-int64_t zn_u_int(zn_unode *u, const char *name, int64_t dflt); /* reads and removes */
-double zn_u_float(zn_unode *u, const char *name, double dflt); /* reads and removes */
+int64_t zn_u_int(zn_unode *u, const char *name, int64_t dflt);     /* reads and removes */
+double zn_u_float(zn_unode *u, const char *name, double dflt);     /* reads and removes */
 const char *zn_u_str(zn_unode *u, const char *name, const char *dflt); /* reads, keeps */
 void zn_u_set_int(zn_unode *u, const char *name, int64_t v);
 void zn_u_set_float(zn_unode *u, const char *name, double v);

@@ -54,8 +54,7 @@ zn_status zn_imp_dims_init(zn_imp *I) {
 static const char *dim_names(const zn_imp *I) {
   zn_text t;
   zn_text_init(&t, I->pa);
-  for (uint32_t i = 0; i < I->num_pure; i++)
-    zn_text_printf(&t, "%s%s", i ? ", " : "", I->pure_names[i]);
+  for (uint32_t i = 0; i < I->num_pure; i++) zn_text_printf(&t, "%s%s", i ? ", " : "", I->pure_names[i]);
   return t.len ? t.s : "none, all sizes are numbers";
 }
 
@@ -63,18 +62,14 @@ zn_status zn_imp_dims_check(zn_imp *I) {
   zn_status st = ZN_OK;
   for (uint32_t i = 0; i < I->o->num_dims; i++)
     if (!I->dims[i].used)
-      st = zn_fail(I->c, ZN_ERR_USAGE, NULL, "--dim %s: no input has a dimension of that name",
-                   I->dims[i].name);
-  if (st != ZN_OK)
-    zn_help(I->c, "names of the inputs' dimensions: %s; --shape pins one that has none",
-            dim_names(I));
+      st = zn_fail(I->c, ZN_ERR_USAGE, NULL, "--dim %s: no input has a dimension of that name", I->dims[i].name);
+  if (st != ZN_OK) zn_help(I->c, "names of the inputs' dimensions: %s; --shape pins one that has none", dim_names(I));
   return st;
 }
 
 zn_expr zn_imp_symbol(zn_imp *I, const char *name) {
   uint32_t k;
-  if (!zn_nmap_get(&I->dim_opts, name, &k))
-    return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), 0, INT64_MAX);
+  if (!zn_nmap_get(&I->dim_opts, name, &k)) return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), 0, INT64_MAX);
   I->dims[k].used = true;
   if (I->dims[k].lo == I->dims[k].hi) return zn_ex_const(I->ex, I->dims[k].lo);
   return zn_ex_sym(I->ex, zn_arena_strdup(I->ga, name), I->dims[k].lo, I->dims[k].hi);
@@ -93,8 +88,7 @@ static void spaces(dim_parser *d) {
   while (*d->p == ' ') d->p++;
 }
 static bool word_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '.';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
 }
 
 static zn_expr dim_sum(dim_parser *d);
@@ -181,8 +175,7 @@ static zn_expr named_dim(zn_imp *I, const char *name) {
 static bool tensor_type(zn_imp *I, const Pb__TensorTypeProto *p, const char *value, zn_type *out) {
   out->dtype = (uint8_t)zn_dtype_from_onnx(p->elem_type);
   if (p->elem_type != 0 && out->dtype == ZN_NONE) {
-    zn_imp_problem(I, zn_arena_printf(I->pa, "value '%s'", value), true, NULL,
-                   "unknown element type %d", p->elem_type);
+    zn_imp_problem(I, zn_arena_printf(I->pa, "value '%s'", value), true, NULL, "unknown element type %d", p->elem_type);
     return false;
   }
   if (!p->shape) return true;
@@ -194,9 +187,12 @@ static bool tensor_type(zn_imp *I, const Pb__TensorTypeProto *p, const char *val
   out->rank = (int8_t)p->shape->n_dim;
   for (size_t k = 0; k < p->shape->n_dim; k++) {
     const Pb__DimensionProto *d = p->shape->dim[k];
-    if (d->has_dim_value && d->dim_value >= 0) out->dims[k] = zn_ex_const(I->ex, d->dim_value);
-    else if (d->dim_param && *d->dim_param) out->dims[k] = named_dim(I, d->dim_param);
-    else out->dims[k] = zn_imp_symbol(I, zn_arena_printf(I->pa, "%s.d%zu", value, k));
+    if (d->has_dim_value && d->dim_value >= 0)
+      out->dims[k] = zn_ex_const(I->ex, d->dim_value);
+    else if (d->dim_param && *d->dim_param)
+      out->dims[k] = named_dim(I, d->dim_param);
+    else
+      out->dims[k] = zn_imp_symbol(I, zn_arena_printf(I->pa, "%s.d%zu", value, k));
   }
   return true;
 }
@@ -210,8 +206,7 @@ static bool element_type(zn_imp *I, const Pb__TypeProto *p, const char *value, z
   out->key = e.key;
   if (e.kind == ZN_V_TENSOR) { /* sizes may differ from item to item: only numbers are shared */
     out->rank = e.rank;
-    for (int d = 0; d < e.rank; d++)
-      out->dims[d] = zn_ex_is_const(I->ex, e.dims[d], NULL) ? e.dims[d] : ZN_EX_NONE;
+    for (int d = 0; d < e.rank; d++) out->dims[d] = zn_ex_is_const(I->ex, e.dims[d], NULL) ? e.dims[d] : ZN_EX_NONE;
   }
   bool fine = e.kind == ZN_V_TENSOR || (out->kind == ZN_V_SEQ && e.kind == ZN_V_MAP) ||
               (out->kind == ZN_V_OPT && e.kind == ZN_V_SEQ && !e.of);

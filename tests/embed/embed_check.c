@@ -74,24 +74,19 @@ static int32_t prepare(job *j, int fill) {
   caller_inputs(model, 2, room, j->in);
   int32_t rc = model->plan(j->in, j->out, &j->ws_bytes, 0, NULL);
   if (rc != ZN_RUN_OK) return rc;
-  for (uint32_t i = 0; i < model->num_outputs; i++)
-    j->out[i].u.data = guarded(j->out[i].bytes, fill);
+  for (uint32_t i = 0; i < model->num_outputs; i++) j->out[i].u.data = guarded(j->out[i].bytes, fill);
   j->ws = guarded(j->ws_bytes, fill);
   return rc;
 }
 
 static int32_t run(job *j) { return model->run(j->in, j->out, j->ws, (size_t)j->ws_bytes, NULL); }
 
-static int same_outputs(const job *a, const job *b) {
-  return caller_same(a->out, b->out, model->num_outputs);
-}
+static int same_outputs(const job *a, const job *b) { return caller_same(a->out, b->out, model->num_outputs); }
 
 static int all_intact(const job *j) {
   int good = intact(j->ws, j->ws_bytes);
-  for (uint32_t i = 0; i < model->num_inputs; i++)
-    good = good && intact(j->in[i].u.data, j->in[i].bytes);
-  for (uint32_t i = 0; i < model->num_outputs; i++)
-    good = good && intact(j->out[i].u.data, j->out[i].bytes);
+  for (uint32_t i = 0; i < model->num_inputs; i++) good = good && intact(j->in[i].u.data, j->in[i].bytes);
+  for (uint32_t i = 0; i < model->num_outputs; i++) good = good && intact(j->out[i].u.data, j->out[i].bytes);
   return good;
 }
 
@@ -162,8 +157,8 @@ static void check_errors(const job *base) {
     expect("workspace too small", base, ZN_RUN_WORKSPACE, short_workspace);
     expect("workspace misaligned", base, ZN_RUN_WORKSPACE, odd_workspace);
   }
-  report("null arrays of tensors",
-         model->run(NULL, NULL, base->ws, (size_t)base->ws_bytes, NULL) == ZN_RUN_NULL, "accepted");
+  report("null arrays of tensors", model->run(NULL, NULL, base->ws, (size_t)base->ws_bytes, NULL) == ZN_RUN_NULL,
+         "accepted");
 }
 
 int main(int argc, char **argv) {
@@ -174,8 +169,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   static job zeros, ones;
-  report("magic and ABI version", model->magic == ZN_MODEL_MAGIC && model->abi == ZN_ABI_VERSION,
-         "wrong");
+  report("magic and ABI version", model->magic == ZN_MODEL_MAGIC && model->abi == ZN_ABI_VERSION, "wrong");
   int32_t a = prepare(&zeros, 0), b = prepare(&ones, 0xff);
   report("plan", a == ZN_RUN_OK && b == ZN_RUN_OK, "refused");
   if (a != ZN_RUN_OK || b != ZN_RUN_OK) return 1;
@@ -185,11 +179,9 @@ int main(int argc, char **argv) {
   forbidden = 0;
   report("run, with malloc forbidden", a == ZN_RUN_OK && b == ZN_RUN_OK, "an error code");
   report("a dirty workspace changes nothing", same_outputs(&zeros, &ones), "the outputs differ");
-  report("nothing written out of bounds", all_intact(&zeros) && all_intact(&ones),
-         "a guard was overwritten");
+  report("nothing written out of bounds", all_intact(&zeros) && all_intact(&ones), "a guard was overwritten");
   check_threads(&zeros);
   check_errors(&zeros);
-  report("nothing written out of bounds by refused runs", all_intact(&zeros),
-         "a guard was overwritten");
+  report("nothing written out of bounds by refused runs", all_intact(&zeros), "a guard was overwritten");
   return failures != 0;
 }

@@ -68,11 +68,9 @@ static int32_t run(job *j, int fail, int odd) {
 
 /* The rules that hold for every model that allocates. */
 static void check_allocator(job *j) {
-  check(j->m->run(j->in, j->out, j->ws, j->ws_bytes, NULL) == ZN_RUN_ALLOC,
-        "no host: ZN_RUN_ALLOC");
+  check(j->m->run(j->in, j->out, j->ws, j->ws_bytes, NULL) == ZN_RUN_ALLOC, "no host: ZN_RUN_ALLOC");
   zn_host empty = {0};
-  check(j->m->run(j->in, j->out, j->ws, j->ws_bytes, &empty) == ZN_RUN_ALLOC,
-        "no allocator: ZN_RUN_ALLOC");
+  check(j->m->run(j->in, j->out, j->ws, j->ws_bytes, &empty) == ZN_RUN_ALLOC, "no allocator: ZN_RUN_ALLOC");
   check(run(j, -1, 1) == ZN_RUN_ALLOC, "unaligned memory: ZN_RUN_ALLOC");
   check(run(j, -1, 0) == ZN_RUN_OK, "with an allocator: ZN_RUN_OK");
   int n = j->p.n, good = n > 0;
@@ -95,15 +93,13 @@ static void strings(const char *path) {
   job j = {.m = open_model(path)};
   zn_string s[2] = {str("a"), str("\xc3\xa9")}, t[2] = {str("b"), str("\xc3\xa9")};
   unsigned char flag = 1;
-  check(j.m->num_inputs == 3 && j.m->inputs[0].dtype == 8,
-        "the descriptor names strings by ONNX's code");
+  check(j.m->num_inputs == 3 && j.m->inputs[0].dtype == 8, "the descriptor names strings by ONNX's code");
   j.in[0] = (zn_tensor){.u.data = s, .bytes = sizeof s, .dtype = 8, .rank = 1, .shape = {2}};
   j.in[1] = (zn_tensor){.u.data = t, .bytes = sizeof t, .dtype = 8, .rank = 1, .shape = {2}};
   j.in[2] = (zn_tensor){.u.data = &flag, .bytes = 1, .dtype = 9};
   prepare(&j);
   check_allocator(&j);
-  check(run(&j, -1, 0) == ZN_RUN_OK && is(&j.out[0], 0, "abaaa") && is(&j.out[0], 5, "\xc3\xa9"),
-        "concatenation in a loop");
+  check(run(&j, -1, 0) == ZN_RUN_OK && is(&j.out[0], 0, "abaaa") && is(&j.out[0], 5, "\xc3\xa9"), "concatenation in a loop");
   check(is(&j.out[1], 0, "aba") && is(&j.out[1], 4, "abaaa"), "strings of earlier iterations stay");
   check(is(&j.out[2], 0, "abaaa") && is(&j.out[2], 1, "\xc3\xa9"), "comparison and choice");
   flag = 0;
@@ -119,17 +115,14 @@ static void sequence(const char *path) {
   j.in[1] = (zn_tensor){.u.data = &d, .bytes = sizeof d, .dtype = 1};
   prepare(&j);
   check(j.out[0].shape[0] == -1 && j.out[0].bytes == 0, "plan says -1 for a size without bound");
-  check(ZN_KIND(j.out[2].dtype) == ZN_SEQUENCE && j.out[2].rank == 1,
-        "plan says what is a sequence");
+  check(ZN_KIND(j.out[2].dtype) == ZN_SEQUENCE && j.out[2].rank == 1, "plan says what is a sequence");
   check_allocator(&j);
   check(run(&j, -1, 0) == ZN_RUN_OK, "a sequence grows until the data ends the loop");
   const zn_tensor *items = j.out[2].u.data;
   check(j.out[2].shape[0] == 3 && ((int64_t *)j.out[1].u.data)[0] == 3, "its length");
-  check(items[2].dtype == 1 && items[2].rank == 1 && items[2].shape[0] == 3 && items[2].bytes == 12,
-        "its items");
+  check(items[2].dtype == 1 && items[2].rank == 1 && items[2].shape[0] == 3 && items[2].bytes == 12, "its items");
   check(((float *)items[2].u.data)[2] == 9, "their elements");
-  check(j.out[0].shape[0] == 6 && j.out[0].bytes == 24 && ((float *)j.out[0].u.data)[5] == 9,
-        "an output without bound");
+  check(j.out[0].shape[0] == 6 && j.out[0].bytes == 24 && ((float *)j.out[0].u.data)[5] == 9, "an output without bound");
 }
 
 /* Output 0 is Cast of the strings to double, 1 to float, 2 to uint8; 7 the doubles as strings. */
@@ -143,51 +136,31 @@ static int32_t convert(job *j, const char *s, double x) {
   text[0] = str(s);
   real[0] = x;
   j->in[0] = (zn_tensor){.u.data = text, .bytes = sizeof text, .dtype = 8, .rank = 1, .shape = {1}};
-  j->in[1] =
-      (zn_tensor){.u.data = real, .bytes = sizeof real, .dtype = 11, .rank = 1, .shape = {1}};
-  j->in[2] =
-      (zn_tensor){.u.data = rows, .bytes = sizeof rows, .dtype = 1, .rank = 2, .shape = {1, 3}};
-  j->in[3] =
-      (zn_tensor){.u.data = half, .bytes = sizeof half, .dtype = 10, .rank = 1, .shape = {5}};
-  j->in[4] =
-      (zn_tensor){.u.data = whole, .bytes = sizeof whole, .dtype = 7, .rank = 1, .shape = {1}};
-  j->in[5] =
-      (zn_tensor){.u.data = flags, .bytes = sizeof flags, .dtype = 9, .rank = 1, .shape = {3}};
+  j->in[1] = (zn_tensor){.u.data = real, .bytes = sizeof real, .dtype = 11, .rank = 1, .shape = {1}};
+  j->in[2] = (zn_tensor){.u.data = rows, .bytes = sizeof rows, .dtype = 1, .rank = 2, .shape = {1, 3}};
+  j->in[3] = (zn_tensor){.u.data = half, .bytes = sizeof half, .dtype = 10, .rank = 1, .shape = {5}};
+  j->in[4] = (zn_tensor){.u.data = whole, .bytes = sizeof whole, .dtype = 7, .rank = 1, .shape = {1}};
+  j->in[5] = (zn_tensor){.u.data = flags, .bytes = sizeof flags, .dtype = 9, .rank = 1, .shape = {3}};
   j->in[6] = (zn_tensor){.u.data = flags, .bytes = 1, .dtype = 2, .rank = 1, .shape = {1}};
   if (!j->ws) prepare(j);
   return j->m->run(j->in, j->out, j->ws, j->ws_bytes, NULL);
 }
 
 static void numbers(const char *path) {
-  static const char *const wrong[] = {"",  "one",   "1.5x", "--1", "1e",  "0x10", "1_0",
-                                      ".", "1.2.3", "256",  "-1",  "1e3", "nan"};
-  static const double values[] = {
-      0.1,     1.0 / 3, 1e15, 1e16, 123456.789, 1e-4, 9.9e-5, 5e-324, 9007199254740992.0,
-      0x1p-44, 0x1p1023};
-  static const char *const written[] = {"0.1",
-                                        "0.3333333333333333",
-                                        "1000000000000000.0",
-                                        "1e+16",
-                                        "123456.789",
-                                        "0.0001",
-                                        "9.9e-05",
-                                        "5e-324",
-                                        "9007199254740992.0",
-                                        "5.684341886080802e-14",
+  static const char *const wrong[] = {"", "one", "1.5x", "--1", "1e", "0x10", "1_0", ".", "1.2.3", "256", "-1", "1e3", "nan"};
+  static const double values[] = {0.1, 1.0 / 3, 1e15, 1e16, 123456.789, 1e-4, 9.9e-5, 5e-324,
+                                  9007199254740992.0, 0x1p-44, 0x1p1023};
+  static const char *const written[] = {"0.1", "0.3333333333333333", "1000000000000000.0", "1e+16", "123456.789", "0.0001",
+                                        "9.9e-05", "5e-324", "9007199254740992.0", "5.684341886080802e-14",
                                         "8.98846567431158e+307"};
   job j = {.m = open_model(path)};
   int good = 1;
-  for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++)
-    good &= convert(&j, wrong[k], 0) == ZN_RUN_DOMAIN;
+  for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) good &= convert(&j, wrong[k], 0) == ZN_RUN_DOMAIN;
   check(good, "text that is no number of the type: ZN_RUN_DOMAIN");
-  check(convert(&j, " +99.75e0\n", 0) == ZN_RUN_OK && ((unsigned char *)j.out[2].u.data)[0] == 99,
-        "blanks, sign, exponent");
-  check(convert(&j, "16777217", 0) == ZN_RUN_DOMAIN && ((float *)j.out[1].u.data)[0] == 16777216,
-        "a tie goes to even");
-  check(convert(&j, "16777217.00000000000000000000000000000000000000000000000000000000001", 0) ==
-                ZN_RUN_DOMAIN &&
-            ((float *)j.out[1].u.data)[0] == 16777218,
-        "every digit counts");
+  check(convert(&j, " +99.75e0\n", 0) == ZN_RUN_OK && ((unsigned char *)j.out[2].u.data)[0] == 99, "blanks, sign, exponent");
+  check(convert(&j, "16777217", 0) == ZN_RUN_DOMAIN && ((float *)j.out[1].u.data)[0] == 16777216, "a tie goes to even");
+  check(convert(&j, "16777217.00000000000000000000000000000000000000000000000000000000001", 0) == ZN_RUN_DOMAIN &&
+            ((float *)j.out[1].u.data)[0] == 16777218, "every digit counts");
   good = 1;
   for (size_t k = 0; k < sizeof values / sizeof *values; k++)
     good &= convert(&j, "0", values[k]) == ZN_RUN_OK && is(&j.out[7], 0, written[k]);
@@ -203,11 +176,9 @@ static void ranks(const char *path) {
   j.in[1] = (zn_tensor){.u.data = &flag, .bytes = 1, .dtype = 9};
   j.in[2] = (zn_tensor){.u.data = z, .bytes = sizeof z, .dtype = 1, .rank = 2, .shape = {1, 4}};
   prepare(&j);
-  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 4,
-        "a branch of its own rank");
+  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 4, "a branch of its own rank");
   flag = 0;
-  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 12,
-        "the other branch and rank");
+  check(run(&j, -1, 0) == ZN_RUN_OK && ((float *)j.out[0].u.data)[3] == 12, "the other branch and rank");
   j.in[0].shape[0] = 1;
   check(run(&j, -1, 0) == ZN_RUN_SHAPE, "a rank that the model cannot use: ZN_RUN_SHAPE");
 }
@@ -235,13 +206,11 @@ static int32_t run_images(job *j, decoder *d) {
 static void images(const char *path) {
   static unsigned char file[512] = "P6\n2 1\n255\n\1\2\3\4\5\6", flag = 1;
   job j = {.m = open_model(path), .p = {.fail = -1}};
-  j.in[0] = (zn_tensor){
-      .u.data = file, .bytes = sizeof file, .dtype = 2, .rank = 1, .shape = {sizeof file}};
+  j.in[0] = (zn_tensor){.u.data = file, .bytes = sizeof file, .dtype = 2, .rank = 1, .shape = {sizeof file}};
   j.in[1] = (zn_tensor){.u.data = &flag, .bytes = 1, .dtype = 9};
   prepare(&j);
   decoder d = {0, -1, 0};
-  check(j.out[0].shape[0] == -1 && j.out[0].shape[2] == 3,
-        "the size of an image is unknown before the run");
+  check(j.out[0].shape[0] == -1 && j.out[0].shape[2] == 3, "the size of an image is unknown before the run");
   check(j.m->run(j.in, j.out, j.ws, j.ws_bytes, NULL) == ZN_RUN_HOOK, "no host: ZN_RUN_HOOK");
   check(run(&j, -1, 0) == ZN_RUN_HOOK, "no decoder: ZN_RUN_HOOK");
   check(run_images(&j, &d) == ZN_RUN_OK && d.calls == 10, "each image is asked about twice");
