@@ -120,6 +120,7 @@ static const char *lane(cs_state *s, const char *x, unsigned lanes) {
 }
 
 const char *cs_dot(cs_state *s, zn_kop op, unsigned lanes, unsigned flags) {
+  assert(op != ZN_K_Dot2Bf16); /* no target of C grants it: it is expanded */
   const char *word = cs_fmt(s, "zn_%s_%u", zn_kops[op].text, flags);
   if (lanes == 1) {
     if (cs_once(s, word)) scalar(s, word, op, flags);

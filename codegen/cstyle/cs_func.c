@@ -284,7 +284,7 @@ static void print_scalar_arith(printer *p, zn_kref r, const zn_kinst *in) {
   const char *sig = zn_kops[op].sig;
   if (sig[1] == '-') {
     define(p, r, cs_scalar_un(p->s, op, t, use(p, in->a)), NULL);
-  } else if (op == ZN_K_Dot4 || op == ZN_K_Pair4 || op == ZN_K_Dot2) {
+  } else if (zn_kop_is_dot(in->op)) {
     const char *a = use_bare(p, in->a), *b = use_bare(p, in->b), *c = use_bare(p, in->c);
     define(p, r, fmt(p, "%s(%s, %s, %s)", cs_dot(p->s, op, 1, (unsigned)in->imm.i), a, b, c), NULL);
   } else if (sig[2] != '-') {
@@ -335,8 +335,7 @@ static void print_vector_arith(printer *p, zn_kref r, const zn_kinst *in) {
   const char *b = use_bare(p, in->b);
   if (sig[2] != '-') {
     const char *c = use_bare(p, in->c);
-    bool dot = op == ZN_K_Dot4 || op == ZN_K_Pair4 || op == ZN_K_Dot2;
-    fn = dot ? cs_dot(p->s, op, in->lanes, (unsigned)in->imm.i) : cs_vec_fma(p->s, t);
+    fn = zn_kop_is_dot(in->op) ? cs_dot(p->s, op, in->lanes, (unsigned)in->imm.i) : cs_vec_fma(p->s, t);
     define(p, r, fmt(p, "%s(%s, %s, %s)", fn, a, b, c), NULL);
     return;
   }

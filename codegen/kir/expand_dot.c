@@ -27,6 +27,8 @@ bool zn_dot2_native(const zn_caps *caps, unsigned lanes) {
   return caps->dot2 && (caps->dot4 == ZN_DOT4_SCALAR ? lanes == 1 : vector_fits(caps, lanes));
 }
 
+bool zn_dot2_bf16_native(const zn_caps *caps, unsigned lanes) { return caps->dot_bf16 && vector_fits(caps, lanes); }
+
 /* Part j of x, `bits` wide, as i32. */
 static R part(zn_kb *b, R x, unsigned lanes, unsigned j, unsigned bits, bool is_signed) {
   const unsigned up = 32 - bits * (j + 1);
@@ -62,8 +64,24 @@ static R expand_pair4(zn_kb *b, const zn_kinst *in) {
   return zn_kb_bin(b, ZN_K_Or, low, high);
 }
 
+/* The bf16 in the lower or upper half of the words of x. */
+static R half_real(zn_kb *b, R x, unsigned lanes, bool upper) {
+  R by = zn_kb_splat(b, zn_kb_int(b, ZN_I32, upper ? -65536 : 16), lanes);
+  return zn_kb_bitcast(b, zn_kb_bin(b, upper ? ZN_K_And : ZN_K_Shl, x, by), ZN_F32);
+}
+
+static R expand_bf16(zn_kb *b, const zn_kinst *in) {
+  R sum = zn_kb_bitcast(b, in->c, ZN_F32);
+  for (int upper = 1; upper >= 0; upper--) {
+    R x = half_real(b, in->a, in->lanes, upper), y = half_real(b, in->b, in->lanes, upper);
+    sum = zn_kb_fma(b, x, y, sum);
+  }
+  return zn_kb_bitcast(b, sum, ZN_I32);
+}
+
 R zn_expand_dot(zn_kb *b, const zn_kinst *in) {
   if (in->op == ZN_K_Pair4) return expand_pair4(b, in);
+  if (in->op == ZN_K_Dot2Bf16) return expand_bf16(b, in);
   const unsigned n = in->op == ZN_K_Dot4 ? 4 : 2, bits = 32 / n;
   R sum = in->c;
   for (unsigned j = 0; j < n; j++) {

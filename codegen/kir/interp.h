@@ -79,6 +79,8 @@ bool zn_interp_reachable(const zn_imach *m, const char *p, uint64_t bytes);
 bool zn_interp_signal_over(const zn_idec *d, zn_imach *m, bool *over);
 /* Handler of a class A, M or P operation on operand type t, or NULL. */
 zn_ifn zn_interp_arith(zn_kop op, zn_dtype t);
+/* x * y + sum in f32, of the bits of two bf16, with one rounding and subnormal numbers as zeros. */
+float zn_interp_bf16_step(uint32_t x, uint32_t y, float sum);
 /* Handler of Cvt to t. */
 zn_ifn zn_interp_cvt(zn_dtype t);
 /* Handler of a class V, L (Load, Store, PtrAdd), Select, Bitcast, Var, Get or Set instruction. */

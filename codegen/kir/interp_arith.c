@@ -164,6 +164,30 @@ static void dot2(const zn_idec *d, zn_imach *m) {
   }
 }
 
+static float real_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/* Subnormal numbers as zeros. */
+static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0, x) : x; }
+
+float zn_interp_bf16_step(uint32_t x, uint32_t y, float sum) {
+  const float a = flushed(real_of(x << 16)), b = flushed(real_of(y << 16));
+  return flushed(fmaf(a, b, flushed(sum)));
+}
+
+static void dot2_bf16(const zn_idec *d, zn_imach *m) {
+  const uint32_t *pa = ZN_SLOT(uint32_t, m, d->a), *pb = ZN_SLOT(uint32_t, m, d->b), *pc = ZN_SLOT(uint32_t, m, d->c);
+  uint32_t *pr = ZN_SLOT(uint32_t, m, d->r);
+  for (uint32_t i = 0; i < d->n; i++) {
+    float sum = zn_interp_bf16_step(pa[i] >> 16, pb[i] >> 16, real_of(pc[i]));
+    sum = zn_interp_bf16_step(pa[i] & 65535, pb[i] & 65535, sum);
+    memcpy(&pr[i], &sum, sizeof sum);
+  }
+}
+
 #define ROW_ALL(N, s)                                                                 \
   [ZN_K_Eq][ZN_##N] = eq_##s, [ZN_K_Ne][ZN_##N] = ne_##s, [ZN_K_Lt][ZN_##N] = lt_##s, \
   [ZN_K_Le][ZN_##N] = le_##s, [ZN_K_Gt][ZN_##N] = gt_##s, [ZN_K_Ge][ZN_##N] = ge_##s
@@ -199,6 +223,7 @@ static const zn_ifn handlers[ZN_K_COUNT][ZN_DTYPE_COUNT] = {ROW_INT(U8, u8),
                                                             [ZN_K_Dot4][ZN_I32] = dot4,
                                                             [ZN_K_Pair4][ZN_I32] = pair4,
                                                             [ZN_K_Dot2][ZN_I32] = dot2,
+                                                            [ZN_K_Dot2Bf16][ZN_I32] = dot2_bf16,
                                                             [ZN_K_And][ZN_BOOL] = and_u8,
                                                             [ZN_K_Or][ZN_BOOL] = or_u8,
                                                             [ZN_K_Xor][ZN_BOOL] = xor_u8,

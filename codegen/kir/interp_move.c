@@ -217,6 +217,29 @@ static void tile_row(const zn_tile *t, const char *rows, const char *cols, uint6
     }
 }
 
+static uint32_t tile_half(const char *p) {
+  uint16_t h;
+  memcpy(&h, p, sizeof h);
+  return h;
+}
+
+/* The same of bf16, in the order of tdpbf16ps: a group's even and odd elements each by themselves. */
+static void tile_row_reals(const zn_tile *t, const char *rows, const char *cols, uint64_t r, float *sums) {
+  const uint64_t words = zn_tile_group(t->kind) / 4;
+  for (uint64_t j = 0; j < t->cols; j++) sums[j] = 0;
+  for (uint64_t g = 0; g < t->groups; g++) {
+    const char *x = rows + r * zn_tile_row_step(t) + g * zn_tile_group_step(t), *y = cols + g * words * t->col_step * 4;
+    for (uint64_t j = 0; j < t->cols; j++) {
+      float part[2] = {0, 0};
+      for (uint64_t k = 0; k < 2 * words; k++) {
+        const uint32_t weight = tile_half(y + (k / 2 * t->col_step + j) * 4 + k % 2 * 2);
+        part[k % 2] = zn_interp_bf16_step(tile_half(x + 2 * k), weight, part[k % 2]);
+      }
+      sums[j] += part[0] + part[1];
+    }
+  }
+}
+
 static void tile_dot(const zn_idec *d, zn_imach *m) {
   char *to = *ZN_SLOT(char *, m, d->a);
   const char *rows = *ZN_SLOT(const char *, m, d->b), *cols = *ZN_SLOT(const char *, m, d->c);
@@ -234,8 +257,10 @@ static void tile_dot(const zn_idec *d, zn_imach *m) {
   }
   for (uint64_t r = 0; r < n; r++) {
     uint32_t sums[32];
-    tile_row(&t, rows, cols, r, sums);
-    memcpy(to + r * w * 4, sums, w * 4);
+    float reals[32];
+    if (t.reals) tile_row_reals(&t, rows, cols, r, reals);
+    else tile_row(&t, rows, cols, r, sums);
+    memcpy(to + r * w * 4, t.reals ? (const void *)reals : sums, w * 4);
   }
 }
 

@@ -10,6 +10,7 @@ static bool wanted(const zn_kfunc *f, const zn_kinst *in, const zn_caps *caps) {
   case ZN_K_Dot4: return !zn_dot4_native(caps, in->lanes, (unsigned)in->imm.i);
   case ZN_K_Pair4: return !zn_pair4_native(caps, in->lanes, (unsigned)in->imm.i);
   case ZN_K_Dot2: return !zn_dot2_native(caps, in->lanes);
+  case ZN_K_Dot2Bf16: return !zn_dot2_bf16_native(caps, in->lanes);
   case ZN_K_Fma: return !caps->fma || (in->dtype == ZN_F64 && !caps->f64_native);
   case ZN_K_Floor:
   case ZN_K_Ceil:
@@ -61,7 +62,7 @@ static R expand_inst(zn_kb *b, const zn_caps *caps, const zn_kinst *in, users u,
     R p = zn_kb_bin(b, ZN_K_Mul, in->a, in->b);
     return zn_kb_bin(b, ZN_K_Add, p, in->c);
   }
-  if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4 || in->op == ZN_K_Dot2) return zn_expand_dot(b, in);
+  if (zn_kop_is_dot(in->op)) return zn_expand_dot(b, in);
   zn_mx m = {.b = b, .caps = caps, .lanes = in->lanes, .pi_const = pi_const};
   m.k = in->dtype == ZN_F32 ? &zn_math_f32 : &zn_math_f64;
   bool summand = in->dtype == ZN_F32 && u.all > 0 && u.all == u.sums;

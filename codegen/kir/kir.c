@@ -455,16 +455,17 @@ zn_kref zn_kb_flow(zn_kb *b, zn_kref cond, zn_kref count, zn_kref most, unsigned
 int64_t zn_tile_code(const zn_tile *t) {
   const uint64_t shape = t->rows | t->row_tiles << 5 | t->cols / 4 << 7 | t->col_step / 4 << 11 | (t->b_signed ? 1u << 17 : 0) |
                          (t->c_signed ? 1u << 18 : 0) | t->kind << 19;
-  return (int64_t)(shape | (uint64_t)t->groups << 21 | (uint64_t)t->row_bytes << 37);
+  return (int64_t)(shape | (uint64_t)t->groups << 21 | (uint64_t)t->row_bytes << 37 | (uint64_t)t->reals << 61);
 }
 
 bool zn_tile_read(int64_t code, zn_tile *out) {
   const uint64_t c = (uint64_t)code;
   *out = (zn_tile){.rows = c & 31, .row_tiles = c >> 5 & 3, .cols = (c >> 7 & 15) * 4, .col_step = (c >> 11 & 63) * 4,
                    .b_signed = c >> 17 & 1, .c_signed = c >> 18 & 1, .kind = c >> 19 & 3, .groups = c >> 21 & 0xffff,
-                   .row_bytes = c >> 37 & 0xffffff};
+                   .row_bytes = c >> 37 & 0xffffff, .reals = c >> 61 & 1};
   return zn_tile_code(out) == code && out->kind != ZN_TILE_NONE && out->rows >= 1 && out->rows <= 16 && out->row_tiles >= 1 &&
-         out->row_tiles <= 2 && out->cols >= 4 && out->cols <= 32 && out->col_step >= out->cols && out->groups >= 1;
+         out->row_tiles <= 2 && out->cols >= 4 && out->cols <= 32 && out->col_step >= out->cols && out->groups >= 1 &&
+         !(out->reals && (out->b_signed || out->c_signed || out->kind != ZN_TILE_AMX));
 }
 
 void zn_kb_tiledot(zn_kb *b, zn_kref to, zn_kref rows, zn_kref cols, const zn_tile *t) {

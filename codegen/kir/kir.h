@@ -152,6 +152,7 @@ typedef struct zn_tile {
   unsigned cols, col_step;    /* multiples of 4, at most 32 and 252 */
   unsigned groups, row_bytes; /* below 2^16 and 2^24 */
   bool b_signed, c_signed;
+  bool reals; /* pairs of bytes are bf16, sums f32 */
 } zn_tile;
 int64_t zn_tile_code(const zn_tile *t);
 bool zn_tile_read(int64_t code, zn_tile *out); /* false: not the code of a tile */
@@ -159,6 +160,11 @@ static inline uint64_t zn_tile_row_step(const zn_tile *t) { return t->row_bytes 
 static inline uint64_t zn_tile_group_step(const zn_tile *t) {
   const unsigned group = zn_tile_group(t->kind);
   return t->row_bytes ? group : (uint64_t)t->row_tiles * t->rows * group;
+}
+
+/* Sums of products of the parts of 32-bit words: (a, b, c) and a zn_dot_flags. */
+static inline bool zn_kop_is_dot(uint8_t op) {
+  return op == ZN_K_Dot4 || op == ZN_K_Pair4 || op == ZN_K_Dot2 || op == ZN_K_Dot2Bf16;
 }
 
 /* Operations that the threads of a warp or team do together, or at which they wait for each other. */
@@ -333,6 +339,7 @@ uint32_t *zn_kf_match(const zn_kfunc *f, zn_arena *a);
 bool zn_dot4_native(const zn_caps *caps, unsigned lanes, unsigned flags);
 bool zn_pair4_native(const zn_caps *caps, unsigned lanes, unsigned flags);
 bool zn_dot2_native(const zn_caps *caps, unsigned lanes);
+bool zn_dot2_bf16_native(const zn_caps *caps, unsigned lanes);
 
 /* ---- module-wide services, one file each ---- */
 /* kverify.c: structure, types, lanes, variables in scope, one grid loop; reports through ctx as our bug's text. */

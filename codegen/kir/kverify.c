@@ -37,7 +37,8 @@ bool zn_kop_accepts(zn_kop op, zn_dtype t) {
     case ZN_K_Shr: return zn_kdt_is_int(t);
     case ZN_K_Dot4:
     case ZN_K_Pair4:
-    case ZN_K_Dot2: return t == ZN_I32;
+    case ZN_K_Dot2:
+    case ZN_K_Dot2Bf16: return t == ZN_I32;
     case ZN_K_Fma:
     case ZN_K_Sqrt:
     case ZN_K_Floor:
@@ -103,7 +104,7 @@ static void check_arith(verifier *v, const zn_kinst *in, zn_dtype t) {
   zn_dtype operand = zn_kf_dtype(v->f, in->a);
   CHECK(zn_kop_accepts((zn_kop)in->op, operand), "operand type does not fit the operation");
   if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4) CHECK(in->imm.i >= 0 && in->imm.i < 8, "unknown flags");
-  if (in->op == ZN_K_Dot2) CHECK(in->imm.i == 0, "unknown flags");
+  if (in->op == ZN_K_Dot2 || in->op == ZN_K_Dot2Bf16) CHECK(in->imm.i == 0, "unknown flags");
   CHECK(t == (zn_kops[in->op].cls == 'P' ? ZN_BOOL : operand), "result type is wrong");
   for (int k = 0; k < 3; k++) {
     if (sig[k] != 'v') continue;

@@ -181,7 +181,7 @@ zn_lval zn_lf_arith(zn_lfun *s, const zn_kinst *in) {
   zn_lmod *m = s->m;
   zn_dtype t = (zn_dtype)in->dtype;
   const char *sig = zn_kops[in->op].sig;
-  if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4 || in->op == ZN_K_Dot2) return zn_lf_dot(s, in);
+  if (zn_kop_is_dot(in->op)) return zn_lf_dot(s, in);
   zn_lval x = zn_lf_opnd(s, in->a, in->lanes);
   if (sig[1] == '-') return unary(s, in, x);
   zn_lval y = zn_lf_opnd(s, in->b, in->lanes);

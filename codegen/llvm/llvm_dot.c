@@ -1,5 +1,5 @@
-/* Dot4 and Dot2 as instructions: vpdpbusd, vpmaddubsw and vpmaddwd, sdot, udot, usdot, smlal, smlad. Only forms that
- * zn_dot4_native and zn_dot2_native grant arrive here. Vectors are cut to the widths that have the instruction. */
+/* Dot4, Dot2 and Dot2Bf16 as instructions: vpdpbusd, vpmaddubsw, vpmaddwd, vdpbf16ps, sdot, udot, usdot, smlal, smlad. Only forms
+ * that zn_dot4_native and its like grant arrive here. Vectors are cut to the widths that have the instruction. */
 #include <assert.h>
 
 #include "codegen/llvm/llvm_priv.h"
@@ -32,6 +32,13 @@ static zn_lval x86_dot(zn_lfun *s, const zn_kinst *in, zn_lval x, zn_lval y, zn_
   LLVMBuilderRef b = m->b;
   bool vnni = m->caps->dot4 == ZN_DOT4_MIXED;
   zn_lval args[3] = {acc, x, y};
+  if (in->op == ZN_K_Dot2Bf16) {
+    static const char *const names[] = {"llvm.x86.avx512bf16.dpbf16ps.128", "llvm.x86.avx512bf16.dpbf16ps.256",
+                                        "llvm.x86.avx512bf16.dpbf16ps.512"};
+    zn_ltype half = LLVMBFloatTypeInContext(m->lc);
+    zn_lval reals[3] = {as_lanes(s, acc, m->f32, n), as_lanes(s, x, half, 2 * n), as_lanes(s, y, half, 2 * n)};
+    return as_lanes(s, call(s, names[n == 4 ? 0 : n == 8 ? 1 : 2], NULL, 0, reals, 3), m->i32, n);
+  }
   if (vnni) {
     static const char *const names[2][3] = {
         {"llvm.x86.avx512.vpdpwssd.128", "llvm.x86.avx512.vpdpwssd.256", "llvm.x86.avx512.vpdpwssd.512"},
@@ -178,7 +185,8 @@ zn_lval zn_lf_dot_now(zn_lfun *s, const zn_kinst *in) {
   zn_lval acc = operand(s, in->c, in->lanes);
   bool native = in->op == ZN_K_Dot4    ? zn_dot4_native(s->m->caps, in->lanes, (unsigned)in->imm.i)
                 : in->op == ZN_K_Pair4 ? zn_pair4_native(s->m->caps, in->lanes, (unsigned)in->imm.i)
-                                       : zn_dot2_native(s->m->caps, in->lanes);
+                       : in->op == ZN_K_Dot2 ? zn_dot2_native(s->m->caps, in->lanes)
+                                             : zn_dot2_bf16_native(s->m->caps, in->lanes);
   if (!native || in->lanes > 64) ZN_BUG(s->m->ctx, "%s: %s was not expanded", s->f->name, zn_kops[in->op].text);
   return dot_lanes(s, in, x, y, acc, in->lanes);
 }

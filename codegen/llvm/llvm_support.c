@@ -82,7 +82,7 @@ static zn_lval tile_feature(zn_lmaker *k, zn_lval edx, zn_lval xcr) {
   bool wanted = false;
   for (uint32_t i = 0; i < m->num_variants; i++) wanted |= (m->variants[i].caps->feature_bits & ZN_FEAT_AMX) != 0;
   if (!wanted) return c32(k, 0);
-  zn_lval has = if_feature(k, xcr, 3u << 17, feature(k, edx, 3u << 24, ZN_FEAT_AMX));
+  zn_lval has = if_feature(k, xcr, 3u << 17, feature(k, edx, 1u << 22 | 3u << 24, ZN_FEAT_AMX));
   LLVMBasicBlockRef before = LLVMGetInsertBlock(b), ask = zn_lm_block(k), done = zn_lm_block(k);
   LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntNE, has, c32(k, 0), ""), ask, done);
   zn_lm_at(k, ask);
@@ -128,7 +128,9 @@ static void features_x86(zn_lmaker *k) {
   zn_lval bmi2 = feature(k, c7.r[1], 1u << 8, ZN_FEAT_BMI2);
   zn_lval vnni = if_feature(k, x, 6, feature(k, c71.r[0], 1u << 4, ZN_FEAT_AVXVNNI));
   zn_lval vnni512 = if_feature(k, x, 0xe6, feature(k, c7.r[2], 1u << 11, ZN_FEAT_AVX512VNNI));
+  zn_lval bf16 = if_feature(k, x, 0xe6, feature(k, c71.r[0], 1u << 5, ZN_FEAT_AVX512BF16));
   zn_lval narrow = any_of(k, low, avx2), wide = any_of(k, z, bmi2), dots = any_of(k, vnni, vnni512);
+  dots = any_of(k, dots, bf16);
   zn_lval vectors = any_of(k, narrow, wide);
   zn_lval all = any_of(k, vectors, dots), tiles = tile_feature(k, c7.r[3], x);
   all = any_of(k, all, tiles);

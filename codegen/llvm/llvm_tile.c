@@ -63,7 +63,7 @@ static void group(zn_lfun *s, const zn_tile *t, zn_lval rows, zn_lval cols) {
     move(s, "llvm.x86.tileloadd64", ROWS + i, after(s, rows, i * t->rows * step), step);
     for (unsigned j = 0; j < t->cols / 16; j++) {
       zn_lval args[3] = {number(s, i * 2 + j), number(s, ROWS + i), number(s, COLS + j)};
-      call(s, products[t->b_signed][t->c_signed], args, 3);
+      call(s, t->reals ? "llvm.x86.tdpbf16ps" : products[t->b_signed][t->c_signed], args, 3);
     }
   }
 }

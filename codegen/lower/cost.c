@@ -113,6 +113,7 @@ static double operations(const zn_kfunc *f, const zn_kinst *in) {
   char cls = zn_kops[in->op].cls;
   if (in->op == ZN_K_Dot4 || in->op == ZN_K_Pair4) return 8.0 * in->lanes;
   if (in->op == ZN_K_Dot2) return adds_halves(f, in) ? 0 : 4.0 * in->lanes;
+  if (in->op == ZN_K_Dot2Bf16) return 4.0 * in->lanes;
   if (!zn_kdt_is_float((zn_dtype)in->dtype)) return 0;
   if (in->op == ZN_K_Fma) return 2.0 * in->lanes;
   return cls == 'M' ? (double)MATH_OPS * in->lanes : cls == 'A' ? in->lanes : 0;
@@ -152,7 +153,7 @@ static void walk(counter *k) {
     evaluate(k, i);
     zn_tile t;
     if (in->op == ZN_K_TileDot && zn_tile_read(in->imm.i, &t))
-      k->flops += times[depth] * 2.0 * t.rows * t.row_tiles * t.cols * t.groups * zn_tile_group(t.kind);
+      k->flops += times[depth] * 2.0 * t.rows * t.row_tiles * t.cols * t.groups * zn_tile_group(t.kind) / (t.reals ? 2 : 1);
     k->flops += times[depth] * operations(k->f, in);
     if ((in->op == ZN_K_Load || in->op == ZN_K_Store) && k->param[in->a])
       k->touched[k->param[in->a] - 1] += times[depth] * in->lanes * zn_dtype_bytes((zn_dtype)in->dtype);

@@ -14,6 +14,7 @@ enum { PAIR_MAX = 128, SAMPLE = 3, CANDIDATES = 8};
 #define DOUBLE_TIME 1.5 /* of a double, over one step */
 
 zn_dot_form zn_dot_choose(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi) {
+  if (a == ZN_BF16 && caps->dot_bf16) return ZN_DOT_REALS;
   if (a != ZN_U8 && a != ZN_I8) return ZN_DOT_NO_FORM;
   if (caps->dot4 != ZN_DOT4_NONE && lo >= -128 && hi <= 127) return ZN_DOT_BYTES;
   return caps->dot2 && lo >= INT16_MIN && hi <= INT16_MAX ? ZN_DOT_HALVES : ZN_DOT_NO_FORM;
@@ -24,6 +25,7 @@ unsigned zn_dot_temporaries(const zn_caps *caps) {
 }
 
 bool zn_dot_tiles(const zn_caps *caps, zn_dtype a, int32_t lo, int32_t hi) {
+  if (a == ZN_BF16) return caps->dot_bf16 && caps->tile_dot == ZN_TILE_AMX;
   return caps->tile_dot && (a == ZN_U8 || a == ZN_I8) && lo >= -128 && hi <= 127;
 }
 
@@ -293,6 +295,12 @@ static void fill_block(const packer *k, int64_t b, const block_plan *plan) {
   }
 }
 
+/* The two weights from row `row` on. */
+static int32_t pair_of(const packer *k, int64_t row, int64_t column) {
+  const uint32_t low = (uint32_t)weight_at(k, row, column) & 65535, high = (uint32_t)weight_at(k, row + 1, column) & 65535;
+  return (int32_t)(low | high << 16);
+}
+
 static void fill_halves(const packer *k, zn_arena *arena) {
   zn_dotpack *p = k->p;
   p->words = (p->k + 1) / 2;
@@ -300,12 +308,8 @@ static void fill_halves(const packer *k, zn_arena *arena) {
   p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
   for (int64_t b = 0; b < p->blocks; b++)
     for (int64_t s = 0; s < p->words; s++)
-      for (int64_t c = 0; c < p->width; c++) {
-        uint32_t v = 0;
-        int64_t column = first_column(p, b) + c;
-        for (int64_t j = 0; j < 2; j++) v |= (uint32_t)(weight_at(k, s * 2 + j, column) & 65535) << (16 * j);
-        p->w[(b * p->words + s) * p->width + c] = (int32_t)v;
-      }
+      for (int64_t c = 0; c < p->width; c++)
+        p->w[(b * p->words + s) * p->width + c] = pair_of(k, s * 2, first_column(p, b) + c);
 }
 
 /* Two products of signed bytes fit 16 bits unless all four are -128. */
@@ -320,18 +324,20 @@ static bool pairs_fit(const zn_dotpack *p) {
 static void fill_tiles(const packer *k, zn_arena *arena, const zn_caps *caps, zn_dtype a) {
   zn_dotpack *p = k->p;
   const int64_t group = zn_tile_group(caps->tile_dot) / 4, unit = zn_tile_unit(caps->tile_dot) / 4;
+  const int64_t in_word = p->reals ? 2 : 4;
   if (caps->tile_dot == ZN_TILE_RUNS && a == ZN_U8) p->a_add = -128;
-  p->words = (p->k + 4 * group - 1) / (4 * group) * group;
+  p->words = zn_ceil_div(p->k, in_word * group) * group;
   p->steps = p->blocks * p->words;
   p->w = ZN_ARRAY(arena, int32_t, (uint64_t)(p->steps * p->width));
   for (int64_t b = 0; b < p->blocks; b++)
     for (int64_t s = 0; s < p->words; s++)
       for (int64_t c = 0; c < p->width; c++) {
+        const int64_t column = first_column(p, b) + c;
         int32_t w[4];
-        for (int64_t j = 0; j < 4; j++) w[j] = weight_at(k, s * 4 + j, first_column(p, b) + c);
+        for (int64_t j = 0; j < 4 && !p->reals; j++) w[j] = weight_at(k, s * 4 + j, column);
         int64_t at = (b * p->words + s / unit * unit) * p->width + c * unit + s % unit;
         if (p->form == ZN_DOT_TILE_ROWS) at = ((b * p->words + s / group * group) * p->width) + c * group + s % group;
-        p->w[at] = word_of(w);
+        p->w[at] = p->reals ? pair_of(k, s * 2, column) : word_of(w);
       }
 }
 
@@ -357,14 +363,14 @@ static void fill_bytes(const packer *k, zn_arena *arena, const zn_caps *caps, zn
 
 void zn_dot_pack(zn_dotpack *p, zn_arena *arena, const zn_caps *caps, zn_dtype a, zn_dot_form form, int64_t k, int64_t n,
                  int64_t width, int64_t scale, zn_dot_weight weight, void *user) {
-  *p = (zn_dotpack){.form = form, .k = k, .n = n, .width = width, .blocks = (n + width - 1) / width};
+  *p = (zn_dotpack){.form = form, .reals = a == ZN_BF16, .k = k, .n = n, .width = width, .blocks = (n + width - 1) / width};
   packer pk = {p, weight, user, scale};
   p->sums = ZN_ARRAY(arena, int32_t, (uint64_t)n);
   p->base = ZN_ARRAY(arena, int32_t, (uint64_t)(p->blocks * width));
   if (zn_dot_is_tiles(form)) fill_tiles(&pk, arena, caps, a);
   else if (form == ZN_DOT_BYTES) fill_bytes(&pk, arena, caps, a);
   else fill_halves(&pk, arena);
-  for (int64_t c = 0; c < n; c++) {
+  for (int64_t c = 0; c < n && !p->reals; c++) {
     uint32_t sum = 0;
     for (int64_t i = 0; i < k; i++) sum += (uint32_t)weight(user, i, c);
     p->sums[c] = (int32_t)sum;

@@ -12,7 +12,8 @@ typedef enum zn_dot_form {
   ZN_DOT_NO_FORM,
   ZN_DOT_BYTES, /* Dot4: quads of bytes */
   ZN_DOT_HALVES, /* Dot2: pairs of 16 bits; activations are centred when they are widened */
-  ZN_DOT_TILES,  /* TileDot: bytes, in the groups of caps->tile_dot; the weights are its columns */
+  ZN_DOT_REALS,  /* Dot2Bf16: pairs of bf16, weights are their bits; sums are f32, and there is nothing to add to them */
+  ZN_DOT_TILES,  /* TileDot: bytes or bf16, in the groups of caps->tile_dot; the weights are its columns */
   ZN_DOT_TILE_ROWS /* the same, but the weights are its rows */
 } zn_dot_form;
 
@@ -22,13 +23,14 @@ typedef enum zn_dot_form {
 typedef struct zn_dotpack {
   zn_dot_form form;
   unsigned flags;        /* zn_dot_flags of the Dot4 */
+  bool reals;            /* of bf16 */
   int64_t k, n, width;   /* width: columns of a block; the last block ends at n */
   int64_t blocks;
   int64_t steps;         /* of all blocks together; of each as many as words when not ordered */
   int32_t a_add;         /* BYTES and tiles: 0, or +-128: activations are stored that much higher, in the other signedness */
   bool ordered;          /* steps are not simply words 0, 1, 2, ... unmasked: `range` and `order` say which */
   int64_t words;         /* 32-bit words of the activations in a row: ceil(k / 4) or ceil(k / 2); tiles: whole groups */
-  int32_t *w;            /* [steps][width] words of 4 bytes or 2 halves; tiles: as zn_tile wants rows or columns */
+  int32_t *w;            /* [steps][width] words of 4 bytes, 2 halves or 2 bf16; tiles: as zn_tile wants rows or columns */
   int32_t *order;        /* [steps][2]: word * scale, mask */
   int32_t *range;        /* [blocks][ZN_DOT_RANGE]: first step; doubles: so many times two steps go through Pair4, whose four
                           * products in a half fit it, those without a mask first, then the others; single steps behind them */
@@ -37,7 +39,7 @@ typedef struct zn_dotpack {
   int32_t *base;         /* [blocks][width] */
 } zn_dotpack;
 
-/* Centred weight (k, n). */
+/* Centred weight (k, n); of bf16 its bits. */
 typedef int32_t (*zn_dot_weight)(void *user, int64_t k, int64_t n);
 
 /* Which form suits weights in [lo, hi] and activations of type a on this target. */

@@ -4,6 +4,7 @@
 zn_dot_consts zn_dot_place(zn_lw *lw, const zn_dotpack *p, const char *name) {
   zn_dot_consts c = {0};
   c.w = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_dots", name), ZN_I32, (uint64_t)(p->steps * p->width), p->w);
+  if (p->reals) return c;
   c.sums = zn_lw_const(lw, zn_arena_printf(lw->arena, "%s_sums", name), ZN_I32, (uint64_t)p->n, p->sums);
   if (!p->ordered) return c;
   uint64_t blocks = (uint64_t)p->blocks;
@@ -82,7 +83,7 @@ void zn_dot_steps_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, i
   zn_kref x, w;
   operands(lw, &s, zn_ex_add(ex, first, i), i, true, &x, &w);
   zn_kref old = zn_kb_get(b, acc);
-  zn_kop op = p->form == ZN_DOT_BYTES ? ZN_K_Dot4 : ZN_K_Dot2;
+  zn_kop op = p->form == ZN_DOT_BYTES ? ZN_K_Dot4 : p->reals ? ZN_K_Dot2Bf16 : ZN_K_Dot2;
   zn_kb_set(b, acc, zn_kb_dot(b, op, x, w, old, op == ZN_K_Dot4 ? p->flags : 0));
   zn_lw_end(lw);
 }
@@ -93,8 +94,9 @@ void zn_dot_tile_emit(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, zn
   const bool rows = p->form == ZN_DOT_TILE_ROWS, a_signed = (a == ZN_I8) != (p->a_add != 0);
   t->kind = lw->caps->tile_dot;
   t->groups = (unsigned)(p->words * 4 / zn_tile_group(t->kind));
-  t->b_signed = rows || a_signed;
-  t->c_signed = !rows || a_signed;
+  t->reals = p->reals;
+  t->b_signed = !p->reals && (rows || a_signed);
+  t->c_signed = !p->reals && (!rows || a_signed);
   zn_kref at = zn_lw_ix(lw, zn_ex_muli(lw->ex, block, p->words * p->width * 4));
   zn_kref w = zn_kb_ptradd(b, zn_lw_ptr_loc(lw, c->w, ZN_KP_IN, ZN_I32), at);
   zn_kb_tiledot(b, to, rows ? w : other, rows ? other : w, t);
@@ -104,7 +106,7 @@ zn_kref zn_dot_initial(zn_lw *lw, const zn_dotpack *p, const zn_dot_consts *c, z
                        zn_expr block_column, zn_expr n) {
   zn_kb *b = &lw->kb;
   if (p->ordered) init = zn_kb_bin(b, ZN_K_Add, init, load(lw, c->base, block_column));
-  if (p->form == ZN_DOT_HALVES || (!zero && !p->a_add)) return init;
+  if (p->form == ZN_DOT_HALVES || p->reals || (!zero && !p->a_add)) return init;
   zn_kref add = zn_kb_int(b, ZN_I32, p->a_add);
   zero = zero ? zn_kb_bin(b, ZN_K_Add, zero, add) : add;
   zn_kref all = zn_kb_bin(b, ZN_K_Mul, load(lw, c->sums, n), zero);

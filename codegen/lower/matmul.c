@@ -3,7 +3,7 @@
 #include "codegen/lower/attend.h"
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/gemm_bytes.h"
-#include "codegen/lower/gemm_int8.h"
+#include "codegen/lower/gemm_dot.h"
 #include "codegen/lower/requant.h"
 
 typedef struct operands {
@@ -126,12 +126,49 @@ static void copy_elem(void *user, uint64_t k, uint64_t n, void *dst) {
   memcpy(dst, (const char *)p->w->data + i * size, size);
 }
 
+static zn_kref raw_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
+  const operands *o = user;
+  return load_matrix(lw, o->a, &o->ta, o, batch, m, k);
+}
+
+static int32_t bf16_weight(void *user, int64_t k, int64_t n) {
+  const packing *p = user;
+  return ((const uint16_t *)p->w->data)[p->trans ? n * (int64_t)p->k + k : k * (int64_t)p->n + n];
+}
+
+/* Dot products of bf16 take subnormal numbers for zeros. Activations that small change a sum by k * 2^-126 * max |weight| at
+ * most, which is nothing below this bound of weights; subnormal weights could meet large activations. */
+static bool bf16_weights_fit(const zn_htensor *w) {
+  enum { LARGEST = 127 + 40 }; /* exponent with its bias */
+  const uint16_t *x = w->data;
+  for (uint64_t i = 0; i < zn_htensor_count(w); i++) {
+    const unsigned exponent = x[i] >> 7 & 255;
+    if (exponent > LARGEST || (exponent == 0 && x[i] & 127)) return false;
+  }
+  return true;
+}
+
+/* Constant weights of bf16 on processors that multiply them. */
+static bool product_bf16(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
+  const zn_htensor *w = zn_lw_cst(lw, o->b);
+  if (!w || !lw->caps->dot_bf16 || o->ta.dtype != ZN_BF16 || w->dtype != ZN_BF16) return false;
+  if (o->tb.rank != 2 || o->ta.rank < 2 || o->trans_a || !bf16_weights_fit(w)) return false;
+  packing p = {w, NULL, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], ZN_BF16};
+  zn_gemm_dot g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
+                   .a_type = ZN_BF16, .a_stored = o->a, .weight = bf16_weight, .weights = &p, .name = lw->g->vals[o->b].name};
+  g.m = o->ta.dims[o->ta.rank - 2];
+  g.num_batch = (uint32_t)o->ta.rank - 2;
+  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  return zn_gemm_dot_emit(lw, &g);
+}
+
 static zn_status product(zn_lw *lw, zn_nid n, const operands *given, const char *hint) {
   operands *o = ZN_NEW(lw->arena, operands);
   *o = *given;
   o->ta = *zn_lw_type(lw, o->a);
   o->tb = *zn_lw_type(lw, o->b);
   o->ty = *zn_lw_type(lw, o->y);
+  if (product_bf16(lw, n, o, hint)) return ZN_OK;
   zn_expr one = zn_ex_const(lw->ex, 1);
   int ra = o->ta.rank, rb = o->tb.rank;
   zn_gemm g = {.node = n, .hint = hint, .a = load_a, .b = load_b, .emit = emit, .user = o,
@@ -176,11 +213,6 @@ static zn_kref row_zero(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m) 
   return zn_kb_cvt(&lw->kb, load_param(lw, o->za, o, batch, m, true), ZN_I32);
 }
 
-static zn_kref raw_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr k) {
-  const operands *o = user;
-  return load_matrix(lw, o->a, &o->ta, o, batch, m, k);
-}
-
 static int32_t centred_weight(void *user, int64_t k, int64_t n) {
   const packing *p = user;
   int64_t i = p->trans ? n * (int64_t)p->k + k : k * (int64_t)p->n + n, z = 0;
@@ -220,7 +252,7 @@ static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   const zn_htensor *w = zn_lw_cst(lw, o->b), *z = zn_lw_cst(lw, o->zb);
   if (!w || (o->zb && !z) || o->tb.rank != 2 || o->ta.rank < 2 || o->trans_a) return false;
   packing p = {w, z, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], ZN_I32};
-  zn_gemm_int8 g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
+  zn_gemm_dot g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
                     .a_type = (zn_dtype)o->ta.dtype, .a_stored = o->a, .zero = o->za ? row_zero : NULL,
                     .weight = centred_weight, .weights = &p, .name = lw->g->vals[o->b].name};
   if (lw->caps->simt) return product_units(lw, n, o, hint, &p);
@@ -233,7 +265,7 @@ static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
       if (v < g.lo) g.lo = v;
       if (v > g.hi) g.hi = v;
     }
-  return zn_gemm_int8_emit(lw, &g);
+  return zn_gemm_dot_emit(lw, &g);
 }
 
 static zn_status integer_product(zn_lw *lw, zn_nid n, operands o, const char *hint) {

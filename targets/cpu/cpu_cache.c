@@ -45,7 +45,8 @@ static void put_variant(zn_text *t, const zn_kmod *m, const zn_caps *k, const ui
                    m->workspace_bytes);
   zn_text_printf(t, "for %s %s %s %s %u %u %u\n", k->arch ? k->arch : "", k->triple ? k->triple : "", k->cpu ? k->cpu : "",
                  k->features ? k->features : "", k->feature_bits, k->idx_bytes, k->vector_bytes);
-  zn_text_printf(t, "can %d %d %d %d %d\n", k->fma, k->f16_convert, k->round_native, k->dot2, k->dot4);
+  zn_text_printf(t, "can %d %d %d %d %d %d %d\n", k->fma, k->f16_convert, k->round_native, k->dot2,
+                 k->dot4, k->dot_bf16, k->tile_dot);
   if (part == 0) put_io(t, m->inputs, m->num_inputs);
   if (part == 0) put_io(t, m->outputs, m->num_outputs);
   for (uint32_t i = 0; i < m->num_funcs; i++) {

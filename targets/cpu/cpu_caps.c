@@ -23,7 +23,8 @@
 /* Byte products of the CPUs named below: vpdpbusd on 256 bits (VEX), or on 512. */
 #define AVXVNNI "+avxvnni"
 #define AVX512VNNI "+avx512vnni"
-#define AMX AVX512VNNI ",+amx-tile,+amx-int8"
+#define AVX512BF16 AVX512VNNI ",+avx512bf16"
+#define AMX AVX512BF16 ",+amx-tile,+amx-int8,+amx-bf16"
 
 /* Where a row's code comes from, and its caches in KiB. */
 #define FROM(t, c, f) .triple = t, .cpu = c, .features = f
@@ -41,8 +42,11 @@ static const zn_caps rows[] = {
      .feature_bits = ZN_FEATS_V3 | ZN_FEAT_AVXVNNI, CACHES(32, 1024)},
     {.arch = "icelake-server", FROM(X86, "x86-64-v4", AVX512VNNI), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
      .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI, CACHES(32, 1024)},
+    {.arch = "znver4", FROM(X86, "x86-64-v4", AVX512BF16), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
+     .dot_bf16 = true, .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AVX512BF16, CACHES(32, 1024)},
     {.arch = "sapphirerapids", FROM(X86, "x86-64-v4", AMX), ZN_CAPS_AVX512, .f16_convert = true, .dot4 = ZN_DOT4_MIXED,
-     .tile_dot = ZN_TILE_AMX, .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AMX, CACHES(48, 2048)},
+     .dot_bf16 = true, .tile_dot = ZN_TILE_AMX,
+     .feature_bits = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI | ZN_FEAT_AVX512BF16 | ZN_FEAT_AMX, CACHES(48, 2048)},
     {.arch = "aarch64", FROM(A64, "generic", "+neon"), ZN_CAPS_NEON_PLAIN, .f16_convert = true, CACHES(32, 512)},
     /* Armv8.2 with dot products: Cortex-A55 and A76 onwards, Raspberry Pi 5, Graviton 2 */
     {.arch = "armv8.2-a+dotprod", FROM(A64, "generic", "+v8.2a,+dotprod"), ZN_CAPS_NEON_DOT, .f16_convert = true,
@@ -100,6 +104,7 @@ static uint32_t x86_bits(const char *f) {
   if (has_feature(f, "bmi2")) bits |= ZN_FEAT_BMI2;
   if (has_feature(f, "avxvnni")) bits |= ZN_FEAT_AVXVNNI;
   if (has_feature(f, "avx512vnni")) bits |= ZN_FEAT_AVX512VNNI;
+  if (has_feature(f, "avx512bf16")) bits |= ZN_FEAT_AVX512BF16;
   if (has_feature(f, "avx512f") && has_feature(f, "avx512bw") && has_feature(f, "avx512cd") &&
       has_feature(f, "avx512dq") && has_feature(f, "avx512vl"))
     bits |= ZN_FEAT_AVX512;
@@ -111,8 +116,8 @@ static bool may_use_tiles(void) {
 #if defined(__x86_64__) && defined(__linux__)
   enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
   unsigned a, b, c, d;
-  const unsigned tile_int8 = 3u << 24;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & tile_int8) != tile_int8) return false;
+  const unsigned wanted = 1u << 22 | 3u << 24; /* bf16, tile, int8 */
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & wanted) != wanted) return false;
   return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else
   return false;
@@ -126,7 +131,9 @@ static zn_status native_caps(zn_ctx *c, zn_caps *out) {
   if (!strncmp(triple, "x86_64", 6)) {
     uint32_t bits = x86_bits(features);
     const uint32_t icelake = ZN_FEATS_V4 | ZN_FEAT_AVX512VNNI, alder = ZN_FEATS_V3 | ZN_FEAT_AVXVNNI;
-    base = (bits & icelake) == icelake   ? may_use_tiles() ? "sapphirerapids" : "icelake-server"
+    const uint32_t genoa = icelake | ZN_FEAT_AVX512BF16;
+    base = (bits & genoa) == genoa       ? may_use_tiles() ? "sapphirerapids" : "znver4"
+           : (bits & icelake) == icelake ? "icelake-server"
            : (bits & ZN_FEATS_V4) == ZN_FEATS_V4 ? "x86-64-v4"
            : (bits & alder) == alder     ? "alderlake"
            : (bits & ZN_FEATS_V3) == ZN_FEATS_V3 ? "x86-64-v3"
@@ -189,6 +196,7 @@ static uint32_t running_bits(void) {
   if (__builtin_cpu_supports("bmi2")) bits |= ZN_FEAT_BMI2;
   if (__builtin_cpu_supports("avxvnni")) bits |= ZN_FEAT_AVXVNNI;
   if (__builtin_cpu_supports("avx512vnni")) bits |= ZN_FEAT_AVX512VNNI;
+  if (__builtin_cpu_supports("avx512bf16")) bits |= ZN_FEAT_AVX512BF16;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))

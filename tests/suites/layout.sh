@@ -1,7 +1,8 @@
 # Random convolution networks (tests/layout/make_nets.py) through blocked layouts: self-checked on cpu (16- and 32-byte
 # vectors), interp, c and, channels last, the kernels of cuda in the interpreter; the same bits from one thread and two.
 # Wide ones also under --math=fast, on every level of x86-64; some of those must take the schedule of Winograd.
-# Random attentions (make_attention.py) likewise, without cuda.
+# Random attentions (make_attention.py) likewise, without cuda. Random networks of bf16 products (make_products.py) also with the
+# instructions of processors that multiply bf16, which the interpreter imitates.
 . tests/suites/lib.sh
 
 # With the least memory that --max-ram finds: bands of rows.
@@ -49,10 +50,17 @@ fast() { # FILE
   try "$name c" "$ZENITHC" "$f" --math=fast --target=c -o "$d/m.c"
   "$ZENITHC" "$f" --math=fast --verify=off -o "$d/kernels.zk" 2> "$d/zk.log"
 }
-export -f one bands fast
+products() { # FILE
+  local name arch
+  name=$(basename "$1" .zg)
+  mkdir -p "$out/$name"
+  for arch in sapphirerapids znver4 x86-64-v3; do try "$name $arch" "$ZENITHC" "$1" --arch=$arch -o "$out/$name/$arch.zk"; done
+}
+export -f one bands fast products
 export out
 python3 tests/layout/make_nets.py "$out/nets" "${N:-30}" > /dev/null
 python3 tests/layout/make_attention.py "$out/nets" "${N:-20}"
+python3 tests/layout/make_products.py "$out/products" "${N:-20}"
 finer() {
   "$ZENITHC" "$out/nets/wide000.zg" --math=fast --tolerance=2e-6 -o "$out/finer.so" 2>&1 |
     grep "built again with Winograd's tiles of 2 x 2"
@@ -62,6 +70,9 @@ export -f finer
   try "a tolerance that large tiles miss" finer
   printf '%s\n' "$out"/nets/*.zg | xargs -P "$JOBS" -I{} bash -c 'one {}'
   printf '%s\n' "$out"/nets/wide*.zg | xargs -P "$JOBS" -I{} bash -c 'fast {}'
+  printf '%s\n' "$out"/products/*.zg | xargs -P "$JOBS" -I{} bash -c 'products {}'
+  try "tiles of bf16 are taken" grep -lq tiledot "$out"/bf*/sapphirerapids.zk
+  try "dot products of bf16 are taken" grep -lq dot2bf16 "$out"/bf*/znver4.zk
   try "Winograd is taken in a chunk at a time" grep -lq conv_winograd "$out"/wide*/fast/kernels.zk
   try "Winograd is taken stage by stage" grep -lq winograd_gather "$out"/wide*/fast/kernels.zk
 } | tally

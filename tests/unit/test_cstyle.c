@@ -85,7 +85,7 @@ static const zn_dtype numbers[] = {ZN_U8,  ZN_I8,  ZN_U16, ZN_I16, ZN_U32, ZN_I3
 enum { NUMBERS = sizeof numbers / sizeof *numbers };
 
 static bool printable(const fixture *t, zn_kop op, zn_dtype dt) {
-  if (zn_kops[op].cls == 'M' || (op == ZN_K_Rem && zn_is_float(dt))) return false;
+  if (zn_kops[op].cls == 'M' || (op == ZN_K_Rem && zn_is_float(dt)) || op == ZN_K_Dot2Bf16) return false;
   if (op == ZN_K_Fma && !t->fma) return false;
   return zn_kop_accepts(op, dt);
 }

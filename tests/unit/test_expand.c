@@ -356,8 +356,79 @@ static void test_strands(void **state) {
   }
 }
 
+/* Products of bf16: out = dot(x, y, dot(y, x, x)), as one operation or expanded. */
+static zn_kmod *bf16_kernel(zn_ctx *c, const zn_caps *caps) {
+  zn_kmod *m = zn_kmod_new(&c->graph, "t");
+  zn_kb b;
+  zn_kb_begin(&b, c, m, "k", false);
+  zn_kref out = zn_kb_param(&b, "out", ZN_KP_OUT, ZN_I32), x = zn_kb_param(&b, "x", ZN_KP_IN, ZN_I32);
+  zn_kref y = zn_kb_param(&b, "y", ZN_KP_IN, ZN_I32), lo = zn_kb_idx(&b, 0), hi = zn_kb_idx(&b, N);
+  zn_kref i = zn_kb_for(&b, lo, hi, 1, ZN_FOR_VECTOR, 0), v = zn_kb_load(&b, ZN_I32, 1, x, i);
+  zn_kref w = zn_kb_load(&b, ZN_I32, 1, y, i);
+  zn_kref sum = zn_kb_dot(&b, ZN_K_Dot2Bf16, w, v, v, 0);
+  zn_kb_store(&b, out, i, zn_kb_dot(&b, ZN_K_Dot2Bf16, v, w, sum, 0));
+  zn_kb_end(&b);
+  zn_kb_finish(&b);
+  assert_int_equal(zn_kpass_widen(c, m, caps), ZN_OK);
+  assert_int_equal(zn_kpass_expand(c, m, caps), ZN_OK);
+  assert_int_equal(zn_kmod_verify(c, m), ZN_OK);
+  bool found = false;
+  for (uint32_t k = 1; k < m->funcs[0]->num_insts; k++) found |= m->funcs[0]->insts[k].op == ZN_K_Dot2Bf16;
+  assert_true(found == caps->dot_bf16);
+  return m;
+}
+
+static float bf16_part(uint32_t word, bool upper) {
+  const uint32_t bits = upper ? word & 0xffff0000u : word << 16;
+  float v;
+  memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
+static float bf16_dot(uint32_t x, uint32_t y, float sum) {
+  sum = fmaf(bf16_part(x, true), bf16_part(y, true), sum);
+  return fmaf(bf16_part(x, false), bf16_part(y, false), sum);
+}
+
+/* Both forms on numbers that are normal; the operation takes subnormal ones for zeros. */
+static void test_bf16(void **state) {
+  static const zn_caps caps[] = {
+      {.arch = "dots", .idx_bytes = 8, .vector_bytes = 32, .fma = true, .f64_native = true, .dot_bf16 = true},
+      {.arch = "fma", .idx_bytes = 8, .vector_bytes = 32, .fma = true, .f64_native = true}};
+  static uint32_t x[N], y[N], r[N];
+  (void)state;
+  for (uint32_t i = 0; i < N; i++) { /* exponents from 2^-32 to 2^31, any signs and mantissas */
+    const uint32_t a = i * 2654435761u, b = (i + 7) * 2246822519u;
+    x[i] = (a & 0x807f807fu) | (0x2f802f80u + ((a >> 7 & 63) << 23) + ((a >> 20 & 63) << 7));
+    y[i] = (b & 0x807f807fu) | (0x2f802f80u + ((b >> 9 & 63) << 23) + ((b >> 19 & 63) << 7));
+  }
+  for (size_t k = 0; k < 2; k++) {
+    zn_ctx c;
+    zn_ctx_init(&c);
+    run(&c, bf16_kernel(&c, &caps[k]), r, x, y, sizeof r);
+    for (int i = 0; i < N; i++) {
+      float start, e, got;
+      memcpy(&start, &x[i], sizeof start);
+      e = bf16_dot(x[i], y[i], bf16_dot(y[i], x[i], start));
+      memcpy(&got, &r[i], sizeof got);
+      if (memcmp(&e, &got, sizeof e))
+        fail_msg("%s: %08x . %08x gives %a, not %a", caps[k].arch, x[i], y[i], (double)got, (double)e);
+    }
+    for (int i = 0; i < N; i++) x[i] = 0x3f800001u + (uint32_t)i % 100, y[i] = 0x00013f80u; /* 1 * 2^-133, 2^-133 * 1 */
+    run(&c, bf16_kernel(&c, &caps[k]), r, x, y, sizeof r);
+    for (int i = 0; i < N; i++) {
+      const uint32_t sum = x[i]; /* too small to change it */
+      assert_int_equal(r[i], sum);
+      x[i] = 0x7f000000u, y[i] = 0x00400000u; /* 2^127 * 2^-127: one, or nothing where that is zero */
+    }
+    run(&c, bf16_kernel(&c, &caps[k]), r, y, x, sizeof r);
+    for (int i = 0; i < N; i++) assert_int_equal(r[i], caps[k].dot_bf16 ? 0 : 0x40000000u);
+    zn_ctx_fini(&c);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_forms),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_functions), cmocka_unit_test(test_forms), cmocka_unit_test(test_bf16),
                                      cmocka_unit_test(test_strands), cmocka_unit_test(test_conversions)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

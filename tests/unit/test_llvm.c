@@ -105,7 +105,7 @@ static uint32_t ops_kernel(fixture *t, zn_dtype dt, unsigned lanes) {
       if (cls == 'P') v = zn_kb_select(b, zn_kb_cmp(b, (zn_kop)op, x, y), one, none);
       else if (op == ZN_K_Fma) v = zn_kb_fma(b, x, y, one);
       else if (op == ZN_K_Dot4) v = dots(t, x, y, one, lanes);
-      else if (op == ZN_K_Dot2 || op == ZN_K_Pair4) continue;
+      else if (op == ZN_K_Dot2 || op == ZN_K_Pair4 || op == ZN_K_Dot2Bf16) continue;
       else if (zn_kops[op].sig[1] == 'v') v = zn_kb_bin(b, (zn_kop)op, x, y);
       else v = zn_kb_un(b, (zn_kop)op, x);
       put(t, v, lanes);

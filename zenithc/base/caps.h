@@ -12,8 +12,9 @@ enum {
   ZN_FEAT_AVX512VNNI = 1u << 7, /* and on 512 */
   ZN_FEAT_DOTPROD = 1u << 8,    /* AArch64 sdot, udot */
   ZN_FEAT_I8MM = 1u << 9,       /* AArch64 usdot, smmla, ummla, usmmla */
-  ZN_FEAT_AMX = 1u << 10,       /* amx-tile, amx-int8, and the system lets this process use them */
-  ZN_FEAT_RVV = 1u << 11        /* RISC-V V, version 1.0 */
+  ZN_FEAT_AMX = 1u << 10,       /* amx-tile, amx-int8, amx-bf16, and the system lets this process use them */
+  ZN_FEAT_RVV = 1u << 11,       /* RISC-V V, version 1.0 */
+  ZN_FEAT_AVX512BF16 = 1u << 12 /* vdpbf16ps on 128 to 512 bits */
 };
 
 /* What 4-way products of bytes cost (Dot4 of codegen/kir/kops.def). */
@@ -52,6 +53,7 @@ typedef struct zn_caps {
   bool f16_convert;     /* f16 <-> f32 in one instruction */
   bool round_native;    /* floor ceil trunc rint in one instruction */
   bool dot2;            /* two products of 16 bits into one 32-bit sum in about one instruction: vpmaddwd, smlad */
+  bool dot_bf16;        /* Dot2Bf16 in an instruction (vdpbf16ps), and TileDot of bf16 where tiles are AMX's */
   uint8_t dot4;         /* zn_dot4_kind */
   uint8_t tile_dot;     /* zn_tile_kind */
   bool f64_native;      /* double arithmetic in hardware */

@@ -12,7 +12,7 @@ static const struct {
 } features[] = {{ZN_FEAT_SSE42, "sse4.2"},         {ZN_FEAT_AVX2, "avx2"},        {ZN_FEAT_FMA, "fma"},
                 {ZN_FEAT_F16C, "f16c"},            {ZN_FEAT_BMI2, "bmi2"},        {ZN_FEAT_AVX512, "avx512"},
                 {ZN_FEAT_AVXVNNI, "avxvnni"},      {ZN_FEAT_AVX512VNNI, "avx512vnni"},
-                {ZN_FEAT_AMX, "amx-int8"},
+                {ZN_FEAT_AVX512BF16, "avx512bf16"}, {ZN_FEAT_AMX, "amx-int8, amx-bf16"},
                 {ZN_FEAT_DOTPROD, "dotprod"},      {ZN_FEAT_I8MM, "i8mm"}};
 enum { NUM_FEATURES = sizeof features / sizeof *features };
 

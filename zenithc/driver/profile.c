@@ -38,7 +38,7 @@ static void pool_for(void *user, zn_kernel kernel, void *const *bufs, const intp
 static bool uses_units(const zn_kfunc *f) {
   for (uint32_t k = 1; k < f->num_insts; k++) {
     const zn_kop op = (zn_kop)f->insts[k].op;
-    if (op == ZN_K_Dot4 || op == ZN_K_Pair4 || op == ZN_K_Dot2 || op == ZN_K_TileDot) return true;
+    if (zn_kop_is_dot((uint8_t)op) || op == ZN_K_TileDot) return true;
     if (strstr(zn_kops[op].text, "mma")) return true;
   }
   return false;

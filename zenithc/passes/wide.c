@@ -14,9 +14,12 @@ typedef enum kind {
   COMPUTE /* results are rounded */
 } kind;
 
+enum { MIN_DEPTH = 16, MIN_COLUMNS = 16 };
+
 typedef struct widener {
   zn_ctx *c;
   zn_graph *g;
+  bool dot_bf16;     /* of caps */
   uint32_t known;    /* values of the model: ids below */
   uint8_t *narrow;   /* per value: the narrow type it has in the model, or ZN_NONE */
   zn_vid *twin;      /* per narrow value: its f32 twin, per cast of one to f32: the same, 0: none yet */
@@ -28,7 +31,21 @@ typedef struct widener {
 
 static bool is_narrow(unsigned t) { return t == ZN_F16 || t == ZN_BF16; }
 
-static kind kind_of(const zn_graph *g, const zn_node *n) {
+/* A product that the processor computes from bf16 as they are (Dot2Bf16, TileDot of kops.def). */
+static bool stays_narrow(const widener *w, const zn_node *n) {
+  const zn_graph *g = w->g;
+  if (!w->dot_bf16 || (n->op != ZN_OP_MatMul && n->op != ZN_OP_Gemm)) return false;
+  const zn_type *a = &g->vals[n->in[0]].type, *b = &g->vals[n->in[1]].type;
+  const zn_htensor *h = g->vals[n->in[1]].cst;
+  if (w->narrow[n->in[0]] != ZN_BF16 || w->narrow[n->in[1]] != ZN_BF16) return false;
+  if (a->rank < 2 || b->rank != 2 || !h || !h->data) return false;
+  const bool gemm = n->op == ZN_OP_Gemm, trans_b = gemm && zn_node_int(n, "transB") != 0;
+  return !(gemm && zn_node_int(n, "transA")) && h->dims[trans_b] >= MIN_DEPTH && h->dims[!trans_b] >= MIN_COLUMNS;
+}
+
+static kind kind_of(const widener *w, const zn_node *n) {
+  const zn_graph *g = w->g;
+  if (stays_narrow(w, n)) return KEEP;
   switch ((unsigned)n->op) {
   case ZN_OP_Reshape: case ZN_OP_Transpose: case ZN_OP_Slice: case ZN_OP_Concat: case ZN_OP_Split: case ZN_OP_Squeeze:
   case ZN_OP_Unsqueeze: case ZN_OP_Expand: case ZN_OP_Flatten: case ZN_OP_Identity: case ZN_OP_Pad: case ZN_OP_Tile:
@@ -95,12 +112,12 @@ static bool rounds_later(const widener *w, zn_vid v) {
   const zn_graph *g = w->g;
   if (w->uses[v] != 1 || g->vals[v].is_output) return false;
   const zn_node *r = &g->nodes[w->reader[v]];
-  return kind_of(g, r) == SAME && r->in[0] == v && g->vals[r->out[0]].type.dtype == w->narrow[v];
+  return kind_of(w, r) == SAME && r->in[0] == v && g->vals[r->out[0]].type.dtype == w->narrow[v];
 }
 
 static void widen_node(widener *w, zn_nid n, zn_nid next) {
   zn_graph *g = w->g;
-  kind k = kind_of(g, &g->nodes[n]);
+  kind k = kind_of(w, &g->nodes[n]);
   bool wide = k == COMPUTE, some = false, pending = false;
   for (uint32_t i = 0; i < g->nodes[n].num_in; i++) wide |= k != KEEP && became_wide(w, g->nodes[n].in[i]);
   for (uint32_t i = 0; i < g->nodes[n].num_in; i++) {
@@ -143,26 +160,28 @@ static void narrow_outputs(widener *w) {
 }
 
 /* Is there a product of narrow tensors to be faster for? */
-static bool worthwhile(const zn_graph *g) {
+static bool worthwhile(const widener *w) {
+  const zn_graph *g = w->g;
   for (uint32_t i = 0; i < g->num_order; i++) {
     const zn_node *n = &g->nodes[g->order[i]];
-    if (is_product(n) && is_narrow(g->vals[n->in[0]].type.dtype)) return true;
+    if (is_product(n) && is_narrow(g->vals[n->in[0]].type.dtype) && !stays_narrow(w, n)) return true;
   }
   return false;
 }
 
 static zn_status widen(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
-  widener w = {.c = c, .g = g, .known = g->num_vals};
+  widener w = {.c = c, .g = g, .dot_bf16 = o->caps->dot_bf16, .known = g->num_vals};
   w.narrow = ZN_ARRAY(&c->tmp, uint8_t, w.known);
+  for (zn_vid v = 1; v < w.known; v++) {
+    const zn_type *t = &g->vals[v].type;
+    if (t->kind == ZN_V_TENSOR && is_narrow(t->dtype)) w.narrow[v] = t->dtype;
+  }
+  if (!worthwhile(&w) || !zn_pass_may_rewrite(o)) return ZN_OK;
   w.twin = ZN_ARRAY(&c->tmp, zn_vid, w.known);
   w.thin = ZN_ARRAY(&c->tmp, zn_vid, w.known);
   w.unrounded = ZN_ARRAY(&c->tmp, bool, w.known);
   w.uses = zn_graph_uses(g, &c->tmp);
   w.reader = ZN_ARRAY(&c->tmp, zn_nid, w.known);
-  for (zn_vid v = 1; v < w.known; v++) {
-    const zn_type *t = &g->vals[v].type;
-    if (t->kind == ZN_V_TENSOR && is_narrow(t->dtype)) w.narrow[v] = t->dtype;
-  }
   const uint32_t count = g->num_order;
   zn_nid *order = ZN_ARRAY(&c->tmp, zn_nid, count + 1);
   memcpy(order, g->order, count * sizeof *order);
@@ -176,6 +195,6 @@ static zn_status widen(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
 zn_status zn_pass_wide(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   const zn_caps *caps = o->caps;
   if (!caps || caps->simt || !caps->vector_bytes || !caps->l2_bytes || o->frugal || o->ram_bytes) return ZN_OK;
-  if (worthwhile(g) && zn_pass_may_rewrite(o)) ZN_TRY(widen(c, g, o));
+  ZN_TRY(widen(c, g, o));
   return zn_pass_bodies(c, g, o, zn_pass_wide);
 }

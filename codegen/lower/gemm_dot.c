@@ -1,8 +1,8 @@
-/* The integer matrix-product schedule. A grid iteration takes one block of columns and all rows, or a part of them;
- * lanes are columns, rows of activations are broadcast a word (4 bytes or 2 halves) at a time. Activations that do not
- * lie in memory as words of the right signedness are copied once into a scratch of whole words. Zero points of the
- * activations become a term of the initial sum, from the column sums of the weights. */
-#include "codegen/lower/gemm_int8.h"
+/* The matrix-product schedule of dot-product instructions: of bytes, 16-bit integers and bf16. A grid iteration takes one block
+ * of columns and all rows, or a part of them; lanes are columns, rows of activations are broadcast a word (4 bytes or 2 halves)
+ * at a time. Activations that do not lie in memory as words of the right signedness are copied once into a scratch of whole
+ * words. Zero points of the activations become a term of the initial sum, from the column sums of the weights. */
+#include "codegen/lower/gemm_dot.h"
 
 #include "codegen/lower/gemm.h"
 #include "codegen/lower/requant.h"
@@ -21,7 +21,7 @@ static const shape shapes[] = {{4, 2, 1.0}, {5, 2, 0.9},  {3, 2, 0.9},  {3, 3, 0
 enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct product {
-  const zn_gemm_int8 *g;
+  const zn_gemm_dot *g;
   zn_dotpack pack;
   zn_dot_form form;
   unsigned rows, vectors, lanes;
@@ -48,7 +48,7 @@ static const tile_limits limits[] = {[ZN_TILE_AMX] = {4, 16, 4, 32, 16, 32, 16},
                                      [ZN_TILE_RUNS] = {1, 1, 12, 2, 2, INT64_MAX, 4}};
 
 static bool choose_tiles(zn_lw *lw, product *p) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   const tile_limits *t = &limits[lw->caps->tile_dot];
   int64_t m;
   if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi) || !zn_ex_is_const(lw->ex, g->m, &m)) return false;
@@ -75,7 +75,7 @@ static void ask_tiles(zn_lw *lw, product *p) {
 
 /* Useful part of the peak, for a shape and a form; 0: it does not suit, or is not above `least`. */
 static double score_of(zn_lw *lw, const product *p, const shape *s, zn_dot_form form, unsigned temporaries, double least) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   int64_t m, width = (int64_t)s->vectors * p->lanes;
   unsigned regs = (unsigned)s->rows * s->vectors + s->vectors + temporaries;
   if (!zn_ex_is_const(lw->ex, g->m, &m)) m = INT64_MAX;
@@ -83,7 +83,7 @@ static double score_of(zn_lw *lw, const product *p, const shape *s, zn_dot_form 
   double score = s->speed * zn_gemm_use(lw, g->m, s->rows) * zn_gemm_use(lw, zn_ex_const(lw->ex, g->n), width);
   if (score <= least) return 0;
   if (form == ZN_DOT_BYTES) score /= zn_dot_steps(lw->caps, g->k, g->n, width, g->weight, g->weights);
-  else score /= ZN_DOT_HALVES_COST;
+  else if (form == ZN_DOT_HALVES) score /= ZN_DOT_HALVES_COST;
   return score > least ? score : 0;
 }
 
@@ -121,7 +121,7 @@ static void ask_shape(zn_lw *lw, product *p) {
 
 /* Form and register tile. */
 static bool choose_all(zn_lw *lw, product *p) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   product of[3] = {*p, *p, *p};
   int64_t forms[3];
   uint32_t n = 0, at = 0;
@@ -129,8 +129,9 @@ static bool choose_all(zn_lw *lw, product *p) {
   if (choose_tiles(lw, &of[n])) score[n++] = 1;
   const zn_dot_form form = n && !lw->opts->knobs ? ZN_DOT_NO_FORM : zn_dot_choose(lw->caps, g->a_type, g->lo, g->hi);
   const bool tiles = n > 0;
-  if (form == ZN_DOT_BYTES && (score[n] = choose(lw, &of[n], ZN_DOT_BYTES)) > 0) n++;
-  if (form && lw->caps->dot2 && (score[n] = choose(lw, &of[n], ZN_DOT_HALVES)) > 0) n++;
+  const bool reals = form == ZN_DOT_REALS;
+  if ((reals || form == ZN_DOT_BYTES) && (score[n] = choose(lw, &of[n], form)) > 0) n++;
+  if (form && !reals && lw->caps->dot2 && (score[n] = choose(lw, &of[n], ZN_DOT_HALVES)) > 0) n++;
   if (!n) return false;
   for (uint32_t i = 1; i < n && !tiles; i++)
     if (score[i] > score[at]) at = i;
@@ -145,7 +146,7 @@ static bool choose_all(zn_lw *lw, product *p) {
 }
 
 static void pack_weights(zn_lw *lw, product *p) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   zn_arena *a = &lw->ctx->graph;
   zn_dot_pack(&p->pack, a, lw->caps, g->a_type, p->form, g->k, g->n, p->width, 1, g->weight, g->weights);
   p->consts = zn_dot_place(lw, &p->pack, g->name);
@@ -154,31 +155,31 @@ static void pack_weights(zn_lw *lw, product *p) {
 /* ---------------------------------------------------------------- activations as words */
 
 /* Row number of A over all batches. */
-static zn_expr flat_row(zn_lw *lw, const zn_gemm_int8 *g, const zn_expr *batch, zn_expr m) {
+static zn_expr flat_row(zn_lw *lw, const zn_gemm_dot *g, const zn_expr *batch, zn_expr m) {
   zn_expr r = zn_ex_const(lw->ex, 0);
   for (uint32_t i = 0; i < g->num_batch; i++) r = zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r, g->batch[i]), batch[i]);
   return zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r, g->m), m);
 }
 
 static bool can_stay(zn_lw *lw, const product *p) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   zn_vid v = g->a_stored;
   const unsigned whole = zn_dot_is_tiles(p->pack.form) ? zn_tile_group(lw->caps->tile_dot) : 4;
-  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k % whole) return false;
+  if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k * zn_dtype_bytes(g->a_type) % whole) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
   return zn_lw_is_stored(lw, v) && !lw->g->vals[v].is_input && !lw->g->vals[v].is_output;
 }
 
 static void copy_activations(zn_lw *lw, product *p) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   zn_exprs *ex = lw->ex;
   zn_kb *b = &lw->kb;
   bool halves = p->pack.form == ZN_DOT_HALVES;
-  int64_t row = p->pack.words * (halves ? 2 : 4);
   p->word_type = halves ? ZN_I16 : g->a_type;
+  const int64_t size = zn_dtype_bytes(p->word_type), row = p->pack.words * 4 / size;
   zn_expr count = g->m;
   for (uint32_t i = 0; i < g->num_batch; i++) count = zn_ex_mul(ex, count, g->batch[i]);
-  p->packed = zn_lw_scratch(lw, zn_ex_muli(ex, count, row * (halves ? 2 : 1)));
+  p->packed = zn_lw_scratch(lw, zn_ex_muli(ex, count, row * size));
   zn_lw_kernel(lw, g->node, "dot_words");
   lw->num_epilogue = 0;
   zn_kref to = zn_lw_ptr_loc(lw, p->packed, ZN_KP_OUT, p->word_type);
@@ -195,12 +196,14 @@ static void copy_activations(zn_lw *lw, product *p) {
     if (zero) x = zn_kb_bin(b, ZN_K_Sub, x, zero);
   } else if (p->pack.a_add) {
     x = zn_kb_bin(b, ZN_K_Xor, x, zn_kb_int(b, g->a_type, g->a_type == ZN_I8 ? -128 : 128));
+  } else if (p->pack.reals) {
+    x = zn_kb_cvt(b, x, ZN_BF16);
   }
   zn_lw_store_at(lw, to, p->word_type, zn_ex_add(ex, start, k), x);
   zn_lw_end(lw);
   if (row > g->k) { /* the weights there are zero; the bytes must only be defined */
     zn_expr r = zn_lw_for(lw, zn_ex_const(ex, row - g->k), ZN_FOR_SERIAL, 0);
-    zn_kref nothing = zn_kb_int(b, p->word_type, 0);
+    zn_kref nothing = p->pack.reals ? zn_kb_float(b, p->word_type, 0) : zn_kb_int(b, p->word_type, 0);
     zn_lw_store_at(lw, to, p->word_type, zn_ex_add(ex, zn_ex_addi(ex, start, g->k), r), nothing);
     zn_lw_end(lw);
   }
@@ -230,20 +233,22 @@ static zn_kref load_row(zn_lw *lw, void *user, zn_expr at) {
 
 /* One accumulator: row base + r, which is row m of A, column first + col. */
 static void accumulate(zn_lw *lw, const product *p, zn_expr r, zn_expr m, zn_expr col) {
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   zn_kb *b = &lw->kb;
   zn_exprs *ex = lw->ex;
+  const bool reals = p->pack.reals;
   zn_expr n = zn_ex_add(ex, p->first, col), column = zn_ex_add(ex, zn_ex_muli(ex, p->block, p->width), col);
   zn_kref zero = g->zero && p->pack.form != ZN_DOT_HALVES ? g->zero(lw, g->user, p->batch, m) : 0;
   zn_kref sum = zn_dot_initial(lw, &p->pack, &p->consts, zn_kb_int(b, ZN_I32, 0), zero, column, n);
   if (p->sums) {
-    zn_kref products = zn_lw_load_at(lw, p->sums, ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, r, p->width), col));
-    sum = zn_kb_bin(b, ZN_K_Add, products, sum);
+    zn_kref products = zn_lw_load_at(lw, p->sums, reals ? ZN_F32 : ZN_I32, zn_ex_add(ex, zn_ex_muli(ex, r, p->width), col));
+    sum = reals ? products : zn_kb_bin(b, ZN_K_Add, products, sum);
   } else {
     zn_kref acc = zn_kb_var(b, sum);
     row_at at = {p, m};
     zn_dot_steps_emit(lw, &p->pack, &p->consts, 1, p->block, col, acc, load_row, &at);
     sum = zn_kb_get(b, acc);
+    if (reals) sum = zn_kb_bitcast(b, sum, ZN_F32);
   }
   g->emit(lw, g->user, p->batch, m, n, sum);
 }
@@ -277,7 +282,7 @@ static void columns(zn_lw *lw, const product *p, zn_expr r, zn_expr m) {
 
 static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
   zn_exprs *ex = lw->ex;
-  const zn_gemm_int8 *g = p->g;
+  const zn_gemm_dot *g = p->g;
   bool fixed = zn_ex_is_const(ex, g->m, NULL);
   zn_expr first = zn_ex_mul(ex, part, p->per_part), here = p->per_part;
   if (!zn_ex_is(ex, p->parts, 1)) {
@@ -298,7 +303,7 @@ static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
   zn_lw_end(lw);
 }
 
-bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
+bool zn_gemm_dot_emit(zn_lw *lw, const zn_gemm_dot *g) {
   zn_exprs *ex = lw->ex;
   product p = {.g = g, .word_type = g->a_type, .lanes = zn_lw_lanes(lw, ZN_I32)};
   if (g->k < 4 || g->n < 1) return false;
@@ -309,7 +314,8 @@ bool zn_gemm_int8_emit(zn_lw *lw, const zn_gemm_int8 *g) {
   p.row_blocks = zn_ex_ceildiv(ex, g->m, zn_ex_const(ex, p.rows));
   zn_gemm_cut_rows(lw, g->node, g->num_batch, g->batch, p.row_blocks, zn_ex_const(ex, p.pack.blocks), &p.per_part, &p.parts);
   zn_lw_kernel(lw, g->node, g->hint);
-  if (zn_dot_is_tiles(p.form)) p.sums = zn_kb_alloc(&lw->kb, ZN_I32, (uint64_t)p.rows * (uint64_t)p.width);
+  const zn_dtype sum_type = p.pack.reals ? ZN_F32 : ZN_I32;
+  if (zn_dot_is_tiles(p.form)) p.sums = zn_kb_alloc(&lw->kb, sum_type, (uint64_t)p.rows * (uint64_t)p.width);
   zn_expr extents[ZN_MAX_RANK + 2], vars[ZN_MAX_RANK + 2];
   for (uint32_t i = 0; i < g->num_batch; i++) extents[i] = g->batch[i];
   extents[g->num_batch] = zn_ex_const(ex, p.pack.blocks);
