@@ -3,15 +3,15 @@
 Usage: make_products.py OUTDIR COUNT [SEED]
 
 Rows below, at and above register tiles and symbolic, depths that are no whole pairs or groups, batches, Gemm with both orders of
-its weights, operators between products that round, weights that are too small or too large for such instructions, and constants
-on the left, which no such instruction takes.
+its weights, and operators between products that round. Those called out* have weights that are too small or too large for
+instructions that take subnormal numbers for zeros.
 """
 import os
 import random
 import sys
 
 
-def net(seed):
+def net(seed, outside):
     r = random.Random(seed)
     consts, lines, dims = [], [], []
 
@@ -30,9 +30,9 @@ def net(seed):
     shape = f"{','.join(map(str, dims + [rows, width]))}"
     head = f"graph @net(%x: bf16[{shape}]) -> (%y) {{"
     last = "%x"
-    for i in range(r.randint(1, 3)):
+    for i in range(1 if outside else r.randint(1, 3)):
         n = r.choice([8, 16, 17, 24, 32, 33, 48, 64, 100, 144])
-        scale = r.choice([1.0] * 8 + [3e-36, 1e15]) / width ** 0.5
+        scale = (r.choice([1e-37, 1e15]) if outside else 1) / width ** 0.5
         if gemm_only:
             t = r.random() < 0.5
             w, b = const([n, width] if t else [width, n], scale), const([n], 1)
@@ -41,7 +41,7 @@ def net(seed):
             text = f"MatMul({last}, {const([width, n], scale)})"
         lines.append(f"  %p{i}: bf16[*] = {text}")
         last, width = f"%p{i}", n
-        after = r.choice(["", "Relu", "Add", "Tanh", "LayerNormalization"])
+        after = r.choice(["", "Relu"] if outside else ["", "Relu", "Add", "Tanh", "LayerNormalization"])
         if after in ("Add", "LayerNormalization"):
             after_text = f"{after}({last}, {const([width], 1)})" + (" {axis=-1}" if after != "Add" else "")
         else:
@@ -58,8 +58,9 @@ def main():
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     os.makedirs(out, exist_ok=True)
     for i in range(count):
-        with open(os.path.join(out, f"bf{i:03}.zg"), "w") as f:
-            f.write(net(seed * 1000 + i))
+        outside = i % 10 == 9
+        with open(os.path.join(out, f"{'out' if outside else 'bf'}{i:03}.zg"), "w") as f:
+            f.write(net(seed * 1000 + i, outside))
 
 
 main()

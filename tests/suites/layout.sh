@@ -55,8 +55,10 @@ products() { # FILE
   name=$(basename "$1" .zg)
   mkdir -p "$out/$name"
   for arch in sapphirerapids znver4 x86-64-v3; do try "$name $arch" "$ZENITHC" "$1" --arch=$arch -o "$out/$name/$arch.zk"; done
+  case $name in out*) try "$name takes no bf16 products" absent 'tiledot\|dot2bf16' "$out/$name"/*.zk ;; esac
 }
-export -f one bands fast products
+absent() { ! grep -l "$@"; }
+export -f one bands fast products absent
 export out
 python3 tests/layout/make_nets.py "$out/nets" "${N:-30}" > /dev/null
 python3 tests/layout/make_attention.py "$out/nets" "${N:-20}"
