@@ -382,9 +382,21 @@ static void attach_epilogues(fuser *f) {
   }
 }
 
+/* Graph text may hold the decisions of an earlier build, for another target. */
+static void forget(zn_graph *g) {
+  for (uint32_t i = 0; i < g->num_order; i++) {
+    zn_node *n = &g->nodes[g->order[i]];
+    n->group = 0;
+    for (uint32_t k = 0; k < n->num_out; k++) {
+      g->vals[n->out[k]].inlined = false;
+      g->vals[n->out[k]].alias = 0;
+    }
+  }
+}
+
 zn_status zn_pass_fuse(zn_ctx *c, zn_graph *g, zn_pass_opts *o) {
   fuser f = {.c = c, .g = g, .o = o};
-  for (uint32_t i = 0; i < g->num_order; i++) g->nodes[g->order[i]].group = 0;
+  forget(g);
   if (o->opt_level == 0) { /* every value is stored */
     alias_reshapes(&f);
     return zn_pass_bodies(c, g, o, zn_pass_fuse);
