@@ -50,8 +50,9 @@ static const tile_limits limits[] = {[ZN_TILE_AMX] = {4, 16, 4, 32, 16, 32, 16},
 static bool choose_tiles(zn_lw *lw, product *p) {
   const zn_gemm_dot *g = p->g;
   const tile_limits *t = &limits[lw->caps->tile_dot];
-  int64_t m;
-  if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi) || !zn_ex_is_const(lw->ex, g->m, &m)) return false;
+  int64_t least, m; /* as many rows as there can be */
+  zn_ex_range(lw->ex, g->m, &least, &m);
+  if (!zn_dot_tiles(lw->caps, g->a_type, g->lo, g->hi)) return false;
   if (m < t->min_rows || g->n < t->min_cols || g->k < t->min_depth || p->lanes != t->lanes) return false;
   p->form = ZN_DOT_TILES;
   if (m > t->rows) m = t->rows;
@@ -164,6 +165,7 @@ static zn_expr flat_row(zn_lw *lw, const zn_gemm_dot *g, const zn_expr *batch, z
 static bool can_stay(zn_lw *lw, const product *p) {
   const zn_gemm_dot *g = p->g;
   zn_vid v = g->a_stored;
+  if (zn_dot_is_tiles(p->pack.form) && !zn_ex_is_const(lw->ex, g->m, NULL)) return false; /* the last tile reads past its rows */
   const unsigned whole = zn_dot_is_tiles(p->pack.form) ? zn_tile_group(lw->caps->tile_dot) : 4;
   if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k * zn_dtype_bytes(g->a_type) % whole) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
@@ -179,6 +181,8 @@ static void copy_activations(zn_lw *lw, product *p) {
   const int64_t size = zn_dtype_bytes(p->word_type), row = p->pack.words * 4 / size;
   zn_expr count = g->m;
   for (uint32_t i = 0; i < g->num_batch; i++) count = zn_ex_mul(ex, count, g->batch[i]);
+  const bool past = zn_dot_is_tiles(p->pack.form) && !zn_ex_is_const(ex, g->m, NULL); /* the last tile reads more rows */
+  if (past) count = zn_ex_addi(ex, count, p->rows - 1);
   p->packed = zn_lw_scratch(lw, zn_ex_muli(ex, count, row * size));
   zn_lw_kernel(lw, g->node, "dot_words");
   lw->num_epilogue = 0;
@@ -297,6 +301,7 @@ static void row_tiles(zn_lw *lw, product *p, zn_expr part) {
   if (!fixed) {
     row = zn_ex_min(ex, row, zn_ex_addi(ex, g->m, -1));
     row = zn_lw_as_expr(lw, zn_lw_ix(lw, row), g->m);
+    if (p->sums) r = zn_ex_sub(ex, row, base);
   }
   columns(lw, p, r, row);
   zn_lw_end(lw);

@@ -1,10 +1,10 @@
-"""Writes random networks of bf16 products as .zg text: for processors that multiply bf16, and those that do not.
+"""Writes random networks of bf16 and byte products as .zg text: for processors that multiply those, and those that do not.
 
 Usage: make_products.py OUTDIR COUNT [SEED]
 
 Rows below, at and above register tiles and symbolic, depths that are no whole pairs or groups, batches, Gemm with both orders of
 its weights, and operators between products that round. Those called out* have weights that are too small or too large for
-instructions that take subnormal numbers for zeros.
+instructions that take subnormal numbers for zeros; those called byte* are one product of bytes each.
 """
 import os
 import random
@@ -53,6 +53,22 @@ def net(seed, outside):
     return "zg 1\n" + sym + "\n".join(consts + [head] + lines + ["}"]) + "\n"
 
 
+def byte_net(seed):
+    r = random.Random(seed)
+    a, rows, k, n = r.choice("ui") + "8", r.choice([1, 2, 4, 7, 16, 31, 32, 33, 64, 70]), r.randint(4, 200), r.randint(1, 100)
+    low, high = (0, 255) if a == "u8" else (-128, 127)
+    sym, zero = "", ""
+    if r.random() < 0.7:
+        sym, rows = f"sym S {rows}..{rows + r.choice([1, 50, 1000])}\n", "S"
+    batch = r.choice(["", "", "2,", "3,"])
+    consts = [f"const $w i8[{k},{n}] = rand(1, -128, 127)"]
+    if r.random() < 0.5:
+        consts.append(f"const $z {a}[] = [{r.randint(low, high)}]")
+        zero = ", $z"
+    lines = [f"graph @net(%x: {a}[{batch}{rows},{k}]) -> (%y) {{", f"  %y: i32[*] = MatMulInteger(%x, $w{zero})", "}"]
+    return "zg 1\n" + sym + "\n".join(consts + lines) + "\n"
+
+
 def main():
     out, count = sys.argv[1], int(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
@@ -61,6 +77,8 @@ def main():
         outside = i % 10 == 9
         with open(os.path.join(out, f"{'out' if outside else 'bf'}{i:03}.zg"), "w") as f:
             f.write(net(seed * 1000 + i, outside))
+        with open(os.path.join(out, f"byte{i:03}.zg"), "w") as f:
+            f.write(byte_net(seed * 1000 + i))
 
 
 main()

@@ -1,8 +1,8 @@
 # Random convolution networks (tests/layout/make_nets.py) through blocked layouts: self-checked on cpu (16- and 32-byte
 # vectors), interp, c and, channels last, the kernels of cuda in the interpreter; the same bits from one thread and two.
 # Wide ones also under --math=fast, on every level of x86-64; some of those must take the schedule of Winograd.
-# Random attentions (make_attention.py) likewise, without cuda. Random networks of bf16 products (make_products.py) also with the
-# instructions of processors that multiply bf16, which the interpreter imitates.
+# Random attentions (make_attention.py) likewise, without cuda. Random networks of bf16 and byte products (make_products.py)
+# also with the instructions of processors that have such, which the interpreter imitates.
 . tests/suites/lib.sh
 
 # With the least memory that --max-ram finds: bands of rows.
@@ -54,7 +54,9 @@ products() { # FILE
   local name arch
   name=$(basename "$1" .zg)
   mkdir -p "$out/$name"
-  for arch in sapphirerapids znver4 x86-64-v3; do try "$name $arch" "$ZENITHC" "$1" --arch=$arch -o "$out/$name/$arch.zk"; done
+  local archs="sapphirerapids znver4 x86-64-v3"
+  case $name in byte*) archs="sapphirerapids armv8.6-a cortex-m55 x86-64-v3" ;; esac
+  for arch in $archs; do try "$name $arch" "$ZENITHC" "$1" --arch=$arch -o "$out/$name/$arch.zk"; done
   case $name in out*) try "$name takes no bf16 products" absent 'tiledot\|dot2bf16' "$out/$name"/*.zk ;; esac
 }
 absent() { ! grep -l "$@"; }
