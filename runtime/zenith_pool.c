@@ -239,7 +239,7 @@ zn_pool *zn_pool_create(unsigned threads) {
   long cpus = sysconf(_SC_NPROCESSORS_ONLN);
   if (cpus < 1) cpus = 1;
   if (threads == 0) threads = (unsigned)cpus;
-  if (threads > 4096) return NULL;
+  if (threads > ZN_POOL_MOST) return NULL;
   zn_pool *p = (zn_pool *)calloc(1, sizeof *p);
   if (!p) return NULL;
   p->workers = (worker *)calloc(threads, sizeof *p->workers);

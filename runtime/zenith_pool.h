@@ -23,7 +23,8 @@ extern "C" {
 typedef struct zn_pool zn_pool;
 
 /* threads counts the caller: threads - 1 are started. 0 = one per online CPU. NULL when none could
- * be had. */
+ * be had, and for more than ZN_POOL_MOST. */
+#define ZN_POOL_MOST 4096
 zn_pool *zn_pool_create(unsigned threads);
 /* No run may be in progress. NULL is fine. */
 void zn_pool_destroy(zn_pool *pool);

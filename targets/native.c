@@ -4,7 +4,9 @@
 #include "targets/native.h"
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "runtime/zenith_pool.h"
@@ -38,13 +40,36 @@ static const char *load_error(const char *file) {
   return !strncmp(why, file, n) && !strncmp(why + n, ": ", 2) ? why + n + 2 : why;
 }
 
+/* Less than its segments need? dlopen would map what is not there, and end the process with SIGBUS. */
+static bool cut_short(const char *file) {
+  FILE *f = fopen(file, "rb");
+  Elf64_Ehdr h;
+  Elf64_Phdr p;
+  struct stat st;
+  bool cut = false;
+  if (!f) return false;
+  if (fstat(fileno(f), &st) == 0 && fread(&h, sizeof h, 1, f) == 1 && !memcmp(h.e_ident, ELFMAG, SELFMAG) &&
+      h.e_ident[EI_CLASS] == ELFCLASS64 && h.e_phentsize == sizeof p)
+    for (unsigned i = 0; i < h.e_phnum && !cut; i++)
+      cut = fseek(f, (long)(h.e_phoff + i * sizeof p), SEEK_SET) || fread(&p, sizeof p, 1, f) != 1 ||
+            (p.p_type == PT_LOAD && (p.p_filesz > (uint64_t)st.st_size || p.p_offset > (uint64_t)st.st_size - p.p_filesz));
+  fclose(f);
+  return cut;
+}
+
 zn_status zn_native_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn_exec **out) {
   (void)mod;
   *out = NULL;
   /* a name without a slash would be searched in the system's library path */
   const char *file = strchr(path, '/') ? path : zn_arena_printf(&c->perm, "./%s", path);
-  void *handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+  const bool cut = cut_short(file);
+  void *handle = cut ? NULL : dlopen(file, RTLD_NOW | RTLD_LOCAL);
   if (c->file && !strcmp(c->file, path)) path = NULL; /* messages begin with it */
+  if (cut) {
+    zn_fail(c, ZN_ERR_IO, path, "cannot load: the file is cut short");
+    zn_help(c, "copy it again, or compile the model again");
+    return ZN_ERR_IO;
+  }
   if (!handle) return zn_fail(c, ZN_ERR_IO, path, "cannot load: %s", load_error(file));
   const zn_model *m = dlsym(handle, "zn_model_main");
   if (!m) {

@@ -68,8 +68,11 @@ static zn_status external_file(zn_payload *s, const char *loc, const char *where
       return zn_fail(s->c, ZN_ERR_IO, where, "cannot resolve '%s': %s", s->dir, strerror(errno));
     s->real_dir = zn_arena_strdup(s->a, buf);
   }
-  if (!realpath(path, buf))
-    return zn_fail(s->c, ZN_ERR_IO, where, "external data '%s': %s", path, strerror(errno));
+  if (!realpath(path, buf)) {
+    zn_fail(s->c, ZN_ERR_IO, where, "external data '%s': %s", path, strerror(errno));
+    zn_help(s->c, "the file belongs to the model: copy it too, to the same place beside it");
+    return ZN_ERR_IO;
+  }
   size_t n = strlen(s->real_dir);
   if (strncmp(buf, s->real_dir, n) != 0 || (n > 1 && buf[n] != '/'))
     return zn_error(s->c, where, "external data '%s' is a link to outside the model's folder", loc);
@@ -108,9 +111,12 @@ static zn_status external_bytes(zn_payload *s, const Pb__TensorProto *t, const c
   size_t size;
   const uint8_t *base;
   ZN_TRY(external_file(s, loc, where, &base, &size));
-  if (off > size || want > size - off)
-    return zn_error(s->c, where, "external data at %llu+%llu ends behind '%s' (%zu bytes)",
-                    (unsigned long long)off, (unsigned long long)want, loc, size);
+  if (off > size || want > size - off) {
+    zn_error(s->c, where, "external data at %llu+%llu ends behind '%s' (%zu bytes)", (unsigned long long)off,
+             (unsigned long long)want, loc, size);
+    zn_help(s->c, "the file is cut short or another model's: copy both again");
+    return ZN_ERR_MODEL;
+  }
   *out = base + off;
   return ZN_OK;
 }

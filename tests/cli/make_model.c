@@ -1,5 +1,5 @@
 /* make_model DIR: writes what the examples of docs/CLI.md use into DIR: model.onnx, x.pb, tests/affine, tests/dynamic,
- * tests/wrong, unsupported.onnx, zenith.yaml. */
+ * tests/wrong, unsupported.onnx, zenith.yaml; and external.onnx, whose weights are in weights.bin. */
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -41,6 +41,21 @@ static int put_test(const char *dir, int fixed, int batch, float off) {
   return bad | tiny_write(path, &p);
 }
 
+static int put_external(void) {
+  pb w = {.n = 0}, entry = {.n = 0}, bytes = {.n = 0};
+  for (int i = 0; i < 2; i++) pb_int(&w, 1, (uint64_t)tiny_w_dims[i]);
+  pb_int(&w, 2, 1);
+  pb_str(&w, 8, "w");
+  pb_str(&entry, 1, "location");
+  pb_str(&entry, 2, "weights.bin");
+  pb_sub(&w, 13, &entry);
+  pb_int(&w, 14, 1);
+  memcpy(bytes.b, tiny_w, sizeof tiny_w);
+  bytes.n = sizeof tiny_w;
+  pb m = tiny_model_with(1, "Relu", &w);
+  return tiny_write("external.onnx", &m) | tiny_write("weights.bin", &bytes);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2 || chdir(argv[1])) return 2;
   pb p = tiny_model(0, "Relu");
@@ -50,7 +65,7 @@ int main(int argc, char **argv) {
   const float x[4] = {1, 2, 3, 4};
   const int64_t dims[2] = {1, 4};
   p = tiny_tensor("x", 2, dims, x);
-  bad |= tiny_write("x.pb", &p);
+  bad |= tiny_write("x.pb", &p) | put_external();
   mkdir("tests", 0777);
   mkdir("bad", 0777);
   bad |= put_test("tests/affine", 1, 1, 0) | put_test("tests/dynamic", 0, 2, 0) | put_test("bad/wrong", 1, 1, 0.01f);

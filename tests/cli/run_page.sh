@@ -39,6 +39,12 @@ printf 'targt: cpu\n' > bad.yaml
 expect 2 'bad.yaml:1: unknown option' zenithc --config bad.yaml model.onnx -o z.so
 expect 2 'did you mean target' zenithc --config bad.yaml model.onnx -o z.so
 
+printf 'target: cpu\nsamples: many\n' > bad.yaml
+expect 2 'bad.yaml:2' zenithc --config bad.yaml model.onnx -o z.so
+expect 2 'a binary file, and text is expected' zenithc --config other.so model.onnx -o z.so
+printf '\001\002' > bad.yaml
+expect 2 'takes YAML text' zenithc --config bad.yaml model.onnx -o z.so
+
 # ---- names of the interface ----
 expect 0 '^y: f32' zenithc run model.onnx --precision=fp16 --random 1
 
@@ -66,7 +72,7 @@ expect 2 'no model given' zenithc -o z.so
 expect 2 'no output given' zenithc model.onnx
 expect 2 'not available' zenithc model.onnx --precision=int8 -o z.so
 expect 2 'No such file' zenithc missing.onnx -o z.so
-expect 2 'cannot' zenithc model.onnx -o nowhere/z.so
+expect 2 "there is no folder 'nowhere'" zenithc model.onnx -o nowhere/z.so
 expect 2 "no input 'nope'" zenithc run model.onnx --input nope=x.pb
 expect 2 'holds no reference' zenithc verify model.so
 expect 2 '^missing.onnx: ' zenithc verify model.so --reference missing.onnx
@@ -90,6 +96,50 @@ expect 2 'no pass has the letter' zenithc model.onnx -dQ -o z.so
 zenithc ops Conw 2> /dev/null | grep . && fail "ops prints a table of nothing"
 expect 2 'neither do the folders' zenithc check out
 expect 0 '0\.1\.0' zenithc --version
+
+# ---- numbers out of range ----
+expect 2 'a number of threads, 1 to 4096' zenithc bench model.so --threads 100000
+expect 2 'a number of threads, 1 to 4096' zenithc run model.so --threads 5000000000
+expect 0 '^y: f32' zenithc run model.so --threads 2
+expect 2 'below 2' zenithc bench model.so --runs 5000000000000
+expect 2 'a whole number above 0' zenithc bench model.so --runs -1
+expect 0 'the timed ones are the most' zenithc bench model.so --warmup 99999999999 --runs 1
+expect 2 'a number above 0' zenithc check tests --timeout 0
+expect 2 'not a time above 0' zenithc tune model.onnx --tune z.tune --budget 0
+
+# ---- files that cannot be read or replaced: what was there stays ----
+expect 2 'No such file' zenithc tune model.onnx --tune nowhere/z.tune --budget 1s
+cp model.onnx self.onnx
+expect 2 'is the model itself' zenithc self.onnx --emit=so -o self.onnx
+expect 2 'is the model itself' zenithc self.onnx -o z.so --report ./self.onnx
+cmp -s model.onnx self.onnx || fail "the model was overwritten"
+mkfifo pipe.so
+ln -s pipe.so link.so
+expect 2 'a device or pipe' zenithc model.onnx -o pipe.so
+expect 2 'a device or pipe' zenithc model.onnx -o link.so
+expect 2 'a device or pipe' timeout 20 zenithc pipe.so -o z.so
+[ -p pipe.so ] || fail "a pipe was replaced"
+mkdir store && ln -sf store/kept link.so && : > store/kept
+expect 0 'bytes' zenithc model.onnx -o link.so
+expect 0 '^y: f32' zenithc run link.so
+[ -L link.so ] && [ -s store/kept ] || fail "a link was replaced, and not its file"
+dd if=model.so of=cut.so bs=1000 count=2 2> dd.txt
+expect 2 'cut short' zenithc run cut.so
+: > empty.onnx
+: > empty.npz
+expect 1 'the file is empty' zenithc empty.onnx -o z.so
+expect 1 'empty.npz: not a readable .npz archive: [A-Z]' zenithc run model.onnx --input x=empty.npz
+mv weights.bin aside
+expect 2 'copy it too' zenithc external.onnx -o z.so
+: > weights.bin
+expect 1 'ends behind' zenithc external.onnx -o z.so
+expect 1 'copy both again' zenithc external.onnx -o z.so
+mv aside weights.bin
+expect 0 'bytes' zenithc external.onnx -o external.so
+for i in 1 2 3; do zenithc model.onnx --quiet --name same -o twice.so & done
+wait
+zenithc model.onnx --quiet --name same -o d/twice.so
+cmp -s d/twice.so twice.so || fail "one output written three times at once differs"
 
 # ---- models that fail ----
 expect 1 "Frobnicate" zenithc unsupported.onnx -o z.so

@@ -72,10 +72,12 @@ static pb tiny_node(const char *op, const char *name, const char *a, const char 
   return n;
 }
 
-/* The whole ModelProto; op2 is the second operator ("Relu"). */
-static pb tiny_model(int batch, const char *op2) {
+static const int64_t tiny_w_dims[2] = {4, 3};
+
+/* The whole ModelProto; op2 is the second operator ("Relu"), w the TensorProto of the weights. */
+static pb tiny_model_with(int batch, const char *op2, const pb *w) {
   pb g = {.n = 0}, m = {.n = 0}, opset = {.n = 0}, t;
-  const int64_t wd[2] = {4, 3}, bd[1] = {3};
+  const int64_t bd[1] = {3};
   t = tiny_node("Gemm", "dense", "x", "w", "b", "h");
   pb_sub(&g, 1, &t);
   t = tiny_node(op2, "act", "h", NULL, NULL, "r");
@@ -83,8 +85,7 @@ static pb tiny_model(int batch, const char *op2) {
   t = tiny_node("Softmax", "prob", "r", NULL, NULL, "y");
   pb_sub(&g, 1, &t);
   pb_str(&g, 2, "tiny");
-  t = tiny_tensor("w", 2, wd, tiny_w);
-  pb_sub(&g, 5, &t);
+  pb_sub(&g, 5, w);
   t = tiny_tensor("b", 1, bd, tiny_b);
   pb_sub(&g, 5, &t);
   t = tiny_value("x", batch, 4);
@@ -97,6 +98,11 @@ static pb tiny_model(int batch, const char *op2) {
   pb_int(&opset, 2, 17);
   pb_sub(&m, 8, &opset);
   return m;
+}
+
+static pb tiny_model(int batch, const char *op2) {
+  const pb w = tiny_tensor("w", 2, tiny_w_dims, tiny_w);
+  return tiny_model_with(batch, op2, &w);
 }
 
 static int tiny_write(const char *path, const pb *p) {

@@ -25,7 +25,9 @@ static int ascending(const void *a, const void *b) {
 
 /* Runs for two seconds' worth unless --runs says how many. */
 static zn_status measure(bench *b) {
-  unsigned warmup = (unsigned)zn_opt_int(b->o, ZN_O_warmup, 3);
+  int64_t before = zn_opt_int(b->o, ZN_O_warmup, 3);
+  unsigned warmup = before > MAX_RUNS ? MAX_RUNS : (unsigned)before;
+  if (before > MAX_RUNS) zn_warn(b->c, NULL, "%d runs before the timed ones are the most", MAX_RUNS);
   uint64_t once = 0;
   int32_t rc = zn_native_time(&b->call, warmup, 1, &once);
   int64_t want = zn_opt_int(b->o, ZN_O_runs, 0);

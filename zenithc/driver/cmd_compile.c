@@ -1,5 +1,6 @@
 /* zenithc MODEL -o OUT: compile, build in a temporary folder beside OUT, compare with the reference, then move the
  * files into place. Nothing is written when anything fails. */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "zenithc/driver/job.h"
@@ -12,11 +13,43 @@ static const char *join_suffixes(zn_arena *a, const zn_target *t) {
   return s.s;
 }
 
+static const char *folder_of(zn_arena *a, const char *path) {
+  const char *base = zn_base_name(path);
+  return base == path ? "." : zn_arena_strndup(a, path, (size_t)(base - path) - (base - path > 1));
+}
+
+/* What is moved into place replaces what was there: a file, and not the model. A link stays, and its file changes. */
+static zn_status choose_place(zn_job *j) {
+  zn_ctx *c = j->c;
+  const char *report = zn_opt_str(j->o, ZN_O_report);
+  if (zn_is_dir(j->out))
+    return zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: this is a folder; name the file to write in it", j->out);
+  if (zn_is_special(j->out)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: this is a device or pipe, and OUT is replaced as a whole; name a file", j->out);
+    zn_help(c, "`zenithc verify MODEL` compiles and compares without writing anything");
+    return ZN_ERR_USAGE;
+  }
+  if (zn_is_special(j->co.model)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "this is a device or pipe, and the model is read more than once");
+    zn_help(c, "save it as a file first");
+    return ZN_ERR_USAGE;
+  }
+  if (zn_same_file(j->out, j->co.model))
+    return zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: this is the model itself; name another file", j->out);
+  if (report && zn_same_file(report, j->co.model))
+    return zn_fail(c, ZN_ERR_USAGE, NULL, "--report %s: this is the model itself; name another file", report);
+  j->place = zn_behind_links(&c->perm, j->out);
+  const char *dir = folder_of(&c->perm, j->place);
+  if (zn_is_dir(dir)) return ZN_OK;
+  zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: cannot be written: there is no folder '%s'", j->out, dir);
+  zn_help(c, "make it first: mkdir -p %s", dir);
+  return ZN_ERR_USAGE;
+}
+
 /* The kind of artifact is OUT's suffix, or --emit. .zg and .zk are written for every target. */
 static zn_status choose_kind(zn_job *j) {
   zn_ctx *c = j->c;
   const char *emit = zn_opt_str(j->o, ZN_O_emit);
-  if (zn_is_dir(j->out)) return zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: this is a folder; name the file to write in it", j->out);
   j->kind = emit ? zn_arena_printf(&c->perm, "%s%s", *emit == '.' ? "" : ".", emit) : zn_suffix(j->out);
   if (!strcmp(j->kind, ".zg") || !strcmp(j->kind, ".zk")) return ZN_OK;
   for (uint32_t i = 0; j->target->suffixes[i]; i++)
@@ -91,14 +124,14 @@ static zn_status build(zn_job *j) {
                      .more = zn_compiled_variants(&j->c->perm, &j->k), .num_more = j->k.num_more};
   const zn_target *t = strcmp(j->kind, ".zk") ? j->target : zn_target_find("interp");
   double t0 = zn_now();
-  if (zn_opt_given(j->o, ZN_O_emit) && strcmp(zn_suffix(j->out), j->kind)) {
+  if (strcmp(zn_suffix(j->temp_out), j->kind)) { /* --emit, or a link to another name */
     /* built under a name that has the suffix, renamed behind it */
     b.out = zn_arena_printf(&j->c->perm, "%s%s", j->temp_out, j->kind);
   }
   ZN_TRY(t->build(j->c, j->k.mod, &j->k.caps, &b));
   zn_arena_reset(&j->c->tmp);
   if (b.out != j->temp_out && rename(b.out, j->temp_out))
-    return zn_fail(j->c, ZN_ERR_IO, j->out, "cannot be written");
+    return zn_fail(j->c, ZN_ERR_IO, j->out, "cannot be written: %s", strerror(errno));
   j->seconds_build = zn_now() - t0;
   return ZN_OK;
 }
@@ -217,11 +250,6 @@ static zn_status compile_and_check(zn_job *j) {
   }
 }
 
-static const char *folder_of(zn_arena *a, const char *path) {
-  const char *base = zn_base_name(path);
-  return base == path ? "." : zn_arena_strndup(a, path, (size_t)(base - path) - (base - path > 1));
-}
-
 static void print_kernels(const zn_compiled *k) {
   uint32_t n = k->mod->num_funcs >= 2 ? k->mod->num_funcs - 2 : 0;
   fprintf(stderr, ", %u kernels", n);
@@ -249,13 +277,14 @@ static zn_status run_job(zn_job *j) {
   zn_ctx *c = j->c;
   ZN_TRY(zn_opts_compile(c, j->o, j->co.model, &j->co));
   j->target = j->co.target;
+  ZN_TRY(choose_place(j));
   ZN_TRY(choose_kind(j));
   ZN_TRY(not_available(j));
   const char *name = zn_opt_str(j->o, ZN_O_name);
   j->co.name = zn_identifier_from_path(&c->perm, name ? name : j->out);
   ZN_TRY(zn_sha256_file(c, j->co.model, j->model_sha));
-  ZN_TRY(zn_tmp_make(c, folder_of(&c->perm, j->out), &j->temp_dir));
-  j->temp_out = zn_arena_printf(&c->perm, "%s/%s", j->temp_dir, zn_base_name(j->out));
+  ZN_TRY(zn_tmp_make(c, folder_of(&c->perm, j->place), &j->temp_dir));
+  j->temp_out = zn_arena_printf(&c->perm, "%s/%s", j->temp_dir, zn_base_name(j->place));
   zn_status st;
   if (!strcmp(j->kind, ".zg")) st = write_graph(j);
   else st = compile_and_check(j);
@@ -263,7 +292,7 @@ static zn_status run_job(zn_job *j) {
   zn_status reported = zn_job_report(j, st);
   if (st == ZN_OK) st = reported;
   const char *verdict = j->v.verdict == ZN_VERDICT_PASS ? zn_verify_summary(&c->graph, &j->v) : NULL;
-  if (st == ZN_OK) st = zn_tmp_publish(c, j->temp_dir, j->out);
+  if (st == ZN_OK) st = zn_tmp_publish(c, j->temp_dir, j->place);
   if (st == ZN_OK) print_summary(j, verdict);
   return st;
 }

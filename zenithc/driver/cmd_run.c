@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "targets/native.h"
 #include "zenithc/driver/tools.h"
 
 static zn_status need_one(zn_ctx *c, const zn_opts *o) {
@@ -26,8 +27,9 @@ static zn_status run(zn_ctx *c, const zn_opts *o) {
   ZN_TRY(zn_folder_option(c, "--output-dir", zn_opt_str(o, ZN_O_output_dir)));
   c->file = o->args[0];
   ZN_TRY(zn_session_open(c, o, o->args[0], &s));
-  zn_status st =
-      zn_inputs_make(c, o, &c->perm, s.in, s.num_in, s.graph, (uint64_t)zn_opt_int(o, ZN_O_random, 0), 1, &in);
+  zn_status st = zn_session_is_native(&s) ? zn_native_set_threads(c, s.exec, (unsigned)zn_opt_int(o, ZN_O_threads, 1)) : ZN_OK;
+  if (st == ZN_OK)
+    st = zn_inputs_make(c, o, &c->perm, s.in, s.num_in, s.graph, (uint64_t)zn_opt_int(o, ZN_O_random, 0), 1, &in);
   zn_htensor *out = ZN_ARRAY(&c->perm, zn_htensor, s.num_out);
   if (st == ZN_OK) st = s.target->run(c, s.exec, &c->perm, in, out);
   const char *dir = zn_opt_str(o, ZN_O_output_dir);

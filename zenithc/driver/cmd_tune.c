@@ -268,8 +268,8 @@ static zn_status read_budget(zn_ctx *c, const char *s, double *out) {
   else if (!strcmp(end, "h")) *out *= 3600;
   else if (*end && strcmp(end, "s")) *out = 0;
   if (*out > 0 && *out < 1e7) return ZN_OK;
-  zn_fail(c, ZN_ERR_USAGE, NULL, "--budget=%s is not a time", s);
-  zn_help(c, "seconds, or with a unit: 90s, 10m, 1h");
+  zn_fail(c, ZN_ERR_USAGE, NULL, "--budget=%s is not a time above 0", s);
+  zn_help(c, "seconds, or with a unit: 90s, 10m, 1h; at most 2777h");
   return ZN_ERR_USAGE;
 }
 

@@ -36,11 +36,17 @@ static bool is_true(const char *s) {
   return !strcmp(s, "true") || !strcmp(s, "yes") || !strcmp(s, "on");
 }
 
+static zn_status set(const reader *r, const yaml_node_t *at, zn_optid id, const char *value) {
+  zn_status st = zn_opts_set(r->c, r->o, id, value);
+  if (st != ZN_OK) zn_note(r->c, "it stands at %s:%zu", r->path, at->start_mark.line + 1);
+  return st;
+}
+
 static zn_status set_one(const reader *r, const yaml_node_t *node, zn_optid id) {
   const char *s = scalar(r, node);
   if (!s) return bad(r, node, "expected one value");
-  if (zn_optdefs[id].kind != ZN_OK_FLAG) return zn_opts_set(r->c, r->o, id, s);
-  if (is_true(s)) return zn_opts_set(r->c, r->o, id, "");
+  if (zn_optdefs[id].kind != ZN_OK_FLAG) return set(r, node, id, s);
+  if (is_true(s)) return set(r, node, id, "");
   if (!strcmp(s, "false") || !strcmp(s, "no") || !strcmp(s, "off")) return ZN_OK;
   return bad(r, node, "expected true or false");
 }
@@ -57,7 +63,7 @@ static zn_status set_all(const reader *r, const yaml_node_t *node, zn_optid id) 
       const char *k = scalar(r, yaml_document_get_node(r->doc, p->key));
       const char *v = scalar(r, yaml_document_get_node(r->doc, p->value));
       if (!k || !v) return bad(r, node, "expected NAME: VALUE pairs");
-      ZN_TRY(zn_opts_set(r->c, r->o, id, zn_arena_printf(&r->c->perm, "%s=%s", k, v)));
+      ZN_TRY(set(r, node, id, zn_arena_printf(&r->c->perm, "%s=%s", k, v)));
     }
     return ZN_OK;
   }
@@ -89,11 +95,18 @@ static zn_status read_mapping(const reader *r, const yaml_node_t *root) {
 zn_status zn_opts_yaml(zn_ctx *c, zn_opts *o, const char *path, const char *text, size_t n) {
   yaml_parser_t parser;
   yaml_document_t doc;
+  static const char how[] = "--config takes YAML text, an option a line as on the command line without dashes: `target: c`";
+  if (memchr(text, 0, n)) {
+    zn_fail(c, ZN_ERR_USAGE, NULL, "--config %s: this is a binary file, and text is expected", path);
+    zn_help(c, "%s", how);
+    return ZN_ERR_USAGE;
+  }
   if (!yaml_parser_initialize(&parser)) return zn_fail(c, ZN_ERR_USAGE, path, "cannot start the YAML reader");
   yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
   if (!yaml_parser_load(&parser, &doc)) {
     zn_status st = zn_fail(c, ZN_ERR_USAGE, NULL, "%s:%zu: %s", path, parser.problem_mark.line + 1,
                            parser.problem ? parser.problem : "not YAML");
+    zn_help(c, "%s", how);
     yaml_parser_delete(&parser);
     return st;
   }

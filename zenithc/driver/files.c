@@ -29,6 +29,7 @@ zn_status zn_write_file(zn_ctx *c, const char *path, const char *text, size_t n)
   bool fine = f && fwrite(text, 1, n, f) == n;
   int e = errno;
   if (f && fclose(f)) fine = false, e = errno;
+  if (f && !fine && zn_file_size(path) >= 0) unlink(path); /* half of it helps nobody */
   return fine ? ZN_OK : zn_fail(c, ZN_ERR_IO, path, "cannot be written: %s", strerror(e));
 }
 
@@ -55,6 +56,25 @@ int64_t zn_file_size(const char *path) {
 bool zn_is_dir(const char *path) {
   struct stat st;
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool zn_is_special(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
+bool zn_same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+const char *zn_behind_links(zn_arena *a, const char *path) {
+  struct stat st;
+  char *real = lstat(path, &st) == 0 && S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
+  if (!real) return path;
+  path = zn_arena_strdup(a, real);
+  free(real);
+  return path;
 }
 
 zn_status zn_folder_option(zn_ctx *c, const char *option, const char *path) {
@@ -142,7 +162,8 @@ zn_status zn_tmp_make(zn_ctx *c, const char *near, const char **out_dir) {
   if ((size_t)snprintf(path, sizeof path, "%s/%szenithc-XXXXXX", base, near ? "." : "") >= sizeof path ||
       !mkdtemp(path)) {
     zn_fail(c, ZN_ERR_IO, base, "cannot make a temporary folder: %s", strerror(errno));
-    if (!near) zn_help(c, "name a writable folder in the environment variable TMPDIR");
+    if (near) zn_help(c, "artifacts are built beside OUT and moved into place; name an OUT in a folder that may be written");
+    else zn_help(c, "name a writable folder in the environment variable TMPDIR");
     return ZN_ERR_IO;
   }
   memcpy(tmp_dir, path, sizeof tmp_dir);

@@ -10,7 +10,8 @@ typedef struct zn_job {
   zn_compile_opts co;
   const zn_target *target;
   const char *out, *kind;          /* path and ".so" */
-  const char *temp_dir, *temp_out; /* beside out; the same base name */
+  const char *place;               /* out, behind links */
+  const char *temp_dir, *temp_out; /* beside place; the same base name */
   zn_compiled k;
   char model_sha[65];
   int64_t artifact_bytes; /* with companions */

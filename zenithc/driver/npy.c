@@ -278,12 +278,20 @@ static zn_status read_member(zn_ctx *c, zn_arena *a, zip_t *z, zip_uint64_t i, u
   return s;
 }
 
+static const char *zip_text(zn_arena *a, int code) {
+  zip_error_t e;
+  zip_error_init_with_code(&e, code);
+  const char *text = zn_arena_strdup(a, zip_error_strerror(&e));
+  zip_error_fini(&e);
+  return text;
+}
+
 zn_status zn_npz_read(zn_ctx *c, zn_arena *a, const char *path, zn_htensor **out, uint32_t *out_n) {
   int err = 0;
   struct stat st;
   if (stat(path, &st) != 0) return zn_fail(c, ZN_ERR_IO, NULL, "cannot open '%s': %s", path, strerror(errno));
   zip_t *z = zip_open(path, ZIP_RDONLY, &err);
-  if (!z) return zn_error(c, path, "not a readable .npz archive (zip error %d)", err);
+  if (!z) return zn_error(c, path, "not a readable .npz archive: %s", zip_text(&c->tmp, err));
   zip_int64_t n = zip_get_num_entries(z, 0);
   zn_status s = n > MAX_MEMBERS ? zn_error(c, path, "more than %d members", MAX_MEMBERS) : ZN_OK;
   /* deflate reaches 1000:1; honest data stays far below */
@@ -298,7 +306,7 @@ zn_status zn_npz_read(zn_ctx *c, zn_arena *a, const char *path, zn_htensor **out
 zn_status zn_npz_write(zn_ctx *c, const char *path, const zn_htensor *t, uint32_t n) {
   int err = 0;
   zip_t *z = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, &err);
-  if (!z) return zn_fail(c, ZN_ERR_IO, NULL, "cannot write '%s' (zip error %d)", path, err);
+  if (!z) return zn_fail(c, ZN_ERR_IO, NULL, "cannot write '%s': %s", path, zip_text(&c->tmp, err));
   zn_arena a;
   zn_arena_init(&a, "file");
   bool ok = true;

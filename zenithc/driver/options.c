@@ -5,7 +5,11 @@
 #include <errno.h>
 #include <math.h>
 
+#include "runtime/zenith_pool.h"
 #include "zenithc/driver/tools.h"
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
 
 const zn_optdef zn_optdefs[ZN_O_COUNT] = {
 #define OPT(id, spelling, arg, kind, cmds, values, doc)                                            \
@@ -84,11 +88,11 @@ bool zn_parse_bytes(const char *s, uint64_t *out) {
   return true;
 }
 
-static bool is_int(const char *s) {
+static bool is_int_in(const char *s, long long least, long long most) {
   char *end;
   errno = 0;
   long long v = strtoll(s, &end, 10);
-  return *s && !*end && !errno && v >= 0;
+  return *s && !*end && !errno && v >= least && v <= most;
 }
 
 static bool is_real(const char *s) {
@@ -108,9 +112,13 @@ static bool is_choice(const char *values, const char *s) {
 static const char *expected(const zn_optdef *d, const char *value) {
   uint64_t bytes;
   switch (d->kind) {
-    case ZN_OK_INT: return is_int(value) ? NULL : "a whole number";
-    case ZN_OK_COUNT: return is_int(value) && strtol(value, NULL, 10) > 0 ? NULL : "a whole number above 0";
+    case ZN_OK_INT: return is_int_in(value, 0, INT64_MAX) ? NULL : "a whole number";
+    case ZN_OK_COUNT:
+      if (is_int_in(value, 1, INT32_MAX)) return NULL;
+      return is_int_in(value, 1, INT64_MAX) ? "a whole number below 2^31" : "a whole number above 0";
+    case ZN_OK_THREADS: return is_int_in(value, 1, ZN_POOL_MOST) ? NULL : "a number of threads, 1 to " TEXT(ZN_POOL_MOST);
     case ZN_OK_REAL: return is_real(value) ? NULL : "a number that is not negative";
+    case ZN_OK_SPAN: return is_real(value) && strtod(value, NULL) > 0 ? NULL : "a number above 0";
     case ZN_OK_BYTES: return zn_parse_bytes(value, &bytes) ? NULL : "a size such as 65536, 64K or 2M";
     case ZN_OK_CHOICE: return is_choice(d->values, value) ? NULL : d->values;
     case ZN_OK_LIST: {

@@ -19,7 +19,8 @@ typedef enum zn_optid {
 } zn_optid;
 
 typedef enum zn_optkind {
-  ZN_OK_FLAG, ZN_OK_STR, ZN_OK_LIST, ZN_OK_INT, ZN_OK_COUNT, ZN_OK_REAL, ZN_OK_BYTES, ZN_OK_CHOICE, ZN_OK_LETTERS
+  ZN_OK_FLAG, ZN_OK_STR, ZN_OK_LIST, ZN_OK_INT, ZN_OK_COUNT, ZN_OK_THREADS, ZN_OK_REAL,
+  ZN_OK_SPAN, ZN_OK_BYTES, ZN_OK_CHOICE, ZN_OK_LETTERS
 } zn_optkind;
 
 typedef struct zn_optdef {

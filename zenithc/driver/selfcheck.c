@@ -7,7 +7,7 @@
 
 /* Kinds that the target's loader takes as they are. */
 static bool loadable(const zn_job *j) {
-  return !strcmp(j->kind, j->target->suffixes[0]) && !strcmp(zn_suffix(j->out), j->kind);
+  return !strcmp(j->kind, j->target->suffixes[0]) && !strcmp(zn_suffix(j->temp_out), j->kind);
 }
 
 /* k: one instruction set of the artifact; chosen: the artifact runs it here. */

@@ -15,6 +15,10 @@ const char *zn_base_name(const char *path);
 const char *zn_suffix(const char *path);
 int64_t zn_file_size(const char *path); /* -1: not a file */
 bool zn_is_dir(const char *path);
+bool zn_is_special(const char *path); /* there is something, neither file nor folder: a device, a pipe */
+bool zn_same_file(const char *a, const char *b);
+/* What a link leads to; path itself when it is none, or leads to nothing. */
+const char *zn_behind_links(zn_arena *a, const char *path);
 /* ZN_ERR_USAGE, reported, when the option's value is a file; NULL, a folder and nothing at all are fine. */
 zn_status zn_folder_option(zn_ctx *c, const char *option, const char *path);
 /* Sorted names in a folder, without . and .. */

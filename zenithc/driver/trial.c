@@ -184,6 +184,7 @@ static bool child(zn_trial *t, int fd) {
   if (zn_compile(t->c, &t->co, &k) != ZN_OK) return false;
   if (zn_session_load(t->c, &k, t->co.target, t->co.opt_level, t->dir, &other) != ZN_OK) return false;
   zn_pool *pool = t->threads > 1 ? zn_pool_create(t->threads) : NULL;
+  if (t->threads > 1 && !pool) return false;
   if (open_side(t, &t->usual, pool, &s[USUAL]) != ZN_OK || open_side(t, &other, pool, &s[OTHER]) != ZN_OK) return false;
   return measure(t, s, fd);
 }

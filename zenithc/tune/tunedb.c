@@ -2,6 +2,7 @@
  * database in a read-only folder could not be opened. */
 #include "zenithc/tune/tunedb.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <sqlite3.h>
 
@@ -61,8 +62,8 @@ zn_status zn_tunedb_open(zn_ctx *c, const char *path, bool write, zn_tunedb **ou
   int flags = write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
   zn_status st = ZN_OK;
   if (sqlite3_open_v2(path, &db->h, flags, NULL) != SQLITE_OK) {
-    st = zn_fail(c, ZN_ERR_USAGE, path, "tuning database: cannot be opened: %s",
-                 db->h ? sqlite3_errmsg(db->h) : "out of memory");
+    const int e = db->h ? sqlite3_system_errno(db->h) : ENOMEM;
+    st = zn_fail(c, ZN_ERR_USAGE, path, "tuning database: cannot be opened: %s", e ? strerror(e) : sqlite3_errmsg(db->h));
     if (!write) zn_help(c, "make one with `zenithc tune MODEL --tune FILE`");
   }
   if (st == ZN_OK) {
