@@ -208,6 +208,7 @@ expect 2 'where should' zenithc tune model.onnx
 expect 2 'is not a time' zenithc tune model.onnx --tune fresh.tune --budget soon
 expect 2 'ask no tuning database' zenithc tune model.onnx --tune fresh.tune -O1
 expect 2 'chooses from a tuning database' zenithc model.onnx --tune-cpu=zen -o z.so
+expect 2 "nothing was measured on 'zen'" zenithc model.onnx --tune fresh.tune --tune-cpu=zen -o z.so
 
 # ---- the cache: the same bytes, from whatever it holds ----
 mkdir -p plain cold warm

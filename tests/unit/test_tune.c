@@ -125,8 +125,9 @@ static void test_winners(void **state) {
   assert_true(zn_tune_find(&t, "a", "fetch", &v) && v == 0);
   assert_false(zn_tune_find(&t, "a", "til", &v));
   assert_false(zn_tune_find(&t, "b", "tile", &v));
-  assert_int_equal(load(f, "another", &t), ZN_OK);
-  assert_int_equal(t.num, 0);
+  assert_int_equal(load(f, "another", &t), ZN_ERR_USAGE);
+  assert_non_null(strstr(f->msg, "nothing was measured on 'another'"));
+  assert_non_null(strstr(f->msg, "--tune-cpu='cpu'"));
 }
 
 /* What wins with one thread need not win with eight: rows of their own, and a build says which it is for. */

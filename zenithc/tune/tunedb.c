@@ -133,18 +133,23 @@ static const char *text_of(sqlite3_stmt *s, int column, zn_arena *a) {
   return zn_arena_strdup(a, p ? (const char *)p : "");
 }
 
-/* The one CPU model of the file; *out NULL when it holds nothing. */
-static zn_status only_cpu(zn_ctx *c, zn_tunedb *db, const char **out) {
+/* The CPU model to build for: `wanted`, or the only one of the file; *out NULL when the file holds nothing. */
+static zn_status choose_cpu(zn_ctx *c, zn_tunedb *db, const char *wanted, const char **out) {
   sqlite3_stmt *s;
   const char *names[MAX_LISTED];
   uint32_t n = 0;
   if (sqlite3_prepare_v2(db->h, "SELECT DISTINCT cpu FROM trial ORDER BY cpu", -1, &s, NULL) != SQLITE_OK)
     return failed(c, db, "cannot be read");
-  while (n < MAX_LISTED && sqlite3_step(s) == SQLITE_ROW) names[n++] = text_of(s, 0, &c->perm);
+  *out = NULL;
+  while (n < MAX_LISTED && sqlite3_step(s) == SQLITE_ROW) {
+    names[n++] = text_of(s, 0, &c->perm);
+    if (wanted && !strcmp(wanted, names[n - 1])) *out = wanted;
+  }
   sqlite3_finalize(s);
-  *out = n ? names[0] : NULL;
-  if (n < 2) return ZN_OK;
-  zn_fail(c, ZN_ERR_USAGE, db->path, "the tuning database knows several CPU models: which one is the artifact for?");
+  if (n == 1 && !wanted) *out = names[0];
+  if (*out || !n) return ZN_OK;
+  if (wanted) zn_fail(c, ZN_ERR_USAGE, db->path, "nothing was measured on '%s'", wanted);
+  else zn_fail(c, ZN_ERR_USAGE, db->path, "the tuning database knows several CPU models: which one is the artifact for?");
   for (uint32_t i = 0; i < n; i++) zn_help(c, "--tune-cpu='%s'", names[i]);
   return ZN_ERR_USAGE;
 }
@@ -173,7 +178,6 @@ static zn_status choose_threads(zn_ctx *c, zn_tunedb *db, const char *cpu, const
       return ZN_OK;
     }
   }
-  if (!n && !use->threads) return ZN_OK;
   if (n == 1 && !known[0]) {
     zn_fail(c, ZN_ERR_USAGE, db->path, "the tuning database does not say with how many threads it was made");
     zn_help(c, "leave --tune-threads away, or measure again: `zenithc tune MODEL --tune FILE --threads %u`", use->threads);
@@ -191,11 +195,11 @@ zn_status zn_tunedb_load(zn_ctx *c, zn_tunedb *db, const zn_tune_use *use, zn_tu
   const char *query =
       db->old ? "SELECT signature, knobs, ratio, noise FROM trial WHERE cpu = ? ORDER BY signature, ratio, knobs"
               : "SELECT signature, knobs, ratio, noise FROM trial WHERE cpu = ? AND threads = ? ORDER BY signature, ratio, knobs";
-  const char *cpu = use->cpu;
+  const char *cpu;
   sqlite3_stmt *s;
   uint32_t cap = 0, threads;
   *out = (zn_tune_table){0};
-  if (!cpu) ZN_TRY(only_cpu(c, db, &cpu));
+  ZN_TRY(choose_cpu(c, db, use->cpu, &cpu));
   if (!cpu) return ZN_OK;
   ZN_TRY(choose_threads(c, db, cpu, use, &threads));
   if (sqlite3_prepare_v2(db->h, query, -1, &s, NULL) != SQLITE_OK) return failed(c, db, "cannot be read");
