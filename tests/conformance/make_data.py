@@ -9,45 +9,12 @@ import os
 import shutil
 import sys
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.runner import Runner
 
-
-def to_proto(value, type_proto, name):
-    if type_proto.HasField("sequence_type"):
-        if not value:
-            seq = onnx.SequenceProto()
-            seq.name = name
-            seq.elem_type = onnx.SequenceProto.TENSOR
-            return seq
-        return numpy_helper.from_list(value, name)
-    if type_proto.HasField("optional_type"):
-        if value is None:
-            opt = onnx.OptionalProto()
-            opt.name = name
-            opt.elem_type = 0
-            return opt
-        elem = type_proto.optional_type.elem_type
-        opt = onnx.OptionalProto()
-        opt.name = name
-        if elem.HasField("sequence_type"):
-            opt.elem_type = onnx.OptionalProto.SEQUENCE
-            opt.sequence_value.CopyFrom(to_proto(value, elem, name))
-        else:
-            opt.elem_type = onnx.OptionalProto.TENSOR
-            opt.tensor_value.CopyFrom(to_proto(value, elem, name))
-        return opt
-    if type_proto.HasField("map_type"):
-        return numpy_helper.from_dict(value, name)
-    if isinstance(value, onnx.TensorProto):
-        out = onnx.TensorProto()
-        out.CopyFrom(value)
-        out.name = name
-        return out
-    return numpy_helper.from_array(np.asarray(value), name)
+from protos import to_proto
 
 
 def write(proto, path):

@@ -23,12 +23,13 @@ import time
 import numpy as np
 import onnx
 import onnx.helper as h
-from onnx import numpy_helper as nh
 from onnx.reference import ReferenceEvaluator
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "conformance"))
 import attr_seeds
 import own_seeds
 import seeds
+from protos import to_proto
 from retype import INTS, NAMES, TYPE_ATTRS, convert_value, numbers, parse, retype_attrs, type_proto
 
 PRODUCT = 700  # combinations of types tried in full
@@ -182,48 +183,6 @@ def fits(schema, seed, node, model, assign):
     return True
 
 
-def as_proto(value, tp, name):
-    kind = tp.WhichOneof("value")
-    if kind == "optional_type":
-        out = onnx.OptionalProto(name=name)
-        inner = tp.optional_type.elem_type
-        if isinstance(value, list) and len(value) == 1 and (inner.HasField("tensor_type") or isinstance(value[0], list)):
-            value = value[0]  # onnx.reference holds it in a list
-        if value is None:
-            return out
-        if inner.HasField("sequence_type"):
-            out.elem_type = onnx.OptionalProto.SEQUENCE
-            out.sequence_value.CopyFrom(as_proto(value, inner, name))
-        else:
-            out.elem_type = onnx.OptionalProto.TENSOR
-            out.tensor_value.CopyFrom(as_proto(value, inner, name))
-        return out
-    if kind == "sequence_type":
-        inner = tp.sequence_type.elem_type
-        if inner.HasField("map_type"):
-            out = onnx.SequenceProto(name=name, elem_type=onnx.SequenceProto.MAP)
-            out.map_values.extend(as_proto(v, inner, "") for v in value)
-            return out
-        out = onnx.SequenceProto(name=name, elem_type=onnx.SequenceProto.TENSOR)
-        out.tensor_values.extend(as_proto(v, inner, "") for v in value)
-        return out
-    if kind == "map_type":
-        m = tp.map_type
-        out = onnx.MapProto(name=name, key_type=m.key_type)
-        if m.key_type == onnx.TensorProto.STRING:
-            out.string_keys.extend(str(k).encode() for k in value)
-        else:
-            out.keys.extend(int(k) for k in value)
-        elem = m.value_type.tensor_type.elem_type
-        out.values.CopyFrom(onnx.SequenceProto(elem_type=onnx.SequenceProto.TENSOR, tensor_values=[
-            h.make_tensor("", elem, [], [v if not isinstance(v, str) else v.encode()]) for v in value.values()]))
-        return out
-    t = nh.from_array(np.asarray(value), name)
-    if t.data_type != tp.tensor_type.elem_type:
-        raise TypeError("another element type")
-    return t
-
-
 def reference(model, values):
     return ReferenceEvaluator(model).run(None, dict(values))
 
@@ -250,13 +209,13 @@ def save(protos, folder, what):
 def write_case(folder, model, values):
     os.makedirs(folder)
     onnx.save(model, folder + "/model.onnx")
-    save([as_proto(values[i.name], i.type, i.name) for i in model.graph.input], folder + "/test_data_set_0", "input")
+    save([to_proto(values[i.name], i.type, i.name) for i in model.graph.input], folder + "/test_data_set_0", "input")
     if model.graph.node[0].op_type in RANDOM:
         return
     for name, call in (("ref", reference), ("ort", runtime)):
         try:
             got = call(model, values)
-            save([as_proto(v, o.type, o.name) for v, o in zip(got, model.graph.output)], f"{folder}/{name}", "output")
+            save([to_proto(v, o.type, o.name) for v, o in zip(got, model.graph.output)], f"{folder}/{name}", "output")
         except Exception:  # pylint: disable=broad-except  (no opinion)
             shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
