@@ -3,6 +3,7 @@
 #include "codegen/llvm/llvm_emit.h"
 
 #include <errno.h>
+#include <errno.h>
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Error.h>
 #include <llvm-c/Target.h>
@@ -173,16 +174,29 @@ static void optimise(zn_lmod *m, LLVMTargetMachineRef tm) {
   if (e) ZN_BUG(m->ctx, "LLVM passes: %s", LLVMGetErrorMessage(e));
 }
 
+static zn_status put_file(zn_lmod *m, const char *bytes, size_t n) {
+  FILE *f = fopen(m->o->out, "wb");
+  bool fine = f && fwrite(bytes, 1, n, f) == n;
+  int e = errno;
+  if (f && fclose(f)) fine = false, e = errno;
+  return fine ? ZN_OK : zn_fail(m->ctx, ZN_ERR_IO, m->o->out, "cannot be written: %s", strerror(e));
+}
+
+/* LLVM ends the process when it writes files itself and the disk is full. */
 static zn_status write_out(zn_lmod *m, LLVMTargetMachineRef tm) {
   char *msg = NULL;
-  LLVMBool failed =
-      m->o->kind == ZN_LLVM_IR
-          ? LLVMPrintModuleToFile(m->lm, m->o->out, &msg)
-          : LLVMTargetMachineEmitToFile(tm, m->lm, m->o->out,
-                                        m->o->kind == ZN_LLVM_ASM ? LLVMAssemblyFile : LLVMObjectFile,
-                                        &msg);
-  if (!failed) return ZN_OK;
-  return zn_fail(m->ctx, ZN_ERR_IO, m->o->out, "cannot write the artifact: %s", take(m->a, msg));
+  LLVMMemoryBufferRef made;
+  if (m->o->kind == ZN_LLVM_IR) {
+    char *text = LLVMPrintModuleToString(m->lm);
+    zn_status st = put_file(m, text, strlen(text));
+    LLVMDisposeMessage(text);
+    return st;
+  }
+  if (LLVMTargetMachineEmitToMemoryBuffer(tm, m->lm, m->o->kind == ZN_LLVM_ASM ? LLVMAssemblyFile : LLVMObjectFile, &msg, &made))
+    return zn_fail(m->ctx, ZN_ERR_IO, m->o->out, "cannot be written: %s", take(m->a, msg));
+  zn_status st = put_file(m, LLVMGetBufferStart(made), LLVMGetBufferSize(made));
+  LLVMDisposeMemoryBuffer(made);
+  return st;
 }
 
 static void on_diagnostic(LLVMDiagnosticInfoRef info, void *user) {

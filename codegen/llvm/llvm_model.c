@@ -92,9 +92,11 @@ static void include_file(zn_lmod *m, const char *name, const char *path, uint64_
   LLVMAppendModuleInlineAsm(m->lm, t.s, t.len);
 }
 
-/* Text (.ll, .s) and device artifacts name a file that the assembler reads. */
+/* Text (.ll, .s) and device artifacts name a file that the assembler reads. Where it stays beside the text, by its name alone:
+ * both move, from the folder they are built in to begin with. */
 static void incbin_data(zn_lmod *m, const char *name) {
-  include_file(m, name, m->bin, m->weights_bytes);
+  const char *slash = m->o->bin ? strrchr(m->bin, '/') : NULL;
+  include_file(m, name, slash ? slash + 1 : m->bin, m->weights_bytes);
   LLVMSetGlobalConstant(m->weights, 1);
   LLVMSetVisibility(m->weights, LLVMHiddenVisibility);
 }

@@ -89,10 +89,10 @@ static bool choose(zn_lw *lw, panel *p) {
   for (size_t i = 0; i < NUM_SHAPES; i++)
     if (p->oc >= shapes[i].mr) {
       choose_tile(p, &shapes[i], &best);
-      codes[num++] = (int64_t)(shapes[i].mr * 16 + shapes[i].nv);
+      codes[num++] = (int64_t)shapes[i].mr * 16 + shapes[i].nv;
     }
   if (best == 0) return false;
-  int64_t usual = (int64_t)(p->mr * 16 + p->nv), code = zn_lw_knob(lw, p->v->n, "tile", usual, codes, num);
+  int64_t usual = (int64_t)p->mr * 16 + p->nv, code = zn_lw_knob(lw, p->v->n, "tile", usual, codes, num);
   for (size_t i = 0; i < NUM_SHAPES && code != usual; i++) {
     panel other = *p;
     double score = 0;

@@ -83,8 +83,8 @@ static float times_reciprocal(float x, reciprocal r) { return fmaf(x, r.near, x 
 /* Does times_reciprocal give the codes of the division by s? Both are monotonic: it is enough to look where the codes lo to hi
  * change, at the last float of one and the first of the next. */
 static bool reciprocal_holds(float s, reciprocal r, float lo, float hi) {
-  for (float code = lo; code < hi; code++) {
-    const float last = last_with_code(s, code, 1), next = nextafterf(last, INFINITY);
+  for (int i = (int)lo; i < (int)hi; i++) {
+    const float code = (float)i, last = last_with_code(s, code, 1), next = nextafterf(last, INFINITY);
     if (rintf(times_reciprocal(last, r)) > code || rintf(times_reciprocal(next, r)) <= code) return false;
   }
   return true;

@@ -45,6 +45,8 @@ static void read_all(int fd, zn_text *out) {
     if (n > 0) zn_text_put(out, buf, (size_t)n);
 }
 
+enum { SIGNALLED = 128 };
+
 /* Runs argv, collecting what it says. Returns its exit status, or -1 with errno. */
 static int run_program(char *const argv[], zn_text *out) {
   int fd[2];
@@ -67,7 +69,7 @@ static int run_program(char *const argv[], zn_text *out) {
   int status;
   while (waitpid(pid, &status, 0) < 0)
     if (errno != EINTR) return -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : SIGNALLED;
 }
 
 zn_status zn_cpu_link(zn_ctx *c, const char *obj, const char *out) {
@@ -86,7 +88,7 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
                         "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", closed ? "defs" : "undefs", "--gc-sections",
                         "-Bsymbolic", "-soname", base_name(out), "-o", out};
   enum { N = sizeof args / sizeof *args, MOST = 8 };
-  char *argv[N + MOST + 1];
+  char *argv[N + MOST + 2];
   size_t n = 0;
   for (; n < N; n++) argv[n] = zn_arena_strdup(&c->tmp, args[n]);
   for (size_t i = 0; i < MOST && objs[i]; i++) argv[n++] = zn_arena_strdup(&c->tmp, objs[i]);
@@ -94,12 +96,19 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
   zn_text said;
   zn_text_init(&said, &c->tmp);
   int rc = run_program(argv, &said);
+  const bool lld = strstr(base_name(ld), "lld") != NULL;
+  if (rc == SIGNALLED && lld) { /* a full disk ends its writing through a map; without one it says so */
+    argv[n++] = zn_arena_strdup(&c->tmp, "--no-mmap-output-file");
+    argv[n] = NULL;
+    zn_text_init(&said, &c->tmp);
+    rc = run_program(argv, &said);
+  }
   if (rc == 0) return ZN_OK;
   int e = errno;
   remove(out);
   if (rc < 0) return zn_fail(c, ZN_ERR_USAGE, out, "cannot run %s: %s", ld, strerror(e));
   zn_fail(c, ZN_ERR_USAGE, out, "%s failed (exit %d): %s", base_name(ld), rc, said.s ? said.s : "");
-  zn_help(c, "for another architecture than this machine's, install lld: `apt-get install lld-19`");
+  if (!lld) zn_help(c, "for another architecture than this machine's, install lld: `apt-get install lld-19`");
   return ZN_ERR_USAGE;
 }
 

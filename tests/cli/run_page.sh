@@ -136,6 +136,11 @@ expect 1 'ends behind' zenithc external.onnx -o z.so
 expect 1 'copy both again' zenithc external.onnx -o z.so
 mv aside weights.bin
 expect 0 'bytes' zenithc external.onnx -o external.so
+for f in so o a s ll zk; do # as on a full disk
+  expect 2 'File too large' sh -c "trap '' XFSZ; ulimit -f 1; exec zenithc model.onnx -o full.$f"
+done
+expect 2 'File too large' sh -c "trap '' XFSZ; ulimit -f 1; exec zenithc model.onnx --target=c -o full.c"
+[ -z "$(ls | grep '^full')" ] || fail "half-written: $(ls | grep '^full')"
 for i in 1 2 3; do zenithc model.onnx --quiet --name same -o twice.so & done
 wait
 zenithc model.onnx --quiet --name same -o d/twice.so
@@ -233,6 +238,20 @@ expect 2 'keeps nothing' zenithc model.onnx --target=c --cache kept -o z.c
 # ---- properties ----
 zenithc model.onnx --quiet --name same -o r1.so && zenithc model.onnx --quiet --name same -o d/r1.so
 cmp -s r1.so d/r1.so || fail "two builds differ"
+cat > wide.zg << 'END'
+zg 1
+const $w f32[512,600] = rand(1, -0.1, 0.1)
+graph @main(%x: f32[1,512]) -> (%y) {
+  %y: ?[*] = MatMul(%x, $w)
+}
+END
+for f in ll s; do # large constants of a .ll are in a file beside it
+  language=$([ $f = s ] && echo assembler || echo ir)
+  zenithc wide.zg --quiet --name same -o wide.$f && zenithc wide.zg --quiet --name same -o d/wide.$f
+  cmp -s wide.$f d/wide.$f || fail "two builds of .$f with large constants differ"
+  expect 0 'made' sh -c "clang-19 -Wno-override-module -c -x $language wide.$f -o wide.o && echo made"
+  [ "$(wc -c < wide.o)" -gt 1200000 ] || fail "wide.$f without its constants"
+done
 strings -a model.so 2>/dev/null | grep -q 'verify=self-check' || fail "no provenance in the artifact"
 zenithc model.onnx --verify=off --quiet -o off.so
 strings -a off.so | grep -q 'verify=off' || fail "verify=off is not recorded"
