@@ -3,6 +3,7 @@
  * because they decide which helpers exist. */
 #include "codegen/cstyle/cstyle.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 
@@ -130,7 +131,7 @@ zn_status zn_cprint_weights(zn_ctx *c, const zn_kmod *m, const char *path) {
   FILE *f = fopen(path, "wb");
   bool ok = f && zn_kmod_write_consts(m, f);
   if (f && fclose(f) != 0) ok = false;
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot write the weights", path);
+  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot write the weights: %s", path, strerror(errno));
 }
 
 static bool all_finite(const zn_kconst *k) {

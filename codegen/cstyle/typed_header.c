@@ -5,6 +5,7 @@
 #include <inttypes.h>
 
 #include "codegen/cstyle/cs_priv.h"
+#include "zenithc/base/file.h"
 
 static bool is_static(const zn_kio *io, uint32_t n) {
   for (uint32_t i = 0; i < n; i++)
@@ -123,8 +124,5 @@ zn_status zn_write_typed_header(zn_ctx *c, const zn_kmod *m, const char *path) {
   zn_text t;
   zn_text_init(&t, &c->tmp);
   zn_cprint_header(c, m, &t);
-  FILE *f = fopen(path, "wb");
-  bool ok = f && fwrite(t.s, 1, t.len, f) == t.len;
-  if (f && fclose(f) != 0) ok = false;
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot write the header", path);
+  return zn_write_file(c, path, t.s, t.len);
 }

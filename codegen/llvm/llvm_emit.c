@@ -2,8 +2,6 @@
  * arrive vectorised), no idiom recognition (it calls memset and memcpy), no inlining. */
 #include "codegen/llvm/llvm_emit.h"
 
-#include <errno.h>
-#include <errno.h>
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Error.h>
 #include <llvm-c/Target.h>
@@ -11,6 +9,7 @@
 
 #include "codegen/llvm/elf_data.h"
 #include "codegen/llvm/llvm_priv.h"
+#include "zenithc/base/file.h"
 
 void zn_llvm_init(void) { /* idempotent inside LLVM */
   LLVMInitializeX86TargetInfo();
@@ -174,27 +173,19 @@ static void optimise(zn_lmod *m, LLVMTargetMachineRef tm) {
   if (e) ZN_BUG(m->ctx, "LLVM passes: %s", LLVMGetErrorMessage(e));
 }
 
-static zn_status put_file(zn_lmod *m, const char *bytes, size_t n) {
-  FILE *f = fopen(m->o->out, "wb");
-  bool fine = f && fwrite(bytes, 1, n, f) == n;
-  int e = errno;
-  if (f && fclose(f)) fine = false, e = errno;
-  return fine ? ZN_OK : zn_fail(m->ctx, ZN_ERR_IO, m->o->out, "cannot be written: %s", strerror(e));
-}
-
 /* LLVM ends the process when it writes files itself and the disk is full. */
 static zn_status write_out(zn_lmod *m, LLVMTargetMachineRef tm) {
   char *msg = NULL;
   LLVMMemoryBufferRef made;
   if (m->o->kind == ZN_LLVM_IR) {
     char *text = LLVMPrintModuleToString(m->lm);
-    zn_status st = put_file(m, text, strlen(text));
+    zn_status st = zn_write_file(m->ctx, m->o->out, text, strlen(text));
     LLVMDisposeMessage(text);
     return st;
   }
   if (LLVMTargetMachineEmitToMemoryBuffer(tm, m->lm, m->o->kind == ZN_LLVM_ASM ? LLVMAssemblyFile : LLVMObjectFile, &msg, &made))
     return zn_fail(m->ctx, ZN_ERR_IO, m->o->out, "cannot be written: %s", take(m->a, msg));
-  zn_status st = put_file(m, LLVMGetBufferStart(made), LLVMGetBufferSize(made));
+  zn_status st = zn_write_file(m->ctx, m->o->out, LLVMGetBufferStart(made), LLVMGetBufferSize(made));
   LLVMDisposeMemoryBuffer(made);
   return st;
 }

@@ -1,8 +1,8 @@
 /* Data files of the ONNX test convention: TensorProto, SequenceProto, MapProto, OptionalProto. */
-#include <errno.h>
 
 #include "frontends/onnx/payload.h"
 #include "frontends/onnx/wire.h"
+#include "zenithc/base/file.h"
 
 enum { MAX_NESTING = 8 };
 enum { ELEM_TENSOR = 1, ELEM_SEQUENCE = 3, ELEM_MAP = 4 }; /* SequenceProto.DataType, OptionalProto.DataType */
@@ -253,10 +253,7 @@ zn_status zn_pb_write(zn_ctx *c, const char *path, const zn_htensor *t) {
   size_t n = protobuf_c_message_get_packed_size(m);
   uint8_t *buf = zn_arena_alloc(&a, n);
   protobuf_c_message_pack(m, buf);
-  FILE *f = fopen(path, "wb");
-  bool ok = f && fwrite(buf, 1, n, f) == n;
-  int err = errno;
-  ok = f && fclose(f) == 0 && ok;
+  zn_status st = zn_write_file(c, path, buf, n);
   zn_arena_reset(&a);
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "cannot write '%s': %s", path, strerror(err));
+  return st;
 }

@@ -1,7 +1,6 @@
 /* The c target: one freestanding C99 file and its typed header per model. It needs no toolchain to
  * build; running goes through the host's C compiler into a temporary shared object, which the
  * native loader opens. */
-#include <errno.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include "codegen/cstyle/cstyle.h"
 #include "targets/caps_groups.h"
 #include "targets/native.h"
+#include "zenithc/base/file.h"
 
 /* Constants below this size are literals in the C file; above it they go to a companion .bin file.
  */
@@ -92,18 +92,6 @@ static const char *stem(zn_ctx *c, const char *path) {
   return zn_arena_strndup(&c->tmp, path, n);
 }
 
-static const char *base_name(const char *path) {
-  const char *slash = strrchr(path, '/');
-  return slash ? slash + 1 : path;
-}
-
-static zn_status write_text(zn_ctx *c, const char *path, const zn_text *t) {
-  FILE *f = fopen(path, "wb");
-  bool ok = f && fwrite(t->s, 1, t->len, f) == t->len;
-  if (f && fclose(f) != 0) ok = false;
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "%s: cannot write: %s", path, strerror(errno));
-}
-
 static zn_status c_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps,
                          const zn_build_opts *o) {
   const arch_row *row = find_arch(caps->arch);
@@ -112,14 +100,14 @@ static zn_status c_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps,
   if (zn_cprint_weights_bytes(mod) >= LITERAL_LIMIT) {
     const char *bin = zn_arena_printf(&c->tmp, "%s.bin", to);
     ZN_TRY(zn_cprint_weights(c, mod, bin));
-    po.weights_file = base_name(bin);
+    po.weights_file = zn_base_name(bin);
   }
   zn_arena text;
   zn_arena_init(&text, "c text");
   zn_text t;
   zn_text_init(&t, &text);
   zn_cprint_module(c, mod, &po, &t);
-  zn_status st = write_text(c, o->out, &t);
+  zn_status st = zn_write_file(c, o->out, t.s, t.len);
   zn_arena_reset(&text);
   if (st != ZN_OK) return st;
   return zn_write_typed_header(c, mod, zn_arena_printf(&c->tmp, "%s.h", to));

@@ -5,12 +5,8 @@
 #include "codegen/llvm/elf_data.h"
 #include "targets/cpu/cpu.h"
 #include "targets/native.h"
+#include "zenithc/base/file.h"
 #include "zenithc/base/parallel.h"
-
-static bool ends_with(const char *s, const char *suffix) {
-  size_t n = strlen(s), k = strlen(suffix);
-  return n >= k && !strcmp(s + n - k, suffix);
-}
 
 /* The output's path with another suffix. */
 static const char *sibling(zn_arena *a, const char *out, const char *suffix) {
@@ -97,14 +93,14 @@ zn_status zn_cpu_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps, const
   zn_llvm_opts e = {.out = o->out, .opt_level = o->opt_level, .keep_names = o->keep_names, .more = o->more,
                     .num_more = o->num_more};
   const char *cache = zn_cpu_cache_ready(c, o->cache);
-  if (ends_with(o->out, ".so")) return build_shared(c, mod, caps, e, cache);
-  bool archive = ends_with(o->out, ".a");
-  if (archive || ends_with(o->out, ".o")) {
+  if (zn_has_suffix(o->out, ".so")) return build_shared(c, mod, caps, e, cache);
+  bool archive = zn_has_suffix(o->out, ".a");
+  if (archive || zn_has_suffix(o->out, ".o")) {
     ZN_TRY(archive ? build_archive(c, mod, caps, e, cache) : zn_cpu_object(c, mod, caps, &e, cache));
     return has_model(mod) ? zn_write_typed_header(c, mod, sibling(&c->tmp, o->out, ".h")) : ZN_OK;
   }
-  bool ir = ends_with(o->out, ".ll");
-  if (!ir && !ends_with(o->out, ".s")) {
+  bool ir = zn_has_suffix(o->out, ".ll");
+  if (!ir && !zn_has_suffix(o->out, ".s")) {
     zn_fail(c, ZN_ERR_USAGE, o->out, "target cpu cannot write this kind of file");
     zn_help(c, "use a name ending in .so, .o, .a, .s or .ll");
     return ZN_ERR_USAGE;

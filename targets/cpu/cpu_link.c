@@ -7,14 +7,10 @@
 #include <unistd.h>
 
 #include "targets/cpu/cpu.h"
+#include "zenithc/base/file.h"
 #include "zenithc/base/text.h"
 
 extern char **environ;
-
-static const char *base_name(const char *path) {
-  const char *s = strrchr(path, '/');
-  return s ? s + 1 : path;
-}
 
 /* Finds name in PATH; NULL when it is not there. */
 static const char *find_program(zn_arena *a, const char *name) {
@@ -86,7 +82,7 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
   }
   const char *args[] = {ld, "-shared", "-nostdlib", "--build-id=none", "--hash-style=gnu",
                         "-z", "relro", "-z", "now", "-z", "noexecstack", "-z", closed ? "defs" : "undefs", "--gc-sections",
-                        "-Bsymbolic", "-soname", base_name(out), "-o", out};
+                        "-Bsymbolic", "-soname", zn_base_name(out), "-o", out};
   enum { N = sizeof args / sizeof *args, MOST = 8 };
   char *argv[N + MOST + 2];
   size_t n = 0;
@@ -96,7 +92,7 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
   zn_text said;
   zn_text_init(&said, &c->tmp);
   int rc = run_program(argv, &said);
-  const bool lld = strstr(base_name(ld), "lld") != NULL;
+  const bool lld = strstr(zn_base_name(ld), "lld") != NULL;
   if (rc == SIGNALLED && lld) { /* a full disk ends its writing through a map; without one it says so */
     argv[n++] = zn_arena_strdup(&c->tmp, "--no-mmap-output-file");
     argv[n] = NULL;
@@ -107,7 +103,7 @@ zn_status zn_cpu_link_all(zn_ctx *c, const char *const *objs, bool closed, const
   int e = errno;
   remove(out);
   if (rc < 0) return zn_fail(c, ZN_ERR_USAGE, out, "cannot run %s: %s", ld, strerror(e));
-  zn_fail(c, ZN_ERR_USAGE, out, "%s failed (exit %d): %s", base_name(ld), rc, said.s ? said.s : "");
+  zn_fail(c, ZN_ERR_USAGE, out, "%s failed (exit %d): %s", zn_base_name(ld), rc, said.s ? said.s : "");
   if (!lld) zn_help(c, "for another architecture than this machine's, install lld: `apt-get install lld-19`");
   return ZN_ERR_USAGE;
 }

@@ -1,6 +1,5 @@
 /* Builds an artifact of the cuda target: kernels to text to cubin and PTX, entries to an x86-64 object, both linked with the
  * runtime object into one shared object. */
-#include <errno.h>
 #include <unistd.h>
 
 #include "codegen/cstyle/cstyle.h"
@@ -8,24 +7,13 @@
 #include "targets/cpu/cpu.h"
 #include "targets/cuda/cuda.h"
 #include "targets/native.h"
+#include "zenithc/base/file.h"
 
 static const unsigned char runtime_object[] = {
 #include "zenith_cuda_o.inc"
 };
 
 enum { UNIT_INSTS = 3000 }; /* instructions of a group of kernels, about */
-
-static bool ends_with(const char *s, const char *suffix) {
-  size_t n = strlen(s), k = strlen(suffix);
-  return n >= k && !strcmp(s + n - k, suffix);
-}
-
-static zn_status write_file(zn_ctx *c, const char *path, const void *data, size_t n) {
-  FILE *f = fopen(path, "wb");
-  bool ok = f && fwrite(data, 1, n, f) == n;
-  if (f && fclose(f) != 0) ok = false;
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, path, "cannot be written: %s", strerror(errno));
-}
 
 /* ---- 32-bit indexes ---- */
 
@@ -113,7 +101,7 @@ static zn_status link_shared(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, c
   const char *rt = zn_arena_printf(&c->tmp, "%s.rt.o", stem);
   zn_llvm_opts e = {.out = obj, .opt_level = o->opt_level, .export_main = true, .device_blob = blob};
   zn_status st = zn_cuda_write_blob(c, m, caps, d->units, d->first, d->num, d->idx32, blob);
-  if (st == ZN_OK) st = write_file(c, rt, runtime_object, sizeof runtime_object);
+  if (st == ZN_OK) st = zn_write_file(c, rt, runtime_object, sizeof runtime_object);
   if (st == ZN_OK) st = zn_llvm_emit(c, m, caps->host, &e);
   const char *const objects[] = {obj, rt, NULL};
   if (st == ZN_OK) st = zn_cpu_link_all(c, objects, false, o->out);
@@ -124,23 +112,23 @@ static zn_status link_shared(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, c
 }
 
 static zn_status build(zn_ctx *c, const zn_kmod *m, const zn_caps *caps, const zn_build_opts *o) {
-  bool so = ends_with(o->out, ".so");
+  bool so = zn_has_suffix(o->out, ".so");
   device_code d = {0};
-  if (ends_with(o->out, ".cu")) {
+  if (zn_has_suffix(o->out, ".cu")) {
     zn_text t;
     zn_text_init(&t, &c->tmp);
     zn_cprint_cuda(c, m, 0, UINT32_MAX, fits_32(m), &t);
-    return write_file(c, o->out, t.s, t.len);
+    return zn_write_file(c, o->out, t.s, t.len);
   }
   zn_status st = compile_kernels(c, m, caps, so ? UNIT_INSTS : UINT32_MAX, o->cache, &d);
   if (st == ZN_OK && so) st = link_shared(c, m, caps, &d, o);
   if (st == ZN_OK && !so && d.num == 0) st = zn_fail(c, ZN_ERR_USAGE, o->out, "the model has no kernels");
-  if (st == ZN_OK && ends_with(o->out, ".ptx")) {
+  if (st == ZN_OK && zn_has_suffix(o->out, ".ptx")) {
     size_t n = d.units[0].ptx_bytes;
     while (n && !d.units[0].ptx[n - 1]) n--;
-    st = write_file(c, o->out, d.units[0].ptx, n);
-  } else if (st == ZN_OK && ends_with(o->out, ".cubin")) {
-    st = write_file(c, o->out, d.units[0].cubin, d.units[0].cubin_bytes);
+    st = zn_write_file(c, o->out, d.units[0].ptx, n);
+  } else if (st == ZN_OK && zn_has_suffix(o->out, ".cubin")) {
+    st = zn_write_file(c, o->out, d.units[0].cubin, d.units[0].cubin_bytes);
   }
   free_units(&d);
   return st;

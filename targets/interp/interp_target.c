@@ -6,6 +6,7 @@
 #include "codegen/kir/ktext.h"
 #include "targets/exec_common.h"
 #include "targets/target.h"
+#include "zenithc/base/file.h"
 
 struct zn_exec {
   zn_arena arena; /* holds this struct and a parsed module */
@@ -72,12 +73,7 @@ static zn_status interp_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps
   zn_text_init(&t, &tmp);
   zn_kmod_print_split(mod, &t, slash ? slash + 1 : bin);
   zn_status st = write_bin(c, mod, bin);
-  if (st == ZN_OK) {
-    FILE *f = fopen(o->out, "wb");
-    bool fine = f && fwrite(t.s, 1, t.len, f) == t.len;
-    if (f && fclose(f)) fine = false;
-    if (!fine) st = write_failed(c, o->out);
-  }
+  if (st == ZN_OK) st = zn_write_file(c, o->out, t.s, t.len);
   zn_arena_reset(&tmp);
   return st;
 }
@@ -86,17 +82,6 @@ static bool interp_can_run(const zn_caps *caps, const char **why) {
   (void)caps;
   *why = NULL;
   return true;
-}
-
-static zn_status read_text(zn_ctx *c, zn_arena *a, const char *path, zn_text *out) {
-  FILE *f = fopen(path, "rb");
-  if (!f) return zn_fail(c, ZN_ERR_IO, path, "cannot be read: %s", strerror(errno));
-  zn_text_init(out, a);
-  char buf[1 << 14];
-  for (size_t n; (n = fread(buf, 1, sizeof buf, f)) > 0;) zn_text_put(out, buf, n);
-  bool fine = !ferror(f);
-  fclose(f);
-  return fine ? ZN_OK : zn_fail(c, ZN_ERR_IO, path, "cannot be read: %s", strerror(errno));
 }
 
 /* With a module the path is not looked at; without one the text at path is parsed. */
@@ -108,12 +93,13 @@ static zn_status interp_load(zn_ctx *c, const zn_kmod *mod, const char *path, zn
   e->mod = mod;
   zn_status st = ZN_OK;
   if (!mod) {
-    zn_text t;
+    const char *text;
+    size_t n;
     const char *slash = strrchr(path, '/');
     const char *dir = slash ? zn_arena_strndup(&arena, path, (size_t)(slash - path) + 1) : "./";
     zn_kmod *parsed = NULL;
-    st = read_text(c, &arena, path, &t);
-    if (st == ZN_OK) st = zn_kmod_parse(c, &arena, t.s ? t.s : "", t.len, dir, &parsed);
+    st = zn_read_file(c, &arena, path, &text, &n);
+    if (st == ZN_OK) st = zn_kmod_parse(c, &arena, text, n, dir, &parsed);
     if (st == ZN_OK) st = zn_kmod_verify(c, parsed);
     e->mod = parsed;
   }

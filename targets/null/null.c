@@ -1,10 +1,10 @@
 /* The null target: accepts everything, writes the listing of the module, runs nothing. It is the
  * template for a new target (copy the folder, rename zn_target_null, add a row in targets.def, fill
  * in the functions) and it shows that the pipeline works without any back end. */
-#include <errno.h>
 
 #include "codegen/kir/ktext.h"
 #include "targets/target.h"
+#include "zenithc/base/file.h"
 
 static const char *const suffixes[] = {".txt", NULL};
 
@@ -32,11 +32,9 @@ static zn_status null_build(zn_ctx *c, const zn_kmod *mod, const zn_caps *caps,
     zn_text_printf(&t, "%4u %s: %u instructions%s%s\n", i, mod->funcs[i]->name,
                    mod->funcs[i]->num_insts, mod->funcs[i]->note ? "; " : "",
                    mod->funcs[i]->note ? mod->funcs[i]->note : "");
-  FILE *f = fopen(o->out, "wb");
-  bool fine = f && fwrite(t.s, 1, t.len, f) == t.len;
-  if (f && fclose(f)) fine = false;
+  zn_status st = zn_write_file(c, o->out, t.s, t.len);
   zn_arena_reset(&tmp);
-  return fine ? ZN_OK : zn_fail(c, ZN_ERR_IO, o->out, "cannot be written: %s", strerror(errno));
+  return st;
 }
 
 static bool null_can_run(const zn_caps *caps, const char **why) {

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <zip.h>
 
+#include "zenithc/base/file.h"
 #include "zenithc/base/text.h"
 
 typedef struct header {
@@ -246,12 +247,9 @@ zn_status zn_npy_write(zn_ctx *c, const char *path, const zn_htensor *t) {
   size_t n;
   zn_arena_init(&a, "file");
   uint8_t *p = build(&a, t, &n);
-  FILE *f = fopen(path, "wb");
-  bool ok = f && fwrite(p, 1, n, f) == n;
-  int err = errno;
-  ok = f && fclose(f) == 0 && ok;
+  zn_status st = zn_write_file(c, path, p, n);
   zn_arena_reset(&a);
-  return ok ? ZN_OK : zn_fail(c, ZN_ERR_IO, NULL, "cannot write '%s': %s", path, strerror(err));
+  return st;
 }
 
 /* ---- archives ---- */

@@ -1,18 +1,12 @@
 /* What the subcommands share: files, temporary folders, tensors on disk, opening a model or artifact to run it. */
 #ifndef ZN_TOOLS_H
 #define ZN_TOOLS_H
+#include "zenithc/base/file.h"
 #include "zenithc/driver/compile.h"
 #include "zenithc/driver/npy.h"
 #include "zenithc/driver/options.h"
 
 /* ---- files (files.c) ---- */
-/* Whole file, NUL-terminated. */
-zn_status zn_read_file(zn_ctx *c, zn_arena *a, const char *path, const char **out_text, size_t *out_n);
-zn_status zn_write_file(zn_ctx *c, const char *path, const char *text, size_t n);
-bool zn_has_suffix(const char *path, const char *suffix);
-const char *zn_base_name(const char *path);
-/* ".so" of "a.b/model.so"; "" when the file name has none. */
-const char *zn_suffix(const char *path);
 int64_t zn_file_size(const char *path); /* -1: not a file */
 bool zn_is_dir(const char *path);
 bool zn_is_special(const char *path); /* there is something, neither file nor folder: a device, a pipe */
