@@ -4,16 +4,6 @@
 #define ZN_ONNX_H
 #include "zenithc/graph/graph.h"
 
-typedef struct zn_onnx_opts {
-  const char *const *dims; /* "batch=8", "seq=1..512": value or range of a symbolic dimension */
-  uint32_t num_dims;
-  const char *const *shapes; /* "input=1x3x224x224"; '?' keeps the declared dimension, a word names one */
-  uint32_t num_shapes;
-  /* Infers the types of one node (zn_infer_node); NULL: none. Some upgrades of old operators depend on a rank or an
-   * element type: without inference they give longer code, and LabelEncoder of version 1 is refused. */
-  zn_status (*infer_node)(zn_ctx *c, zn_graph *g, zn_nid n);
-} zn_onnx_opts;
-
 /* Files that graphs borrow from. Everything stays mapped until zn_onnx_unmap. */
 typedef struct zn_onnx_maps {
   struct zn_onnx_map {
@@ -23,6 +13,17 @@ typedef struct zn_onnx_maps {
   } *files;
   uint32_t num_files, cap_files;
 } zn_onnx_maps;
+
+typedef struct zn_onnx_opts {
+  const char *const *dims; /* "batch=8", "seq=1..512": value or range of a symbolic dimension */
+  uint32_t num_dims;
+  const char *const *shapes; /* "input=1x3x224x224"; '?' keeps the declared dimension, a word names one */
+  uint32_t num_shapes;
+  /* Infers the types of one node (zn_infer_node); NULL: none. Some upgrades of old operators depend on a rank or an
+   * element type: without inference they give longer code, and LabelEncoder of version 1 is refused. */
+  zn_status (*infer_node)(zn_ctx *c, zn_graph *g, zn_nid n);
+  zn_onnx_maps *maps; /* for loaders that take only these: as the argument of zn_onnx_load */
+} zn_onnx_opts;
 
 /* Reads a model, external data included, upgrades every operator to its canonical version (ops.def) and inlines
  * model-local functions. The graph and its constants live in c->graph; large constants may be views of the mapped

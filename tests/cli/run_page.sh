@@ -126,9 +126,15 @@ expect 0 '^y: f32' zenithc run link.so
 dd if=model.so of=cut.so bs=1000 count=2 2> dd.txt
 expect 2 'cut short' zenithc run cut.so
 : > empty.onnx
+cp weights.bin weights.bin.kept
 : > empty.npz
 expect 1 'the file is empty' zenithc empty.onnx -o z.so
 expect 1 'empty.npz: not a readable .npz archive: [A-Z]' zenithc run model.onnx --input x=empty.npz
+expect 2 'belongs to the model' zenithc external.onnx --emit=so -o weights.bin
+cmp -s weights.bin.kept weights.bin || fail "external data was replaced"
+ln weights.bin net.h # as a .bin beside a .ll or .c may be
+expect 2 'would replace net.h' zenithc external.onnx -o net.a
+[ -e net.a ] && fail "a refused output was written in part"
 mv weights.bin aside
 expect 2 'copy it too' zenithc external.onnx -o z.so
 : > weights.bin

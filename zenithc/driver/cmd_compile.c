@@ -273,10 +273,29 @@ static void print_summary(const zn_job *j, const char *verdict) {
   fputc('\n', stderr);
 }
 
+/* A companion, such as OUT's constants in a .bin, may have the name of the model's own external data. */
+static zn_status spare_model(zn_job *j) {
+  zn_ctx *c = j->c;
+  const char **names, *dir = folder_of(&c->tmp, j->place);
+  uint32_t n;
+  ZN_TRY(zn_list_dir(c, &c->tmp, j->temp_dir, &names, &n));
+  for (uint32_t i = 0; i < n; i++) {
+    const char *to = zn_arena_printf(&c->tmp, "%s/%s", dir, names[i]);
+    for (uint32_t m = 0; m < j->maps.num_files; m++) {
+      if (!zn_same_file(to, j->maps.files[m].path)) continue;
+      zn_fail(c, ZN_ERR_USAGE, NULL, "-o %s: would replace %s, which belongs to the model", j->out, names[i]);
+      zn_help(c, "give -o another name or folder");
+      return ZN_ERR_USAGE;
+    }
+  }
+  return ZN_OK;
+}
+
 static zn_status run_job(zn_job *j) {
   zn_ctx *c = j->c;
   ZN_TRY(zn_opts_compile(c, j->o, j->co.model, &j->co));
   j->target = j->co.target;
+  j->co.onnx.maps = &j->maps;
   ZN_TRY(choose_place(j));
   ZN_TRY(choose_kind(j));
   ZN_TRY(not_available(j));
@@ -292,6 +311,7 @@ static zn_status run_job(zn_job *j) {
   zn_status reported = zn_job_report(j, st);
   if (st == ZN_OK) st = reported;
   const char *verdict = j->v.verdict == ZN_VERDICT_PASS ? zn_verify_summary(&c->graph, &j->v) : NULL;
+  if (st == ZN_OK) st = spare_model(j);
   if (st == ZN_OK) st = zn_tmp_publish(c, j->temp_dir, j->place);
   if (st == ZN_OK) print_summary(j, verdict);
   return st;

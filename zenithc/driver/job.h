@@ -12,6 +12,7 @@ typedef struct zn_job {
   const char *out, *kind;          /* path and ".so" */
   const char *place;               /* out, behind links */
   const char *temp_dir, *temp_out; /* beside place; the same base name */
+  zn_onnx_maps maps;               /* files that the model is read from */
   zn_compiled k;
   char model_sha[65];
   int64_t artifact_bytes; /* with companions */

@@ -202,7 +202,7 @@ void zn_session_close(zn_session *s) {
 }
 
 zn_status zn_load_graph(zn_ctx *c, const char *path, const zn_onnx_opts *opts, zn_graph **out) {
-  if (!zn_has_suffix(path, ".zg")) return zn_onnx_load(c, path, opts, NULL, out);
+  if (!zn_has_suffix(path, ".zg")) return zn_onnx_load(c, path, opts, opts ? opts->maps : NULL, out);
   const char *text, *base = zn_base_name(path);
   size_t n;
   if (opts && (opts->num_dims || opts->num_shapes)) {
