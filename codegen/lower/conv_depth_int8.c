@@ -50,9 +50,7 @@ static bool cut_bands(zn_lw *lw, depth *d, int64_t per_row, int64_t fixed) {
   uint32_t n = 0;
   for (int i = 0; i < (lw->opts->knobs ? 5 : 1); i++) {
     bands[n] = bands_of(d, PLANE_MAX / 8 * eighths[i], per_row, fixed);
-    bool fresh = bands[n] > 0;
-    for (uint32_t k = 0; k < n; k++) fresh &= bands[k] != bands[n];
-    if (fresh) choices[n++] = eighths[i];
+    if (bands[n] > 0 && zn_lw_is_new(bands, n, bands[n])) choices[n++] = eighths[i];
     else if (i == 0) return false;
   }
   share = n > 1 ? zn_lw_knob(lw, d->v->n, "band", 8, choices, n) : 8;

@@ -274,9 +274,7 @@ static void cut_grid(zn_lw *lw, plan *p) {
   const bool shared = !p->shared || zn_lw_knob(lw, p->v->n, "shared", 1, either, 2);
   for (int i = 0; i < 6; i++) {
     cut_channels(lw, p, shared, shares[i]);
-    bool fresh = true;
-    for (uint32_t k = 0; k < n; k++) fresh &= splits[k] != p->split;
-    if (fresh) choices[n] = shares[i], splits[n++] = p->split;
+    if (zn_lw_is_new(splits, n, p->split)) choices[n] = shares[i], splits[n++] = p->split;
   }
   cut_channels(lw, p, shared, n > 1 ? zn_lw_knob(lw, p->v->n, "grid", 8, choices, n) : 8);
 }
@@ -288,7 +286,8 @@ static zn_dot_form choose_form(zn_lw *lw, plan *p, int32_t lo, int32_t hi, const
   int64_t forms[3];
   uint32_t n = 0, at = 0;
   double score[3] = {0};
-  if (zn_dot_tiles(lw->caps, a, lo, hi) && choose(lw, &of[n], ZN_DOT_TILE_ROWS, u) > 0) forms[n++] = ZN_DOT_TILE_ROWS;
+  if (zn_dot_tiles(lw->caps, a, lo, hi) && (score[n] = choose(lw, &of[n], ZN_DOT_TILE_ROWS, u)) > 0)
+    forms[n++] = ZN_DOT_TILE_ROWS;
   const bool tiles = n > 0;
   const zn_dot_form form = tiles && !lw->opts->knobs ? ZN_DOT_NO_FORM : zn_dot_choose(lw->caps, a, lo, hi);
   if (form == ZN_DOT_BYTES && (score[n] = choose(lw, &of[n], ZN_DOT_BYTES, u)) > 0) forms[n++] = ZN_DOT_BYTES;
@@ -296,10 +295,9 @@ static zn_dot_form choose_form(zn_lw *lw, plan *p, int32_t lo, int32_t hi, const
   if (!n) return ZN_DOT_NO_FORM;
   for (uint32_t i = 1; i < n && !tiles; i++)
     if (score[i] > score[at]) at = i;
-  const int64_t chosen = n > 1 ? zn_lw_knob(lw, p->v->n, "form", forms[at], forms, n) : forms[at];
-  for (at = 0; forms[at] != chosen;) at++;
+  at = zn_lw_knob_best(lw, p->v->n, "form", at, forms, score, n);
   *p = of[at];
-  return (zn_dot_form)chosen;
+  return (zn_dot_form)forms[at];
 }
 
 static bool prepare(zn_lw *lw, plan *p) {

@@ -303,9 +303,7 @@ void zn_gemm_cut_rows(zn_lw *lw, zn_nid node, uint32_t num_batch, const zn_expr 
   if (!zn_ex_is_const(ex, row_blocks, &blocks)) blocks = INT64_MAX;
   for (int i = 0; i < (lw->opts->knobs ? SHARES : 1); i++) {
     const int64_t parts = parts_for(shares[i], n, blocks, &each);
-    bool fresh = true;
-    for (uint32_t k = 0; k < num; k++) fresh &= found[k] != parts;
-    if (fresh) choices[num] = shares[i], found[num++] = parts;
+    if (zn_lw_is_new(found, num, parts)) choices[num] = shares[i], found[num++] = parts;
   }
   const int64_t share = num > 1 ? zn_lw_knob(lw, node, "grid", 8, choices, num) : 8;
   const int64_t parts = parts_for(share, n, blocks, &each);

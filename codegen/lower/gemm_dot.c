@@ -137,9 +137,7 @@ static bool choose_all(zn_lw *lw, product *p) {
   for (uint32_t i = 1; i < n && !tiles; i++)
     if (score[i] > score[at]) at = i;
   for (uint32_t i = 0; i < n; i++) forms[i] = of[i].form;
-  const int64_t chosen = n > 1 ? zn_lw_knob(lw, g->node, "form", forms[at], forms, n) : forms[at];
-  for (at = 0; forms[at] != chosen;) at++;
-  *p = of[at];
+  *p = of[zn_lw_knob_best(lw, g->node, "form", at, forms, score, n)];
   if (p->form == ZN_DOT_TILES) ask_tiles(lw, p);
   else ask_shape(lw, p);
   p->width = (int64_t)p->vectors * p->lanes;
@@ -162,10 +160,15 @@ static zn_expr flat_row(zn_lw *lw, const zn_gemm_dot *g, const zn_expr *batch, z
   return zn_ex_add(lw->ex, zn_ex_mul(lw->ex, r, g->m), m);
 }
 
+/* Does the last tile read more rows than there are? */
+static bool reads_past(zn_lw *lw, const product *p) {
+  return zn_dot_is_tiles(p->pack.form) && !zn_ex_is_const(lw->ex, p->g->m, NULL);
+}
+
 static bool can_stay(zn_lw *lw, const product *p) {
   const zn_gemm_dot *g = p->g;
   zn_vid v = g->a_stored;
-  if (zn_dot_is_tiles(p->pack.form) && !zn_ex_is_const(lw->ex, g->m, NULL)) return false; /* the last tile reads past its rows */
+  if (reads_past(lw, p)) return false;
   const unsigned whole = zn_dot_is_tiles(p->pack.form) ? zn_tile_group(lw->caps->tile_dot) : 4;
   if (!v || p->pack.form == ZN_DOT_HALVES || p->pack.a_add || g->k * zn_dtype_bytes(g->a_type) % whole) return false;
   while (lw->g->vals[v].alias) v = lw->g->vals[v].alias;
@@ -181,8 +184,7 @@ static void copy_activations(zn_lw *lw, product *p) {
   const int64_t size = zn_dtype_bytes(p->word_type), row = p->pack.words * 4 / size;
   zn_expr count = g->m;
   for (uint32_t i = 0; i < g->num_batch; i++) count = zn_ex_mul(ex, count, g->batch[i]);
-  const bool past = zn_dot_is_tiles(p->pack.form) && !zn_ex_is_const(ex, g->m, NULL); /* the last tile reads more rows */
-  if (past) count = zn_ex_addi(ex, count, p->rows - 1);
+  if (reads_past(lw, p)) count = zn_ex_addi(ex, count, p->rows - 1);
   p->packed = zn_lw_scratch(lw, zn_ex_muli(ex, count, row * size));
   zn_lw_kernel(lw, g->node, "dot_words");
   lw->num_epilogue = 0;

@@ -335,6 +335,11 @@ void zn_lw_copy_at(zn_lw *lw, zn_nid n, const zn_type *t, zn_loc from, zn_loc to
 /* ---- knobs: decisions that measurements may overrule ---- */
 /* For the kernels of node n: `usual`, the model's choice, or another of the n choices, all of which are right. */
 int64_t zn_lw_knob(zn_lw *lw, zn_nid node, const char *knob, int64_t usual, const int64_t *choices, uint32_t n);
+/* Is v none of found[0 .. n)? Choices that lead to the same thing are one. */
+static inline bool zn_lw_is_new(const int64_t *found, uint32_t n, int64_t v) {
+  while (n && found[n - 1] != v) n--;
+  return n == 0;
+}
 /* The same where there may be more candidates than choices: a place in codes[]; `usual` and those with the highest scores are
  * the choices. */
 uint32_t zn_lw_knob_best(zn_lw *lw, zn_nid node, const char *knob, uint32_t usual, const int64_t *codes, const double *scores,

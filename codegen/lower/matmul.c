@@ -113,10 +113,16 @@ typedef struct packing {
   zn_dtype t;
 } packing;
 
+static packing packing_of(const operands *o, const zn_htensor *w, const zn_htensor *zero, zn_dtype t) {
+  return (packing){w, zero, o->trans_b, (uint64_t)w->dims[o->trans_b], (uint64_t)w->dims[!o->trans_b], t};
+}
+
+static uint64_t place_of(const packing *p, uint64_t k, uint64_t n) { return p->trans ? n * p->k + k : k * p->n + n; }
+
 static void copy_elem(void *user, uint64_t k, uint64_t n, void *dst) {
   const packing *p = user;
   unsigned size = zn_dtype_bytes(p->w->dtype);
-  uint64_t i = p->trans ? n * p->k + k : k * p->n + n;
+  uint64_t i = place_of(p, k, n);
   if (p->zero) {
     uint64_t z = zn_htensor_count(p->zero) == 1 ? 0 : n;
     int64_t zero = zn_load_i64(p->zero->dtype, p->zero->data, z);
@@ -131,9 +137,18 @@ static zn_kref raw_a(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_
   return load_matrix(lw, o->a, &o->ta, o, batch, m, k);
 }
 
+/* By instructions that take weights packed in words. */
+static zn_gemm_dot dot_product(zn_lw *lw, zn_nid n, operands *o, const char *hint, packing *p, zn_dot_weight weight) {
+  zn_gemm_dot g = {.node = n, .hint = hint, .m = o->ta.dims[o->ta.rank - 2], .k = (int64_t)p->k, .n = (int64_t)p->n,
+                   .num_batch = (uint32_t)o->ta.rank - 2, .a = raw_a, .a_type = (zn_dtype)o->ta.dtype, .a_stored = o->a,
+                   .emit = emit, .user = o, .weight = weight, .weights = p, .name = lw->g->vals[o->b].name};
+  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  return g;
+}
+
 static int32_t bf16_weight(void *user, int64_t k, int64_t n) {
   const packing *p = user;
-  return ((const uint16_t *)p->w->data)[p->trans ? n * (int64_t)p->k + k : k * (int64_t)p->n + n];
+  return ((const uint16_t *)p->w->data)[place_of(p, (uint64_t)k, (uint64_t)n)];
 }
 
 /* Dot products of bf16 take subnormal numbers for zeros. Activations that small change a sum by k * 2^-126 * max |weight| at
@@ -153,12 +168,8 @@ static bool product_bf16(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   const zn_htensor *w = zn_lw_cst(lw, o->b);
   if (!w || !lw->caps->dot_bf16 || o->ta.dtype != ZN_BF16 || w->dtype != ZN_BF16) return false;
   if (o->tb.rank != 2 || o->ta.rank < 2 || o->trans_a || !bf16_weights_fit(w)) return false;
-  packing p = {w, NULL, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], ZN_BF16};
-  zn_gemm_dot g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
-                   .a_type = ZN_BF16, .a_stored = o->a, .weight = bf16_weight, .weights = &p, .name = lw->g->vals[o->b].name};
-  g.m = o->ta.dims[o->ta.rank - 2];
-  g.num_batch = (uint32_t)o->ta.rank - 2;
-  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  packing p = packing_of(o, w, NULL, ZN_BF16);
+  zn_gemm_dot g = dot_product(lw, n, o, hint, &p, bf16_weight);
   return zn_gemm_dot_emit(lw, &g);
 }
 
@@ -189,8 +200,7 @@ static zn_status product(zn_lw *lw, zn_nid n, const operands *given, const char 
   zn_dtype wt = w ? (zn_dtype)w->dtype : ZN_NONE;
   if (o->zb) wt = zn_is_float(g.t) ? ZN_NONE : zn_centred_type(lw, o->b, o->zb);
   if (wt && rb == 2 && ra > 1) { /* one constant matrix for all batches: they are rows of one product */
-    packing p = {w, wt != (zn_dtype)w->dtype ? zn_lw_cst(lw, o->zb) : NULL, o->trans_b,
-                 (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], wt};
+    packing p = packing_of(o, w, wt != (zn_dtype)w->dtype ? zn_lw_cst(lw, o->zb) : NULL, wt);
     if (!p.zero) g.raw = w->data, g.raw_k = p.trans ? 1 : p.n, g.raw_n = p.trans ? p.k : 1;
     zn_gemm_pack(lw, &g, lw->g->vals[o->b].name, p.k, p.n, wt, copy_elem, &p);
   }
@@ -215,9 +225,9 @@ static zn_kref row_zero(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m) 
 
 static int32_t centred_weight(void *user, int64_t k, int64_t n) {
   const packing *p = user;
-  int64_t i = p->trans ? n * (int64_t)p->k + k : k * (int64_t)p->n + n, z = 0;
+  int64_t z = 0;
   if (p->zero) z = zn_load_i64(p->zero->dtype, p->zero->data, zn_htensor_count(p->zero) == 1 ? 0 : (uint64_t)n);
-  return (int32_t)(zn_load_i64(p->w->dtype, p->w->data, (uint64_t)i) - z);
+  return (int32_t)(zn_load_i64(p->w->dtype, p->w->data, place_of(p, (uint64_t)k, (uint64_t)n)) - z);
 }
 
 static zn_kref bytes_init(zn_lw *lw, void *user, const zn_expr *batch, zn_expr m, zn_expr n) {
@@ -251,14 +261,10 @@ static bool product_int8(zn_lw *lw, zn_nid n, operands *o, const char *hint) {
   o->ty = *zn_lw_type(lw, o->y);
   const zn_htensor *w = zn_lw_cst(lw, o->b), *z = zn_lw_cst(lw, o->zb);
   if (!w || (o->zb && !z) || o->tb.rank != 2 || o->ta.rank < 2 || o->trans_a) return false;
-  packing p = {w, z, o->trans_b, (uint64_t)w->dims[o->trans_b ? 1 : 0], (uint64_t)w->dims[o->trans_b ? 0 : 1], ZN_I32};
-  zn_gemm_dot g = {.node = n, .hint = hint, .k = (int64_t)p.k, .n = (int64_t)p.n, .a = raw_a, .user = o, .emit = emit,
-                    .a_type = (zn_dtype)o->ta.dtype, .a_stored = o->a, .zero = o->za ? row_zero : NULL,
-                    .weight = centred_weight, .weights = &p, .name = lw->g->vals[o->b].name};
+  packing p = packing_of(o, w, z, ZN_I32);
   if (lw->caps->simt) return product_units(lw, n, o, hint, &p);
-  g.m = o->ta.dims[o->ta.rank - 2];
-  g.num_batch = (uint32_t)o->ta.rank - 2;
-  for (uint32_t i = 0; i < g.num_batch; i++) g.batch[i] = o->ty.dims[i];
+  zn_gemm_dot g = dot_product(lw, n, o, hint, &p, centred_weight);
+  if (o->za) g.zero = row_zero;
   for (int64_t i = 0; i < g.k; i++)
     for (int64_t c = 0; c < g.n; c++) {
       int32_t v = centred_weight(&p, i, c);
